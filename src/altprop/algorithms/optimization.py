@@ -1,0 +1,113 @@
+"""One optimizer and everything around its step: autocast, loss scaling, averaging over ranks, clipping, weights rule, schedule.
+
+Every algorithm updates parameters through :class:`OptimizerStep`, so that none of this is written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from altprop.algorithms.context import Context
+from altprop.algorithms.schedule import Schedule
+from altprop.nn.weights.base import WeightsRule
+
+OptimizerFactory = Callable[..., torch.optim.Optimizer]
+"""Takes parameters or parameter groups and returns the optimizer; the config group ``optimizer`` gives it as a partial."""
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class OptimizerStep:
+    """``zero_grad`` → forward under ``autocast()`` → ``backward(loss)`` → ``step()``.
+
+    Algorithms that compute gradients themselves set ``.grad`` and call ``step()`` alone.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter] | Iterable[Mapping[str, Any]],
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        weights: WeightsRule,
+        context: Context,
+    ) -> None:
+        groups = list(parameters)
+        self.optimizer = optimizer(groups)
+        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.schedule = schedule.build(self.optimizer, context)
+        self.weights = weights
+        self.context = context
+        self.scaler = torch.amp.GradScaler(context.device.type, enabled=context.precision == "fp16")
+        self._autocast_dtype = _AUTOCAST.get(context.precision)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the first parameter group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The autocast context of the run's precision; nothing in fp32 and tf32."""
+        if self._autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.context.device.type, dtype=self._autocast_dtype)
+
+    def zero_grad(self) -> None:
+        """Drop all gradients. A parameter that gets none this step is then skipped by the optimizer (no decay, no momentum)."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, loss: Tensor) -> None:
+        """Back-propagate ``loss`` (scaled in fp16)."""
+        (self.scaler.scale(loss) if self.scaler.is_enabled() else loss).backward()
+
+    def step(self) -> None:
+        """Average over ranks, let the weights rule adjust the gradients, clip, update, advance a per-step schedule."""
+        if self.context.world_size > 1:
+            average_gradients(self.parameters)
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+        self.weights.adjust_gradients(self.parameters)
+        if self.context.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.context.clip_norm)
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.schedule.step_end()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizer, schedule and loss scale, for an exact resume."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over all ranks, in one all-reduce per dtype."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for gradient in gradients:
+        by_dtype.setdefault(gradient.dtype, []).append(gradient)
+    for group in by_dtype.values():
+        flat = torch.cat([gradient.reshape(-1) for gradient in group])
+        torch.distributed.all_reduce(flat)
+        flat /= torch.distributed.get_world_size()
+        offset = 0
+        for gradient in group:
+            gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+            offset += gradient.numel()

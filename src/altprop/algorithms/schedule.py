@@ -1,0 +1,105 @@
+"""Learning-rate schedules: torch's own classes, stepped per epoch or per step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from altprop.algorithms.context import Context
+
+SchedulerFactory = Callable[..., LRScheduler]
+TOTAL = "total"
+"""An argument with this value becomes the number of scheduler steps in the whole run (epochs, or steps)."""
+
+
+class Schedule:
+    """How the learning rate changes over a run.
+
+    ``scheduler`` is any class of ``torch.optim.lr_scheduler`` as a partial (None keeps the rate constant); arguments equal to
+    ``"total"`` are replaced by the length of the run. ``interval`` says when it advances: after every epoch, or after every step.
+    With ``interval="epoch"`` a 0-based epoch ``e`` trains with the rate after ``e`` advances, so a milestone ``m`` of torch's
+    ``MultiStepLR`` acts from 0-based epoch ``m`` on, which is the start of 1-based epoch ``m + 1``.
+    """
+
+    def __init__(self, scheduler: SchedulerFactory | None = None, interval: Literal["epoch", "step"] = "epoch") -> None:
+        if interval not in ("epoch", "step"):
+            raise ValueError(f"schedule.interval must be 'epoch' or 'step', not {interval!r}")
+        self.scheduler = scheduler
+        self.interval = interval
+
+    def build(self, optimizer: torch.optim.Optimizer, context: Context) -> RunningSchedule:
+        """Attach the schedule to one optimizer."""
+        if self.scheduler is None:
+            return RunningSchedule(None, self.interval)
+        total = context.total_epochs if self.interval == "epoch" else context.total_epochs * context.steps_per_epoch
+        arguments = getattr(self.scheduler, "keywords", {})
+        lengths = {name: total for name, value in arguments.items() if value == TOTAL}
+        return RunningSchedule(self.scheduler(optimizer, **lengths), self.interval)
+
+
+class RunningSchedule:
+    """A schedule bound to one optimizer."""
+
+    def __init__(self, scheduler: LRScheduler | None, interval: str) -> None:
+        self.scheduler = scheduler
+        self.interval = interval
+
+    def step_end(self) -> None:
+        """Advance a per-step schedule; call after every optimizer step."""
+        if self.scheduler is not None and self.interval == "step":
+            self.scheduler.step()
+
+    def epoch_end(self) -> None:
+        """Advance a per-epoch schedule; call after the last step of an epoch."""
+        if self.scheduler is not None and self.interval == "epoch" and not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()
+
+    def evaluated(self, loss: float) -> None:
+        """Hand the monitored loss to ``ReduceLROnPlateau``; every other schedule ignores it."""
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for an exact resume: plain values only."""
+        if self.scheduler is None:
+            return {}
+        # torch keeps callables (LambdaLR's functions, OneCycleLR's methods) among the state; they come from the config again.
+        return {key: value for key, value in self.scheduler.state_dict().items() if is_plain(value)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict({**self.scheduler.state_dict(), **state})
+
+
+def is_plain(value: Any) -> bool:
+    """Whether ``value`` consists of containers, numbers, strings and tensors only, so that a checkpoint may hold it."""
+    if isinstance(value, Mapping):
+        return all(is_plain(key) and is_plain(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str, torch.Tensor))
+
+
+def piecewise_constant(optimizer: torch.optim.Optimizer, values: Mapping[int, float]) -> LRScheduler:
+    """The learning rate is ``values[k]`` for the last key ``k`` not after the current epoch (or step), in every group.
+
+    Absolute rates, unlike torch's multiplicative schedules; the optimizer's own ``lr`` is not used. Keys start at 0.
+    """
+    table = sorted((int(key), float(value)) for key, value in values.items())
+    if not table or table[0][0] != 0:
+        raise ValueError("schedule.scheduler.values must give the rate from 0 on")
+    return _PiecewiseConstant(optimizer, table)
+
+
+class _PiecewiseConstant(LRScheduler):
+    def __init__(self, optimizer: torch.optim.Optimizer, table: list[tuple[int, float]]) -> None:
+        self.table = table
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        rate = next(value for key, value in reversed(self.table) if key <= self.last_epoch)
+        return [rate for _ in self.optimizer.param_groups]

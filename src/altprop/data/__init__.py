@@ -1,0 +1,1 @@
+"""Data sets as device-resident tensors or streamed folders, augmentation, splits, embedded samples."""

@@ -1,0 +1,46 @@
+"""What every feed-forward model offers: its blocks in forward order and the classifier behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+InputShape = tuple[int, int, int]
+"""Channels, height and width of one input."""
+
+UnitsFactory = Callable[[], nn.Module]
+"""Builds one activation module; the config group ``model/units`` gives it to a model."""
+
+
+class FeedForward(nn.Module):
+    """A network that is a chain of blocks followed by a classifier.
+
+    Sub-classes register their layers under whatever names they like (torchvision's, say) and then call :meth:`chain` once.
+    ``blocks`` are views of those layers: they hold no parameters of their own and do not appear in ``state_dict``.
+    A model says nothing about training: local heads, masks and estimators belong to the algorithm.
+    """
+
+    input_shape: InputShape
+    num_classes: int
+
+    def chain(self, blocks: Sequence[nn.Module], head: nn.Module) -> None:
+        """Declare the forward order: ``blocks`` (features), then ``head`` (class scores)."""
+        self._chain = (tuple(blocks), head)  # a tuple, so that nn.Module does not register the layers a second time
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The feature blocks in forward order, without the classifier."""
+        return self._chain[0]
+
+    @property
+    def head(self) -> nn.Module:
+        """The classifier: output of the last block -> ``[batch, classes]``."""
+        return self._chain[1]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Class scores ``[batch, classes]`` of ``inputs`` ``[batch, channels, height, width]``."""
+        features = inputs
+        for block in self.blocks:
+            features = block(features)
+        return self.head(features)

@@ -1,0 +1,1 @@
+"""Trackers: metrics file, console, W&B, TensorBoard, and the run's metadata."""
