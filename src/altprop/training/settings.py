@@ -1,0 +1,111 @@
+"""How a run is trained, measured and saved: the typed fields of the config group ``trainer``.
+
+The configuration's schema (:mod:`altprop.config.schema`) is derived from these dataclasses, so a key is declared only here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from altprop.training.duration import Duration
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """Stop when ``metric`` has not improved by more than ``min_delta`` for ``patience`` evaluations."""
+
+    metric: str = "validation/loss"
+    """``<split>/loss`` (lower is better) or ``<split>/accuracy`` (percent, higher is better)."""
+    patience: int = 5
+    """Evaluations without an improvement."""
+    min_delta: float = 0.0
+    """An improvement is a change for the better by more than this."""
+
+    def __post_init__(self) -> None:
+        split, _, quantity = self.metric.partition("/")
+        if split not in ("train", "validation", "test") or quantity not in ("loss", "accuracy"):
+            raise ValueError("trainer.early_stopping.metric must be '<train|validation|test>/<loss|accuracy>'")
+        if self.patience < 1:
+            raise ValueError("trainer.early_stopping.patience must be at least 1")
+        if self.min_delta < 0:
+            raise ValueError("trainer.early_stopping.min_delta must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """Length, device, numerics, evaluation and checkpoints of a run. ValueError where a field's value makes no sense."""
+
+    duration: str = "10ep"
+    """Length of the run: ``10ep`` epochs or ``500st`` steps."""
+    evaluate_every: str | None = "1ep"
+    """Interval of evaluations: ``1ep``, ``500st`` or ``10%`` of the run; null: only at the end."""
+    checkpoint_every: str | None = "1ep"
+    """Interval of checkpoints, like ``evaluate_every``; null: only at the end."""
+    log_every: int = 50
+    """Steps between two updates of the progress display."""
+
+    device: str = "auto"
+    """``auto`` (cuda, else mps, else cpu), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """fp32 (the papers' numerics) or tf32 matrix products, bf16 or fp16 autocast."""
+    compile: bool = False
+    """torch.compile of the forward pass; changes rounding."""
+    channels_last: bool = False
+    """Convolutions in the channels-last memory format; changes rounding."""
+    deterministic: bool = False
+    """Only deterministic kernels, which may be slower; an operation that has none is an error."""
+    threads: int | None = None
+    """CPU threads of torch; null: torch's own choice."""
+
+    clip_norm: float | None = None
+    """Largest norm of the gradient of one optimizer's parameters; null: no clipping."""
+    accumulate: int = 1
+    """Slices into which a mini-batch is cut, their gradients added up; saves memory."""
+
+    select_on: Literal["auto", "validation", "test", "last"] = "auto"
+    """Split whose accuracy chooses the best checkpoint; auto: validation where there is one, else the last checkpoint."""
+    early_stopping: EarlyStopping | None = None
+    """null: train to the end."""
+    evaluate_train: bool = False
+    """Evaluate the training images without augmentation, too."""
+    keep: int = 2
+    """Most recent checkpoints kept beside the best one, at least 1; the older ones stand in for a torn newest one."""
+    figures: bool = True
+    """Draw curves, confusion matrix and misclassified images at the end."""
+
+    limit_batches: int | None = None
+    """Mini-batches per epoch and per evaluation; null: all of them. For debugging."""
+    overfit: bool = False
+    """Every epoch repeats the mini-batches of the first one, order and augmentation included. For debugging."""
+    profile_steps: int | None = None
+    """Trace this many steps with torch.profiler into the run directory; null: none. For debugging."""
+
+    def __post_init__(self) -> None:
+        for name in ("duration", "evaluate_every", "checkpoint_every"):
+            text = getattr(self, name)
+            if text is not None:
+                _check_duration(name, text)
+        if Duration.parse(self.duration).unit == "%":
+            raise ValueError("trainer.duration is the length of the whole run: give epochs ('10ep') or steps ('500st'), not '%'")
+        if not is_device(self.device):
+            raise ValueError(f"trainer.device is {self.device!r}; it must be auto, cpu, cuda, cuda:N or mps")
+        for name in ("log_every", "threads", "accumulate", "keep", "limit_batches", "profile_steps"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(f"trainer.{name} must be at least 1, not {number}")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"trainer.clip_norm must be positive, not {self.clip_norm}; null switches clipping off")
+
+
+def is_device(text: str) -> bool:
+    """Whether ``text`` is one of ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``."""
+    kind, _, index = text.partition(":")
+    return text in ("auto", "cpu", "cuda", "mps") or (kind == "cuda" and index.isdigit())
+
+
+def _check_duration(name: str, text: str) -> None:
+    try:
+        Duration.parse(text)
+    except ValueError as error:
+        raise ValueError(f"trainer.{name}: {error}") from None
