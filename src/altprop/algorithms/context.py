@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+
+from altprop.seeding import derive_seed
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
@@ -63,9 +64,3 @@ class Context:
         if name not in self.generators:
             self.generators[name] = torch.Generator().manual_seed(derive_seed(self.seed, name))
         return self.generators[name]
-
-
-def derive_seed(seed: int, stream: str) -> int:
-    """A 63-bit seed for the random stream ``stream`` of a run, independent of every other stream."""
-    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
