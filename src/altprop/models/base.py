@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 InputShape = tuple[int, int, int]
 """Channels, height and width of one input."""
-
-UnitsFactory = Callable[[], nn.Module]
-"""Builds one activation module; the config group ``model/units`` gives it to a model."""
 
 
 class FeedForward(nn.Module):

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
+UnitsFactory = Callable[[], nn.Module]
+"""Builds one activation module; the config group ``model/units`` gives it to a model, which calls it once per activation."""
+
 
 class HardUnit(nn.Module):
     """Base of units whose derivative is zero almost everywhere.
@@ -37,6 +40,3 @@ def attach_estimator(model: nn.Module, estimator: object | None) -> int:
         unit.estimator = estimator
         count += 1
     return count
-
-
-UnitsFactory = Callable[[], nn.Module]

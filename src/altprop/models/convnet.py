@@ -1,0 +1,87 @@
+"""Plain convolutional networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from torch import nn
+
+from altprop.models.base import FeedForward, InputShape
+from altprop.models.checks import is_positive, list_of_sizes, refuse, require_size
+from altprop.models.layers import conv_block, linear_block
+from altprop.nn.initialization import BatchNormInit, LinearBiasInit, init_batch_norm, init_linear_biases
+from altprop.nn.units import UnitsFactory
+from altprop.problems import Problem
+
+POOLING: dict[str, type[nn.MaxPool2d] | type[nn.AvgPool2d]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+
+
+class ConvNet(FeedForward):
+    """Convolutions and 2 x 2 poolings as listed, then fully connected layers.
+
+    ``channels`` lists the layers in forward order: a number is a convolution (stride 1, same size) to that many channels with
+    batch norm and units, ``"pool"`` halves height and width, rounding down. ``hidden`` are the widths of fully connected layers
+    behind them. ``batch_norm`` normalises convolutions and hidden layers, ``batch_norm_logits`` the class scores; a layer that
+    a batch norm follows has a bias only with ``bias_before_norm``. Each convolution and each hidden layer is one block; a
+    pooling belongs to the block of the layer that follows it, or to the head. Raises ``ConfigError`` for an even
+    ``kernel_size``, sizes below 1, or images that are smaller than the poolings need.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int | Literal["pool"]] = (32, "pool", 64, "pool", 128, "pool"),
+        kernel_size: int = 3,
+        pooling: Literal["max", "average"] = "max",
+        hidden: Sequence[int] = (),
+        batch_norm: bool = True,
+        batch_norm_logits: bool = False,
+        bias_before_norm: bool = False,
+        batch_norm_init: BatchNormInit = "ones",
+        linear_bias_init: LinearBiasInit = "default",
+        *,
+        units: UnitsFactory,
+        input_shape: InputShape,
+        num_classes: int,
+    ) -> None:
+        refuse(_problems(channels, kernel_size, hidden))
+        scale = 2 ** sum(entry == "pool" for entry in channels)
+        require_size("this convnet", input_shape, scale, "model=mlp")
+        super().__init__()
+        self.input_shape = input_shape
+        self.num_classes = num_classes
+        width, *size = input_shape
+        norm = {"batch_norm": batch_norm, "bias_before_norm": bias_before_norm}
+        blocks = []
+        before: list[tuple[str, nn.Module]] = []
+        for entry in channels:
+            if entry == "pool":
+                before.append((f"pool{len(before)}", POOLING[pooling](2)))
+            else:
+                blocks.append(conv_block(width, entry, kernel_size, units, before=before, **norm))
+                width, before = entry, []
+        width *= (size[0] // scale) * (size[1] // scale)
+        before.append(("flatten", nn.Flatten()))
+        for entry in hidden:
+            blocks.append(linear_block(width, entry, units, before=before, **norm))
+            width, before = entry, []
+        self.features = nn.Sequential(*blocks)
+        self.classifier = linear_block(
+            width, num_classes, None, before=before, batch_norm=batch_norm_logits, bias_before_norm=bias_before_norm
+        )
+        init_linear_biases(self, linear_bias_init)
+        init_batch_norm(self, batch_norm_init)
+        self.chain(blocks, self.classifier)
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Problems in the model's own node ``config``."""
+        yield from _problems(config.get("channels", ()), config.get("kernel_size", 3), config.get("hidden", ()))
+
+
+def _problems(channels: object, kernel_size: object, hidden: object) -> Iterator[Problem]:
+    yield from list_of_sizes("model.channels", channels, "model.channels=[32,pool,64,pool]", words=("pool",))
+    yield from list_of_sizes("model.hidden", hidden, "model.hidden=[128]")
+    if not isinstance(kernel_size, int) or not is_positive(kernel_size) or kernel_size % 2 == 0:
+        allowed = "an odd whole number, so that a convolution keeps height and width"
+        yield Problem("model.kernel_size", str(kernel_size), allowed, "model.kernel_size=3")

@@ -1,0 +1,49 @@
+"""The two blocks that plain chains are made of: linear or convolution, then batch norm, then units."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import nn
+
+from altprop.nn.units import UnitsFactory
+
+
+def linear_block(
+    in_features: int,
+    out_features: int,
+    units: UnitsFactory | None,
+    *,
+    batch_norm: bool,
+    bias_before_norm: bool,
+    before: Sequence[tuple[str, nn.Module]] = (),
+) -> nn.Sequential:
+    """``before``, linear, batch norm, units: ``[batch, in_features]`` -> ``[batch, out_features]``."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(before)
+    layers["linear"] = nn.Linear(in_features, out_features, bias=bias_before_norm or not batch_norm)
+    if batch_norm:
+        layers["norm"] = nn.BatchNorm1d(out_features)
+    if units is not None:
+        layers["units"] = units()
+    return nn.Sequential(layers)
+
+
+def conv_block(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    units: UnitsFactory,
+    *,
+    batch_norm: bool,
+    bias_before_norm: bool,
+    before: Sequence[tuple[str, nn.Module]] = (),
+) -> nn.Sequential:
+    """``before``, convolution that keeps height and width (odd ``kernel_size``), batch norm, units."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(before)
+    bias = bias_before_norm or not batch_norm
+    layers["conv"] = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+    if batch_norm:
+        layers["norm"] = nn.BatchNorm2d(out_channels)
+    layers["units"] = units()
+    return nn.Sequential(layers)

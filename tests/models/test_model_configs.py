@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from feed_forward_suite import CONF, compose_model, compose_node
+from hydra.utils import get_class
+from torch import nn
+
+from altprop.models.base import FeedForward
+
+
+def is_feed_forward(name: str) -> bool:
+    return issubclass(get_class(compose_node([f"model={name}"])["_target_"]), FeedForward)
+
+
+MODELS = [name for name in sorted(path.stem for path in (CONF / "model").glob("*.yaml")) if is_feed_forward(name)]
+UNITS = sorted(path.stem for path in (CONF / "model" / "units").glob("*.yaml"))
+SHAPES: dict[str, tuple[int, int, int]] = {}
+"""Input shapes of models that refuse the 3 x 32 x 32 all others are tried on."""
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_built_from_its_file(name):
+    with torch.device("meta"):
+        shape = SHAPES.get(name, (3, 32, 32))
+        model = compose_model([f"model={name}"], input_shape=shape, num_classes=7)
+        assert model(torch.empty(2, *shape)).shape == (2, 7)
+    assert (model.input_shape, model.num_classes) == (shape, 7)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_units_of_every_model_are_a_choice(name):
+    with torch.device("meta"):
+        shape = SHAPES.get(name, (3, 32, 32))
+        model = compose_model([f"model={name}", "model/units=gelu"], input_shape=shape, num_classes=7)
+    kinds = {type(module) for module in model.modules()}
+    assert nn.GELU in kinds
+    assert nn.ReLU not in kinds
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_option_of_a_model_stands_in_its_file(name):
+    """An option that is missing there could only be set with a leading +."""
+    config = compose_node([f"model={name}"])
+    runtime = {"self", "input_shape", "num_classes"}
+    options = set(inspect.signature(get_class(config["_target_"]).__init__).parameters) - runtime
+    assert set(config) - {"_target_", "_partial_"} == options
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_units_act_on_each_element_alone(name):
+    model = compose_model(["model=mlp", f"model/units={name}"], input_shape=(1, 4, 4), num_classes=3)
+    units = model.blocks[0].units
+    assert isinstance(units, nn.Module)
+    assert units is not model.blocks[1].units
+    inputs = torch.linspace(-3, 3, 13, dtype=torch.float64)
+    torch.testing.assert_close(torch.stack([units(element) for element in inputs]), units(inputs))
+
+
+def test_saturated_relu_is_clipped_to_one():
+    model = compose_model(["model=mlp", "model/units=saturated_relu"], input_shape=(1, 4, 4), num_classes=3)
+    inputs = torch.tensor([-1.0, 0.25, 1.0, 3.0])
+    assert torch.equal(model.blocks[0].units(inputs), torch.tensor([0.0, 0.25, 1.0, 1.0]))
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "model").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_files_begin_with_what_they_are(path: Path):
+    assert path.read_text().startswith("# ")
