@@ -37,3 +37,14 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The entry of ``known`` that looks most like ``word``, or None where nothing comes close."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+class RunFailed(Exception):  # noqa: N818 - it names what happened to the run
+    """A run cannot go on, for a reason that one line can say (disk full, loss not finite, directory in use).
+
+    The entry points print the line without a traceback and exit with ``exit_code``.
+    """
+
+    def __init__(self, line: str, exit_code: int = 1) -> None:
+        super().__init__(line)
+        self.exit_code = exit_code

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -128,13 +129,14 @@ class Algorithm:
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Evaluation mode without gradients; parametrized weights are computed once for the whole context."""
-        was_training = self.model.training
+        modes = [(module, module.training) for module in self.model.modules()]  # parts of a model may be frozen in eval mode
         self.model.eval()
         try:
             with torch.inference_mode(), parametrize.cached():
                 yield
         finally:
-            self.model.train(was_training)
+            for module, training in modes:
+                module.training = training
 
     def predict(self, inputs: Tensor) -> Tensor:
         """Class scores ``[batch, classes]``. Called inside :meth:`inference`."""
@@ -143,6 +145,14 @@ class Algorithm:
     def predictions(self, inputs: Tensor) -> dict[str, Tensor]:
         """Every answer the model gives, ``"" -> predict`` being the model's own; local heads and ensembles add theirs by name."""
         return {"": self.predict(inputs)}
+
+    def evaluation_loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """The loss that evaluations report, the mean over the batch."""
+        return self.loss(scores, targets)
+
+    def figures(self, directory: Path) -> Iterable[Path]:
+        """Draw what only this algorithm can show into ``directory`` and return the files. Called at the end of a run."""
+        return ()
 
     # -- state -----------------------------------------------------------------------------------------------------------------
 

@@ -71,6 +71,8 @@ class TrainerSettings:
     """Evaluate the training images without augmentation, too."""
     keep: int = 2
     """Most recent checkpoints kept beside the best one, at least 1; the older ones stand in for a torn newest one."""
+    save_initial: bool = False
+    """Keep the state before the first step as ``initial.pt``, for runs that start from the same initial weights."""
     figures: bool = True
     """Draw curves, confusion matrix and misclassified images at the end."""
 

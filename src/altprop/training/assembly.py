@@ -1,0 +1,66 @@
+"""From parts to a trained-or-trainable algorithm: loads the data, builds the model, sets the algorithm up. Writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from altprop.algorithms.base import Algorithm
+from altprop.algorithms.context import Context
+from altprop.data.base import Data, LoadContext
+from altprop.seeding import derive_seed
+from altprop.training.device import choose_device, configure_torch, place_model
+from altprop.training.parts import Parts
+from altprop.training.plan import Plan, make_plan, steps_in_epoch
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A run that is ready to train or to evaluate."""
+
+    algorithm: Algorithm
+    data: Data
+    context: Context
+    plan: Plan
+
+
+def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
+    """Load data, build the model from the ``init`` stream, and hand it to the algorithm."""
+    settings = parts.settings
+    configure_torch(settings)
+    device = choose_device(settings.device)
+    data = parts.data_set.load(
+        LoadContext(
+            root=parts.data_root,
+            device=device,
+            seed=parts.seed,
+            channels_last=settings.channels_last,
+            rank=rank,
+            world_size=world_size,
+        )
+    )
+    torch.manual_seed(derive_seed(parts.seed, "init"))
+    model = parts.model_factory(input_shape=data.input_shape, num_classes=data.num_classes)
+    model = place_model(model, device, settings.channels_last)
+    steps_per_epoch = steps_in_epoch(settings, len(data.train))
+    plan = make_plan(settings, steps_per_epoch, data.train.batch_size, parts.algorithm)
+    context = Context(
+        steps_per_epoch=steps_per_epoch,
+        total_epochs=plan.total_epochs,
+        device=device,
+        seed=parts.seed,
+        input_shape=data.input_shape,
+        num_classes=data.num_classes,
+        batch_size=data.train.batch_size,
+        precision=settings.precision,
+        clip_norm=settings.clip_norm,
+        accumulate=settings.accumulate,
+        compile=settings.compile,
+        channels_last=settings.channels_last,
+        rank=rank,
+        world_size=world_size,
+    )
+    parts.algorithm.setup(model, parts.optimizer_factory, parts.schedule, context)
+    torch.manual_seed(derive_seed(parts.seed, "noise"))  # dropout and the like; building the model does not influence it
+    return Assembly(parts.algorithm, data, context, plan)

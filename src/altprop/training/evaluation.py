@@ -1,0 +1,74 @@
+"""Evaluation of a model on a split: loss, top-1 and top-5 of every answer it gives, summed on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from altprop.algorithms.base import Algorithm
+from altprop.data.base import Split
+
+TOP5_FROM_CLASSES = 11
+"""Top-5 is reported where there are at least this many classes."""
+
+
+def evaluate(algorithm: Algorithm, split: Split, *, limit_batches: int | None = None) -> dict[str, float]:
+    """Metrics of ``algorithm`` on ``split``: ``loss``, ``accuracy`` (percent), ``accuracy_top5`` for more than ten classes.
+
+    Answers beside the model's own come with their name in front (``block1/accuracy``). One device read at the end; independent of
+    the evaluation batch size, because everything is summed over samples.
+    """
+    sums: dict[str, Tensor] = {}
+    samples = 0
+    with algorithm.inference():
+        for inputs, targets in islice(split.batches(), limit_batches):
+            samples += targets.shape[0]
+            for answer, scores in algorithm.predictions(inputs).items():
+                for name, value in _sums(algorithm, scores, targets).items():
+                    name = f"{answer}/{name}" if answer else name
+                    sums[name] = sums[name] + value if name in sums else value
+    if not samples:
+        return {}
+    totals = torch.stack(list(sums.values())).cpu()
+    return {
+        name: float(total) / samples * (1.0 if name.endswith("loss") else 100.0) for name, total in zip(sums, totals, strict=True)
+    }
+
+
+def _sums(algorithm: Algorithm, scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Sums over the batch: loss and number of correct answers."""
+    exact = torch.float32 if scores.device.type == "mps" else torch.float64  # MPS has no float64
+    scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+    sums = {
+        "loss": algorithm.evaluation_loss(scores, targets).to(exact) * targets.shape[0],
+        "accuracy": (scores.argmax(dim=1) == targets).sum().to(exact),
+    }
+    if scores.shape[1] >= TOP5_FROM_CLASSES:
+        sums["accuracy_top5"] = (scores.topk(5, dim=1).indices == targets[:, None]).any(dim=1).sum().to(exact)
+    return sums
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model said about a whole split, on the CPU: ``scores`` ``[samples, classes]``, ``targets`` ``[samples]``."""
+
+    scores: Tensor
+    targets: Tensor
+
+    @property
+    def predicted(self) -> Tensor:
+        """The class with the highest score, ``[samples]``."""
+        return self.scores.argmax(dim=1)
+
+
+def answers(algorithm: Algorithm, split: Split, *, limit_batches: int | None = None) -> Answers:
+    """The model's own scores on every sample of ``split``, in its order."""
+    scores, targets = [], []
+    with algorithm.inference():
+        for inputs, labels in islice(split.batches(), limit_batches):
+            scores.append(algorithm.predict(inputs).float().cpu())
+            targets.append(labels.cpu())
+    return Answers(torch.cat(scores), torch.cat(targets))

@@ -1,0 +1,93 @@
+"""Running means of what the steps return, kept on the device until somebody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """The first value of ``loss`` that is not finite, ``steps_ago`` steps back (0: the newest one)."""
+
+    value: float
+    steps_ago: int
+
+
+class Meter:
+    """Sample-weighted means of device scalars.
+
+    A step only appends tensors to lists. :meth:`flush` reads them with one transfer and adds them up in float64; it is called every
+    few steps, always at the same steps of a run, so that means do not depend on where a run was interrupted.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; called after each record."""
+        self._values: dict[str, list[Tensor]] = {}
+        self._weights: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def update(self, values: Mapping[str, Tensor], count: int) -> None:
+        """Add the batch means ``values`` of ``count`` samples. No host sync."""
+        for name, value in values.items():
+            self._values.setdefault(name, []).append(value)
+            self._weights.setdefault(name, []).append(count)
+
+    def flush(self) -> NotFinite | None:
+        """Fold the pending values into the sums; says whether a loss among them was not finite."""
+        broken = None
+        for name, values in self._pending().items():
+            if name == "loss":
+                broken = _first_not_finite(values)
+            weights = torch.tensor(self._weights[name], dtype=torch.float64)
+            self._sums[name] = self._sums.get(name, 0.0) + float(values.double() @ weights)
+            self._counts[name] = self._counts.get(name, 0) + sum(self._weights[name])
+        self._values.clear()
+        self._weights.clear()
+        return broken
+
+    def check(self) -> NotFinite | None:
+        """Whether a pending loss is not finite, without folding anything."""
+        losses = self._pending().get("loss")
+        return None if losses is None else _first_not_finite(losses)
+
+    def means(self) -> dict[str, float]:
+        """The means over everything flushed since the last reset."""
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
+
+    def _pending(self) -> dict[str, Tensor]:
+        return {
+            name: torch.stack([value.detach().reshape(()) for value in values]).cpu() for name, values in self._values.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums, and the pending values not yet summed, so that a resumed run adds them up in the same groups."""
+        return {
+            "values": self._pending(),
+            "weights": {name: list(weights) for name, weights in self._weights.items()},
+            "sums": dict(self._sums),
+            "counts": dict(self._counts),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self._values = {name: list(values.unbind()) for name, values in state["values"].items()}
+        self._weights = {name: list(weights) for name, weights in state["weights"].items()}
+        self._sums = dict(state["sums"])
+        self._counts = dict(state["counts"])
+
+
+def _first_not_finite(values: Tensor) -> NotFinite | None:
+    bad = (~torch.isfinite(values)).nonzero()
+    if not len(bad):
+        return None
+    first = int(bad[0])
+    return NotFinite(float(values[first]), len(values) - 1 - first)

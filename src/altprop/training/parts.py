@@ -1,0 +1,56 @@
+"""Everything a run is made of, as objects: what the configuration is turned into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from altprop.algorithms.base import Algorithm
+from altprop.algorithms.optimization import OptimizerFactory
+from altprop.algorithms.schedule import Schedule
+from altprop.data.base import Data, LoadContext
+from altprop.tracking.base import Tracker
+from altprop.training.settings import TrainerSettings
+
+ModelFactory = Callable[..., nn.Module]
+"""Takes ``input_shape`` and ``num_classes`` and returns the model."""
+
+
+class DataSet(Protocol):
+    """A data set that can be loaded; the config group ``dataset`` gives it."""
+
+    def load(self, context: LoadContext) -> Data:
+        """Read the images and return the splits."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects of one run and its identity. ``config`` is the resolved configuration as plain containers."""
+
+    data_set: DataSet
+    model_factory: ModelFactory
+    algorithm: Algorithm
+    optimizer_factory: OptimizerFactory
+    schedule: Schedule
+    trackers: Mapping[str, Tracker]
+    settings: TrainerSettings
+    data_root: Path
+    outputs: Path
+    name: str
+    key: str
+    seed: int
+    group: str
+    tags: tuple[str, ...]
+    resume: bool
+    config: Mapping[str, Any]
+    config_text: str
+    paper: Mapping[str, Any] | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Where the run lies."""
+        return self.outputs / self.name / self.key

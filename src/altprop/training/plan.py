@@ -1,0 +1,52 @@
+"""When a run ends, is evaluated and is saved: durations with units turned into step numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from altprop.algorithms.base import Algorithm
+from altprop.training.duration import Duration
+from altprop.training.settings import TrainerSettings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The run in steps. ``evaluate_every`` and ``save_every`` are None where that happens at the end only."""
+
+    steps_per_epoch: int
+    total_steps: int
+    batch_size: int
+    evaluate_every: int | None
+    save_every: int | None
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs begun in the whole run."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+    def evaluate_at(self, step: int) -> bool:
+        """Whether an evaluation is due after ``step`` steps."""
+        return self.evaluate_every is not None and step % self.evaluate_every == 0
+
+    def save_at(self, step: int) -> bool:
+        """Whether a checkpoint is due after ``step`` steps."""
+        return self.save_every is not None and step % self.save_every == 0
+
+
+def steps_in_epoch(settings: TrainerSettings, batches: int) -> int:
+    """Steps per epoch of a training split with ``batches`` mini-batches."""
+    return batches if settings.limit_batches is None else min(batches, settings.limit_batches)
+
+
+def make_plan(settings: TrainerSettings, steps_per_epoch: int, batch_size: int, algorithm: Algorithm) -> Plan:
+    """The plan of a run. An algorithm that needs several passes per epoch asked for says so in ``total_epochs``."""
+    duration = Duration.parse(settings.duration)
+    if duration.unit == "ep" and float(duration.value).is_integer():
+        total = algorithm.total_epochs(int(duration.value)) * steps_per_epoch
+    else:
+        total = duration.steps(steps_per_epoch)
+
+    def interval(text: str | None) -> int | None:
+        return None if text is None else Duration.parse(text).steps(steps_per_epoch, total)
+
+    return Plan(steps_per_epoch, total, batch_size, interval(settings.evaluate_every), interval(settings.checkpoint_every))

@@ -1,0 +1,38 @@
+"""How far a run has come: what, beside the algorithm, a checkpoint must hold."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """Position and bookkeeping of a run; plain values only."""
+
+    step: int = 0
+    """Finished steps over all epochs."""
+    epoch: int = 0
+    """0-based epoch that the next step belongs to."""
+    step_in_epoch: int = 0
+    """Finished steps of that epoch."""
+    train_seconds: float = 0.0
+    """Time spent in training steps, without evaluation, logging and saving; over all interruptions."""
+    seconds: float = 0.0
+    """Time since the start, over all interruptions."""
+    best: dict[str, float] = field(default_factory=dict)
+    """The record of the best evaluation so far; empty before the first."""
+    stale: int = 0
+    """Evaluations since the monitored metric improved (early stopping)."""
+    stopped_early: bool = False
+    """Whether early stopping has ended the run."""
+    monitored: float | None = None
+    """Best value of the monitored metric."""
+    last: dict[str, float] = field(default_factory=dict)
+    """The newest record."""
+    meter: dict[str, Any] = field(default_factory=dict)
+    """State of the running means."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values for the checkpoint."""
+        return asdict(self)

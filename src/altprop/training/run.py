@@ -1,0 +1,151 @@
+"""The life of a run: locked, resumed or begun, trained, and always left in a state that says what happened."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from altprop.problems import RunFailed
+from altprop.tracking.base import RunInfo, Status
+from altprop.tracking.fanout import Trackers
+from altprop.tracking.metadata import write_metadata
+from altprop.training.artifacts import draw_figures
+from altprop.training.assembly import Assembly, assemble
+from altprop.training.logs import log_to_file
+from altprop.training.loop import Loop
+from altprop.training.parts import Parts
+from altprop.training.profiling import Profiler
+from altprop.training.progress import Progress
+from altprop.training.rundir import RunDirectory
+from altprop.training.saving import Saver
+from altprop.training.signals import StopRequests
+
+log = logging.getLogger(__name__)
+
+
+def train(parts: Parts) -> Mapping[str, Any]:
+    """Train the run described by ``parts``, or go on with it, or say that it is done. Returns its final status.
+
+    Raises :class:`RunFailed` for what one line can explain, and ``SystemExit`` (130, 143) after a request to stop.
+    """
+    directory = RunDirectory(parts.directory, parts.name, parts.key)
+    if parts.resume and directory.finished:
+        return _already_done(directory)
+    with directory.lock(), log_to_file(directory.log):
+        if not parts.resume:
+            directory.clear()
+        directory.point_latest(parts.outputs)
+        directory.write_config(parts.config_text)
+        try:
+            return _train(parts, directory)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            explained = _explain(error)
+            _write_failure(directory, explained)
+            if explained is error:
+                raise
+            raise explained from error
+
+
+def _train(parts: Parts, directory: RunDirectory) -> Mapping[str, Any]:
+    run = assemble(parts)
+    saver = Saver(directory, run.context, run.plan, parts.config_text, parts.settings.keep)
+    progress = saver.restore(run.algorithm)
+    write_metadata(directory.path, run.context.device)
+    if parts.settings.save_initial and progress.step == 0:
+        saver.save_initial(run.algorithm, progress)
+    tracker = Trackers(parts.trackers, directory.path)
+    tracker.start(_run_info(parts, run, progress))
+    tracker.watch(run.algorithm.model)
+    status: Status = "failed"
+    try:
+        saver.status("running", progress)
+        with StopRequests() as requests:
+            profiler = Profiler(parts.settings.profile_steps, directory.path / "profile")
+            loop = Loop(run.algorithm, run.data, parts.settings, run.plan, progress, tracker, saver, profiler)
+            loop.run(requests)
+            if not loop.done:
+                status = "preempted" if requests.preempted else "interrupted"
+                _stop(directory, saver, progress, tracker, requests, status)
+        if parts.settings.figures:
+            draw_figures(run, directory, tracker)
+        status = "done"
+        saver.status(status, progress)
+    finally:
+        tracker.finish(status, _summary(progress))
+    return directory.read_status() or {}
+
+
+def _stop(
+    directory: RunDirectory, saver: Saver, progress: Progress, tracker: Trackers, requests: StopRequests, status: Status
+) -> None:
+    """Leave after a signal: everything is saved; say how to go on, and let the cluster requeue."""
+    saver.status(status, progress)
+    if requests.preempted:
+        tracker.preempting()
+        tracker.finish(status, _summary(progress))
+        requests.hand_over()  # submitit's handler requeues the job and does not return
+    number = requests.received or signal.SIGTERM
+    log.warning(
+        "stopped by %s after step %d; everything is saved. Go on with: python train.py run=%s",
+        signal.Signals(number).name,
+        progress.step,
+        directory.path,
+    )
+    raise SystemExit(128 + number)
+
+
+def _run_info(parts: Parts, run: Assembly, progress: Progress) -> RunInfo:
+    return RunInfo(
+        key=parts.key,
+        name=parts.name,
+        directory=parts.directory,
+        config=parts.config,
+        seed=parts.seed,
+        total_epochs=run.plan.total_epochs,
+        steps_per_epoch=run.plan.steps_per_epoch,
+        resumed=progress.step > 0,
+        start_step=progress.step,
+        group=parts.group,
+        tags=parts.tags,
+    )
+
+
+def _summary(progress: Progress) -> dict[str, Any]:
+    best = {f"best/{name}": value for name, value in progress.best.items()}
+    return {**progress.last, **best}
+
+
+def _already_done(directory: RunDirectory) -> Mapping[str, Any]:
+    status = directory.read_status() or {}
+    accuracy = status.get("last", {}).get("test/accuracy")
+    shown = "" if accuracy is None else f", test accuracy {accuracy:.2f} %"
+    log.info("this run is done already%s: %s (resume=false trains it anew)", shown, directory.path)
+    return status
+
+
+def _explain(error: BaseException) -> BaseException:
+    """The same failure as one line, where one line can say it."""
+    if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+        return RunFailed("out of memory; lower dataset.batch_size, or cut each mini-batch into slices with trainer.accumulate=2")
+    if isinstance(error, MemoryError):
+        return RunFailed("out of host memory; lower dataset.batch_size or dataset.workers")
+    return error
+
+
+def _write_failure(directory: RunDirectory, error: BaseException) -> None:
+    reason = str(error).splitlines()[0] if str(error) else ""
+    try:
+        previous = directory.read_status() or {}
+        kept = {
+            name: previous[name] for name in ("step", "total_steps", "epoch", "total_epochs", "last", "best") if name in previous
+        }
+        directory.write_status("failed", **kept, error=f"{type(error).__name__}: {reason}", failed_at=time.time())
+    except OSError as second:  # a full disk, most likely the failure itself
+        log.warning("status.json could not be written: %s", second.strerror)

@@ -1,0 +1,104 @@
+"""The directory of one run: its lock, its status, its files.
+
+``config.yaml``, ``meta.json``, ``status.json``, ``metrics.jsonl``, ``metrics.csv``, ``checkpoints/``, ``figures/``, ``train.log``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from altprop.files import read_json, write_json, write_text
+from altprop.problems import RunFailed
+
+JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID", "SLURM_RESTART_COUNT")
+
+
+class RunDirectory:
+    """Paths and small files of a run. Creating the object writes nothing."""
+
+    def __init__(self, path: Path, name: str, key: str) -> None:
+        self.path = path
+        self.name = name
+        self.key = key
+        self.checkpoints = path / "checkpoints"
+        self.figures = path / "figures"
+        self.metrics = path / "metrics.jsonl"
+        self.log = path / "train.log"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run alone; the lock goes with the process, however it ends.
+
+        Raises :class:`RunFailed` while another trainer holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            holder = (self.read_status() or {}).get("pid", "unknown")
+            raise RunFailed(
+                f"{self.path}: another trainer (process {holder}) is at work on this run; wait for it, or change the seed"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read_status(self) -> dict[str, Any] | None:
+        """The content of ``status.json``, or None for a run that never started."""
+        return read_json(self.path / "status.json")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run was trained to its end."""
+        return (self.read_status() or {}).get("status") == "done"
+
+    def write_status(self, status: str, **fields: Any) -> None:
+        """Replace ``status.json``: ``status`` (running, done, failed, preempted, interrupted), identity, times and ``fields``."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        previous = self.read_status() or {}
+        job = {name.lower(): os.environ[name] for name in JOB_VARIABLES if name in os.environ}
+        write_json(
+            self.path / "status.json",
+            {
+                "status": status,
+                "name": self.name,
+                "key": self.key,
+                "started_at": previous.get("started_at", now),
+                "updated_at": now,
+                "pid": os.getpid(),
+                **({"job": job} if job else {}),
+                **fields,
+            },
+        )
+
+    def write_config(self, text: str) -> None:
+        """Write the resolved config, once."""
+        path = self.path / "config.yaml"
+        if not path.exists() or path.read_text() != text:
+            write_text(path, text)
+
+    def clear(self) -> None:
+        """Remove what an earlier attempt wrote, for a run that starts anew (``resume=false``)."""
+        for pattern in ("checkpoints/*.pt", "figures/*.png", "metrics.*", "status.json", "train.log", "config.yaml", "meta.json"):
+            for file in self.path.glob(pattern):
+                file.unlink()
+
+    def point_latest(self, outputs: Path) -> None:
+        """Make ``outputs/latest`` a link to this run."""
+        link = outputs / "latest"
+        temporary = outputs / f".latest.{os.getpid()}"
+        try:
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(os.path.relpath(self.path, outputs))
+            os.replace(temporary, link)
+        except OSError:  # no symbolic links here, or "latest" is a real directory: a convenience, not worth a failure
+            temporary.unlink(missing_ok=True)

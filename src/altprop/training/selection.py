@@ -1,0 +1,30 @@
+"""Which checkpoint is the best one, and on what grounds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
+
+
+def selection_metric(select_on: str, has_validation: bool) -> str | None:
+    """The metric that chooses the best checkpoint, or None where the last one counts. Selecting on the test split is said loudly."""
+    if select_on == "test":
+        log.warning(
+            "the best checkpoint is chosen ON THE TEST SPLIT (trainer.select_on=test): its accuracy is not an estimate of anything"
+        )
+        return "test/accuracy"
+    if select_on == "last" or (select_on == "auto" and not has_validation):
+        return None
+    return "validation/accuracy"
+
+
+def is_better(record: Mapping[str, float], best: Mapping[str, float], metric: str) -> bool:
+    """Whether ``record`` is strictly better than ``best`` (any is, when there is none yet)."""
+    return not best or record[metric] > best[metric]
+
+
+def monitored_value(record: Mapping[str, float], metric: str) -> float:
+    """The value of ``metric`` turned so that lower is better."""
+    return -record[metric] if metric.endswith("accuracy") else record[metric]
