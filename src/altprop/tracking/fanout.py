@@ -1,0 +1,182 @@
+"""One tracker for the training loop, many behind it: metrics file and console at once, the rest in threads of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from altprop.tracking.base import RunInfo, Status, Tracker
+from altprop.tracking.histograms import histograms_of
+from altprop.tracking.metrics_file import MetricsFile
+
+logger = logging.getLogger(__name__)
+
+CAPACITY = 1000
+"""Calls that wait for one slow tracker before further ones are dropped."""
+QUIET_WAIT = 2.0
+"""Seconds of waiting at the end of a run before it is mentioned."""
+
+
+class Trackers(Tracker):
+    """Hands every call to the metrics file and to all ``trackers`` (name in the config group ``logger`` -> tracker).
+
+    Inline trackers are called directly; each of the others works through a bounded queue in its own thread, so that a slow or
+    unreachable service never holds up training. A tracker that raises is reported once, in one line, and switched off. Only the
+    metrics file is the record: its ``OSError`` goes to the caller.
+    """
+
+    inline = True
+
+    def __init__(self, trackers: Mapping[str, Tracker], run_directory: Path) -> None:
+        self.metrics_file = MetricsFile(Path(run_directory))
+        self._inline = [_Guarded(name, tracker) for name, tracker in trackers.items() if tracker.inline]
+        self._threaded = [_Threaded(name, tracker) for name, tracker in trackers.items() if not tracker.inline]
+        self._watching = [mirror for mirror in self._threaded if mirror.tracker.watched]
+        self._model: nn.Module | None = None
+
+    def start(self, run: RunInfo) -> None:
+        """Start every tracker. The metrics file first: the others may read what it kept."""
+        self.metrics_file.start(run)
+        self._call("start", run)
+
+    def watch(self, model: nn.Module) -> None:
+        """Called once after set-up: from now on, trackers that ask for it get histograms of ``model`` with every record.
+
+        This reads gradients from the device at every record; without such a tracker it does nothing.
+        """
+        self._model = model
+
+    def log(self, record: Mapping[str, float]) -> None:
+        """Record first, mirror then. Raises ``OSError`` when the metrics file cannot be written."""
+        values = dict(record)
+        self.metrics_file.log(values)
+        if self._model is not None:
+            for mirror in self._watching:
+                if mirror.active:
+                    taken = histograms_of(self._model, mirror.tracker.watched)
+                    mirror.call("histograms", values["epoch"], int(values["step"]), taken)
+        self._call("log", values)
+
+    def progress(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        """To the inline trackers only."""
+        for mirror in self._inline:
+            mirror.call("progress", epoch, step, values)
+
+    def figure(self, name: str, path: Path) -> None:
+        """A figure was written to ``path``."""
+        self._call("figure", name, path)
+
+    def preempting(self) -> None:
+        """The run is about to be requeued."""
+        self._call("preempting")
+
+    def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
+        """Finish all; waits for each threaded tracker at most its ``finish_timeout`` seconds, counted from now."""
+        began = time.monotonic()
+        values = dict(summary)
+        for mirror in self._threaded:
+            mirror.finish(status, values)
+        try:
+            self.metrics_file.finish(status, values)
+        finally:
+            for guarded in self._inline:
+                guarded.call("finish", status, values)
+            for mirror in self._threaded:
+                mirror.wait(began)
+
+    def _call(self, method: str, *arguments: Any) -> None:
+        for mirror in (*self._inline, *self._threaded):
+            mirror.call(method, *arguments)
+
+
+class _Guarded:
+    """A tracker whose failure is reported once and ends its part in the run."""
+
+    def __init__(self, name: str, tracker: Tracker) -> None:
+        self.name = name
+        self.tracker = tracker
+        self.active = True
+
+    def call(self, method: str, *arguments: Any) -> None:
+        """Call ``method`` unless the tracker is switched off."""
+        if self.active:
+            self._guard(method, *arguments)
+
+    def _guard(self, method: str, *arguments: Any) -> None:
+        function: Callable[..., None] = getattr(self.tracker, method)
+        try:
+            function(*arguments)
+        except Exception as error:
+            self.switch_off(f"{type(error).__name__}: {one_line(error)}")
+
+    def switch_off(self, reason: str) -> None:
+        """Say why, once, and make no further calls."""
+        if self.active:
+            self.active = False
+            logger.warning("logger.%s is switched off for the rest of this run: %s", self.name, reason)
+
+
+class _Threaded(_Guarded):
+    """A guarded tracker that works in its own daemon thread, one call after the other."""
+
+    def __init__(self, name: str, tracker: Tracker) -> None:
+        super().__init__(name, tracker)
+        self._calls: queue.Queue[tuple[str, tuple[Any, ...]]] = queue.Queue(CAPACITY)
+        self._end: tuple[Status, Mapping[str, Any]] | None = None
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
+
+    def call(self, method: str, *arguments: Any) -> None:
+        if not self.active:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=f"altprop-{self.name}", daemon=True)
+            self._thread.start()
+        try:
+            self._calls.put_nowait((method, arguments))
+        except queue.Full:
+            self._dropped += 1
+
+    def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
+        """Ask the thread to finish the tracker when it has worked off its queue, also when it is switched off."""
+        self._end = (status, summary)
+        with contextlib.suppress(queue.Full):  # a thread whose queue is full is awake
+            self._calls.put_nowait(("", ()))
+
+    def wait(self, began: float) -> None:
+        """Wait for the thread until ``finish_timeout`` seconds after the monotonic time ``began``; then leave it behind."""
+        if self._thread is None:
+            return
+        deadline = began + self.tracker.finish_timeout
+        self._thread.join(min(QUIET_WAIT, max(0.0, deadline - time.monotonic())))
+        if self._thread.is_alive() and deadline > time.monotonic():
+            logger.info("waiting for logger.%s, at most %.0f s", self.name, self.tracker.finish_timeout)
+            self._thread.join(deadline - time.monotonic())
+        if self._thread.is_alive():
+            self.switch_off(f"it did not finish within {self.tracker.finish_timeout:g} s; metrics.jsonl has all")
+        elif self._dropped:
+            logger.warning("logger.%s was too slow and missed %d calls; metrics.jsonl has all", self.name, self._dropped)
+
+    def _work(self) -> None:
+        try:
+            while self._end is None or not self._calls.empty():
+                method, arguments = self._calls.get()
+                if method and self.active:
+                    self._guard(method, *arguments)
+            # Even a tracker that failed may hold files or processes, and closing those may fail as well.
+            self._guard("finish", *self._end)
+        except BaseException as error:  # a library's sys.exit() would end the thread without a word
+            self.switch_off(f"{type(error).__name__}: {one_line(error)}")
+
+
+def one_line(error: BaseException) -> str:
+    """The first non-empty line of an error's message, for reports of one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")

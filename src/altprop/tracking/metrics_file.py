@@ -1,0 +1,116 @@
+"""The record of a run: ``metrics.jsonl``, one record per line, and the same as a table in ``metrics.csv``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from altprop.files import write_text
+from altprop.tracking.base import RunInfo, Tracker
+
+JSON_NAME = "metrics.jsonl"
+CSV_NAME = "metrics.csv"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records in the file ``path``, oldest first; none where there is no file.
+
+    A torn last line, as a killed process leaves it, is dropped. Raises ``ValueError`` naming file and line where any other line
+    is not a JSON object. Values that are not finite are written and read as ``NaN`` and ``Infinity``.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            if number == len(lines):  # no newline behind it: torn
+                break
+            raise ValueError(f"{path}, line {number}: not a record ({error})") from error
+        records.append(record)
+    return records
+
+
+class MetricsFile(Tracker):
+    """Writes the record. Its errors (a full disk) are the run's errors and are raised.
+
+    On a resume, records beyond the step that the run goes on from are dropped, so that a killed and resumed run leaves the same
+    records as an uninterrupted one.
+    """
+
+    inline = True
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / JSON_NAME
+        self.table_path = directory / CSV_NAME
+        self._columns: list[str] | None = None
+        self._records: list[dict[str, Any]] = []
+
+    def start(self, run: RunInfo) -> None:
+        """Write both files anew, without records unless the run is resumed."""
+        self._records = [record for record in read_metrics(self.path) if run.resumed and record["step"] <= run.start_step]
+        write_text(self.path, "".join(json_line(record) for record in self._records))
+        self._rewrite_table()
+
+    def log(self, record: Mapping[str, float]) -> None:
+        """Append one record and flush it to the disk. Raises ``OSError``; the file then ends with the record before."""
+        if self._columns is None:
+            raise RuntimeError("MetricsFile.log before start")
+        values = dict(record)
+        append(self.path, json_line(values).encode())
+        self._records.append(values)
+        if values.keys() <= set(self._columns):
+            append(self.table_path, csv_text([values], self._columns).encode(), flush=False)  # a resume makes it anew
+        else:
+            self._rewrite_table()
+
+    def _rewrite_table(self) -> None:
+        self._columns = columns_of(self._records)
+        header = csv_text([dict(zip(self._columns, self._columns))], self._columns) if self._columns else ""
+        write_text(self.table_path, header + csv_text(self._records, self._columns))
+
+
+def json_line(record: Mapping[str, Any]) -> str:
+    """One record as one line."""
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def columns_of(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Every name in ``records``: ``epoch`` and ``step`` first, then in order of appearance."""
+    names = dict.fromkeys(name for record in records for name in record)
+    return sorted(names, key=lambda name: {"epoch": 0, "step": 1}.get(name, 2))
+
+
+def csv_text(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """The records as lines of a comma-separated table; what a record lacks is left empty."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+    writer.writerows(records)
+    return stream.getvalue()
+
+
+def append(path: Path, line: bytes, flush: bool = True) -> None:
+    """Write the whole of ``line`` (and flush it to the disk), or leave the file as it was and raise ``OSError``."""
+    with open(path, "ab", buffering=0) as stream:
+        end = os.fstat(stream.fileno()).st_size
+        try:
+            written = 0
+            while written < len(line):
+                written += stream.write(line[written:])
+            if flush:
+                os.fsync(stream.fileno())
+        except OSError:
+            os.ftruncate(stream.fileno(), end)
+            raise
