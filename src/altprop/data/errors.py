@@ -1,0 +1,15 @@
+"""What goes wrong with files of a data set, said in one line that names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from altprop.problems import ConfigError, Problem
+
+
+class DataError(ConfigError):
+    """A file of a data set that cannot be used: torn, corrupt or of another format. ``path`` is the file."""
+
+    def __init__(self, path: Path, given: str, allowed: str, mend: str = "") -> None:
+        self.path = path
+        super().__init__([Problem("dataset", f"{path} {given}", allowed, mend)])

@@ -1,0 +1,86 @@
+"""Readers of the files that the classic data sets come in. None of them runs code that a file carries."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import pickle
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from altprop.data.errors import DataError
+
+_IDX_UNSIGNED_BYTE = 8
+_PICKLE_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+}
+
+
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """The array in an IDX file of unsigned bytes, plain or, where only ``path`` + ``.gz`` is there, compressed.
+
+    :raises DataError: where the file is missing, torn or of another format.
+    """
+    compressed = path.with_name(path.name + ".gz")
+    source = compressed if compressed.is_file() and not path.is_file() else path
+    expected = f"an IDX file of unsigned bytes with {dimensions} dimension{'s' if dimensions > 1 else ''}"
+    try:
+        content = gzip.decompress(source.read_bytes()) if source is compressed else source.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(source, f"cannot be read ({error})", expected) from error
+    header = 4 + 4 * dimensions
+    if len(content) < header or content[:4] != bytes((0, 0, _IDX_UNSIGNED_BYTE, dimensions)):
+        raise DataError(source, "has another header or none", expected)
+    shape = struct.unpack(f">{dimensions}I", content[4:header])
+    if len(content) != header + math.prod(shape):
+        raise DataError(source, f"is torn: it has {len(content):,} bytes", f"{header + math.prod(shape):,} as its header says")
+    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Rebuilds dictionaries, lists, strings and numpy arrays, and refuses everything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _PICKLE_ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """The dictionary in a pickle of plain values and numpy arrays, as CIFAR's Python version has them.
+
+    :raises DataError: where the file is missing, torn or holds anything else.
+    """
+    expected = "a pickled dictionary of plain values and arrays"
+    try:
+        content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    except Exception as error:  # a torn pickle may fail in any way
+        raise DataError(path, f"cannot be read ({type(error).__name__}: {error})", expected) from error
+    if not isinstance(content, dict):
+        raise DataError(path, f"holds a {type(content).__name__}", expected)
+    return content
+
+
+def read_matlab(path: Path) -> dict[str, Any]:
+    """The arrays in a MATLAB 5 file, as SVHN's cropped digits have them.
+
+    :raises DataError: where the file is missing, torn or of another format.
+    """
+    from scipy.io import loadmat
+
+    try:
+        return dict(loadmat(str(path)))
+    except Exception as error:  # scipy raises what its parsers happen to meet
+        raise DataError(path, f"cannot be read ({type(error).__name__}: {error})", "a MATLAB 5 file") from error
