@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,7 +37,8 @@ def num_parameters(modules: nn.Module | Sequence[nn.Module]) -> int:
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
-def compose_node(overrides: Sequence[str]) -> dict[str, Any]:
+@functools.cache
+def compose_node(*overrides: str) -> dict[str, Any]:
     """The node ``model`` that ``overrides`` select from ``conf/model``; the first names the model."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(overrides=[f"+{overrides[0]}", *overrides[1:]])
@@ -45,7 +47,7 @@ def compose_node(overrides: Sequence[str]) -> dict[str, Any]:
 
 def compose_model(overrides: Sequence[str], **runtime: Any) -> FeedForward:
     """The model that ``overrides`` select from ``conf/model``, built as the program builds it."""
-    return instantiate(compose_node(overrides), _convert_="all")(**runtime)
+    return instantiate(compose_node(*overrides), _convert_="all")(**runtime)
 
 
 def activations_called(model: nn.Module, units: CountingUnits, inputs: Tensor) -> list[int]:

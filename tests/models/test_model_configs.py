@@ -13,7 +13,7 @@ from altprop.models.base import FeedForward
 
 
 def is_feed_forward(name: str) -> bool:
-    return issubclass(get_class(compose_node([f"model={name}"])["_target_"]), FeedForward)
+    return issubclass(get_class(compose_node(f"model={name}")["_target_"]), FeedForward)
 
 
 MODELS = [name for name in sorted(path.stem for path in (CONF / "model").glob("*.yaml")) if is_feed_forward(name)]
@@ -44,7 +44,7 @@ def test_units_of_every_model_are_a_choice(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_option_of_a_model_stands_in_its_file(name):
     """An option that is missing there could only be set with a leading +."""
-    config = compose_node([f"model={name}"])
+    config = compose_node(f"model={name}")
     runtime = {"self", "input_shape", "num_classes"}
     options = set(inspect.signature(get_class(config["_target_"]).__init__).parameters) - runtime
     assert set(config) - {"_target_", "_partial_"} == options

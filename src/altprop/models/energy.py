@@ -1,0 +1,285 @@
+"""Energy-based networks: layers of states joined by edges, relaxed instead of evaluated (Laborieux et al., 2021).
+
+A network says what its states and weights are; how states move and what a gradient is belongs to the algorithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from math import prod
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from altprop.models.base import InputShape
+from altprop.models.checks import list_of_sizes, refuse
+from altprop.nn.energy_activations import ACTIVATIONS, ActivationName
+from altprop.nn.energy_edges import Edge, Pool, Shape, convolved, flatten, to_working_layout, up
+from altprop.problems import ConfigError, Problem, nearest
+
+Layer = nn.Linear | nn.Conv2d
+
+
+class EnergyModel(nn.Module):
+    """Layers ``s_0`` (the input), ``s_1`` … ``s_N`` of states, and one weight layer into each of them.
+
+    ``layers`` are ``W_1 … W_L`` with biases, ``feedback`` the separate weights ``B_1 … B_(N-1)`` of a vector-field network (empty
+    where the network is symmetric). With ``softmax_readout`` the last linear layer only reads class scores off ``s_N`` and
+    ``N = L - 1``; otherwise ``s_N`` are the scores and ``N = L``. ``keep_probabilities`` are those of dropout for
+    ``s_0 … s_N``. ``init_scale`` multiplies the initial weights and biases, torch's U(+-1/sqrt(fan_in)).
+    """
+
+    def __init__(
+        self,
+        activation: ActivationName,
+        softmax_readout: bool,
+        vector_field: bool,
+        init_scale: float | None,
+        keep_probabilities: Sequence[float] | None,
+        input_shape: InputShape,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.input_shape = input_shape
+        self.num_classes = num_classes
+        self.activation_name = activation
+        self.activation = ACTIVATIONS[activation]
+        self.softmax_readout = softmax_readout
+        self.vector_field = vector_field
+        self.init_scale = init_scale
+        self.layers = nn.ModuleList()
+        self.feedback = nn.ModuleList()
+        self.edges: tuple[Edge, ...] = ()
+        self._keep_probabilities = keep_probabilities
+        self._feedback_is_transposed = False
+
+    def complete(self) -> None:
+        """Called by sub-classes once ``layers``, ``feedback`` and ``edges`` are there: rescale, and settle dropout."""
+        given = self._keep_probabilities
+        self.keep_probabilities = tuple(given) if given is not None else (1.0,) * (self.num_states + 1)
+        refuse(keep_problems(given, self.num_states))
+        if self.init_scale is not None:
+            for layer in (*self.layers, *self.feedback):
+                layer.reset_parameters()
+                with torch.no_grad():
+                    for parameter in layer.parameters():
+                        parameter.mul_(self.init_scale)
+
+    @property
+    def num_states(self) -> int:
+        """``N``, the number of layers that move."""
+        return len(self.edges) - self.softmax_readout
+
+    @property
+    def state_shapes(self) -> tuple[Shape, ...]:
+        """Shapes of ``s_1 … s_N`` without the batch."""
+        return tuple(edge.above for edge in self.edges[: self.num_states])
+
+    def feedback_weight(self, index: int) -> Tensor:
+        """The weight that carries state ``index + 2`` down to ``index + 1`` (1-based), in the layout of ``layers[index + 1]``."""
+        if not self.vector_field:
+            return self.layers[index + 1].weight  # type: ignore[return-value]
+        weight: Tensor = self.feedback[index].weight  # type: ignore[assignment]
+        return weight.t() if self._feedback_is_transposed else weight
+
+    def to_feedback_layout(self, gradient: Tensor) -> Tensor:
+        """A gradient of :meth:`feedback_weight` as one of the stored parameter."""
+        return gradient.t() if self._feedback_is_transposed else gradient
+
+    def primitive(self, inputs: Tensor, states: Sequence[Tensor]) -> Tensor:
+        """``Phi`` without the loss, ``[batch]``: the sum over layers of ``<up_l(s_(l-1)), s_l>`` (section "Dynamics").
+
+        ``inputs`` ``[batch, channels, height, width]``, ``states`` ``[batch, *shape]`` each. Of a vector-field network this is
+        the part of the forward weights; such a network has no common ``Phi``.
+        """
+        total = inputs.new_zeros(inputs.shape[0])
+        below = inputs
+        for edge, layer, state in zip(self.edges, self.layers, states, strict=False):
+            drive, _ = up(edge, below, to_working_layout(edge, layer.weight), layer.bias)  # type: ignore[arg-type]
+            total = total + (drive * state).flatten(1).sum(dim=1)
+            below = state
+        return total
+
+    def scores(self, states: Sequence[Tensor]) -> Tensor:
+        """Class scores ``[batch, classes]``: the last state, or the readout of it."""
+        if not self.softmax_readout:
+            return states[-1]
+        readout = self.layers[-1]
+        weight = to_working_layout(self.edges[-1], readout.weight)  # type: ignore[arg-type]
+        return nn.functional.linear(flatten(states[-1]), weight, readout.bias)  # type: ignore[arg-type]
+
+
+class EnergyMLP(EnergyModel):
+    """Fully connected energy-based network: the input flattened, states of widths ``hidden``, then the class scores."""
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (512,),
+        activation: ActivationName = "shifted_sigmoid",
+        softmax_readout: bool = False,
+        vector_field: bool = False,
+        init_scale: float | None = None,
+        keep_probabilities: Sequence[float] | None = None,
+        *,
+        input_shape: InputShape,
+        num_classes: int,
+    ) -> None:
+        refuse(self._problems({"hidden": hidden, "activation": activation, "softmax_readout": softmax_readout}))
+        super().__init__(activation, softmax_readout, vector_field, init_scale, keep_probabilities, input_shape, num_classes)
+        shapes: list[Shape] = [tuple(input_shape), *((width,) for width in (*hidden, num_classes))]
+        self.edges = tuple(Edge(below, above) for below, above in pairwise(shapes))
+        for edge in self.edges:
+            self.layers.append(nn.Linear(prod(edge.below), prod(edge.above)))
+        if vector_field:
+            self._feedback_is_transposed = True
+            for edge in self.edges[1 : self.num_states]:
+                self.feedback.append(nn.Linear(prod(edge.above), prod(edge.below), bias=False))
+        self.complete()
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Problems in the model's own node ``config``."""
+        yield from cls._problems(config)
+        if isinstance(config.get("hidden"), Sequence):
+            yield from keep_problems(
+                config.get("keep_probabilities"), num_weight_layers(config) - bool(config.get("softmax_readout"))
+            )
+
+    @staticmethod
+    def _problems(config: Mapping[str, Any]) -> Iterator[Problem]:
+        yield from list_of_sizes("model.hidden", config["hidden"], "model.hidden=[512]")
+        yield from activation_problems(config["activation"])
+        if config["softmax_readout"] and not config["hidden"]:
+            yield Problem(
+                "model.softmax_readout", "true without a hidden layer", "the readout needs a state to read", "model.hidden=[512]"
+            )
+
+
+class EnergyConvNet(EnergyModel):
+    """Convolutional energy-based network: convolutions with their poolings, then fully connected layers of widths ``hidden``
+    and the class scores.
+
+    ``kernels``, ``strides``, ``paddings`` and ``pools`` (2 x 2, stride 2) have one entry for each of ``channels``. Raises
+    ``ConfigError`` where their lengths differ or nothing is left of the images.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64),
+        kernels: Sequence[int] = (5, 5),
+        strides: Sequence[int] = (1, 1),
+        paddings: Sequence[int] = (0, 0),
+        pools: Sequence[Pool] = ("max", "max"),
+        hidden: Sequence[int] = (),
+        activation: ActivationName = "shifted_sigmoid",
+        softmax_readout: bool = False,
+        vector_field: bool = False,
+        init_scale: float | None = None,
+        keep_probabilities: Sequence[float] | None = None,
+        *,
+        input_shape: InputShape,
+        num_classes: int,
+    ) -> None:
+        layout = {"channels": channels, "kernels": kernels, "strides": strides, "paddings": paddings, "pools": pools}
+        refuse(self._problems({**layout, "hidden": hidden, "activation": activation}))
+        super().__init__(activation, softmax_readout, vector_field, init_scale, keep_probabilities, input_shape, num_classes)
+        convolutions = _convolution_edges(tuple(input_shape), channels, kernels, strides, paddings, pools)
+        shapes = [convolutions[-1].above, *((width,) for width in (*hidden, num_classes))]
+        linear = [Edge(below, above) for below, above in pairwise(shapes)]
+        self.edges = (*convolutions, *linear)
+        for index, edge in enumerate(self.edges):
+            self.layers.append(_layer(edge, bias=True))
+            if vector_field and 0 < index < self.num_states:
+                self.feedback.append(_layer(edge, bias=False))
+        self.complete()
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Problems in the model's own node ``config``."""
+        found = list(cls._problems(config))
+        yield from found
+        if not found:
+            yield from keep_problems(
+                config.get("keep_probabilities"), num_weight_layers(config) - bool(config.get("softmax_readout"))
+            )
+
+    @staticmethod
+    def _problems(config: Mapping[str, Any]) -> Iterator[Problem]:
+        for name in ("channels", "kernels", "strides"):
+            yield from list_of_sizes(f"model.{name}", config[name], f"model.{name}=[…]")
+        yield from list_of_sizes("model.hidden", config["hidden"], "model.hidden=[]")
+        yield from activation_problems(config["activation"])
+        if not config["channels"]:
+            yield Problem("model.channels", "[]", "at least one convolution", "model=eqprop_mlp")
+        count = len(config["channels"])
+        for name in ("kernels", "strides", "paddings", "pools"):
+            if len(config[name]) != count:
+                yield Problem(
+                    f"model.{name}", f"{len(config[name])} entries", f"one for each of the {count} convolutions in model.channels"
+                )
+        for value in config["paddings"]:
+            if not isinstance(value, int) or value < 0:
+                yield Problem("model.paddings", str(value), "whole numbers from 0 on", "model.paddings=[0,…]")
+        for value in config["pools"]:
+            if value not in get_args(Pool):
+                yield Problem(
+                    "model.pools",
+                    str(value),
+                    f"each one of {', '.join(get_args(Pool))}",
+                    f"{nearest(str(value), get_args(Pool)) or 'max'}",
+                )
+
+
+def _layer(edge: Edge, *, bias: bool) -> Layer:
+    if not edge.is_convolution:
+        return nn.Linear(prod(edge.below), prod(edge.above), bias=bias)
+    return nn.Conv2d(edge.below[0], edge.above[0], edge.kernel, edge.stride, edge.padding, bias=bias)
+
+
+def _convolution_edges(
+    below: Shape,
+    channels: Sequence[int],
+    kernels: Sequence[int],
+    strides: Sequence[int],
+    paddings: Sequence[int],
+    pools: Sequence[Pool],
+) -> list[Edge]:
+    edges: list[Edge] = []
+    for width, kernel, stride, padding, pool in zip(channels, kernels, strides, paddings, pools, strict=True):
+        size = [convolved(side, kernel, stride, padding) for side in below[1:]]
+        size = [side // 2 for side in size] if pool != "none" else size
+        if min(size) < 1:
+            given = f"nothing is left of images of {below[1]} x {below[2]} after convolution {len(edges) + 1}"
+            raise ConfigError(
+                [Problem("model.channels", given, "fewer or padded convolutions, fewer poolings", "model.paddings=[1,…]")]
+            )
+        above = (width, *size)
+        edges.append(Edge(below, above, kernel, stride, padding, pool))
+        below = above
+    return edges
+
+
+def num_weight_layers(config: Mapping[str, Any]) -> int:
+    """``L`` of a model's configuration: convolutions, hidden layers and the class scores."""
+    return len(config.get("channels", ())) + len(config["hidden"]) + 1
+
+
+def activation_problems(name: object) -> Iterator[Problem]:
+    """The problem of an activation that does not exist."""
+    if name not in ACTIVATIONS:
+        suggestion = nearest(str(name), ACTIVATIONS) or "shifted_sigmoid"
+        yield Problem("model.activation", str(name), f"one of {', '.join(ACTIVATIONS)}", f"model.activation={suggestion}")
+
+
+def keep_problems(keep: Sequence[float] | None, num_states: int) -> Iterator[Problem]:
+    """The problem of keep probabilities that do not fit the input and ``num_states`` layers of states."""
+    if keep is None:
+        return
+    if len(keep) != num_states + 1:
+        yield Problem(
+            "model.keep_probabilities", f"{len(keep)} entries", f"{num_states + 1}: the input and {num_states} layers of states"
+        )
+    if not all(isinstance(value, (int, float)) and 0 < value <= 1 for value in keep):
+        yield Problem("model.keep_probabilities", str(list(keep)), "probabilities above 0 and up to 1")

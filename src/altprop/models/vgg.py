@@ -1,0 +1,93 @@
+"""VGG-11 to 19 with torchvision's parameter names, shapes, counts and initial values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from torch import nn
+
+from altprop.models.base import FeedForward, InputShape
+from altprop.models.checks import refuse, require_size
+from altprop.nn.units import UnitsFactory
+from altprop.problems import Problem
+
+CONVOLUTIONS: dict[int, tuple[int, int, int, int, int]] = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+"""Convolutions in each of the five groups that end in a pooling."""
+CHANNELS = (64, 128, 256, 512, 512)
+
+
+class VGG(FeedForward):
+    """Very deep convolutional network (Simonyan and Zisserman, arXiv:1409.1556, table 1: A, B, D and E).
+
+    3 x 3 convolutions with bias in five groups, a 2 x 2 max-pool after each, adaptive pooling to 7 x 7, and three linear layers
+    with ``dropout`` between them. Each convolution with its batch norm and units is one block; a max-pool belongs to the block
+    of the convolution that follows it, and the last one to the head, together with all that comes after it (the cut of
+    decoupled greedy learning, arXiv:1901.08164). Images need 32 pixels on each side. Raises ``ConfigError`` for smaller ones
+    and for a ``dropout`` outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        depth: Literal[11, 13, 16, 19] = 11,
+        batch_norm: bool = True,
+        dropout: float = 0.5,
+        *,
+        units: UnitsFactory,
+        input_shape: InputShape,
+        num_classes: int,
+    ) -> None:
+        refuse(_problems(dropout))
+        require_size(f"vgg{depth}", input_shape, 2 ** len(CHANNELS), "model=convnet")
+        super().__init__()
+        self.input_shape = input_shape
+        self.num_classes = num_classes
+        self.features = nn.Sequential()
+        blocks: list[nn.Sequential] = []
+        channels = input_shape[0]
+        pool: list[nn.Module] = []
+        for count, planes in zip(CONVOLUTIONS[depth], CHANNELS, strict=True):
+            for _ in range(count):
+                layers = [*pool, nn.Conv2d(channels, planes, 3, padding=1)]
+                layers += [nn.BatchNorm2d(planes), units()] if batch_norm else [units()]
+                self.features.extend(layers)
+                blocks.append(nn.Sequential(*layers))
+                channels, pool = planes, []
+            pool = [nn.MaxPool2d(2, 2)]
+        self.features.extend(pool)
+        self.avgpool = nn.AdaptiveAvgPool2d(7)
+        self.classifier = nn.Sequential(
+            nn.Linear(channels * 7 * 7, 4096),
+            units(),
+            nn.Dropout(dropout),
+            nn.Linear(4096, 4096),
+            units(),
+            nn.Dropout(dropout),
+            nn.Linear(4096, num_classes),
+        )
+        self._init_weights()
+        self.chain(blocks, nn.Sequential(*pool, self.avgpool, nn.Flatten(), self.classifier))
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Problems in the model's own node ``config``."""
+        yield from _problems(config.get("dropout", 0.5))
+
+    def _init_weights(self) -> None:
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            elif isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
+
+
+def _problems(dropout: object) -> Iterator[Problem]:
+    if not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+        yield Problem("model.dropout", str(dropout), "a probability from 0 to 1", "model.dropout=0.5")
