@@ -1,0 +1,70 @@
+"""The activations of energy-based networks: bounded, monotone, without parameters (Laborieux et al., 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+ActivationName = Literal["shifted_sigmoid", "hard_sigmoid", "half_slope_hard_sigmoid", "centered_hard_sigmoid", "tanh", "sigmoid"]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """``squash(scale * (u - centre))``, elementwise.
+
+    Written this way so that a relaxation can put ``scale`` and ``centre`` into drives that it computes once. ``squash`` is the
+    logistic function, tanh, or a clip to ``bounds``.
+    """
+
+    squash: Literal["logistic", "tanh", "clip", "identity"]
+    scale: float = 1.0
+    centre: float = 0.0
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __call__(self, potential: Tensor) -> Tensor:
+        """The activation of ``potential``, any shape; differentiable."""
+        scaled = potential - self.centre if self.centre else potential
+        scaled = scaled * self.scale if self.scale != 1.0 else scaled
+        if self.squash == "logistic":
+            return scaled.sigmoid()
+        if self.squash == "tanh":
+            return scaled.tanh()
+        if self.squash == "clip":
+            return functional.hardtanh(scaled, *self.bounds)
+        return scaled
+
+    def squash_(self, scaled: Tensor) -> Tensor:
+        """``squash`` of ``scaled = scale * (u - centre)`` in place, without a graph."""
+        if self.squash == "logistic":
+            return scaled.sigmoid_()
+        if self.squash == "tanh":
+            return scaled.tanh_()
+        if self.squash == "clip":
+            return scaled.clamp_(*self.bounds)
+        return scaled
+
+    def slope(self, potential: Tensor) -> Tensor:
+        """The derivative at ``potential``; 0 at the kinks of a clip."""
+        with torch.enable_grad():
+            leaf = potential.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self(leaf).sum(), leaf)
+        return slope
+
+
+IDENTITY = Activation("identity")
+"""Of an output layer whose scores are logits."""
+
+ACTIVATIONS: dict[str, Activation] = {
+    "shifted_sigmoid": Activation("logistic", scale=4.0, centre=0.5),  # slope 1 at 1/2; "mysig" in the paper's code
+    "hard_sigmoid": Activation("clip"),  # slope 1
+    "half_slope_hard_sigmoid": Activation("clip", scale=0.5),  # slope 1/2; "my_hard_sig" in the paper's code
+    "centered_hard_sigmoid": Activation("clip", bounds=(-0.5, 0.5)),  # "ctrd_hard_sig" in the paper's code
+    "tanh": Activation("tanh"),
+    "sigmoid": Activation("logistic"),
+}
+
+assert set(ACTIVATIONS) == set(get_args(ActivationName))

@@ -1,0 +1,176 @@
+"""Edges of energy-based networks: what joins two neighbouring layers of states, and its adjoints.
+
+An edge has one weight and one bilinear form ``<up(below), above>``. ``up`` is a linear map, or a convolution and the pooling
+behind it, so states live after pooling (Laborieux et al. 2021, methods; ``up`` and ``down`` of the dynamics). Every function is
+differentiable in its tensors; the positions that a max pooling chose are constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+Pool = Literal["max", "average", "none"]
+Shape = tuple[int, ...]
+
+
+class Routing(NamedTuple):
+    """The positions a max pooling chose: flat indices ``[batch, channels, height / 2, width / 2]``, and what was pooled."""
+
+    indices: Tensor
+    pooled: Tensor
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Geometry of one edge. ``below`` and ``above`` are the shapes of its two states without the batch.
+
+    A linear edge has neither ``kernel`` nor ``pool``; its lower state may have any shape and is flattened.
+    """
+
+    below: Shape
+    above: Shape
+    kernel: int = 0
+    stride: int = 1
+    padding: int = 0
+    pool: Pool = "none"
+
+    @property
+    def is_convolution(self) -> bool:
+        return self.kernel > 0
+
+    @property
+    def unpooled(self) -> Shape:
+        """Shape before pooling, without the batch."""
+        if not self.is_convolution:
+            return self.above
+        height, width = (convolved(size, self.kernel, self.stride, self.padding) for size in self.below[1:])
+        return (self.above[0], height, width)
+
+    @property
+    def multiplications(self) -> int:
+        """Multiply-accumulates of ``up`` for one sample; ``down`` takes as many."""
+        if not self.is_convolution:
+            return prod(self.below) * prod(self.above)
+        return prod(self.unpooled) * self.below[0] * self.kernel**2
+
+
+def convolved(size: int, kernel: int, stride: int, padding: int) -> int:
+    """Height or width after a convolution."""
+    return (size + 2 * padding - kernel) // stride + 1
+
+
+def convolve(edge: Edge, below: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The drive of the upper state before pooling: ``[batch, *below]`` -> ``[batch, *unpooled]``."""
+    if not edge.is_convolution:
+        return functional.linear(flatten(below), weight, bias)
+    return functional.conv2d(below, weight, bias, stride=edge.stride, padding=edge.padding)
+
+
+def pool(edge: Edge, drive: Tensor) -> tuple[Tensor, Routing | None]:
+    """Pool ``[batch, *unpooled]`` to ``[batch, *above]``; of equal values in a window the first in row-major order is chosen."""
+    if edge.pool == "max":
+        pooled, indices = functional.max_pool2d(drive, 2, return_indices=True)
+        return pooled, Routing(indices, drive)
+    if edge.pool == "average":
+        return functional.avg_pool2d(drive, 2), None
+    return drive, None
+
+
+def up(edge: Edge, below: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Routing | None]:
+    """Bottom-up drive of the upper state, ``[batch, *above]``, and the positions it came from."""
+    return pool(edge, convolve(edge, below, weight, bias))
+
+
+def unpool(edge: Edge, above: Tensor, routing: Routing | None) -> Tensor:
+    """Adjoint of the pooling: ``[batch, *above]`` -> ``[batch, *unpooled]``, zero where a window chose nothing."""
+    if edge.pool == "max":
+        assert routing is not None
+        with _windows_do_not_overlap():
+            return torch.ops.aten.max_pool2d_with_indices_backward(
+                above, routing.pooled.detach(), [2, 2], [2, 2], [0, 0], [1, 1], False, routing.indices
+            )
+    if edge.pool == "average":
+        spread = functional.interpolate(above, scale_factor=2, mode="nearest") * 0.25
+        _, height, width = edge.unpooled
+        return functional.pad(spread, (0, width - spread.shape[-1], 0, height - spread.shape[-2]))
+    return above
+
+
+def transpose(edge: Edge, unpooled: Tensor, weight: Tensor) -> Tensor:
+    """Adjoint of the convolution or linear map: ``[batch, *unpooled]`` -> ``[batch, *below]``."""
+    if not edge.is_convolution:
+        return unflatten(unpooled @ weight, edge.below)
+    left_over = tuple(
+        size - ((out - 1) * edge.stride + edge.kernel - 2 * edge.padding)
+        for size, out in zip(edge.below[1:], edge.unpooled[1:], strict=True)
+    )
+    return functional.conv_transpose2d(unpooled, weight, stride=edge.stride, padding=edge.padding, output_padding=left_over)
+
+
+def down(edge: Edge, above: Tensor, weight: Tensor, routing: Routing | None) -> Tensor:
+    """Top-down drive of the lower state, ``[batch, *above]`` -> ``[batch, *below]``: the adjoint of :func:`up` without bias."""
+    return transpose(edge, unpool(edge, above, routing), weight)
+
+
+def weight_gradient(edge: Edge, below: Tensor, unpooled: Tensor) -> Tensor:
+    """Derivative of ``sum <convolve(below), unpooled>`` with respect to the weight, summed over the batch."""
+    if not edge.is_convolution:
+        return unpooled.t() @ flatten(below)
+    shape = (edge.above[0], edge.below[0], edge.kernel, edge.kernel)
+    return torch.nn.grad.conv2d_weight(below, shape, unpooled, stride=edge.stride, padding=edge.padding)
+
+
+def bias_gradient(edge: Edge, above: Tensor) -> Tensor:
+    """Derivative of ``sum <up(below), above>`` with respect to the bias: pooling keeps the sum over space of its adjoint."""
+    return above.sum(dim=(0, 2, 3)) if edge.is_convolution else above.sum(dim=0)
+
+
+def flatten(state: Tensor) -> Tensor:
+    """``[batch, channels, height, width]`` -> ``[batch, height * width * channels]``; a view of a channels-last tensor."""
+    return state.permute(0, 2, 3, 1).reshape(state.shape[0], -1) if state.dim() == 4 else state
+
+
+def unflatten(flat: Tensor, shape: Shape) -> Tensor:
+    """The inverse of :func:`flatten`, as a channels-last view."""
+    if len(shape) == 1:
+        return flat
+    channels, height, width = shape
+    return flat.view(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def to_working_layout(edge: Edge, weight: Tensor) -> Tensor:
+    """``weight`` of a layer as the functions here take it: linear columns in the order of :func:`flatten`."""
+    if edge.is_convolution or len(edge.below) == 1:
+        return weight
+    return weight.view(-1, *edge.below).permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
+
+
+def to_layer_layout(edge: Edge, weight: Tensor) -> Tensor:
+    """The inverse of :func:`to_working_layout`."""
+    if edge.is_convolution or len(edge.below) == 1:
+        return weight
+    channels, height, width = edge.below
+    return weight.view(-1, height, width, channels).permute(0, 3, 1, 2).reshape(weight.shape[0], -1)
+
+
+@contextmanager
+def _windows_do_not_overlap() -> Iterator[None]:
+    """Torch refuses this adjoint on CUDA in deterministic mode, because windows may overlap in general; these do not."""
+    strict = torch.are_deterministic_algorithms_enabled()
+    if not strict:
+        yield
+        return
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=warn_only)
