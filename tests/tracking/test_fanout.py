@@ -186,6 +186,15 @@ def test_finishing_without_a_start_is_harmless(tmp_path):
     assert inline.methods == ["finish"]
 
 
+def test_only_the_first_finish_counts(tmp_path, run_info):
+    service, inline = Recorder(), InlineRecorder()
+    trackers = Trackers({"service": service, "inline": inline}, tmp_path)
+    trackers.start(run_info())
+    trackers.finish("preempted", {})
+    trackers.finish("failed", {})
+    assert service.calls[1:] == inline.calls[1:] == [("finish", ("preempted", {}))]
+
+
 def test_histograms_go_only_to_those_that_ask(tmp_path, run_info):
     asking, other = Recorder(), Recorder()
     asking.watched = "all"

@@ -41,6 +41,7 @@ class Trackers(Tracker):
         self._threaded = [_Threaded(name, tracker) for name, tracker in trackers.items() if not tracker.inline]
         self._watching = [mirror for mirror in self._threaded if mirror.tracker.watched]
         self._model: nn.Module | None = None
+        self._finished = False
 
     def start(self, run: RunInfo) -> None:
         """Start every tracker. The metrics file first: the others may read what it kept."""
@@ -79,7 +80,13 @@ class Trackers(Tracker):
         self._call("preempting")
 
     def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
-        """Finish all; waits for each threaded tracker at most its ``finish_timeout`` seconds, counted from now."""
+        """Finish all; waits for each threaded tracker at most its ``finish_timeout`` seconds, counted from now.
+
+        Only the first call counts: a requeued run finishes before the scheduler's handler ends the process.
+        """
+        if self._finished:
+            return
+        self._finished = True
         began = time.monotonic()
         values = dict(summary)
         for mirror in self._threaded:

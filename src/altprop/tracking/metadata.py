@@ -1,0 +1,153 @@
+"""``meta.json``: what a run was made with. Nothing in it tells whose machine it was."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import altprop
+from altprop.files import read_json, write_json, write_text
+
+PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf")
+DIFF_NAME = "code.diff"
+GIT_TIMEOUT = 5.0
+MAX_UNTRACKED = 100
+
+
+def write_metadata(directory: Path, device: torch.device) -> Path:
+    """Write ``meta.json`` into ``directory``, and ``code.diff`` beside it where the code differs from its commit.
+
+    The file describes the latest start of the run; ``sessions`` lists every start with its commit, oldest first, so that a run
+    resumed with other code can be told. Never fails for want of git, a GPU or a package. Returns the path of ``meta.json``.
+    """
+    path = directory / "meta.json"
+    code, diff = code_state(Path(altprop.__file__).resolve().parent)
+    previous = read_json(path)
+    sessions = previous.get("sessions", []) if isinstance(previous, dict) else []
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    session = {"started": started, "commit": code and code["commit"], "dirty": code and code["dirty"]}
+    meta = {"started": started, "command": command_line(), "git": code, **environment(device), "sessions": [*sessions, session]}
+    if diff:
+        write_text(directory / DIFF_NAME, diff)
+    else:
+        (directory / DIFF_NAME).unlink(missing_ok=True)
+    write_json(path, meta)
+    return path
+
+
+def code_state(directory: Path) -> tuple[dict[str, Any] | None, str]:
+    """Commit, branch, whether the working tree differs and untracked files of the repository that tracks ``directory``; the diff.
+
+    ``(None, "")`` where git does not track ``directory`` (an installed package) or is missing.
+    """
+    if not git(directory, "ls-files", "--", "."):
+        return None, ""
+    commit = git(directory, "rev-parse", "HEAD").strip() or None
+    root = Path(git(directory, "rev-parse", "--show-toplevel").strip())
+    diff = git(root, "diff", "--no-color", "--no-ext-diff", "--no-textconv", "HEAD") if commit else ""
+    untracked = [name for name in git(root, "ls-files", "-z", "--others", "--exclude-standard").split("\0") if name]
+    facts = {
+        "commit": commit,
+        "branch": git(directory, "branch", "--show-current").strip() or None,
+        "dirty": bool(diff or untracked) or commit is None,
+        "untracked": untracked[:MAX_UNTRACKED],
+    }
+    return facts, diff
+
+
+def git(directory: Path, *arguments: str) -> str:
+    """What ``git`` prints, or nothing where it fails, is missing or takes too long."""
+    command = ["git", "-C", os.fspath(directory), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=GIT_TIMEOUT, stdin=subprocess.DEVNULL, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode(errors="replace")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, processor, graphics cards and threads."""
+    versions = {"python": platform.python_version(), "altprop": altprop.__version__}
+    return {
+        "versions": {**versions, **{name: version(name) for name in PACKAGES}},
+        "platform": platform.platform(),
+        "cpu": {"model": cpu_model(), "cores": os.cpu_count(), "usable_cores": usable_cores()},
+        "device": str(device),
+        "gpus": gpus() if device.type == "cuda" else [],
+        "cuda": torch.version.cuda,
+        "driver": driver_version() if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def version(package: str) -> str | None:
+    """The installed version of ``package``, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_model() -> str:
+    """The processor's name as its maker gives it, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def usable_cores() -> int | None:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def gpus() -> list[str]:
+    """The names of the graphics cards that this process sees."""
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def driver_version() -> str | None:
+    """The version of the NVIDIA driver, where the system tells."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return None
+    found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", text)
+    return found.group() if found else None
+
+
+def command_line(arguments: Iterable[str] | None = None) -> list[str]:
+    """The command of this process without the path of the script, user, host and home directory."""
+    first, *rest = sys.argv if arguments is None else arguments
+    return [os.path.basename(first), *(anonymous(argument) for argument in rest)]
+
+
+def anonymous(text: str) -> str:
+    """``text`` with the home directory as ``~``, and the names of user and machine in paths as ``$USER``, ``$HOST``."""
+    home = os.path.expanduser("~")
+    if len(home) > 1:
+        text = re.sub(rf"{re.escape(home)}(?=/|$)", "~", text)
+    for name, stand_in in ((user_name(), "$USER"), (platform.node(), "$HOST")):
+        if name:
+            text = re.sub(rf"(?<=/){re.escape(name)}(?=/|$)", stand_in, text)
+    return text
+
+
+def user_name() -> str:
+    """Who runs this, or nothing where the system does not know."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""
