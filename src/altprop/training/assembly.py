@@ -44,6 +44,7 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
     model = parts.model_factory(input_shape=data.input_shape, num_classes=data.num_classes)
     model = place_model(model, device, settings.channels_last)
     steps_per_epoch = steps_in_epoch(settings, len(data.train))
+    parts.algorithm.model = model  # how many epochs a run takes may depend on how many blocks there are
     plan = make_plan(settings, steps_per_epoch, data.train.batch_size, parts.algorithm)
     context = Context(
         steps_per_epoch=steps_per_epoch,

@@ -1,4 +1,4 @@
-"""The training loop: moves batches, calls the step, evaluates, logs, saves, stops. It knows nothing of gradients, layers or masks."""
+"""The training loop: moves batches, calls the step, evaluates, logs, saves, stops. It knows nothing of gradients or layers."""
 
 from __future__ import annotations
 

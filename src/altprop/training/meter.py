@@ -21,8 +21,8 @@ class NotFinite:
 class Meter:
     """Sample-weighted means of device scalars.
 
-    A step only appends tensors to lists. :meth:`flush` reads them with one transfer and adds them up in float64; it is called every
-    few steps, always at the same steps of a run, so that means do not depend on where a run was interrupted.
+    A step only appends tensors to lists. :meth:`flush` reads them with one transfer and adds them up in float64; it is called
+    every few steps, always at the same steps of a run, so that means do not depend on where a run was interrupted.
     """
 
     def __init__(self) -> None:

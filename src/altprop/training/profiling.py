@@ -8,7 +8,7 @@ import torch
 
 
 class Profiler:
-    """Traces ``steps`` steps after five of warm-up and writes ``profile/trace.json`` and ``profile/table.txt``; None does nothing."""
+    """Traces ``steps`` steps after five of warm-up into ``profile/trace.json`` and ``profile/table.txt``; None: does nothing."""
 
     WARM_UP = 5
 

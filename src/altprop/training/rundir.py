@@ -1,6 +1,6 @@
 """The directory of one run: its lock, its status, its files.
 
-``config.yaml``, ``meta.json``, ``status.json``, ``metrics.jsonl``, ``metrics.csv``, ``checkpoints/``, ``figures/``, ``train.log``.
+``config.yaml``, ``meta.json``, ``status.json``, ``metrics.jsonl`` and ``.csv``, ``checkpoints/``, ``figures/``, ``train.log``.
 """
 
 from __future__ import annotations

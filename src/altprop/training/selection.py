@@ -9,10 +9,11 @@ log = logging.getLogger(__name__)
 
 
 def selection_metric(select_on: str, has_validation: bool) -> str | None:
-    """The metric that chooses the best checkpoint, or None where the last one counts. Selecting on the test split is said loudly."""
+    """The metric that chooses the best checkpoint, or None where the last one counts. Selecting on test is said loudly."""
     if select_on == "test":
         log.warning(
-            "the best checkpoint is chosen ON THE TEST SPLIT (trainer.select_on=test): its accuracy is not an estimate of anything"
+            "the best checkpoint is chosen ON THE TEST SPLIT (trainer.select_on=test): "
+            "the test accuracy of that checkpoint is not an estimate of anything"
         )
         return "test/accuracy"
     if select_on == "last" or (select_on == "auto" and not has_validation):
