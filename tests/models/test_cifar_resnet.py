@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from feed_forward_suite import CountingUnits, assert_feed_forward, num_parameters
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from altprop.models.cifar_resnet import CifarResNet, padded_shortcut
 from altprop.problems import ConfigError
+from tests.models.feed_forward_suite import CountingUnits, assert_feed_forward, num_parameters
 
 CIFAR = {"units": nn.ReLU, "input_shape": (3, 32, 32), "num_classes": 10}
 

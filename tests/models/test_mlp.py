@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from feed_forward_suite import CountingUnits, assert_feed_forward, num_parameters
 from torch import nn
 
 from altprop.models.mlp import MLP
 from altprop.problems import ConfigError
+from tests.models.feed_forward_suite import CountingUnits, assert_feed_forward, num_parameters
 
 MNIST = {"input_shape": (1, 28, 28), "num_classes": 10}
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from feed_forward_suite import CONF, compose_model, compose_node
 from hydra.utils import get_class
 from torch import nn
 
 from altprop.models.base import FeedForward
+from tests.models.feed_forward_suite import CONF, compose_model, compose_node
 
 
 def is_feed_forward(name: str) -> bool:

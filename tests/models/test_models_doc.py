@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 import yaml
-from feed_forward_suite import CONF, CountingUnits, assert_feed_forward
+
+from tests.models.feed_forward_suite import CONF, CountingUnits, assert_feed_forward
 
 DOC = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from feed_forward_suite import CountingUnits, assert_feed_forward, num_parameters
 from torch import nn
 
 from altprop.models.resnet import ResNet
 from altprop.problems import ConfigError
+from tests.models.feed_forward_suite import CountingUnits, assert_feed_forward, num_parameters
 
 IMAGENET = {"units": nn.ReLU, "input_shape": (3, 224, 224), "num_classes": 1000}
 CIFAR = {"units": nn.ReLU, "input_shape": (3, 32, 32), "num_classes": 10}

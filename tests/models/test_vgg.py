@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from feed_forward_suite import CountingUnits, activations_called, num_parameters
 from torch import nn
 
 from altprop.models.vgg import VGG
 from altprop.problems import ConfigError
+from tests.models.feed_forward_suite import CountingUnits, activations_called, num_parameters
 
 
 def blocks_of(depth: int) -> VGG:

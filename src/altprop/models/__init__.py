@@ -1,1 +1,1 @@
-"""Architectures. Every model takes ``units``, ``input_shape`` and ``num_classes`` by keyword; the data set supplies the last two."""
+"""Architectures. Every model takes ``units``, ``input_shape`` and ``num_classes`` by keyword."""
