@@ -1,0 +1,97 @@
+"""How every figure looks: colours that colour-blind readers tell apart, type sizes, and files that are whole or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from altprop.files import write_atomically
+
+# The palette of Okabe and Ito.
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
+INK, GREY, FAINT = "#222222", "#777777", "#e4e4e4"
+
+SPLIT_COLOURS: Mapping[str, str] = {"train": BLUE, "train_plain": SKY, "validation": VERMILLION, "test": GREEN}
+SEQUENTIAL = "Blues"
+DOTS_PER_INCH = 150
+
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 1.6,
+    "text.color": INK,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.parse_math": False,  # class names may hold a $
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+}
+
+
+def styled() -> Any:
+    """A context in which figures are made and saved in altprop's style, whatever the user's matplotlibrc says."""
+    return rc_context(_STYLE)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write ``figure`` to ``path`` as PNG, atomically; returns ``path``."""
+    write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DOTS_PER_INCH))
+    return path
+
+
+def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
+    """Write each label of ``ends`` (label -> height in data units, colour) at the right edge, none on top of another."""
+    axes.figure.canvas.draw()  # fixes limits and layout, in which the distances are measured
+    height = axes.get_window_extent().height * 72 / axes.figure.dpi
+    line_height = 12 / height
+    to_fraction = axes.transData + axes.transAxes.inverted()
+    heights = {label: float(to_fraction.transform((axes.get_xlim()[1], value))[1]) for label, (value, _) in ends.items()}
+    for label, position in spread(heights, line_height).items():
+        axes.annotate(
+            label,
+            (1.0, position),
+            xycoords="axes fraction",
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=ends[label][1],
+            annotation_clip=False,
+        )
+
+
+def spread(positions: Mapping[str, float], distance: float) -> dict[str, float]:
+    """The positions, moved as little as a simple sweep allows so that neighbours are at least ``distance`` apart, order kept."""
+    names = sorted(positions, key=lambda name: positions[name])
+    # Each cluster of labels that touch is centred on the mean of where its members want to be.
+    clusters: list[list[str]] = []
+    centres: list[float] = []
+    for name in names:
+        clusters.append([name])
+        centres.append(positions[name])
+        while len(clusters) > 1 and centres[-1] - centres[-2] < distance * (len(clusters[-1]) + len(clusters[-2])) / 2:
+            merged = clusters[-2] + clusters[-1]
+            clusters[-2:] = [merged]
+            centres[-2:] = [sum(positions[member] for member in merged) / len(merged)]
+    return {
+        name: centre + distance * (rank - (len(cluster) - 1) / 2)
+        for cluster, centre in zip(clusters, centres)
+        for rank, name in enumerate(cluster)
+    }
