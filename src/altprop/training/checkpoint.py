@@ -83,8 +83,6 @@ class CheckpointStore:
                 continue
             if found is None or state["step"] > found.state["step"]:
                 found = Found(path, state)
-            if path.name == LAST:
-                break  # it is complete, and nothing is newer
         return found, complaints
 
     def clear(self) -> None:

@@ -74,7 +74,7 @@ def _train(parts: Parts, directory: RunDirectory) -> Mapping[str, Any]:
                 status = "preempted" if requests.preempted else "interrupted"
                 _stop(directory, saver, progress, tracker, requests, status)
         if parts.settings.figures:
-            draw_figures(run, directory, tracker)
+            draw_figures(run, directory, parts.settings, tracker)
         status = "done"
         saver.status(status, progress)
     finally:

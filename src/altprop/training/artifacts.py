@@ -1,0 +1,47 @@
+"""The figures of a finished run: curves, confusion matrix, misclassified images, and what the algorithm itself can show."""
+
+from __future__ import annotations
+
+import logging
+from itertools import islice
+from math import prod
+from pathlib import Path
+
+import torch
+
+from altprop.reporting.figures import draw_confusion, draw_curves, draw_mistakes
+from altprop.tracking.base import Tracker
+from altprop.tracking.metrics_file import read_metrics
+from altprop.training.assembly import Assembly
+from altprop.training.evaluation import answers
+from altprop.training.rundir import RunDirectory
+from altprop.training.settings import TrainerSettings
+
+log = logging.getLogger(__name__)
+
+SHEET_BYTES = 2**30
+"""Test splits larger than this as floats get no sheet of misclassified images."""
+
+
+def draw_figures(run: Assembly, directory: RunDirectory, settings: TrainerSettings, tracker: Tracker) -> None:
+    """Draw everything into ``figures/`` and show it to the trackers. A figure that fails is reported; the run is not."""
+    title = f"{directory.name}, {directory.key}"
+    drawn = []
+    try:
+        drawn.append(draw_curves(read_metrics(directory.metrics), directory.figures / "curves.png", title=title))
+        drawn += _draw_answers(run, directory.figures, settings)
+        drawn += run.algorithm.figures(directory.figures)
+    except Exception as error:  # a trained network must not be lost to a picture of it
+        log.warning("figures: %s: %s", type(error).__name__, error)
+    for path in drawn:
+        tracker.figure(path.stem, path)
+
+
+def _draw_answers(run: Assembly, folder: Path, settings: TrainerSettings) -> list[Path]:
+    given = answers(run.algorithm, run.data.test, limit_batches=settings.limit_batches)
+    names = run.data.class_names
+    drawn = [draw_confusion(given.targets, given.predicted, names, folder / "confusion.png", title="test")]
+    if 4 * len(given.targets) * prod(run.data.input_shape) <= SHEET_BYTES:
+        images = torch.cat([inputs.cpu() for inputs, _ in islice(run.data.test.batches(), settings.limit_batches)])
+        drawn.append(draw_mistakes(images, given.targets, given.scores, names, folder / "mistakes.png", title="test"))
+    return drawn

@@ -1,0 +1,191 @@
+"""The life of a run: it finishes, resumes to the same bits, refuses company, and says what went wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from altprop.algorithms.backprop import Backprop
+from altprop.problems import RunFailed
+from altprop.tracking.metrics_file import read_metrics
+from altprop.training.checkpoint import read_checkpoint
+from altprop.training.run import train
+from altprop.training.rundir import RunDirectory
+from altprop.training.settings import EarlyStopping
+from tests.algorithms.harness import STEPS_PER_EPOCH, assert_equal
+from tests.training.fixtures import make_parts
+
+
+class Interrupted(Backprop):
+    """Sends this process a signal, or raises, before step ``at``."""
+
+    def __init__(self, at: int, number: int | BaseException) -> None:
+        super().__init__()
+        self.at = at
+        self.number = number
+
+    def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        if self.step == self.at:
+            if isinstance(self.number, BaseException):
+                raise self.number
+            os.kill(os.getpid(), self.number)
+        return super().update(inputs, targets)
+
+
+def records(directory: Path) -> list[dict[str, Any]]:
+    kept = read_metrics(directory / "metrics.jsonl")
+    return [{key: value for key, value in record.items() if not key.startswith("time/")} for record in kept]
+
+
+def final_state(directory: Path) -> dict[str, Any]:
+    state = read_checkpoint(directory / "checkpoints" / "last.pt")
+    for name in ("seconds", "train_seconds", "best", "last"):
+        state["progress"].pop(name)
+    return state
+
+
+def test_a_run_leaves_its_files_and_is_not_trained_twice(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path)
+    status = train(parts)
+    assert status["status"] == "done"
+    assert status["step"] == 4 * STEPS_PER_EPOCH
+    assert status["last"]["test/accuracy"] > 90
+    for name in ("config.yaml", "meta.json", "status.json", "metrics.jsonl", "metrics.csv", "checkpoints/last.pt"):
+        assert (parts.directory / name).is_file()
+    assert (tmp_path / "latest").resolve() == parts.directory.resolve()
+    written = (parts.directory / "checkpoints" / "last.pt").stat().st_mtime_ns
+    assert train(make_parts(tmp_path))["status"] == "done"
+    assert (parts.directory / "checkpoints" / "last.pt").stat().st_mtime_ns == written
+    train(make_parts(tmp_path, resume=False))
+    assert (parts.directory / "checkpoints" / "last.pt").stat().st_mtime_ns != written
+
+
+@pytest.mark.parametrize("at", [0, 1, STEPS_PER_EPOCH - 1, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH + 3])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_goes_on_bit_exactly(tmp_path: Path, at: int, number: int, code: int) -> None:
+    straight = make_parts(tmp_path / "straight")
+    train(straight)
+    stopped = make_parts(tmp_path / "stopped", algorithm=Interrupted(at, number))
+    with pytest.raises(SystemExit) as leaving:
+        train(stopped)
+    assert leaving.value.code == code
+    directory = RunDirectory(stopped.directory, "tiny", stopped.key)
+    assert (directory.read_status() or {})["status"] == "interrupted"
+    assert (directory.read_status() or {})["step"] == at + 1
+    train(make_parts(tmp_path / "stopped"))
+    assert_equal(final_state(straight.directory), final_state(stopped.directory))
+    assert records(straight.directory) == records(stopped.directory)
+
+
+def test_preemption_saves_then_hands_over_to_the_handler_before(tmp_path: Path) -> None:
+    seen: list[Any] = []
+    directory = make_parts(tmp_path).directory
+
+    def requeue(number: int, frame: object) -> None:
+        seen.append((number, RunDirectory(directory, "tiny", "").read_status()))
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        with pytest.raises(SystemExit):
+            train(make_parts(tmp_path, algorithm=Interrupted(7, signal.SIGUSR2)))
+        assert signal.getsignal(signal.SIGUSR2) is requeue
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    [(number, status)] = seen
+    assert number == signal.SIGUSR2
+    assert (status["status"], status["step"]) == ("preempted", 8)
+    assert read_checkpoint(directory / "checkpoints" / "last.pt")["step"] == 8
+
+
+def test_a_second_trainer_is_refused(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path)
+    with RunDirectory(parts.directory, "tiny", parts.key).lock(), pytest.raises(RunFailed, match="another trainer"):
+        train(parts)
+
+
+def test_a_crash_is_recorded_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    straight = make_parts(tmp_path / "straight")
+    train(straight)
+    crashed = make_parts(tmp_path / "crashed", algorithm=Interrupted(9, ValueError("something broke")))
+    with pytest.raises(ValueError, match="something broke"):
+        train(crashed)
+    status = RunDirectory(crashed.directory, "tiny", crashed.key).read_status() or {}
+    assert (status["status"], status["error"]) == ("failed", "ValueError: something broke")
+    train(make_parts(tmp_path / "crashed"))
+    assert_equal(final_state(straight.directory), final_state(crashed.directory))
+    assert records(straight.directory) == records(crashed.directory)
+
+
+def test_memory_exhaustion_is_one_line(tmp_path: Path) -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    parts = make_parts(tmp_path, algorithm=Interrupted(3, error))
+    with pytest.raises(RunFailed, match=r"out of memory; lower dataset.batch_size"):
+        train(parts)
+    assert "out of memory" in (RunDirectory(parts.directory, "tiny", parts.key).read_status() or {})["error"]
+
+
+class Diverging(Backprop):
+    """Returns a loss that is not a number at step 9 (1-based)."""
+
+    def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        metrics = super().update(inputs, targets)
+        return {**metrics, "loss": metrics["loss"] * float("nan")} if self.step == 8 else metrics
+
+
+@pytest.mark.parametrize("log_every", [1, 5, 1000])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, log_every: int) -> None:
+    parts = make_parts(tmp_path, algorithm=Diverging(), log_every=log_every)
+    with pytest.raises(
+        RunFailed, match=rf"became nan at step 9 \(epoch 2\); the last good checkpoint is that of step {STEPS_PER_EPOCH} "
+    ):
+        train(parts)
+    assert read_checkpoint(parts.directory / "checkpoints" / "last.pt")["step"] == STEPS_PER_EPOCH
+
+
+def test_durations_in_steps_and_shares(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path, duration="20st", evaluate_every="25%", checkpoint_every="7st")
+    train(parts)
+    assert [record["step"] for record in records(parts.directory)] == [5, 10, 15, 20]
+    assert read_checkpoint(parts.directory / "checkpoints" / "last.pt")["step"] == 20
+    assert read_checkpoint(parts.directory / "checkpoints" / "last-1.pt")["step"] in (14, 15)
+
+
+def test_the_best_checkpoint_is_chosen_on_validation(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path)
+    train(parts)
+    best = max(records(parts.directory), key=lambda record: (record["validation/accuracy"], -record["step"]))
+    assert read_checkpoint(parts.directory / "checkpoints" / "best.pt")["step"] == best["step"]
+
+
+def test_selection_on_test_is_said_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(make_parts(tmp_path, select_on="test", duration="1ep"))
+    assert "ON THE TEST SPLIT" in caplog.text
+    assert read_checkpoint(make_parts(tmp_path).directory / "checkpoints" / "best.pt")["step"] == STEPS_PER_EPOCH
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    rule = EarlyStopping(metric="validation/loss", patience=2, min_delta=100.0)
+    parts = make_parts(tmp_path, duration="50ep", early_stopping=rule)
+    assert train(parts)["step"] == 3 * STEPS_PER_EPOCH
+
+
+def test_overfitting_one_batch_repeats_it(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path, duration="60ep", limit_batches=1, overfit=True, evaluate_every=None)
+    status = train(parts)
+    assert status["step"] == 60
+    assert len(records(parts.directory)) == 1
+
+
+def test_initial_weights_are_kept_when_asked(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path, save_initial=True, duration="1ep")
+    train(parts)
+    initial = read_checkpoint(parts.directory / "checkpoints" / "initial.pt", parts.key)
+    assert initial["step"] == 0
+    assert not initial["algorithm"]["optimizers"][0]["optimizer"]["state"]
