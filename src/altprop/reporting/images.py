@@ -11,10 +11,11 @@ from torch import Tensor
 
 
 def displayable(images: Tensor) -> NDArray[Any]:
-    """``images`` ``[samples, channels, height, width]`` as floats in 0..1: ``[samples, height, width]`` (grey), or a 3 behind that.
+    """``images`` ``[samples, channels, height, width]`` as floats in 0..1.
 
+    Returns ``[samples, height, width, 3]`` for three channels, else ``[samples, height, width]``: the mean of the channels, grey.
     Bytes are divided by 255. Floats within 0..1 stay as they are; others have been normalised, and every channel is stretched
-    back to 0..1 over all images. Where there are neither one nor three channels, their mean is shown in grey.
+    back to 0..1 over all images.
     """
     values = images.detach().cpu()
     if values.dtype == torch.uint8:
