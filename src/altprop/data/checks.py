@@ -28,7 +28,7 @@ def check_loading(config: Mapping[str, Any], channels: int | None) -> Iterator[P
 def check_validation_size(config: Mapping[str, Any], num_train: int | None, title: str) -> Iterator[Problem]:
     """More validation images than there are training images."""
     size = (config.get("validation") or {}).get("size", 0)
-    if num_train is not None and isinstance(size, (int, float)) and size >= num_train:
+    if num_train is not None and isinstance(size, (int, float)) and size >= num_train > 0:
         yield Problem("dataset.validation.size", f"{size:g}", f"less than the {num_train:,} training images of {title}")
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from altprop.data.checks import check_validation_size
 from altprop.data.drawing import CHUNK, CLASS_NAMES, draw_chunk
 from altprop.data.in_memory import Images, InMemory, RawData
 from altprop.problems import Problem
@@ -46,9 +47,8 @@ class Shapes(InMemory):
             value = config.get(key)
             if isinstance(value, int) and value < 1:
                 yield Problem(f"dataset.{key}", str(value), "a number of images from 1 on")
-        validation, size = (config.get("validation") or {}).get("size", 0), config.get("train_size")
-        if isinstance(validation, (int, float)) and isinstance(size, int) and validation >= size >= 1:
-            yield Problem("dataset.validation.size", f"{validation:g}", f"less than dataset.train_size = {size}")
+        size = config.get("train_size")
+        yield from check_validation_size(config, size if isinstance(size, int) else None, cls.title)
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,0 +1,156 @@
+"""Order, exact restarts, shares of ranks and normalisation of splits that live on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from altprop.data import device_split
+from altprop.data.augmentation import Augmentation
+from altprop.data.device_split import device_splits, evaluation_split
+from altprop.data.normalisation import Normalisation
+from altprop.data.order import epoch_order, evaluation_slices, training_slices
+
+CPU = torch.device("cpu")
+
+
+def build(context, count=23, batch_size=5, augmentation=None, drop_last=False, mean=(0.3, 0.4, 0.5), std=(0.2, 0.3, 0.4)):
+    pixels = torch.randint(0, 256, (count, 3, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    train, plain = device_splits(
+        pixels,
+        torch.arange(count),
+        batch_size=batch_size,
+        eval_batch_size=7,
+        drop_last=drop_last,
+        normalisation=Normalisation.of(mean, std, CPU),
+        augmentation=augmentation or Augmentation(),
+        context=context,
+    )
+    return pixels, train, plain
+
+
+AUGMENTED = Augmentation(2, "reflect", 0.5)
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), AUGMENTED], ids=["plain", "augmented"])
+def test_a_pass_from_any_start_equals_the_rest_of_a_whole_pass(context, augmentation):
+    _, train, _ = build(context, augmentation=augmentation)
+    for epoch in (0, 1, 7):
+        whole = list(train.batches(epoch))
+        assert len(whole) == len(train) == 5
+        for start in range(len(whole) + 1):
+            part = list(train.batches(epoch, start))
+            assert len(part) == len(whole) - start
+            for (inputs, targets), (expected_inputs, expected_targets) in zip(part, whole[start:]):
+                assert torch.equal(inputs, expected_inputs)
+                assert torch.equal(targets, expected_targets)
+
+
+def test_every_epoch_has_another_order_and_every_image_once(context):
+    _, train, _ = build(context)
+    orders = [torch.cat([targets for _, targets in train.batches(epoch)]).tolist() for epoch in range(3)]
+    assert all(sorted(order) == list(range(23)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def test_images_belong_to_their_targets(context):
+    pixels, train, plain = build(context)
+    normalised = (pixels.double() / 255 - torch.tensor([0.3, 0.4, 0.5]).view(3, 1, 1)) / torch.tensor([0.2, 0.3, 0.4]).view(
+        3, 1, 1
+    )
+    for split in (train, plain):
+        for inputs, targets in split.batches():
+            torch.testing.assert_close(inputs.double(), normalised[targets].double(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "edge"])
+def test_plain_split_of_augmented_images_is_not_augmented(context, mode):
+    _, _, plain = build(context, augmentation=Augmentation(2, mode, 0.5))
+    _, _, expected = build(context)
+    for (inputs, targets), (expected_inputs, expected_targets) in zip(plain.batches(), expected.batches(epoch=5)):
+        torch.testing.assert_close(inputs, expected_inputs, atol=1e-6, rtol=0)
+        assert torch.equal(targets, expected_targets)
+
+
+def test_augmented_order_is_the_plain_order(context):
+    _, plain_train, _ = build(context)
+    _, augmented, _ = build(context, augmentation=AUGMENTED)
+    for (_, targets), (_, expected) in zip(augmented.batches(2), plain_train.batches(2)):
+        assert torch.equal(targets, expected)
+
+
+def test_images_too_many_to_keep_as_floats_come_out_the_same(context, monkeypatch):
+    _, kept, kept_plain = build(context)
+    monkeypatch.setattr(device_split, "FLOAT_CACHE_BYTES", 0)
+    _, converted, converted_plain = build(context)
+    assert kept.images.dtype == torch.float32
+    assert converted.images.dtype == torch.uint8
+    for one, other in ((kept, converted), (kept_plain, converted_plain)):
+        for (inputs, _), (expected, _) in zip(one.batches(1), other.batches(1), strict=True):
+            assert torch.equal(inputs, expected)
+
+
+def test_drop_last(context):
+    _, train, _ = build(context, drop_last=True)
+    assert [len(targets) for _, targets in train.batches()] == [5] * 4
+    assert (len(train), train.num_samples) == (4, 20)
+
+
+def test_channels_last(context):
+    _, train, plain = build(dataclasses.replace(context, channels_last=True), augmentation=AUGMENTED)
+    for split in (train, plain):
+        inputs, _ = next(split.batches())
+        assert inputs.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_evaluation_keeps_file_order(context):
+    pixels = torch.zeros(9, 1, 2, 2, dtype=torch.uint8)
+    split = evaluation_split(pixels, torch.arange(9), 4, Normalisation.of([0.0], [1.0], CPU), context)
+    assert [targets.tolist() for _, targets in split.batches(3, 1)] == [[4, 5, 6, 7], [8]]
+    assert split.num_samples == 9
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), AUGMENTED], ids=["plain", "augmented"])
+def test_ranks_share_the_mini_batches_of_one_process(context, augmentation):
+    _, alone, _ = build(context, count=22, batch_size=6, augmentation=augmentation)
+    ranks = [
+        build(dataclasses.replace(context, rank=rank, world_size=2), count=22, batch_size=6, augmentation=augmentation)[1]
+        for rank in range(2)
+    ]
+    assert ranks[0].num_samples == alone.num_samples == 22
+    for (inputs, targets), *parts in zip(alone.batches(4), *(rank.batches(4) for rank in ranks), strict=True):
+        assert torch.equal(torch.cat([part[0] for part in parts]), inputs)
+        assert torch.equal(torch.cat([part[1] for part in parts]), targets)
+
+
+@given(st.integers(1, 200), st.integers(1, 6), st.integers(1, 10), st.booleans())
+def test_training_slices_are_equal_disjoint_and_leave_out_almost_nothing(count, world_size, share, drop_last):
+    batch_size = share * world_size
+    per_rank = [training_slices(count, batch_size, drop_last, rank, world_size) for rank in range(world_size)]
+    places = []
+    for parts in zip(*per_rank, strict=True):
+        assert len({part.stop - part.start for part in parts}) == 1
+        places += [place for part in parts for place in range(part.start, part.stop)]
+    assert places == sorted(set(places))
+    assert count - len(places) < (batch_size if drop_last else world_size)
+
+
+@given(st.integers(1, 100), st.integers(1, 6), st.integers(1, 20))
+def test_evaluation_slices_cover_every_sample_once(count, world_size, batch_size):
+    parts = [part for rank in range(world_size) for part in evaluation_slices(count, batch_size, rank, world_size)]
+    assert sorted(place for part in parts for place in range(part.start, part.stop)) == list(range(count))
+    assert all(part.stop > part.start for part in parts)
+
+
+def test_a_mini_batch_that_cannot_be_shared_out_is_refused():
+    with pytest.raises(ValueError, match="3 ranks"):
+        training_slices(10, 4, False, 0, 3)
+
+
+def test_order_is_stable_across_versions():
+    """The order is part of what a seed means: a change of it changes every stored result."""
+    assert epoch_order(8, seed=0, epoch=0).tolist() == [5, 1, 7, 0, 3, 6, 2, 4]
