@@ -37,12 +37,14 @@ def conv_block(
     *,
     batch_norm: bool,
     bias_before_norm: bool,
+    stride: int = 1,
     before: Sequence[tuple[str, nn.Module]] = (),
 ) -> nn.Sequential:
-    """``before``, convolution that keeps height and width (odd ``kernel_size``), batch norm, units."""
+    """``before``, convolution that keeps height and width (odd ``kernel_size``, ``stride`` 1), batch norm, units."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(before)
     bias = bias_before_norm or not batch_norm
-    layers["conv"] = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+    padding = kernel_size // 2
+    layers["conv"] = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias)
     if batch_norm:
         layers["norm"] = nn.BatchNorm2d(out_channels)
     layers["units"] = units()

@@ -1,0 +1,163 @@
+"""Heads of the blocks: the published parameter counts, shapes and initial behaviour."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from altprop.nn.head_ensemble import ensemble_scores, ensemble_weights
+from altprop.nn.local_heads import ConvHead, LocalHead, cnn_head, mlp_head, mlp_sr_head
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("head", "shape", "classes", "count"),
+    [
+        (mlp_sr_head, (64, 32, 32), 10, 214_282),
+        (mlp_sr_head, (128, 16, 16), 10, 846_346),
+        (mlp_sr_head, (512, 8, 8), 10, 13_412_362),
+        (mlp_sr_head, (32, 16, 16), 10, 54_922),
+        (mlp_sr_head, (64, 224, 224), 1000, 468_712),
+        (mlp_sr_head, (512, 14, 14), 1000, 15_440_872),
+        (mlp_head, (128, 32, 32), 10, 796_426),
+        (mlp_head, (256, 16, 16), 10, 3_165_706),
+        (mlp_head, (512, 8, 8), 10, 12_622_858),
+        (cnn_head, (128, 32, 32), 10, 300_810),
+        (cnn_head, (256, 16, 16), 10, 1_191_434),
+        (cnn_head, (512, 8, 8), 10, 4_742_154),
+        (ConvHead, (128, 10, 10), 10, 1_230_986),
+    ],
+)
+def test_published_parameter_counts(head, shape, classes, count) -> None:
+    assert num_parameters(head(shape, classes)) == count
+
+
+def test_two_layer_mlp_is_the_published_last_head() -> None:
+    assert num_parameters(mlp_head((256, 8, 8), 10, mlp_layers=2)) == 2_114_058
+    assert num_parameters(mlp_head((512, 8, 8), 10, mlp_layers=2)) == 8_422_410
+
+
+def test_head_of_resnet_152_with_the_published_size() -> None:
+    head = mlp_sr_head((1024, 14, 14), 1000, pooled_size=2)
+    assert num_parameters(head) == 57_619_432
+    assert head.reduce(torch.zeros(1, 1024, 14, 14)).shape[2:] == (2, 2)
+    assert mlp_sr_head((16, 14, 14), 10).reduce(torch.zeros(1, 16, 14, 14)).shape[2:] == (4, 4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    head=st.sampled_from([mlp_sr_head, mlp_head, cnn_head, ConvHead]),
+    channels=st.integers(1, 4),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    classes=st.integers(2, 5),
+)
+def test_heads_fit_any_map(head, channels, height, width, classes) -> None:
+    built = head((channels, height, width), classes)
+    scores = built(torch.randn(2, channels, height, width))
+    assert scores.shape == (2, classes)
+    scores.sum().backward()
+
+
+@pytest.mark.parametrize("head", [mlp_sr_head, mlp_head, cnn_head])
+def test_heads_fit_flat_features(head) -> None:
+    assert head((7,), 3)(torch.randn(4, 7)).shape == (4, 3)
+
+
+def test_conv_head_refuses_flat_features() -> None:
+    with pytest.raises(ValueError, match="algorithm/head=mlp"):
+        ConvHead((7,), 3)
+
+
+@pytest.mark.parametrize(("head", "alive"), [(mlp_sr_head, False), (mlp_head, False), (cnn_head, True)])
+def test_norm_of_the_map_is_used_by_the_cnn_head_alone(head, alive: bool) -> None:
+    built = head((4, 8, 8), 3)
+    built(torch.randn(6, 4, 8, 8)).square().sum().backward()
+    assert isinstance(built, LocalHead)
+    assert built.map_norm is not None
+    assert all((parameter.grad is not None) is alive for parameter in built.map_norm.parameters())
+
+
+def test_wider_convolutions() -> None:
+    head = cnn_head((4, 8, 8), 3, conv_layers=1, mlp_layers=3, width=6)
+    assert [module.out_channels for module in head.modules() if isinstance(module, nn.Conv2d)] == [6]
+    assert head.classifier[-1].in_features == 24
+    assert head(torch.randn(2, 4, 8, 8)).shape == (2, 3)
+
+
+def test_pooling_windows_overlap_where_the_side_does_not_divide() -> None:
+    """Window i of r covers [floor(i S / r), ceil((i + 1) S / r)); 14 -> 4 overlaps."""
+    head = mlp_head((1, 14, 14), 2)
+    column = torch.arange(14.0).reshape(1, 1, 14, 1).expand(1, 1, 14, 14)
+    pooled = head.reduce(column)[0, 0, :, 0]
+    expected = [sum(range(i * 14 // 4, -(-(i + 1) * 14 // 4))) / len(range(i * 14 // 4, -(-(i + 1) * 14 // 4))) for i in range(4)]
+    assert torch.allclose(pooled, torch.tensor(expected))
+
+
+def test_conv_head_starts_with_the_same_score_for_everyone() -> None:
+    """The last convolution's weight is zero, so that nothing below it gets a gradient, but it and the classifier do."""
+    torch.manual_seed(0)
+    head = ConvHead((6, 5, 5), 3).double()
+    features = torch.randn(4, 6, 5, 5, dtype=torch.float64, requires_grad=True)
+    maps = head.convolutions(features)
+    assert torch.equal(maps, maps[:1, :, :1, :1].expand_as(maps))
+    assert maps.abs().max() > 0
+    nn.functional.cross_entropy(head(features), torch.tensor([0, 1, 2, 0])).backward()
+    assert features.grad is not None
+    assert not features.grad.any()
+    first, last = head.convolutions[0], head.convolutions[-1]
+    assert not first.weight.grad.any()
+    assert last.weight.grad.any()
+    assert head.classifier.weight.grad.any()
+
+
+def test_zero_bias_starts_at_zero() -> None:
+    head = ConvHead((6, 5, 5), 3, zero_bias=True)
+    assert not head.convolutions(torch.randn(2, 6, 5, 5)).any()
+
+
+@torch.no_grad()
+def test_initial_values() -> None:
+    torch.manual_seed(0)
+    vgg = mlp_sr_head((16, 8, 8), 10, init="vgg")
+    linear = [module for module in vgg.modules() if isinstance(module, nn.Linear)]
+    assert all(not module.bias.any() for module in linear)
+    assert float(linear[0].weight.std()) == pytest.approx(0.01, rel=0.05)
+    convolution = vgg.convolutions[0]
+    assert float(convolution.weight.std()) == pytest.approx((2 / 16) ** 0.5, rel=0.15)
+    norms = [module for module in vgg.modules() if isinstance(module, nn.BatchNorm1d)]
+    assert all(bool((module.weight == 1).all()) for module in norms)
+    uniform = mlp_sr_head((16, 8, 8), 10, batch_norm_init="uniform")
+    weights = torch.cat([module.weight for module in uniform.modules() if isinstance(module, nn.BatchNorm1d)])
+    assert 0.4 < float(weights.mean()) < 0.6
+    assert float(weights.min()) >= 0
+
+
+def scores(*shape: int) -> st.SearchStrategy[torch.Tensor]:
+    return st.integers(0, 1000).map(lambda seed: torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double())
+
+
+@given(count=st.integers(1, 12))
+def test_every_head_weighs_twice_its_predecessor(count: int) -> None:
+    weights = ensemble_weights(count).double()
+    assert float(weights.sum()) == pytest.approx(1.0, abs=1e-6)
+    assert torch.allclose(weights[1:], 2 * weights[:-1], rtol=1e-5)
+
+
+@given(one=scores(3, 4), average=st.sampled_from(["probabilities", "logits"]))
+def test_ensemble_of_one_head_is_that_head(one, average) -> None:
+    answer = ensemble_scores([one], average)
+    assert torch.allclose(answer.softmax(1), one.softmax(1))
+
+
+@given(one=scores(3, 4), other=scores(3, 4))
+def test_ensembles_average_what_they_say(one, other) -> None:
+    assert torch.allclose(ensemble_scores([one, other], "logits"), one / 3 + 2 * other / 3, atol=1e-6)
+    mean = one.softmax(1) / 3 + 2 * other.softmax(1) / 3
+    assert torch.allclose(ensemble_scores([one, other], "probabilities").exp(), mean, atol=1e-6)
