@@ -25,12 +25,16 @@ class WeightsRule:
     """Dense weights, and the base of every other rule.
 
     A rule works on ``torch.nn.utils.parametrize``, so layers stay ``nn.Linear`` and ``nn.Conv2d``. The algorithm calls, in order:
-    ``attach`` once before the optimizers are built; every epoch ``epoch_start`` and ``epoch_end``; every step ``step_start``,
-    ``adjust_gradients`` once per optimizer between backward pass and update, and ``step_end``.
+    ``attach`` once before the optimizers are built and ``optimizers_built`` after; every epoch ``epoch_start`` and
+    ``epoch_end``; every step ``step_start``, ``adjust_gradients`` once per optimizer between backward pass and update, and
+    ``step_end``.
     """
 
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
         """Register the rule's parametrizations on ``model``."""
+
+    def optimizers_built(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Called once after the algorithm built its optimizers: a rule that changes their state outside a step keeps them."""
 
     def epoch_start(self, epoch: int) -> None:
         """Called before the first step of ``epoch`` (0-based); must be idempotent, since a resumed epoch calls it again."""

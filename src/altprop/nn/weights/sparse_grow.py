@@ -1,0 +1,100 @@
+"""Which free units to activate: at random, or where the gradient is largest. Pure functions over flat buffers.
+
+``taken`` ``[units]`` is not zero where a unit cannot be grown: it is active, or was pruned in this very update. Random growth is
+uniform without replacement among the free units of each tensor (section 2.1); it has two implementations of that one
+distribution, because counting on the host is cheap on a CPU and makes a GPU wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from altprop.nn.weights.sparse_layout import Layout
+from altprop.nn.weights.sparse_prune import smallest
+
+EXACT_BELOW = 4
+"""Free units of a tensor are listed, not guessed, when fewer than one in this many units is free or more than one in this many of
+the free ones is wanted; guessing then wastes too many draws."""
+
+
+def random_free(taken: Tensor, layout: Layout, counts: Sequence[int], free: Sequence[int], generator: torch.Generator) -> Tensor:
+    """``counts[l]`` of the ``free[l]`` free units of every tensor, uniformly without replacement: flat indices in any order.
+
+    Draws random positions and keeps the first distinct free ones; ``counts[l] <= free[l]``.
+    """
+    offsets, sizes = layout.offsets, layout.sizes
+    chosen = []
+    guessed = []
+    for place, (count, room) in enumerate(zip(counts, free)):
+        if count == 0:
+            continue
+        if room * EXACT_BELOW < sizes[place] or count * EXACT_BELOW > room:
+            candidates = (taken[offsets[place] : offsets[place + 1]] == 0).nonzero().view(-1)
+            order = torch.randperm(room, generator=generator, device=taken.device)
+            chosen.append(candidates[order[:count]] + offsets[place])
+        else:
+            guessed.append(place)
+    if guessed:
+        chosen.append(_guess(taken, layout, {place: counts[place] for place in guessed}, free, generator))
+    return torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.int64, device=taken.device)
+
+
+def _guess(taken: Tensor, layout: Layout, counts: dict[int, int], free: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Rejection sampling: all tensors in one draw, again with twice as many draws where a tensor did not get enough.
+
+    Starting afresh instead of topping up keeps the rule one line: the first ``count`` distinct free positions of an independent
+    sequence of draws are a uniform sample, however long the sequence.
+    """
+    device = taken.device
+    places = list(counts)
+    wanted = torch.tensor([counts[place] for place in places], device=device)
+    sizes = torch.tensor([layout.sizes[place] for place in places], device=device)
+    starts = torch.tensor([layout.offsets[place] for place in places], device=device)
+    surplus = 1.25
+    while True:
+        draws = [int(surplus * counts[place] * layout.sizes[place] / free[place]) + 16 for place in places]
+        segment = torch.repeat_interleave(torch.arange(len(places), device=device), torch.tensor(draws, device=device))
+        # the remainder of 62 random bits: its bias is below 2^-30 for any tensor of fewer than 2^32 units
+        numbers = torch.randint(1 << 62, (len(segment),), generator=generator, device=device)
+        positions = starts[segment] + numbers % sizes[segment]
+        fits = (taken[positions] == 0).nonzero().view(-1)
+        positions, segment = positions[fits], segment[fits]
+        first = _first_occurrences(positions)
+        positions, segment = positions[first], segment[first]
+        found = torch.bincount(segment, minlength=len(places))
+        if bool((found >= wanted).all()):
+            rank = torch.arange(len(segment), device=device) - (found.cumsum(0) - found)[segment]
+            return positions[rank < wanted[segment]]
+        surplus *= 2
+
+
+def _first_occurrences(values: Tensor) -> Tensor:
+    """Ascending places of the first occurrence of every distinct entry of ``values`` ``[n]``."""
+    ordered, order = values.sort(stable=True)
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return order[new].sort().values
+
+
+def random_free_on_device(taken: Tensor, layout: Layout, counts: Tensor, generator: torch.Generator) -> Tensor:
+    """The same as :func:`random_free` without a host sync: boolean ``[units]``, true at the grown ones.
+
+    ``counts`` are integers ``[tensors]`` on the device; a tensor with fewer free units gets all of them. Sorts the free units of
+    every tensor by a random key and takes the first ones.
+    """
+    sizes = torch.tensor(layout.sizes, device=taken.device)
+    segment = torch.repeat_interleave(torch.arange(len(sizes), device=taken.device), sizes, output_size=layout.total)
+    keys = torch.rand(layout.total, generator=generator, device=taken.device, dtype=torch.float64)
+    ordered = (segment + torch.where(taken == 0, keys * 0.5, 0.75)).argsort(stable=True)
+    rank = torch.arange(layout.total, device=taken.device) - layout.boundaries(taken.device)[segment]
+    chosen = (rank < counts[segment]) & (taken[ordered] == 0)
+    return torch.zeros_like(taken, dtype=torch.bool).index_put_((ordered,), chosen)
+
+
+def largest_free(values: Tensor, taken: Tensor, layout: Layout, counts: Sequence[int]) -> Tensor:
+    """The ``counts[l]`` free units of every tensor with the largest ``values`` ``[units]``, ascending; first of equals first."""
+    # a taken unit compares larger than every free one, so it is never among the counts[l] <= free[l] smallest
+    return smallest(torch.where(taken == 0, -values, torch.inf), layout.sizes, counts)

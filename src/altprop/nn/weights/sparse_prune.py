@@ -1,0 +1,76 @@
+"""Which active units to remove: by threshold, fraction or change of sign. Pure functions over flat buffers (section 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+
+def active_units(mask: Tensor) -> Tensor:
+    """Ascending flat indices ``[active]`` of the units whose entry in ``mask`` ``[units]`` is not zero."""
+    return mask.nonzero().view(-1)
+
+
+def below_threshold(scores: Tensor, mask: Tensor, threshold: float | Tensor) -> Tensor:
+    """Ascending indices of the active units whose score is strictly below ``threshold``; ``scores``, ``mask`` ``[units]``."""
+    # a pruned unit's score is made to fail the comparison by one fused pass instead of a second boolean buffer
+    return torch.where(mask != 0, scores, torch.inf).lt_(threshold).nonzero().view(-1)
+
+
+def keep_one(pruned: Tensor, counts: Sequence[int], active: Sequence[int]) -> Tensor:
+    """``pruned`` without the lowest index of every tensor that would otherwise lose all of its units.
+
+    ``counts`` and ``active`` are the numbers of pruned and of active units of every tensor.
+    """
+    starts = accumulate(counts, initial=0)
+    spared = [start for start, count, number in zip(starts, counts, active) if count == number > 0]
+    if not spared:
+        return pruned
+    keep = torch.ones_like(pruned, dtype=torch.bool)
+    keep[spared] = False
+    return pruned[keep]
+
+
+def fraction_count(fraction: float, active: int) -> int:
+    """Units that a prune by ``fraction`` removes from ``active`` ones: ``int(f |A|) + 1``, so at least one, at most all."""
+    return min(active, int(fraction * active) + 1)
+
+
+def smallest(scores: Tensor, sizes: Sequence[int], counts: Sequence[int]) -> Tensor:
+    """Positions of the ``counts[l]`` smallest scores of every segment, ascending; of equal scores the first come first.
+
+    ``scores`` ``[sum(sizes)]`` holds segments of ``sizes[l]`` entries one after the other, and ``counts[l] <= sizes[l]``. Nothing
+    depends on values on the host, so the device is never waited for.
+    """
+    chosen = []
+    for segment, count in zip(scores.split(list(sizes)), counts):
+        if count == 0:
+            chosen.append(torch.zeros_like(segment, dtype=torch.bool))
+            continue
+        limit = segment.kthvalue(count).values
+        below, ties = segment < limit, segment == limit
+        room = count - below.sum()
+        chosen.append(below | (ties & (ties.cumsum(0) <= room)))
+    return torch.cat(chosen).nonzero().view(-1)
+
+
+def sign_flips(signs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Boolean ``[units]``: the active units whose sign is strictly opposite to the reference; a zero never counts.
+
+    ``signs`` may be the weights themselves, ``reference`` holds -1, 0 or 1.
+    """
+    return (signs * reference < 0) & (mask != 0)
+
+
+def adapted_threshold(threshold: float, pruned: int, target: int, tolerance: float, gain: float) -> float:
+    """The next threshold (section 2.4): divided by ``gain`` when more than ``(1 + tolerance) target`` units were pruned, times
+    ``gain`` when fewer than ``(1 - tolerance) target``, else the same.
+    """
+    if pruned > (1 + tolerance) * target:
+        return threshold / gain
+    if pruned < (1 - tolerance) * target:
+        return threshold * gain
+    return threshold

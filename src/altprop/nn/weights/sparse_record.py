@@ -1,0 +1,76 @@
+"""What a sparse network's structure did: units moved, pruned soon after they were grown, ever active."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_SUMS = ("updates", "pruned", "grown", "pruned_again", "grown_before")
+
+
+class MovementRecord:
+    """Counts over one epoch, as device tensors.
+
+    ``pruned_again`` are units that the previous update had grown; ``unplaced`` the pruned units that no tensor had room for.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self.ever_active = mask != 0
+        self.just_grown = torch.zeros_like(self.ever_active)
+        self.last_grown = torch.zeros((), dtype=torch.int64, device=mask.device)
+        self.sums = torch.zeros(len(_SUMS), dtype=torch.int64, device=mask.device)
+
+    def restart(self, mask: Tensor) -> None:
+        """Begin anew with ``mask``, after it was replaced from outside."""
+        self.__init__(mask)  # type: ignore[misc]
+
+    def moved(self, pruned: Tensor, grown: Tensor) -> None:
+        """One update, as flat indices."""
+        again = self.just_grown[pruned].sum()
+        self._add(torch.tensor(len(pruned), device=again.device), torch.tensor(len(grown), device=again.device), again)
+        self.just_grown.zero_()
+        self.just_grown[grown] = True
+        self.ever_active[grown] = True
+
+    def moved_on_device(self, pruned: Tensor, grown: Tensor) -> None:
+        """One update, as booleans ``[units]``."""
+        again = (self.just_grown & pruned).sum()
+        self._add(pruned.sum(), grown.sum(), again)
+        self.just_grown.copy_(grown)
+        self.ever_active |= grown
+
+    def _add(self, pruned: Tensor, grown: Tensor, again: Tensor) -> None:
+        one = torch.ones_like(again)
+        self.sums += torch.stack([one, pruned, grown, again, self.last_grown])
+        self.last_grown = grown
+
+    def epoch_end(self) -> dict[str, Tensor]:
+        """Metrics of the epoch as device scalars; the counts start again at zero. Shares are between 0 and 1."""
+        updates, pruned, grown, again, before = self.sums.unbind()
+        metrics = {
+            "updates": updates.clone(),
+            "pruned": pruned / updates.clamp(min=1),
+            "grown": grown / updates.clamp(min=1),
+            "unplaced": (pruned - grown).clamp(min=0),
+            "pruned_again": again / before.clamp(min=1),
+            "ever_active": self.ever_active.float().mean(),
+        }
+        self.sums.zero_()
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later metrics depend on."""
+        return {
+            "ever_active": self.ever_active,
+            "just_grown": self.just_grown,
+            "last_grown": self.last_grown,
+            "sums": self.sums,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        for name, value in state.items():
+            getattr(self, name).copy_(value)
