@@ -39,6 +39,7 @@ class Algorithm:
         self.loss: Loss = loss if loss is not None else nn.CrossEntropyLoss()
         self.weights = weights if weights is not None else Dense()
         self.estimator = estimator
+        self.model: nn.Module
         self.step = 0
 
     # -- set-up ----------------------------------------------------------------------------------------------------------------
@@ -56,6 +57,7 @@ class Algorithm:
             WeightsContext(context.steps_per_epoch, context.total_epochs, context.device, context.generator("weights")),
         )
         self.optimizers: list[OptimizerStep] = list(self.build(optimizer, schedule))
+        self.weights.optimizers_built([step.optimizer for step in self.optimizers])
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         """Create what :meth:`update` needs and return the optimizer steps in use. The default: one over all parameters."""
@@ -95,10 +97,13 @@ class Algorithm:
 
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
         """Called after the last step of ``epoch``, before evaluation; returns metrics as device scalars."""
-        metrics = {f"weights/{name}": value for name, value in self.weights.epoch_end(epoch).items()}
         for optimizer in self.optimizers:
             optimizer.schedule.epoch_end()
-        return metrics
+        return self.weights_epoch_end(epoch)
+
+    def weights_epoch_end(self, epoch: int) -> dict[str, Tensor]:
+        """End the epoch of the weights rule; its metrics."""
+        return {f"weights/{name}": value for name, value in self.weights.epoch_end(epoch).items()}
 
     def evaluated(self, metrics: Mapping[str, float]) -> None:
         """Called after an evaluation with its metrics (``train/loss``, ``validation/loss``…); plateau schedules use it.
@@ -111,7 +116,10 @@ class Algorithm:
                 optimizer.schedule.evaluated(loss)
 
     def total_epochs(self, epochs: int) -> int:
-        """How many passes over the data a duration of ``epochs`` means; more than that where blocks train one after the other."""
+        """How many passes over the data a duration of ``epochs`` means; more than that where blocks train one after the other.
+
+        Called before :meth:`setup`; ``self.model`` is the model to be trained.
+        """
         return epochs
 
     @property

@@ -14,6 +14,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from altprop.algorithms.context import Context
+from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.schedule import Schedule
 from altprop.nn.weights.base import WeightsRule
 
@@ -36,6 +37,7 @@ class OptimizerStep:
         schedule: Schedule,
         weights: WeightsRule,
         context: Context,
+        loss_scaling: LossScaling | None = None,
     ) -> None:
         groups = list(parameters)
         self.optimizer = optimizer(groups)
@@ -43,7 +45,8 @@ class OptimizerStep:
         self.schedule = schedule.build(self.optimizer, context)
         self.weights = weights
         self.context = context
-        self.scaler = torch.amp.GradScaler(context.device.type, enabled=context.precision == "fp16")
+        self.loss_scaling = loss_scaling
+        self.scaler = self._new_scaler()
         self._autocast_dtype = _AUTOCAST.get(context.precision)
 
     @property
@@ -80,6 +83,17 @@ class OptimizerStep:
         else:
             self.optimizer.step()
         self.schedule.step_end()
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        device = self.context.device.type
+        if self.context.precision == "fp16" and self.loss_scaling is not None:
+            return self.loss_scaling.build(device)
+        return torch.amp.GradScaler(device, enabled=self.context.precision == "fp16")
+
+    def forget(self) -> None:
+        """Drop the optimizer's state (momentum, moments) and start the loss scale anew, as if both had just been built."""
+        self.optimizer.state.clear()
+        self.scaler = self._new_scaler()
 
     def state_dict(self) -> dict[str, Any]:
         """Optimizer, schedule and loss scale, for an exact resume."""

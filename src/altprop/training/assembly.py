@@ -30,16 +30,7 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
     settings = parts.settings
     configure_torch(settings)
     device = choose_device(settings.device)
-    data = parts.data_set.load(
-        LoadContext(
-            root=parts.data_root,
-            device=device,
-            seed=parts.seed,
-            channels_last=settings.channels_last,
-            rank=rank,
-            world_size=world_size,
-        )
-    )
+    data = parts.data_set.load(load_context(parts, device, rank, world_size))
     torch.manual_seed(derive_seed(parts.seed, "init"))
     model = parts.model_factory(input_shape=data.input_shape, num_classes=data.num_classes)
     model = place_model(model, device, settings.channels_last)
@@ -65,3 +56,8 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
     parts.algorithm.setup(model, parts.optimizer_factory, parts.schedule, context)
     torch.manual_seed(derive_seed(parts.seed, "noise"))  # dropout and the like; building the model does not influence it
     return Assembly(parts.algorithm, data, context, plan)
+
+
+def load_context(parts: Parts, device: torch.device, rank: int = 0, world_size: int = 1) -> LoadContext:
+    """Where and how the data of ``parts`` is loaded."""
+    return LoadContext(parts.data_root, device, parts.seed, parts.settings.channels_last, rank, world_size)
