@@ -68,10 +68,16 @@ def convolved(size: int, kernel: int, stride: int, padding: int) -> int:
 
 
 def convolve(edge: Edge, below: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The drive of the upper state before pooling: ``[batch, *below]`` -> ``[batch, *unpooled]``."""
+    """The drive of the upper state before pooling: ``[batch, *below]`` -> ``[batch, *unpooled]``.
+
+    A convolution is computed in the type of ``weight``; its result has the type of ``below``.
+    """
     if not edge.is_convolution:
         return functional.linear(flatten(below), weight, bias)
-    return functional.conv2d(below, weight, bias, stride=edge.stride, padding=edge.padding)
+    if weight.dtype == below.dtype:
+        return functional.conv2d(below, weight, bias, stride=edge.stride, padding=edge.padding)
+    drive = functional.conv2d(below.to(weight.dtype), weight, None, stride=edge.stride, padding=edge.padding).to(below.dtype)
+    return drive if bias is None else drive + bias.view(-1, 1, 1)
 
 
 def pool(edge: Edge, drive: Tensor) -> tuple[Tensor, Routing | None]:
@@ -105,14 +111,17 @@ def unpool(edge: Edge, above: Tensor, routing: Routing | None) -> Tensor:
 
 
 def transpose(edge: Edge, unpooled: Tensor, weight: Tensor) -> Tensor:
-    """Adjoint of the convolution or linear map: ``[batch, *unpooled]`` -> ``[batch, *below]``."""
+    """Adjoint of the convolution or linear map: ``[batch, *unpooled]`` -> ``[batch, *below]``; types as in :func:`convolve`."""
     if not edge.is_convolution:
         return unflatten(unpooled @ weight, edge.below)
     left_over = tuple(
         size - ((out - 1) * edge.stride + edge.kernel - 2 * edge.padding)
         for size, out in zip(edge.below[1:], edge.unpooled[1:], strict=True)
     )
-    return functional.conv_transpose2d(unpooled, weight, stride=edge.stride, padding=edge.padding, output_padding=left_over)
+    drive = functional.conv_transpose2d(
+        unpooled.to(weight.dtype), weight, stride=edge.stride, padding=edge.padding, output_padding=left_over
+    )
+    return drive.to(unpooled.dtype)
 
 
 def down(edge: Edge, above: Tensor, weight: Tensor, routing: Routing | None) -> Tensor:

@@ -1,0 +1,1 @@
+"""Equilibrium propagation and its relatives (Laborieux et al., 2021)."""

@@ -1,0 +1,146 @@
+"""Equilibrium propagation (Laborieux et al., 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from altprop.algorithms.equilibrium_propagation.common import EnergyAlgorithm, FreeStart, at_least_one
+from altprop.algorithms.equilibrium_propagation.costs import LossName, one_hot
+from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge
+from altprop.algorithms.equilibrium_propagation.gradients import assign, nudged_gradient
+from altprop.algorithms.equilibrium_propagation.network import States
+from altprop.algorithms.equilibrium_propagation.nudging import NUDGINGS, Nudging, NudgingName
+from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, Sweep
+from altprop.nn.weights.base import WeightsRule
+from altprop.problems import Problem
+
+FixedState = Literal["free", "nudged"]
+
+
+class EquilibriumPropagation(EnergyAlgorithm):
+    """A free phase, nudged phases from where it ended, and the contrast of their states as the gradient (section 2.5).
+
+    ``beta`` is the strength of the nudge, ``nudge_steps`` the paper's T2, ``nudging`` which nudged phases there are.
+    ``same_update`` gives forward and feedback weights of a vector-field network the same update. ``fixed_state`` is where the
+    sending units of a vector-field network stay in a symmetric contrast: at the ``free`` state (the paper's rule), or at the
+    positively ``nudged`` one, as the published MLP has it.
+    """
+
+    def __init__(
+        self,
+        *,
+        loss: LossName = "mse",
+        beta: float = 0.01,
+        nudging: NudgingName = "one_sided",
+        free_steps: int = 20,
+        nudge_steps: int = 4,
+        same_update: bool = False,
+        fixed_state: FixedState = "free",
+        learning_rates: Sequence[float] | None = None,
+        weight_decays: Sequence[float] | None = None,
+        sweep: Sweep = "synchronous",
+        tolerance: float | None = None,
+        free_start: FreeStart = "zeros",
+        activate_output_in_evaluation: bool = False,
+        weights: WeightsRule | None = None,
+    ) -> None:
+        super().__init__(
+            loss=loss,
+            free_steps=free_steps,
+            learning_rates=learning_rates,
+            weight_decays=weight_decays,
+            sweep=sweep,
+            tolerance=tolerance,
+            free_start=free_start,
+            activate_output_in_evaluation=activate_output_in_evaluation,
+            weights=weights,
+        )
+        self.beta = beta
+        self.nudging: Nudging = NUDGINGS[nudging]
+        self.nudge_steps = nudge_steps
+        self.same_update = same_update
+        self.fixed_state = fixed_state
+
+    @torch.no_grad()
+    def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        network = self.network()
+        masks = self.draw_masks(inputs)
+        relaxation = self.relaxation(network, inputs, masks)
+        free = self.free_phase(relaxation, self.free_steps)
+        free_steps = relaxation.steps_taken
+        active = masked(free, masks)
+        metrics = self.fit(network.scores(active), targets)
+
+        beta = self.signed_beta(inputs)
+        targets = one_hot(targets, inputs.new_empty(inputs.shape[0], self.model.num_classes))
+        phases = self.nudged_phases(relaxation, free, targets, beta)
+        self.remember(phases[-1])
+        if self.tolerance is not None:
+            metrics["free_steps"] = inputs.new_tensor(float(free_steps))
+            metrics["nudge_steps"] = inputs.new_tensor(float(relaxation.steps_taken))
+
+        active_phases = [masked(phase, masks) for phase in phases]
+        gradients = nudged_gradient(
+            network,
+            relaxation.inputs,
+            active,
+            active_phases,
+            self.nudging,
+            beta,
+            targets,
+            fixed=active if self.fixed_state == "free" else active_phases[0],
+            same_update=self.same_update,
+            input_routing=relaxation.routing,
+        )
+        self.optimization.zero_grad()
+        assign(self.model, gradients)
+        self.optimization.step()
+        return metrics
+
+    def signed_beta(self, inputs: Tensor) -> float | Tensor:
+        """``beta``, with a fair random sign per mini-batch where ``nudging`` wants one."""
+        if not self.nudging.random_sign:
+            return self.beta
+        positive = torch.rand((), generator=self.context.generator("nudging")) < 0.5
+        return torch.where(positive, self.beta, -self.beta).to(inputs.device, inputs.dtype)
+
+    def nudged_phases(self, relaxation: Relaxation, free: States, targets: Tensor, beta: float | Tensor) -> list[States]:
+        """The states after every nudged phase. All phases run side by side as one batch.
+
+        ``targets`` one-hot ``[batch, classes]``.
+        """
+        strengths = self.nudging.strengths
+        unit = targets.new_tensor(strengths).repeat_interleave(relaxation.batch).unsqueeze(1)
+        nudge = Nudge(torch.cat([targets] * len(strengths)), unit * beta)
+        start = [torch.cat([state] * len(strengths)) for state in free]
+        ended = relaxation.run(start, self.nudge_steps, nudge)
+        return [list(phase) for phase in zip(*(state.chunk(len(strengths)) for state in ended), strict=True)]
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Problems of the nudge, and of options that only vector-field networks have."""
+        yield from super().check(config, root)
+        yield from at_least_one(config, "nudge_steps")
+        yield from positive_beta(config)
+        vector_field = bool(root["model"].get("vector_field"))
+        if config["same_update"] and not vector_field:
+            allowed = "only vector-field models have separate feedback weights"
+            yield Problem("algorithm.same_update", "true", allowed, "model=eqprop_vf_cnn")
+        if config["fixed_state"] == "nudged" and (not vector_field or config["same_update"] or config["nudging"] != "symmetric"):
+            allowed = "nudged has a meaning only for vector-field models with algorithm.nudging=symmetric and separate updates"
+            yield Problem("algorithm.fixed_state", "nudged", allowed, "algorithm.fixed_state=free")
+
+
+def masked(states: States, masks: Masks | None) -> States:
+    """What the network sees of ``states``: themselves, or what dropout lets through."""
+    return states if masks is None else [mask * state for mask, state in zip(masks.states, states, strict=True)]
+
+
+def positive_beta(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """The problem of a nudge that does not pull towards the target."""
+    if isinstance(config["beta"], (int, float)) and config["beta"] <= 0:
+        yield Problem("algorithm.beta", str(config["beta"]), "above 0; the free phase has no nudge", "algorithm.beta=0.5")

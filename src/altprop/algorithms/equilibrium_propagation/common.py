@@ -1,0 +1,179 @@
+"""What every algorithm on energy-based networks shares: parameter groups, the free phase, prediction, what is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from altprop.algorithms.base import Algorithm, top1
+from altprop.algorithms.context import Capabilities
+from altprop.algorithms.equilibrium_propagation.costs import LOSSES, LossName
+from altprop.algorithms.equilibrium_propagation.dynamics import Masks
+from altprop.algorithms.equilibrium_propagation.network import Network, States, lowered, snapshot
+from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, Sweep
+from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
+from altprop.algorithms.schedule import Schedule
+from altprop.models.energy import EnergyModel, num_weight_layers
+from altprop.nn.weights.base import WeightsRule
+from altprop.problems import ConfigError, Problem
+
+FreeStart = Literal["zeros", "previous"]
+
+
+class EnergyAlgorithm(Algorithm):
+    """Base of the algorithms on :class:`~altprop.models.energy.EnergyModel`.
+
+    ``loss`` nudges the last state; ``free_steps`` is the paper's T1. ``learning_rates`` and ``weight_decays`` have one entry for
+    each weight layer (weights and bias; feedback weights take those of the forward layer they answer), null leaves the
+    optimizer's own. ``sweep`` and ``tolerance`` as in :class:`Relaxation`. ``free_start`` ``previous`` starts a free phase of
+    training from the states the last mini-batch of the same size ended in; the paper starts from ``zeros``.
+    ``activate_output_in_evaluation`` applies the activation to linear scores in evaluation, as the published code does.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(amp=True, ddp=True, clip=True, needs_energy=True)
+    model: EnergyModel  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        *,
+        loss: LossName = "mse",
+        free_steps: int = 20,
+        learning_rates: Sequence[float] | None = None,
+        weight_decays: Sequence[float] | None = None,
+        sweep: Sweep = "synchronous",
+        tolerance: float | None = None,
+        free_start: FreeStart = "zeros",
+        activate_output_in_evaluation: bool = False,
+        weights: WeightsRule | None = None,
+    ) -> None:
+        super().__init__(loss=LOSSES[loss], weights=weights)
+        self.loss_name = loss
+        self.free_steps = free_steps
+        self.learning_rates = learning_rates
+        self.weight_decays = weight_decays
+        self.sweep = sweep
+        self.tolerance = tolerance
+        self.free_start = free_start
+        self.activate_output_in_evaluation = activate_output_in_evaluation
+        self.previous: States | None = None
+
+    # -- set-up ----------------------------------------------------------------------------------------------------------------
+
+    def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
+        self.optimization = self.optimizer_step(self.parameter_groups(), optimizer, schedule)
+        return [self.optimization]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """One group per weight layer, forward layers first, then feedback weights (section "Optimisation")."""
+        count = len(self.model.layers)
+        for name, values in (("learning_rates", self.learning_rates), ("weight_decays", self.weight_decays)):
+            if values is not None and len(values) != count:
+                raise ConfigError([_wrong_length(f"algorithm.{name}", values, count)])
+        layers = [(layer, index) for index, layer in enumerate(self.model.layers)]
+        layers += [(layer, index + 1) for index, layer in enumerate(self.model.feedback)]
+        return [{"params": list(layer.parameters()), **self._group_settings(index)} for layer, index in layers]
+
+    def _group_settings(self, index: int) -> dict[str, float]:
+        settings = {}
+        if self.learning_rates is not None:
+            settings["lr"] = float(self.learning_rates[index])
+        if self.weight_decays is not None:
+            settings["weight_decay"] = float(self.weight_decays[index])
+        return settings
+
+    # -- phases ----------------------------------------------------------------------------------------------------------------
+
+    def network(self, *, evaluation: bool = False) -> Network:
+        """The model as it is now."""
+        return snapshot(self.model, self.loss_name, activate_output=evaluation and self.activate_output_in_evaluation)
+
+    def relaxation(self, network: Network, inputs: Tensor, masks: Masks | None = None) -> Relaxation:
+        """The dynamics of ``inputs`` with this run's options; convolutions in bf16 where the run's precision is."""
+        if self.context.precision == "bf16":
+            network = lowered(network, torch.bfloat16)
+        return Relaxation(network, inputs, masks=masks, sweep=self.sweep, tolerance=self.tolerance)
+
+    def draw_masks(self, inputs: Tensor) -> Masks | None:
+        """Inverted dropout masks of one mini-batch for the input and every state (section "Extras"); None without dropout."""
+        keep = self.model.keep_probabilities
+        if all(probability == 1.0 for probability in keep):
+            return None
+        generator = self.context.generator("dropout")
+        shapes = [tuple(inputs.shape[1:]), *self.model.state_shapes]
+        masks = []
+        for probability, shape in zip(keep, shapes, strict=True):
+            kept = torch.rand(inputs.shape[0], *shape, generator=generator) < probability
+            masks.append(kept.to(inputs.device, inputs.dtype) / probability)
+        return Masks(masks[0], tuple(masks[1:]))
+
+    def free_phase(self, relaxation: Relaxation, steps: int) -> States:
+        """``steps`` steps without a nudge, from zeros or from where the last mini-batch ended."""
+        start = self.previous
+        if self.free_start == "zeros" or start is None or start[0].shape[0] != relaxation.batch:
+            start = relaxation.network.zeros(relaxation.batch)
+        return relaxation.run(start, steps)
+
+    def remember(self, states: States) -> None:
+        """Keep ``states`` for the next free phase where that starts from them."""
+        if self.free_start == "previous":
+            self.previous = [state.clone() for state in states]
+
+    def fit(self, scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Loss and accuracy (percent) of training scores, which come from an un-nudged phase."""
+        return {"loss": self.loss(scores, targets), "accuracy": top1(scores, targets)}
+
+    # -- prediction ------------------------------------------------------------------------------------------------------------
+
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Class scores ``[batch, classes]`` after a free phase from zeros."""
+        network = self.network(evaluation=True)
+        relaxation = self.relaxation(network, inputs)
+        return network.scores(relaxation.run(network.zeros(inputs.shape[0]), self.free_steps))
+
+    # -- state -----------------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "previous": self.previous}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        previous = state["previous"]
+        self.previous = None if previous is None else [tensor.to(self.context.device) for tensor in previous]
+
+    # -- configuration ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Problems of phases, losses and per-layer settings."""
+        yield from super().check(config, root)
+        yield from at_least_one(config, "free_steps")
+        model, trainer = root["model"], root["trainer"]
+        if trainer["precision"] == "fp16":
+            allowed = "states need the range of float32; convolutions can be in bf16"
+            yield Problem("trainer.precision", "fp16", allowed, "trainer.precision=bf16")
+        if model.get("softmax_readout") and config["loss"] != "cross_entropy":
+            given = f"{config['loss']} with model.softmax_readout"
+            yield Problem("algorithm.loss", given, "a softmax readout needs cross_entropy", "algorithm.loss=cross_entropy")
+        if isinstance(model.get("hidden"), Sequence):
+            for name in ("learning_rates", "weight_decays"):
+                values = config.get(name)
+                if values is not None and len(values) != num_weight_layers(model):
+                    yield _wrong_length(f"algorithm.{name}", values, num_weight_layers(model))
+        tolerance = config.get("tolerance")
+        if isinstance(tolerance, (int, float)) and tolerance <= 0:
+            yield Problem(
+                "algorithm.tolerance", str(tolerance), "above 0, or null for phases of full length", "algorithm.tolerance=1e-6"
+            )
+
+
+def at_least_one(config: Mapping[str, Any], name: str) -> Iterator[Problem]:
+    """The problem of a number of steps below one."""
+    if isinstance(config[name], int) and config[name] < 1:
+        yield Problem(f"algorithm.{name}", str(config[name]), "a whole number above 0", f"algorithm.{name}=20")
+
+
+def _wrong_length(key: str, values: Sequence[float], count: int) -> Problem:
+    return Problem(key, f"{len(values)} entries", f"one for each of the {count} weight layers, or null", f"{key}=null")

@@ -1,0 +1,87 @@
+"""One time step of the states, as the paper writes it: pure, differentiable, for every model, loss and dropout mask.
+
+The gradient of the primitive function with respect to a state is known in closed form, so no graph is built to find it. The
+relaxation of :mod:`.relaxation` computes the same without allocating; this one is what is differentiated and tested against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from altprop.algorithms.equilibrium_propagation.network import Network, States
+from altprop.nn.energy_edges import Routing, convolve, down, pool, up
+
+
+@dataclass(frozen=True)
+class Nudge:
+    """The pull of the loss on the last state: ``- strength * dl/ds_N``.
+
+    ``targets`` one-hot ``[batch, classes]``, ``strength`` (the paper's beta) ``[batch, 1]``.
+    """
+
+    targets: Tensor
+    strength: Tensor
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Dropout of one mini-batch: ``0`` or ``1/p`` for every entry of the input and of every state, fixed in all phases."""
+
+    inputs: Tensor
+    states: tuple[Tensor, ...]
+
+
+def input_drive(network: Network, inputs: Tensor) -> tuple[Tensor, Routing | None]:
+    """``up_1`` of the (masked) input: constant in a mini-batch, so it is computed once for all phases."""
+    return up(network.edges[0], inputs, network.weights[0], network.biases[0])
+
+
+def potentials(
+    network: Network, drive: Tensor, states: Sequence[Tensor], nudge: Nudge | None = None, masks: Masks | None = None
+) -> list[Tensor]:
+    """``h_1 … h_N``: what the activation is applied to (section "Dynamics"; with ``masks``, "Dropout").
+
+    Bottom-up drive plus top-down drive of every hidden layer, bottom-up drive minus the nudge of the last one. ``drive`` is that
+    of the first layer. One convolution per edge gives both the drive above it and the positions of the max pooling below.
+    """
+    active = states if masks is None else [mask * state for mask, state in zip(masks.states, states, strict=True)]
+    result: list[Tensor] = []
+    ahead = drive
+    for index, state in enumerate(active):
+        total = ahead
+        if index + 1 < len(active):
+            edge, feedback = network.edges[index + 1], network.feedback[index]
+            ahead, routing = up(edge, state, network.weights[index + 1], network.biases[index + 1])
+            if network.vector_field and edge.pool == "max":
+                _, routing = pool(edge, convolve(edge, state, feedback, None))
+            total = total + down(edge, active[index + 1], feedback, routing)
+        if masks is not None:
+            total = total * masks.states[index]
+        result.append(total)
+    if nudge is not None:
+        result[-1] = result[-1] - pull(network, states, nudge, masks)
+    return result
+
+
+def pull(network: Network, states: Sequence[Tensor], nudge: Nudge, masks: Masks | None = None) -> Tensor:
+    """``strength * dl/ds_N`` ``[batch, *shape]``. A readout sees the masked state, the other losses the state itself."""
+    if masks is None or not network.softmax_readout:
+        error = network.output_error(states, nudge.targets)
+    else:
+        error = masks.states[-1] * network.output_error([masks.states[-1] * states[-1]], nudge.targets)
+    return nudge.strength.view(-1, *(1,) * (error.dim() - 1)) * error
+
+
+def step(
+    network: Network, drive: Tensor, states: Sequence[Tensor], nudge: Nudge | None = None, masks: Masks | None = None
+) -> States:
+    """One synchronous time step: every new state from the old states only."""
+    return [
+        activation(potential if factor == 1.0 else factor * potential)
+        for activation, factor, potential in zip(
+            network.activations, network.factors, potentials(network, drive, states, nudge, masks), strict=True
+        )
+    ]

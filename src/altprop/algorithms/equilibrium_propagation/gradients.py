@@ -1,0 +1,75 @@
+"""From the states of the phases to the gradients of the parameters, and from gradients to ``.grad``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from altprop.algorithms.equilibrium_propagation.contrasts import Gradients, readout_gradient, scaled_sum, state_contrast
+from altprop.algorithms.equilibrium_propagation.network import Network, States
+from altprop.algorithms.equilibrium_propagation.nudging import FREE, Nudging
+from altprop.models.energy import EnergyModel
+from altprop.nn.energy_edges import Routing
+
+
+def nudged_gradient(
+    network: Network,
+    inputs: Tensor,
+    free: States,
+    phases: Sequence[States],
+    nudging: Nudging,
+    beta: float | Tensor,
+    one_hot_targets: Tensor,
+    *,
+    fixed: States | None = None,
+    same_update: bool = False,
+    input_routing: Routing | None = None,
+) -> Gradients:
+    """The estimate of the loss gradient (sections "EP gradient of symmetric models" and "of vector field models").
+
+    ``- [dPhi(upper) - dPhi(lower)] / (difference of their nudges)``, summed over the contrasts of ``nudging``; the readout's part
+    is that of the loss inside Phi, ``strength * G``. ``free`` and every one of ``phases`` are states ``[batch, *shape]``;
+    ``fixed`` (default: ``free``) where the sending units of a vector-field network stay.
+    """
+    states = {FREE: free, **dict(enumerate(phases))}
+    terms: list[tuple[float | Tensor, Mapping[str, Tensor]]] = []
+    for coefficient, upper, lower in nudging.contrasts:
+        contrast = state_contrast(
+            network,
+            inputs,
+            states[upper],
+            states[lower],
+            free if fixed is None else fixed,
+            same_update=same_update,
+            input_routing=input_routing,
+        )
+        terms.append((-coefficient / beta, contrast))
+        for phase, sign in ((upper, coefficient), (lower, -coefficient)):
+            if network.softmax_readout and nudging.strength(phase):
+                terms.append((sign * nudging.strength(phase), readout_gradient(network, states[phase], one_hot_targets)))
+    return scaled_sum(terms)
+
+
+def assign(model: EnergyModel, gradients: Mapping[str, Tensor]) -> None:
+    """Add gradients of effective weights to the parameters behind them: directly, or through a parametrization."""
+    for name, gradient in gradients.items():
+        path, _, attribute = name.rpartition(".")
+        layer = model.get_submodule(path)
+        if path.startswith("feedback"):
+            gradient = model.to_feedback_layout(gradient)
+        if parametrize.is_parametrized(layer, attribute):
+            with torch.enable_grad():
+                getattr(layer, attribute).backward(gradient)
+            continue
+        parameter = getattr(layer, attribute)
+        if not parameter.requires_grad:
+            continue
+        if parameter.grad is not None:
+            parameter.grad.add_(gradient)
+        elif gradient.stride() == parameter.stride():
+            parameter.grad = gradient
+        else:  # optimizers are fastest where gradients lie like their parameters
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)

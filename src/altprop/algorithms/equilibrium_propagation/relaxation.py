@@ -1,0 +1,229 @@
+"""The phases: many time steps with weights and input fixed, computed with as little work and memory as they need.
+
+What :func:`.dynamics.step` does, written in place: the input's drive is computed once per mini-batch, an edge's one convolution
+serves the drive above it and the pooling positions below, a new state is written over the old one as soon as nobody needs that,
+and scale and centre of the activation ride along with matrix products and biases. Memory does not grow with the number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge, input_drive, pull, step
+from altprop.algorithms.equilibrium_propagation.network import Network, States
+from altprop.nn.energy_edges import Routing, convolve, down, flatten, pool, unflatten, up
+
+Sweep = Literal["synchronous", "red_black"]
+RESIDUAL_INTERVAL = 5
+"""Steps between two looks at the residual where a phase may end early: every look waits for the device."""
+
+
+class Relaxation:
+    """The dynamics of one mini-batch.
+
+    ``sweep`` ``synchronous`` is the paper's step. ``red_black`` updates the even layers, then the odd ones from those; with max
+    pooling that converges to another fixed point, because the routing depends on the path. ``tolerance`` ends a phase once no
+    state moves by more than that in a step. Raises ``ValueError`` for an unknown ``sweep``. Runs without a graph.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        inputs: Tensor,
+        *,
+        masks: Masks | None = None,
+        sweep: Sweep = "synchronous",
+        tolerance: float | None = None,
+    ) -> None:
+        if sweep not in ("synchronous", "red_black"):
+            raise ValueError(f"sweep must be 'synchronous' or 'red_black', not {sweep!r}")
+        self.network = network
+        self.masks = masks
+        self.sweep = sweep
+        self.tolerance = tolerance
+        self.batch = inputs.shape[0]
+        self.steps_taken = 0
+        """Steps of the last :meth:`run`: fewer than asked for where it ended early."""
+        with torch.no_grad():
+            self.inputs = inputs if masks is None else inputs * masks.inputs
+            drive, self.routing = input_drive(network, self.inputs)
+            self.drive = drive.contiguous(memory_format=torch.channels_last) if drive.dim() == 4 else drive
+        # Dropout multiplies potentials, which leaves nothing to fold.
+        self.folds = masks is None and all(factor == 1.0 for factor in network.factors)
+        self._folded: dict[int, Tensor] = {}
+        if self.folds and sweep == "synchronous":
+            self.biases = [
+                bias - activation.centre if activation.centre else bias
+                for bias, activation in zip(network.biases, network.activations, strict=False)
+            ]
+
+    @torch.no_grad()
+    def run(self, start: Sequence[Tensor], steps: int, nudge: Nudge | None = None) -> States:
+        """The states after at most ``steps`` steps from ``start``, which is left as it is.
+
+        ``start`` may hold several copies of the mini-batch one behind the other, so that phases run side by side.
+        """
+        advance, states = self._start(start, nudge)
+        self.steps_taken = steps
+        for count in range(1, steps + 1):
+            if self.tolerance is None or count % RESIDUAL_INTERVAL:
+                advance(states)
+                continue
+            before = [state.clone() for state in states]
+            advance(states)
+            if float(largest_change(before, states).max()) <= self.tolerance:
+                self.steps_taken = count
+                break
+        return states
+
+    @torch.no_grad()
+    def residuals(self, start: Sequence[Tensor], steps: int, nudge: Nudge | None = None) -> Tensor:
+        """The largest change of any unit in every step and layer, ``[steps, layers]``: how a phase converges."""
+        advance, states = self._start(start, nudge)
+        changes = []
+        for _ in range(steps):
+            before = [state.clone() for state in states]
+            advance(states)
+            changes.append(largest_change(before, states))
+        return torch.stack(changes) if changes else self.drive.new_zeros(0, len(states))
+
+    def _start(self, start: Sequence[Tensor], nudge: Nudge | None) -> tuple[Callable[[States], None], States]:
+        copies = start[0].shape[0] // self.batch
+        states = [_working_copy(state) for state in start]
+        if self.sweep == "red_black":
+            return _RedBlack(self.network, self._repeated(copies), nudge, self._masks(copies)), states
+        if not self.folds:
+            drive, masks = self._repeated(copies), self._masks(copies)
+
+            def advance(states: States) -> None:
+                states[:] = step(self.network, drive, states, nudge, masks)
+
+            return advance, states
+        if copies not in self._folded:
+            first = self.network.activations[0]
+            self._folded[copies] = (self._repeated(copies) - first.centre).mul_(first.scale)
+        return _Synchronous(self.network, self._folded[copies], self.biases, nudge, states), states
+
+    def _repeated(self, copies: int) -> Tensor:
+        return self.drive if copies == 1 else torch.cat([self.drive] * copies)
+
+    def _masks(self, copies: int) -> Masks | None:
+        if self.masks is None or copies == 1:
+            return self.masks
+        return Masks(self.masks.inputs, tuple(torch.cat([mask] * copies) for mask in self.masks.states))
+
+
+class _Synchronous:
+    """One step in place. ``drive`` is ``scale * (up_1 - centre)``, and ``biases`` have the centres taken off."""
+
+    def __init__(self, network: Network, drive: Tensor, biases: Sequence[Tensor], nudge: Nudge | None, states: States) -> None:
+        self.network, self.drive, self.biases, self.nudge = network, drive, biases, nudge
+        self.last = len(states) - 1
+        if nudge is not None:
+            strength = nudge.strength * network.activations[-1].scale
+            self.strength = strength.view(-1, *(1,) * (states[-1].dim() - 1))
+        # The drives that linear edges write; the last one changes places with the last state after every step.
+        self.uppers = {
+            index: torch.empty_like(states[index]) for index in range(1, len(states)) if not network.edges[index].is_convolution
+        }
+
+    def __call__(self, states: States) -> None:
+        ahead = self.drive
+        for index in range(self.last):
+            ahead = self._meet(index, ahead, states)
+        self._finish(ahead, states)
+
+    def _meet(self, index: int, ahead: Tensor, states: States) -> Tensor:
+        """Update hidden state ``index``, whose bottom-up drive is ``ahead``; returns the drive of the state above."""
+        network, edge, activation = self.network, self.network.edges[index + 1], self.network.activations[index]
+        weight, feedback, bias = network.weights[index + 1], network.feedback[index], self.biases[index + 1]
+        state = states[index]
+        if not edge.is_convolution:
+            flat = flatten(state)
+            scale = activation.scale
+            above = network.activations[index + 1].scale if index + 1 == self.last else 1.0
+            upper = torch.addmm(bias, flat, weight.t(), beta=above, alpha=above, out=self.uppers[index + 1])
+            torch.addmm(flatten(ahead), states[index + 1], feedback, beta=1.0 if index == 0 else scale, alpha=scale, out=flat)
+            activation.squash_(flat)
+            return upper
+        upper, routing = up(edge, state, weight, bias)
+        if network.vector_field and edge.pool == "max":
+            _, routing = pool(edge, convolve(edge, state, feedback, None))
+        total = down(edge, states[index + 1], feedback, routing)
+        if index == 0:
+            torch.add(ahead, total, alpha=activation.scale, out=total)
+        else:
+            total.add_(ahead)
+            if activation.scale != 1.0:
+                total.mul_(activation.scale)
+        states[index] = activation.squash_(total)
+        if index + 1 == self.last and network.activations[self.last].scale != 1.0:
+            upper = upper * network.activations[self.last].scale
+        return upper
+
+    def _finish(self, ahead: Tensor, states: States) -> None:
+        """Update the last state, whose scaled bottom-up drive is ``ahead``."""
+        state, activation = states[self.last], self.network.activations[self.last]
+        total = ahead.clone() if self.last == 0 else ahead
+        if self.nudge is not None:
+            total.addcmul_(self.network.output_error(states, self.nudge.targets), self.strength, value=-1.0)
+        states[self.last] = activation.squash_(total)
+        if self.last in self.uppers:
+            self.uppers[self.last] = state
+
+
+class _RedBlack:
+    """One sweep: the even layers from the odd ones and themselves, then the odd layers from the new even ones.
+
+    What an edge's convolution says of a state is kept until that state changes, so a sweep computes each of them once.
+    """
+
+    def __init__(self, network: Network, drive: Tensor, nudge: Nudge | None, masks: Masks | None) -> None:
+        self.network, self.drive, self.nudge, self.masks = network, drive, nudge, masks
+        self.ahead: dict[int, tuple[Tensor, Routing | None]] = {}
+
+    def __call__(self, states: States) -> None:
+        for first in (1, 0):
+            changed = range(first, len(states), 2)
+            new = {index: self._update(index, states) for index in changed}
+            for index, state in new.items():
+                states[index] = state
+                self.ahead.pop(index, None)
+
+    def _update(self, index: int, states: States) -> Tensor:
+        network, masks = self.network, self.masks
+        total = self.drive if index == 0 else self._ahead(index - 1, states)[0]
+        if index + 1 < len(states):
+            edge = network.edges[index + 1]
+            above = states[index + 1] if masks is None else masks.states[index + 1] * states[index + 1]
+            total = total + down(edge, above, network.feedback[index], self._ahead(index, states)[1])
+        if masks is not None:
+            total = total * masks.states[index]
+        if index + 1 == len(states) and self.nudge is not None:
+            total = total - pull(network, states, self.nudge, masks)
+        return network.activations[index](network.factors[index] * total)
+
+    def _ahead(self, index: int, states: States) -> tuple[Tensor, Routing | None]:
+        if index not in self.ahead:
+            network, edge = self.network, self.network.edges[index + 1]
+            state = states[index] if self.masks is None else self.masks.states[index] * states[index]
+            drive, routing = up(edge, state, network.weights[index + 1], network.biases[index + 1])
+            if network.vector_field and edge.pool == "max":
+                _, routing = pool(edge, convolve(edge, state, network.feedback[index], None))
+            self.ahead[index] = drive, routing
+        return self.ahead[index]
+
+
+def largest_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
+    """The largest absolute difference in every layer, ``[layers]``."""
+    return torch.stack([(new - old).abs().amax() for old, new in zip(before, after, strict=True)])
+
+
+def _working_copy(state: Tensor) -> Tensor:
+    """A copy whose :func:`flatten` is a view, so that a matrix product can write into it."""
+    copy = unflatten(torch.empty_like(flatten(state)), tuple(state.shape[1:]))
+    return copy.copy_(state)

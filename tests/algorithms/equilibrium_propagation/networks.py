@@ -1,0 +1,62 @@
+"""Small energy-based networks of every kind, in float64, and states to put into them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from altprop.algorithms.equilibrium_propagation.costs import LossName
+from altprop.algorithms.equilibrium_propagation.network import States
+from altprop.models.energy import EnergyConvNet, EnergyMLP, EnergyModel
+from altprop.nn.energy_activations import ActivationName
+
+IMAGE = (2, 11, 10)
+CLASSES = 3
+
+Kind = tuple[str, LossName, bool]
+"""Name of a network, loss, softmax readout."""
+
+KINDS: list[Kind] = [
+    (name, loss, readout)
+    for name in ("mlp", "max", "average", "none", "strided", "mixed")
+    for loss, readout in (("mse", False), ("cross_entropy", False), ("cross_entropy", True))
+]
+
+
+def network_of(
+    name: str, *, readout: bool = False, vector_field: bool = False, activation: ActivationName = "shifted_sigmoid", seed: int = 0
+) -> EnergyModel:
+    """The network called ``name`` in float64, in evaluation mode."""
+    torch.manual_seed(seed)
+    common = {
+        "activation": activation,
+        "softmax_readout": readout,
+        "vector_field": vector_field,
+        "input_shape": IMAGE,
+        "num_classes": CLASSES,
+    }
+    layouts: dict[str, Callable[[], EnergyModel]] = {
+        "mlp": lambda: EnergyMLP((7, 6), **common),
+        "max": lambda: EnergyConvNet((4, 5), (3, 3), (1, 1), (1, 0), ("max", "max"), **common),
+        "average": lambda: EnergyConvNet((4, 5), (3, 2), (1, 1), (1, 0), ("average", "average"), (6,), **common),
+        "none": lambda: EnergyConvNet((4, 5), (3, 3), (1, 1), (0, 1), ("none", "none"), **common),
+        "strided": lambda: EnergyConvNet((4, 5), (3, 3), (2, 2), (1, 1), ("none", "max"), **common),
+        "mixed": lambda: EnergyConvNet((4, 5, 6), (3, 3, 2), (1, 2, 1), (2, 1, 0), ("max", "none", "average"), (6,), **common),
+    }
+    return layouts[name]().double()
+
+
+def random_states(model: EnergyModel, batch: int, seed: int = 1) -> States:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.rand(batch, *shape, generator=generator, dtype=torch.float64) for shape in model.state_shapes]
+
+
+def problem(batch: int = 4, seed: int = 2) -> tuple[Tensor, Tensor]:
+    """Inputs and integer targets."""
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.rand(batch, *IMAGE, generator=generator, dtype=torch.float64),
+        torch.randint(CLASSES, (batch,), generator=generator),
+    )
