@@ -1,1 +1,1 @@
-"""config."""
+"""From the command line to objects: schema, validation, building. Nothing else sees Hydra or OmegaConf."""

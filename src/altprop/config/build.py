@@ -1,0 +1,76 @@
+"""From a composed configuration to objects: below this module nobody sees a ``DictConfig``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from altprop.config.key import run_key
+from altprop.config.restore import restored
+from altprop.config.validation import plain_and_valid
+from altprop.problems import ConfigError, Problem
+from altprop.training.parts import Parts
+from altprop.training.settings import EarlyStopping, TrainerSettings
+
+Task = Callable[[Parts], object]
+
+
+def build(config: DictConfig) -> tuple[Parts, Task]:
+    """The parts of the run that ``config`` describes, and what to do with them. Raises ConfigError with every problem.
+
+    With ``run=<directory>`` the run's stored configuration takes the place of ``config``.
+    """
+    plain = plain_and_valid(config)
+    if plain["run"] is not None:
+        plain = restored(plain)
+    task = _instantiate(plain, "task")
+    return build_parts(plain), task
+
+
+def build_parts(config: Mapping[str, Any]) -> Parts:
+    """The parts of a valid, resolved configuration in plain containers."""
+    return Parts(
+        data_set=_instantiate(config, "dataset"),
+        model_factory=_instantiate(config, "model"),
+        algorithm=_instantiate(config, "algorithm"),
+        optimizer_factory=_instantiate(config, "optimizer"),
+        schedule=_instantiate(config, "schedule"),
+        trackers={name: _instantiate(config["logger"], name, "logger.") for name in config["logger"] or {}},
+        settings=trainer_settings(config["trainer"]),
+        data_root=Path(config["paths"]["data"]).absolute(),
+        outputs=Path(config["paths"]["outputs"]).absolute(),
+        name=config["name"],
+        key=run_key(config),
+        seed=config["seed"],
+        group=config["group"] or config["name"],
+        tags=tuple(config["tags"]),
+        resume=config["resume"],
+        config=config,
+        config_text=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
+        paper=config["paper"],
+    )
+
+
+def trainer_settings(node: Mapping[str, Any]) -> TrainerSettings:
+    """The config node ``trainer`` as its dataclass."""
+    stopping = node.get("early_stopping")
+    return TrainerSettings(**{**node, "early_stopping": None if stopping is None else EarlyStopping(**stopping)})
+
+
+def _instantiate(config: Mapping[str, Any], name: str, prefix: str = "") -> Any:
+    try:
+        return instantiate(config[name], _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        if isinstance(cause, ValueError):  # how constructors refuse a value
+            full_key = str(error).rpartition("full_key: ")[2] if "full_key: " in str(error) else ""
+            key = f"{prefix}{name}.{full_key}" if full_key else f"{prefix}{name}"
+            raise ConfigError([Problem(key, " ".join(str(cause).split()), "see its file in conf/")]) from error
+        raise

@@ -1,0 +1,142 @@
+"""The command line: Hydra's own, but a user's mistake is one line each on stderr, exit code 2, and nothing written.
+
+``train.py``, ``evaluate.py``, ``report.py`` and ``data.py`` call :func:`entry_point`. Nothing here imports torch, so that
+``--help``, ``--cfg``, ``--info``, tab completion and submitting a sweep answer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from altprop.config import hydra_errors
+from altprop.config.callbacks import SweepNotes
+from altprop.config.project import CONF, register_resolvers
+from altprop.config.schema import register_schema
+from altprop.problems import ConfigError, Problem, RunFailed
+
+Run = Callable[[DictConfig], object]
+"""What an entry point does with one composed configuration; runs once per job of a sweep."""
+
+register_resolvers()  # at import, because a job submitted to a cluster imports this module and never calls entry_point
+register_schema()
+
+
+def entry_point(config_name: str, run: Run) -> None:
+    """Parse the command line, compose ``conf/<config_name>.yaml`` and call ``run`` with it (under ``-m``: once per job).
+
+    Exits with 2 after a user's mistake and with :class:`RunFailed`'s code after a failure that one line can say. Any other
+    exception is a bug and keeps its traceback.
+    """
+    if not CONF.is_dir():
+        sys.exit(f"{CONF} is missing: altprop runs from its own folder, installed with: pip install -e .")
+    job = Job(run)
+    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
+    for chatty in ("hydra.core.utils", "hydra.utils"):  # they log what is printed here as problems
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    with _exceptions_reach_us():
+        try:
+            main()
+        except (ConfigError, RunFailed) as error:
+            code = job.report(error)
+            if job.all_refused:
+                SweepNotes.discard()
+            sys.exit(code)
+        except Exception as error:
+            if job.is_reported(error):
+                sys.exit(1)
+            if _from_a_job(error) or not isinstance(error, hydra_errors.CompositionError):
+                raise
+            print_problems(hydra_errors.problems_of(error, config_name, sys.argv[1:]))
+            SweepNotes.discard()
+            sys.exit(2)
+
+
+def run_task(config: DictConfig) -> None:
+    """Check ``config``, build its parts and hand them to the function that the group ``task`` names."""
+    from altprop.config.build import build  # torch is imported here, and not before
+
+    parts, task = build(config)
+    task(parts)
+
+
+class Job:
+    """The function that Hydra calls for each job. Under ``-m`` a failed job says so at once and the others go on."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.reported: list[BaseException] = []
+        self.all_refused = True
+
+    def __call__(self, config: DictConfig) -> None:
+        try:
+            self.run(config)
+            self.all_refused = False
+        except Exception as error:
+            self.all_refused &= isinstance(error, ConfigError)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra itself would show only the first failure, at the very end
+                self._report_job(error)
+            raise
+
+    def is_reported(self, error: BaseException) -> bool:
+        """Whether ``error`` has been printed already."""
+        return any(error is known for known in self.reported)
+
+    def report(self, error: ConfigError | RunFailed) -> int:
+        """Print ``error`` unless its job did, and return the exit code."""
+        if not self.is_reported(error):
+            _print_error(error)
+        if isinstance(error, RunFailed):
+            return error.exit_code
+        return 2
+
+    def _report_job(self, error: Exception) -> None:
+        hydra_config = HydraConfig.get()
+        print(f"job {hydra_config.job.num} failed: {' '.join(hydra_config.overrides.task)}", file=sys.stderr)
+        _print_error(error)
+        self.reported.append(error)
+
+
+def _print_error(error: Exception) -> None:
+    if isinstance(error, ConfigError):
+        print_problems(error.problems)
+    elif isinstance(error, RunFailed):
+        print(error, file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+
+
+def print_problems(problems: list[Problem]) -> None:
+    """One line each on stderr."""
+    for problem in problems:
+        print(problem, file=sys.stderr)
+
+
+def _from_a_job(error: BaseException) -> bool:
+    """Whether ``error`` was raised by a job, in this process or another: Hydra hands it on when the result is read."""
+    reader = JobReturn.return_value.fget  # type: ignore[attr-defined]
+    return any(frame.f_code is reader.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+@contextmanager
+def _exceptions_reach_us() -> Iterator[None]:
+    """Hydra prints exceptions itself and exits with 1, unless asked for the full error."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before

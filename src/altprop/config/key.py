@@ -1,0 +1,66 @@
+"""The key of a run: twelve hexadecimal digits that name what is computed, whoever computes it where."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+VOLATILE = (
+    # what a run is called and compared with
+    "name",
+    "group",
+    "tags",
+    "paper",
+    # how it is started, and what is done with it
+    "run",
+    "resume",
+    "task",
+    # where it runs and what it tells whom
+    "hydra",
+    "paths",
+    "logger",
+    "trainer.device",
+    "trainer.threads",
+    "trainer.log_every",
+    "trainer.checkpoint_every",
+    "trainer.keep",
+    "trainer.save_initial",
+    "trainer.figures",
+    "trainer.profile_steps",
+    "dataset.workers",
+    "dataset.prefetch",
+)
+"""Dotted keys that do not change what a run computes, and hence not its key either."""
+
+
+def run_key(config: Mapping[str, Any]) -> str:
+    """The key of the resolved, plain ``config``: SHA-256 over its canonical JSON without :data:`VOLATILE`.
+
+    Numbers count by value (``1``, ``1.0`` and ``1e0`` are the same, ``true`` is not), and the order of keys does not count.
+    Values below ``paths.data`` or ``paths.outputs`` count relative to it, so a run has the same key on another machine.
+    """
+    folders = {f"<{name}>": path for name, path in (config.get("paths") or {}).items() if isinstance(path, str) and path}
+    text = json.dumps(_canonical(config, "", folders), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def is_volatile(key: str) -> bool:
+    """Whether the dotted ``key`` is one of :data:`VOLATILE` or lies below one."""
+    return any(key == volatile or key.startswith(f"{volatile}.") for volatile in VOLATILE)
+
+
+def _canonical(value: Any, key: str, folders: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        children = {str(name): (child, f"{key}.{name}" if key else str(name)) for name, child in value.items()}
+        return {name: _canonical(child, path, folders) for name, (child, path) in children.items() if path not in VOLATILE}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(child, key, folders) for child in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        for name, folder in folders.items():
+            if value == folder or value.startswith(folder.rstrip("/") + "/"):
+                return name + value[len(folder.rstrip("/")) :]
+    return value

@@ -1,0 +1,46 @@
+"""From a composed configuration to plain containers, with every value that cannot be resolved as a problem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from altprop.problems import Problem
+
+UNRESOLVED = object()
+"""Stands where a value could not be resolved; checks pass over it."""
+
+
+def to_plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
+    """``config`` as dicts, lists and scalars with all interpolations resolved, and the problems met on the way."""
+    problems: list[Problem] = []
+    plain = _plain(config, "", problems)
+    return plain, problems
+
+
+def _plain(node: Any, key: str, problems: list[Problem]) -> Any:
+    if isinstance(node, DictConfig):
+        if node._is_none():
+            return None
+        return {name: _child(node, name, f"{key}.{name}" if key else str(name), problems) for name in node}
+    if isinstance(node, ListConfig):
+        if node._is_none():
+            return None
+        return [_child(node, index, f"{key}[{index}]", problems) for index in range(len(node))]
+    return node
+
+
+def _child(parent: DictConfig | ListConfig, name: Any, key: str, problems: list[Problem]) -> Any:
+    if OmegaConf.is_missing(parent, name):
+        problems.append(Problem(key, "has no value", "it must be given", f"{key}=…"))
+        return UNRESOLVED
+    try:
+        value = parent[name]
+    except OmegaConfBaseException as error:
+        written: Any = OmegaConf.to_container(parent, resolve=False)[name]  # type: ignore[index]
+        reason = " ".join(str(error).split("full_key:")[0].split())
+        problems.append(Problem(key, f"{written!s} cannot be resolved: {reason}", "${<key>} or ${oc.env:<variable>,<default>}"))
+        return UNRESOLVED
+    return _plain(value, key, problems)

@@ -1,0 +1,23 @@
+"""Where the project lies: its configuration is found from any current directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).resolve().parents[3]
+"""The project's folder, which holds ``conf`` and ``sweeps``; altprop is installed editable (``pip install -e .``)."""
+CONF = ROOT / "conf"
+
+
+def register_resolvers() -> None:
+    """``${project_root:}`` is :data:`ROOT`; ``${help_text:}`` is the text of ``--help``."""
+    OmegaConf.register_new_resolver("project_root", lambda: str(ROOT), replace=True)
+    OmegaConf.register_new_resolver("help_text", _help_text, replace=True)
+
+
+def _help_text() -> str:
+    from altprop.config.help import help_text
+
+    return help_text()

@@ -1,0 +1,80 @@
+"""``run=<directory>``: the configuration that a run was started with, instead of the one composed from ``conf``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from altprop.config.key import is_volatile, run_key
+from altprop.config.schema import RootConfig
+from altprop.config.validation import problems_of_plain
+from altprop.problems import ConfigError, Problem
+
+_FROM_THE_COMMAND_LINE = ("run", "resume", "task")
+_NEEDED = tuple(field.name for field in dataclasses.fields(RootConfig))
+
+
+def restored(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored configuration of the run in ``config["run"]``, validated again; raises ConfigError.
+
+    The command line may change only what does not change the run: keys of :data:`altprop.config.key.VOLATILE`.
+    """
+    directory = Path(config["run"]).absolute()
+    stored = read_config(directory)
+    overrides = _overridden_keys()
+    if foreign := [key for key in overrides if not is_volatile(key)]:
+        allowed = f"run={config['run']} goes on as it began"
+        raise ConfigError(Problem(key, "is fixed by the run", allowed, f"leave out {key}=…") for key in foreign)
+    for key in {*overrides, *_FROM_THE_COMMAND_LINE}:
+        _copy(key.split("."), config, stored)
+    key = run_key(stored)
+    if directory.parts[-1] != key or not f"/{directory.parent.as_posix()}".endswith(f"/{stored['name']}"):
+        expected = f"<outputs>/{stored['name']}/{key}"
+        raise ConfigError([Problem("run", f"{directory} does not match the configuration in it", f"it belongs into {expected}")])
+    stored["paths"]["outputs"] = str(directory.parents[len(Path(stored["name"]).parts)])
+    if problems := problems_of_plain(stored):
+        raise ConfigError(problems)
+    return stored
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """``config.yaml`` of a run directory; ConfigError where there is none or it is no configuration."""
+    file = directory / "config.yaml"
+    try:
+        stored = OmegaConf.to_container(OmegaConf.load(file))
+    except FileNotFoundError:
+        raise _no_run(f"{directory} is no run: it has no config.yaml", "run=<paths.outputs>/<name>/<key>") from None
+    except (YAMLError, OSError, UnicodeDecodeError) as error:
+        raise _no_run(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(stored, dict):
+        raise _no_run(f"{file} is no run's configuration")
+    if missing := [key for key in _NEEDED if key not in stored]:
+        raise _no_run(f"{file} is no run's configuration: {', '.join(missing)} missing")
+    return {str(key): value for key, value in stored.items()}
+
+
+def _no_run(given: str, allowed: str = "the file as altprop wrote it") -> ConfigError:
+    return ConfigError([Problem("run", given, allowed)])
+
+
+def _overridden_keys() -> list[str]:
+    if not HydraConfig.initialized():
+        return []
+    keys = [override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task]
+    return [key.replace("/", ".") for key in keys]
+
+
+def _copy(path: list[str], source: Mapping[str, Any], target: dict[str, Any]) -> None:
+    """Set ``target``'s value at ``path`` to ``source``'s; a key that ``source`` has not is left alone."""
+    for name in path[:-1]:
+        if name not in source:
+            return
+        source, target = source[name], target.setdefault(name, {})
+    if path[-1] in source:
+        target[path[-1]] = source[path[-1]]

@@ -1,0 +1,49 @@
+"""The optimizer and the schedule on a tiny parameter: whatever torch itself refuses is a problem before anything is built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import nn
+
+from altprop.algorithms.context import Context
+from altprop.problems import Problem
+from altprop.training.duration import Duration
+
+_STEPS_PER_EPOCH = 100
+
+
+def check(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """What the optimizer and then the schedule refuse."""
+    try:
+        optimizer = instantiate(config["optimizer"], _convert_="all")([nn.Parameter(torch.zeros(2, 2))])
+    except Exception as error:  # whatever a class of torch, or the user's own, raises for its arguments
+        yield Problem("optimizer", _reason(error), f"what {config['optimizer']['_target_']} takes")
+        return
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        name = type(optimizer).__name__
+        yield Problem("optimizer._target_", f"{name} evaluates the loss several times per step", "any other class of torch.optim")
+        return
+    epochs = Duration.parse(config["trainer"]["duration"]).epochs(_STEPS_PER_EPOCH)
+    context = Context(
+        steps_per_epoch=_STEPS_PER_EPOCH,
+        total_epochs=epochs,
+        device=torch.device("cpu"),
+        seed=0,
+        input_shape=(1, 1, 1),
+        num_classes=2,
+        batch_size=1,
+    )
+    try:
+        instantiate(config["schedule"], _convert_="all").build(optimizer, context)
+    except Exception as error:
+        yield Problem("schedule", _reason(error), "what the scheduler's class takes")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error.__cause__ or error).split())
