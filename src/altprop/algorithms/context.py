@@ -34,6 +34,8 @@ class Capabilities:
     """Only for energy-based models."""
     needs_hard_units: bool = False
     """Only for models that have hard units."""
+    native_hard_units: bool = False
+    """Trains hard units without an estimator."""
 
 
 @dataclass(frozen=True)
