@@ -104,6 +104,10 @@ def crop_and_flip(padded: Tensor, index: Tensor, draws: Draws, height: int, widt
     ``padded`` is ``[n, channels, height + 2p, width + 2p]``, ``index`` and the draws ``[batch]``; gives
     ``[batch, channels, height, width]``.
     """
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5)
-    cropped = windows[index, draws.top, draws.left]
-    return torch.where(draws.flip.view(-1, 1, 1, 1), cropped.flip(-1), cropped)
+    padded_width = padded.shape[-1]
+    rows = draws.top[:, None] + torch.arange(height, device=padded.device)
+    columns = torch.arange(width, device=padded.device)
+    columns = draws.left[:, None] + torch.where(draws.flip[:, None], width - 1 - columns, columns)
+    places = (rows[:, :, None] * padded_width + columns[:, None, :]).flatten(1)[:, None]
+    chosen = padded.index_select(0, index).flatten(2)
+    return chosen.gather(2, places.expand(-1, padded.shape[1], -1)).unflatten(2, (height, width))
