@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import hydra
+from hydra._internal.utils import get_args
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.types import RunMode
@@ -21,6 +22,7 @@ from omegaconf import DictConfig
 
 from altprop.config import hydra_errors
 from altprop.config.callbacks import SweepNotes
+from altprop.config.help import help_page
 from altprop.config.project import CONF, register_resolvers
 from altprop.config.schema import register_schema
 from altprop.problems import ConfigError, Problem, RunFailed
@@ -40,26 +42,26 @@ def entry_point(config_name: str, run: Run) -> None:
     """
     if not CONF.is_dir():
         sys.exit(f"{CONF} is missing: altprop runs from its own folder, installed with: pip install -e .")
-    job = Job(run)
-    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
+    if get_args().help and (text := help_page(config_name)) is not None:
+        print(text)
+        sys.exit(0)
     for chatty in ("hydra.core.utils", "hydra.utils"):  # they log what is printed here as problems
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    job = Job(run)
+    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
     with _exceptions_reach_us():
         try:
             main()
-        except (ConfigError, RunFailed) as error:
-            code = job.report(error)
-            if job.all_refused:
-                SweepNotes.discard()
-            sys.exit(code)
-        except Exception as error:
-            if job.is_reported(error):
-                sys.exit(1)
-            if _from_a_job(error) or not isinstance(error, hydra_errors.CompositionError):
+        except (ConfigError, RunFailed) as error:  # of a job that ran in another process
+            _print_error(error)
+            sys.exit(_exit_code(error))
+        except hydra_errors.CompositionError as error:
+            if _from_a_job(error):
                 raise
             print_problems(hydra_errors.problems_of(error, config_name, sys.argv[1:]))
             SweepNotes.discard()
             sys.exit(2)
+    job.finish()
 
 
 def run_task(config: DictConfig) -> None:
@@ -71,40 +73,50 @@ def run_task(config: DictConfig) -> None:
 
 
 class Job:
-    """The function that Hydra calls for each job. Under ``-m`` a failed job says so at once and the others go on."""
+    """The function that Hydra calls for each job. Failures are kept, so that the other jobs of a sweep go on."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.reported: list[BaseException] = []
-        self.all_refused = True
+        self.failures: list[Exception] = []
+        self.count = 0
+        self.sweeping = False
+        self.in_another_process = False
 
     def __call__(self, config: DictConfig) -> None:
+        self.count += 1
+        self.sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             self.run(config)
-            self.all_refused = False
         except Exception as error:
-            self.all_refused &= isinstance(error, ConfigError)
-            if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra itself would show only the first failure, at the very end
-                self._report_job(error)
-            raise
+            if self.in_another_process:
+                raise  # Hydra carries it back to the process that waits for it
+            self.failures.append(error)
+            if self.sweeping:
+                hydra_config = HydraConfig.get()
+                print(f"job {hydra_config.job.num} failed: {' '.join(hydra_config.overrides.task)}", file=sys.stderr)
+                _print_error(error)
 
-    def is_reported(self, error: BaseException) -> bool:
-        """Whether ``error`` has been printed already."""
-        return any(error is known for known in self.reported)
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "in_another_process": True}
 
-    def report(self, error: ConfigError | RunFailed) -> int:
-        """Print ``error`` unless its job did, and return the exit code."""
-        if not self.is_reported(error):
-            _print_error(error)
-        if isinstance(error, RunFailed):
-            return error.exit_code
-        return 2
+    def finish(self) -> None:
+        """Exit as the first failure demands, if there was one; a bug is raised again."""
+        if not self.failures:
+            return
+        if all(isinstance(error, ConfigError) for error in self.failures) and len(self.failures) == self.count:
+            SweepNotes.discard()
+        first = self.failures[0]
+        if not self.sweeping:
+            if not isinstance(first, (ConfigError, RunFailed)):
+                raise first
+            _print_error(first)
+        sys.exit(_exit_code(first))
 
-    def _report_job(self, error: Exception) -> None:
-        hydra_config = HydraConfig.get()
-        print(f"job {hydra_config.job.num} failed: {' '.join(hydra_config.overrides.task)}", file=sys.stderr)
-        _print_error(error)
-        self.reported.append(error)
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, RunFailed):
+        return error.exit_code
+    return 2 if isinstance(error, ConfigError) else 1
 
 
 def _print_error(error: Exception) -> None:
@@ -123,7 +135,7 @@ def print_problems(problems: list[Problem]) -> None:
 
 
 def _from_a_job(error: BaseException) -> bool:
-    """Whether ``error`` was raised by a job, in this process or another: Hydra hands it on when the result is read."""
+    """Whether ``error`` was raised by a job in another process: Hydra hands it on when the job's result is read."""
     reader = JobReturn.return_value.fget  # type: ignore[attr-defined]
     return any(frame.f_code is reader.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 

@@ -1,13 +1,18 @@
-"""The text of ``python train.py --help``: one screen, listing what the configuration folders hold."""
+"""The help pages: ``conf/hydra/help/<name>.yaml``, and the text of ``train.py --help``, which lists what the folders hold.
+
+Hydra's own way to the same text takes a second or two, because it lists every group twice for placeholders that we do not use.
+"""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable
 
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from altprop.config.project import CONF
 
 WIDTH = 118
 FACETS = ("dataset", "model", "model/units", "algorithm", "algorithm/weights", "algorithm/estimator", "algorithm/loss")
@@ -28,23 +33,36 @@ more: python train.py experiment=… --cfg job   every key of a configuration   
 """
 
 
+def help_page(config_name: str) -> str | None:
+    """The help of the entry point with the primary configuration ``config_name``; None where only Hydra can write it."""
+    try:
+        defaults = OmegaConf.load(CONF / f"{config_name}.yaml").defaults
+        choice = next(entry["override hydra/help"] for entry in defaults if "override hydra/help" in entry)
+        page = OmegaConf.create({"hydra": {"help": OmegaConf.load(CONF / "hydra" / "help" / f"{choice}.yaml")}})
+        template = page.hydra.help.template
+    except (OSError, StopIteration, OmegaConfBaseException):
+        return None
+    if re.search(r"\$\{?[A-Z]", template.replace("$$", "")):
+        return None
+    return str(template).replace("$$", "$")
+
+
 def help_text() -> str:
-    """The help page as a ``string.Template`` for Hydra (every ``$`` doubled)."""
-    loader = GlobalHydra.instance().config_loader()
+    """The help of ``train.py`` as a ``string.Template`` for Hydra (every ``$`` doubled)."""
     lines = [HEAD, "groups: <group>=<choice>"]
-    lines += _listing((group, _choices(loader, group)) for group in (*FACETS, *SETTINGS))
+    lines += _listing((group, _choices(group)) for group in (*FACETS, *SETTINGS))
     for group, title in (("experiment", "experiments"), ("sweep", "sweeps")):
-        lines += ["", f"{title}: {group}=<paper>/<name>"]
-        lines += _listing((folder, _choices(loader, f"{group}/{folder}")) for folder in _folders(loader, group))
+        rows = [(folder, _choices(f"{group}/{folder}")) for folder in _folders(group)]
+        lines += ["", f"{title}: {group}=<paper>/<name>", *_listing(rows)]
     return "\n".join([*lines, "", FOOT]).rstrip().replace("$", "$$")
 
 
-def _choices(loader: ConfigLoader, group: str) -> list[str]:
-    return sorted(loader.get_group_options(group, ObjectType.CONFIG))
+def _choices(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
-def _folders(loader: ConfigLoader, group: str) -> list[str]:
-    return sorted(loader.list_groups(group))
+def _folders(group: str) -> list[str]:
+    return sorted(folder.name for folder in (CONF / group).iterdir() if folder.is_dir())
 
 
 def _listing(rows: Iterable[tuple[str, list[str]]]) -> list[str]:

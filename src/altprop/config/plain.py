@@ -41,6 +41,6 @@ def _child(parent: DictConfig | ListConfig, name: Any, key: str, problems: list[
     except OmegaConfBaseException as error:
         written: Any = OmegaConf.to_container(parent, resolve=False)[name]  # type: ignore[index]
         reason = " ".join(str(error).split("full_key:")[0].split())
-        problems.append(Problem(key, f"{written!s} cannot be resolved: {reason}", "${<key>} or ${oc.env:<variable>,<default>}"))
+        problems.append(Problem(key, f"{written!r} cannot be resolved: {reason}", "${<key>} or ${oc.env:<variable>,<default>}"))
         return UNRESOLVED
     return _plain(value, key, problems)
