@@ -81,6 +81,7 @@ class Algorithm:
         (percent) where the algorithm makes a prediction in training.
         """
         self.weights.step_start(self.step)
+        self.weights.observe(inputs)
         metrics = self.update(inputs, targets)
         self.weights.step_end(self.step, [optimizer.optimizer for optimizer in self.optimizers])
         self.step += 1

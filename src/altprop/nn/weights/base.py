@@ -42,6 +42,9 @@ class WeightsRule:
     def step_start(self, step: int) -> None:
         """Called before step ``step`` (0-based, over all epochs)."""
 
+    def observe(self, inputs: Tensor) -> None:
+        """Sees the mini-batch ``inputs`` of the step that has just started, before its update."""
+
     def adjust_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Change ``.grad`` of ``parameters`` in place: penalties, noise. No host sync."""
 
