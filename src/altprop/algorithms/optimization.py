@@ -68,8 +68,11 @@ class OptimizerStep:
         """Back-propagate ``loss`` (scaled in fp16)."""
         (self.scaler.scale(loss) if self.scaler.is_enabled() else loss).backward()
 
-    def step(self) -> None:
-        """Average over ranks, let the weights rule adjust the gradients, clip, update, advance a per-step schedule."""
+    def step(self, *, advance_schedule: bool = True) -> None:
+        """Average over ranks, let the weights rule adjust the gradients, clip, update, advance a per-step schedule.
+
+        An algorithm that updates several times in a mini-batch advances the schedule with the last update alone.
+        """
         if self.context.world_size > 1:
             average_gradients(self.parameters)
         if self.scaler.is_enabled():
@@ -82,7 +85,8 @@ class OptimizerStep:
             self.scaler.update()
         else:
             self.optimizer.step()
-        self.schedule.step_end()
+        if advance_schedule:
+            self.schedule.step_end()
 
     def _new_scaler(self) -> torch.amp.GradScaler:
         device = self.context.device.type
