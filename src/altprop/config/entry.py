@@ -25,6 +25,7 @@ from altprop.config.callbacks import SweepNotes
 from altprop.config.help import help_page
 from altprop.config.project import CONF, register_resolvers
 from altprop.config.schema import register_schema
+from altprop.config.terminal_log import show_log
 from altprop.problems import ConfigError, Problem, RunFailed
 
 Run = Callable[[DictConfig], object]
@@ -83,6 +84,7 @@ class Job:
         self.in_another_process = False
 
     def __call__(self, config: DictConfig) -> None:
+        show_log()
         self.count += 1
         self.sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         try:

@@ -24,7 +24,8 @@ def _plain(node: Any, key: str, problems: list[Problem]) -> Any:
     if isinstance(node, DictConfig):
         if node._is_none():
             return None
-        return {name: _child(node, name, f"{key}.{name}" if key else str(name), problems) for name in node}
+        names: list[Any] = list(node)
+        return {name: _child(node, name, f"{key}.{name}" if key else str(name), problems) for name in names}
     if isinstance(node, ListConfig):
         if node._is_none():
             return None
