@@ -1,0 +1,197 @@
+"""Weights & Biases: a mirror of the metrics file, one W&B run per run key."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import netrc
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from altprop.problems import Problem
+from altprop.tracking.base import Histogram, RunInfo, Status, Tracker, Watched
+from altprop.tracking.metrics_file import JSON_NAME, read_metrics
+
+logger = logging.getLogger(__name__)
+
+INIT_TIMEOUT = 20.0
+"""Seconds that the service has to answer before the run is written to offline files."""
+EXIT_CODES: Mapping[Status, int] = {"done": 0, "failed": 1, "preempted": 1, "interrupted": 255}
+"""What W&B shows as finished, failed, preempted (after ``mark_preempting``; 0 would be finished) and killed."""
+SPLITS = ("train", "train_plain", "validation", "test")
+
+
+class WandB(Tracker):
+    """Logs every record, figures and, with ``watch``, histograms to W&B.
+
+    ``mode`` is ``online``, ``offline`` (files in the run directory, for ``wandb sync``) or ``disabled``. The W&B run's id is the
+    run key, so that a requeued run goes on in the same one. Where the service cannot be reached, the files are written offline
+    and a line says so. The extremes of every accuracy and loss so far stand in the summary as ``max/…`` and ``min/…``.
+    """
+
+    def __init__(
+        self,
+        project: str = "altprop",
+        entity: str | None = None,
+        mode: Literal["online", "offline", "disabled"] = "online",
+        watch: Watched | None = None,
+        finish_timeout: float = 30.0,
+    ) -> None:
+        self.project = project
+        self.entity = entity
+        self.mode = mode
+        self.watched = watch if mode != "disabled" else None
+        self.finish_timeout = finish_timeout
+        self._run: Any = None
+        self._defined: set[str] = set()
+        self._extremes: dict[str, float] = {}
+        self._histograms: dict[str, Any] = {}
+        self._position: dict[str, float] = {}
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Online logging needs a W&B account on this machine."""
+        if config.get("mode", "online") == "online" and not has_credentials():
+            yield Problem(
+                "logger.wandb.mode",
+                "online, but no W&B account is set up on this machine",
+                "log in once, set WANDB_API_KEY, or write offline files",
+                "wandb login, or logger.wandb.mode=offline",
+            )
+
+    def start(self, run: RunInfo) -> None:
+        """Open or go on with the W&B run. Raises what ``wandb.init`` raises in offline mode."""
+        if self.mode == "disabled":
+            return
+        try:
+            if self.mode == "online" and not has_credentials():
+                raise RuntimeError("no account is set up on this machine (wandb login)")  # wandb would ask on the terminal
+            self._run = self._init(run, self.mode)
+        except Exception as error:
+            if self.mode == "offline":
+                raise
+            self._abandon()
+            self._run = self._init(run, "offline")
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            logger.warning("W&B cannot be reached (%s); upload later with: wandb sync %s", reason, Path(self._run.dir).parent)
+        self._define("epoch", hidden=True)
+        self._define("step", hidden=True)
+        if run.resumed:
+            for record in read_metrics(run.directory / JSON_NAME):
+                self._note_extremes(record)
+
+    def _init(self, run: RunInfo, mode: Literal["online", "offline"]) -> Any:
+        import wandb
+
+        # Progress is the console's matter, and whatever wandb prints would tear the progress bar.
+        quiet: dict[str, Any] = {"console": "off", "silent": True, "init_timeout": INIT_TIMEOUT}
+        if "finish_timeout" in wandb.Settings.model_fields:  # bounds wandb's own wait when the process ends
+            quiet["finish_timeout"] = self.finish_timeout
+        wandb.setup(wandb.Settings(silent=True))  # the log-in reads these, not the run's
+        return wandb.init(
+            project=self.project,
+            entity=self.entity,
+            mode=mode,
+            id=run.key if run.job_type == "train" else f"{run.key}-{run.job_type}",
+            name=f"{run.name} seed {run.seed}",
+            group=run.group,
+            job_type=run.job_type,
+            tags=list(run.tags),
+            config=dict(run.config),
+            dir=run.directory,
+            resume="allow",
+            reinit="finish_previous",
+            settings=wandb.Settings(**quiet),
+        )
+
+    def _abandon(self) -> None:
+        """End wandb's service, which still holds the id of a run that could not be opened or closed."""
+        import wandb
+
+        wandb.teardown(exit_code=1)
+
+    def log(self, record: Mapping[str, float]) -> None:
+        """One row of the history. W&B's own step is never given: after a resume it would drop rows."""
+        if self._run is None:
+            return
+        self._position = {name: record[name] for name in ("epoch", "step")}
+        for name in (*record, *self._histograms):
+            self._define(name)
+        self._run.log({**record, **self._histograms})
+        self._histograms = {}
+        changed = self._note_extremes(record)
+        if changed:
+            self._run.summary.update(changed)
+
+    def histograms(self, epoch: float, step: int, values: Mapping[str, Histogram]) -> None:
+        """Kept for the row of the record that follows."""
+        import wandb
+
+        self._histograms = {name: wandb.Histogram(np_histogram=(taken.counts, taken.edges)) for name, taken in values.items()}
+
+    def figure(self, name: str, path: Path) -> None:
+        """An image, at the position of the last record."""
+        if self._run is None:
+            return
+        import wandb
+
+        self._define(f"figures/{name}")
+        self._run.log({**self._position, f"figures/{name}": wandb.Image(os.fspath(path))})
+
+    def preempting(self) -> None:
+        """Show the run as preempted instead of crashed until it goes on."""
+        if self._run is not None:
+            self._run.mark_preempting()
+
+    def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
+        """Write ``summary`` and close the W&B run with the exit code of ``status``."""
+        if self._run is None:
+            return
+        run, self._run = self._run, None
+        try:
+            run.summary.update({**summary, **self._extremes})
+            run.finish(exit_code=EXIT_CODES[status])
+        except Exception:
+            with contextlib.suppress(Exception):
+                self._abandon()
+            raise
+
+    def _define(self, name: str, *, hidden: bool = False) -> None:
+        """Say once what ``name`` is plotted against: results against epochs, everything else against steps."""
+        if name in self._defined:
+            return
+        self._defined.add(name)
+        if hidden:
+            self._run.define_metric(name, hidden=True)
+        else:
+            self._run.define_metric(name, step_metric="epoch" if name.split("/")[0] in SPLITS else "step")
+
+    def _note_extremes(self, record: Mapping[str, float]) -> dict[str, float]:
+        """The extremes that ``record`` improves on."""
+        changed = {}
+        for name, value in record.items():
+            split, metric = name.split("/")[0], name.split("/")[-1]
+            if split not in SPLITS or not metric.startswith(("accuracy", "loss")):
+                continue
+            key, better = (f"max/{name}", max) if metric.startswith("accuracy") else (f"min/{name}", min)
+            known = self._extremes.get(key)
+            if value == value and (known is None or better(value, known) != known):
+                self._extremes[key] = changed[key] = value
+        return changed
+
+
+def has_credentials() -> bool:
+    """Whether this machine knows an account for the W&B server in use; reads the environment and ``.netrc`` only."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
+    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    for candidate in (path, path.with_name("_netrc")):
+        try:
+            return netrc.netrc(candidate).authenticators(host) is not None
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
