@@ -8,9 +8,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from altprop.algorithms.equilibrium_propagation.common import EnergyAlgorithm, FreeStart, at_least_one
+from altprop.algorithms.equilibrium_propagation.common import (
+    EnergyAlgorithm,
+    FreeStart,
+    at_least_one,
+    masked,
+    positive_beta,
+)
 from altprop.algorithms.equilibrium_propagation.costs import LossName, one_hot
-from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge
+from altprop.algorithms.equilibrium_propagation.dynamics import Nudge
 from altprop.algorithms.equilibrium_propagation.gradients import assign, nudged_gradient
 from altprop.algorithms.equilibrium_propagation.network import States
 from altprop.algorithms.equilibrium_propagation.nudging import NUDGINGS, Nudging, NudgingName
@@ -75,13 +81,13 @@ class EquilibriumPropagation(EnergyAlgorithm):
         active = masked(free, masks)
         metrics = self.fit(network.scores(active), targets)
 
-        beta = self.signed_beta(inputs)
+        beta = self.signed_beta(self.nudging.random_sign, inputs)
         targets = one_hot(targets, inputs.new_empty(inputs.shape[0], self.model.num_classes))
         phases = self.nudged_phases(relaxation, free, targets, beta)
         self.remember(phases[-1])
         if self.tolerance is not None:
-            metrics["free_steps"] = inputs.new_tensor(float(free_steps))
-            metrics["nudge_steps"] = inputs.new_tensor(float(relaxation.steps_taken))
+            metrics["free_steps"] = torch.full((), float(free_steps), device=inputs.device)
+            metrics["nudge_steps"] = torch.full((), float(relaxation.steps_taken), device=inputs.device)
 
         active_phases = [masked(phase, masks) for phase in phases]
         gradients = nudged_gradient(
@@ -100,13 +106,6 @@ class EquilibriumPropagation(EnergyAlgorithm):
         assign(self.model, gradients)
         self.optimization.step()
         return metrics
-
-    def signed_beta(self, inputs: Tensor) -> float | Tensor:
-        """``beta``, with a fair random sign per mini-batch where ``nudging`` wants one."""
-        if not self.nudging.random_sign:
-            return self.beta
-        positive = torch.rand((), generator=self.context.generator("nudging")) < 0.5
-        return torch.where(positive, self.beta, -self.beta).to(inputs.device, inputs.dtype)
 
     def nudged_phases(self, relaxation: Relaxation, free: States, targets: Tensor, beta: float | Tensor) -> list[States]:
         """The states after every nudged phase. All phases run side by side as one batch.
@@ -133,14 +132,3 @@ class EquilibriumPropagation(EnergyAlgorithm):
         if config["fixed_state"] == "nudged" and (not vector_field or config["same_update"] or config["nudging"] != "symmetric"):
             allowed = "nudged has a meaning only for vector-field models with algorithm.nudging=symmetric and separate updates"
             yield Problem("algorithm.fixed_state", "nudged", allowed, "algorithm.fixed_state=free")
-
-
-def masked(states: States, masks: Masks | None) -> States:
-    """What the network sees of ``states``: themselves, or what dropout lets through."""
-    return states if masks is None else [mask * state for mask, state in zip(masks.states, states, strict=True)]
-
-
-def positive_beta(config: Mapping[str, Any]) -> Iterator[Problem]:
-    """The problem of a nudge that does not pull towards the target."""
-    if isinstance(config["beta"], (int, float)) and config["beta"] <= 0:
-        yield Problem("algorithm.beta", str(config["beta"]), "above 0; the free phase has no nudge", "algorithm.beta=0.5")

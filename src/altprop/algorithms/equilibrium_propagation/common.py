@@ -34,7 +34,8 @@ class EnergyAlgorithm(Algorithm):
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(amp=True, ddp=True, clip=True, needs_energy=True)
-    model: EnergyModel  # type: ignore[assignment]
+    model: EnergyModel
+    beta: float
 
     def __init__(
         self,
@@ -125,6 +126,13 @@ class EnergyAlgorithm(Algorithm):
         """Loss and accuracy (percent) of training scores, which come from an un-nudged phase."""
         return {"loss": self.loss(scores, targets), "accuracy": top1(scores, targets)}
 
+    def signed_beta(self, random_sign: bool, inputs: Tensor) -> float | Tensor:
+        """``beta``, with a fair sign per mini-batch drawn from the run's seed where ``random_sign``."""
+        if not random_sign:
+            return self.beta
+        positive = torch.rand((), generator=self.context.generator("nudging")) < 0.5
+        return torch.where(positive, self.beta, -self.beta).to(inputs.device, inputs.dtype)
+
     # -- prediction ------------------------------------------------------------------------------------------------------------
 
     def predict(self, inputs: Tensor) -> Tensor:
@@ -177,3 +185,14 @@ def at_least_one(config: Mapping[str, Any], name: str) -> Iterator[Problem]:
 
 def _wrong_length(key: str, values: Sequence[float], count: int) -> Problem:
     return Problem(key, f"{len(values)} entries", f"one for each of the {count} weight layers, or null", f"{key}=null")
+
+
+def masked(states: States, masks: Masks | None) -> States:
+    """What the network sees of ``states``: themselves, or what dropout lets through."""
+    return states if masks is None else [mask * state for mask, state in zip(masks.states, states, strict=True)]
+
+
+def positive_beta(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """The problem of a nudge that does not pull towards the target."""
+    if isinstance(config["beta"], (int, float)) and config["beta"] <= 0:
+        yield Problem("algorithm.beta", str(config["beta"]), "above 0; the free phase has no nudge", "algorithm.beta=0.5")

@@ -100,7 +100,8 @@ def state_contrast(
     if same_update:
         for index in range(len(network.feedback)):
             forward, backward = f"layers.{index + 1}.weight", f"feedback.{index}.weight"
-            gradients[forward] = gradients[backward] = 0.5 * (gradients[forward] + gradients[backward])
+            gradients[forward] = 0.5 * (gradients[forward] + gradients[backward])
+            gradients[backward] = gradients[forward].clone()  # both become a .grad, which is changed in place
     return gradients
 
 

@@ -53,8 +53,35 @@ def nudged_gradient(
     return scaled_sum(terms)
 
 
+def pair_gradient(
+    network: Network,
+    inputs: Tensor,
+    old: States,
+    new: States,
+    betas: tuple[float | Tensor, float | Tensor],
+    one_hot_targets: Tensor,
+) -> Gradients:
+    """``- [dPhi(new, betas[1]) - dPhi(old, betas[0])] / (betas[1] - betas[0])``, the general contrast of section 2.4.
+
+    In a vector-field network the sending units stay at ``old``.
+    """
+    first, second = betas
+    divisor = second - first
+    contrast = state_contrast(network, inputs, new, old, old)
+    return scaled_sum(
+        [
+            (-1.0 / divisor, contrast),
+            (second / divisor, readout_gradient(network, new, one_hot_targets)),
+            (-first / divisor, readout_gradient(network, old, one_hot_targets)),
+        ]
+    )
+
+
 def assign(model: EnergyModel, gradients: Mapping[str, Tensor]) -> None:
-    """Add gradients of effective weights to the parameters behind them: directly, or through a parametrization."""
+    """Add gradients of effective weights to the parameters behind them: directly, or through a parametrization.
+
+    Takes the tensors over: a parameter without a gradient keeps the one given.
+    """
     for name, gradient in gradients.items():
         path, _, attribute = name.rpartition(".")
         layer = model.get_submodule(path)

@@ -72,8 +72,8 @@ def snapshot(model: EnergyModel, loss: LossName, *, activate_output: bool = Fals
     # The published dropout takes the last layer's factor from the layer before, unless the output is linear.
     last_factor = keep[num_states] if linear_output else keep[num_states - 1]
     weights = tuple(
-        _working(edge, layer.weight)
-        for edge, layer in zip(model.edges, model.layers, strict=True)  # type: ignore[arg-type]
+        _working(edge, layer.weight)  # type: ignore[arg-type]
+        for edge, layer in zip(model.edges, model.layers, strict=True)
     )
     feedback = weights[1:num_states]
     if model.vector_field:

@@ -1,0 +1,207 @@
+"""Continual equilibrium propagation: the parameters move at every step of the nudged phase (section "Continual EP")."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from altprop.algorithms.equilibrium_propagation.common import (
+    EnergyAlgorithm,
+    FreeStart,
+    at_least_one,
+    masked,
+    positive_beta,
+)
+from altprop.algorithms.equilibrium_propagation.contrasts import Gradients, scaled_sum
+from altprop.algorithms.equilibrium_propagation.costs import LossName, one_hot
+from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge
+from altprop.algorithms.equilibrium_propagation.gradients import assign, pair_gradient
+from altprop.algorithms.equilibrium_propagation.network import States
+from altprop.algorithms.equilibrium_propagation.relaxation import Sweep
+from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
+from altprop.algorithms.schedule import Schedule
+from altprop.nn.weights.base import WeightsRule
+from altprop.problems import Problem
+
+ThirdPhase = Literal["none", "published", "symmetric"]
+
+DEBUG_SHARE = 6e-5
+"""Factor on the learning rates of the small steps in debug mode."""
+
+DECAY_SHARE = 0.1
+"""A whole nudged phase shrinks weights by ``1 - 0.1 * decay``, whatever the learning rate."""
+
+
+def converted_decay(decay: float, learning_rate: float, steps: int) -> float:
+    """The decay per small step of which ``steps`` shrink a weight by ``1 - 0.1 * decay`` in all.
+
+    ``(1 - learning_rate * result) ** steps == 1 - 0.1 * decay``.
+    """
+    return (1.0 - (1.0 - DECAY_SHARE * decay) ** (1.0 / steps)) / learning_rate
+
+
+class ContinualEquilibriumPropagation(EnergyAlgorithm):
+    """One optimizer step per time step of the nudged phase, on the contrast of consecutive states.
+
+    ``third_phase``: ``published`` relaxes again and repeats with the opposite nudge at half the weight, without compensating the
+    decay; ``symmetric`` runs both nudges side by side from the free state and averages their contrasts, which for small steps is
+    the symmetric estimate. With a softmax readout every small step gives the readout its whole gradient, ``nudge_steps`` times
+    that of equilibrium propagation. Weight decays are converted once, see :func:`converted_decay`.
+
+    ``debug`` takes the small steps at 6e-5 of the learning rates, undoes them and makes one ordinary step with what they add up
+    to; in float32 that is 10 to 30 % off by rounding. It takes plain gradient descent for small steps to add up to a gradient.
+    """
+
+    def __init__(
+        self,
+        *,
+        loss: LossName = "mse",
+        beta: float = 0.01,
+        random_sign: bool = False,
+        third_phase: ThirdPhase = "none",
+        debug: bool = False,
+        free_steps: int = 20,
+        nudge_steps: int = 4,
+        learning_rates: Sequence[float] | None = None,
+        weight_decays: Sequence[float] | None = None,
+        sweep: Sweep = "synchronous",
+        tolerance: float | None = None,
+        free_start: FreeStart = "zeros",
+        activate_output_in_evaluation: bool = False,
+        weights: WeightsRule | None = None,
+    ) -> None:
+        super().__init__(
+            loss=loss,
+            free_steps=free_steps,
+            learning_rates=learning_rates,
+            weight_decays=weight_decays,
+            sweep=sweep,
+            tolerance=tolerance,
+            free_start=free_start,
+            activate_output_in_evaluation=activate_output_in_evaluation,
+            weights=weights,
+        )
+        self.beta = beta
+        self.random_sign = random_sign
+        self.third_phase = third_phase
+        self.debug = debug
+        self.nudge_steps = nudge_steps
+
+    def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
+        steps = super().build(optimizer, schedule)
+        if not self.debug:
+            for group in self.optimization.optimizer.param_groups:
+                if group.get("weight_decay"):
+                    group["weight_decay"] = converted_decay(group["weight_decay"], float(group["lr"]), self.nudge_steps)
+        return steps
+
+    @torch.no_grad()
+    def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        masks = self.draw_masks(inputs)
+        network = self.network()
+        relaxation = self.relaxation(network, inputs, masks)
+        free = self.free_phase(relaxation, self.free_steps)
+        metrics = self.fit(network.scores(masked(free, masks)), targets)
+        if self.tolerance is not None:
+            metrics["free_steps"] = torch.full((), float(relaxation.steps_taken), device=inputs.device)
+        beta = self.signed_beta(self.random_sign, inputs)
+        targets = one_hot(targets, inputs.new_empty(inputs.shape[0], self.model.num_classes))
+
+        published = self.third_phase == "published"
+        if self.debug:
+            ended = self._debug_phase(inputs, masks, free, targets, beta, advance=not published)
+        else:
+            ended = self._nudged_phase(inputs, masks, free, targets, beta, advance=not published)
+        if published:
+            relaxed = self.relaxation(self.network(), inputs, masks).run(ended, self.nudge_steps)
+            ended = self._opposite_phase(inputs, masks, relaxed, targets, beta)
+        self.remember(ended)
+        return metrics
+
+    def _nudged_phase(
+        self, inputs: Tensor, masks: Masks | None, free: States, targets: Tensor, beta: float | Tensor, *, advance: bool
+    ) -> States:
+        """The nudged phase with its small steps; both nudges side by side in the symmetric variant. Returns its last states."""
+        signs = (1.0, -1.0) if self.third_phase == "symmetric" else (1.0,)
+        trajectories = [free] * len(signs)
+        for count in range(self.nudge_steps):
+            terms: list[tuple[float, Gradients]] = []
+            for index, sign in enumerate(signs):
+                trajectories[index], gradients = self._micro_step(
+                    inputs, masks, trajectories[index], targets, sign * beta, (0.0, sign * beta)
+                )
+                terms.append((1.0 / len(signs), gradients))
+            last = count + 1 == self.nudge_steps
+            self._apply(scaled_sum(terms), remaining=self.nudge_steps - 1 - count, advance=advance and last)
+        return trajectories[0]
+
+    def _opposite_phase(
+        self, inputs: Tensor, masks: Masks | None, states: States, targets: Tensor, beta: float | Tensor
+    ) -> States:
+        """The published third phase: nudge ``-beta``, contrasts divided by ``-2 beta``, decay not compensated."""
+        for count in range(self.nudge_steps):
+            states, gradients = self._micro_step(inputs, masks, states, targets, -beta, (beta, -beta))
+            self._apply(gradients, remaining=0, advance=count + 1 == self.nudge_steps)
+        return states
+
+    def _micro_step(
+        self,
+        inputs: Tensor,
+        masks: Masks | None,
+        states: States,
+        targets: Tensor,
+        strength: float | Tensor,
+        betas: tuple[float | Tensor, float | Tensor],
+    ) -> tuple[States, Gradients]:
+        """One time step with the present parameters, and the contrast of the states it joins."""
+        network = self.network()
+        relaxation = self.relaxation(network, inputs, masks)
+        new = relaxation.run(states, 1, Nudge(targets, targets.new_ones(len(targets), 1) * strength))
+        old_active, new_active = masked(states, masks), masked(new, masks)
+        return new, pair_gradient(network, relaxation.inputs, old_active, new_active, betas, targets)
+
+    def _apply(self, gradients: Gradients, *, remaining: int, advance: bool) -> None:
+        """One optimizer step. What the ``remaining`` small steps will decay of this one is made up for beforehand."""
+        self.optimization.zero_grad()
+        assign(self.model, gradients)
+        for group in self.optimization.optimizer.param_groups:
+            kept = (1.0 - group["lr"] * group.get("weight_decay", 0.0)) ** remaining
+            if kept != 1.0:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.div_(kept)
+        self.optimization.step(advance_schedule=advance)
+
+    def _debug_phase(
+        self, inputs: Tensor, masks: Masks | None, free: States, targets: Tensor, beta: float | Tensor, *, advance: bool
+    ) -> States:
+        """The nudged phase at tiny learning rates, undone and replaced by one step with the gradient it amounts to."""
+        optimizer = self.optimization.optimizer
+        before = copy.deepcopy(optimizer.state_dict())
+        values = [[parameter.clone() for parameter in group["params"]] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * DEBUG_SHARE
+        ended = self._nudged_phase(inputs, masks, free, targets, beta, advance=False)
+        self.optimization.zero_grad()
+        for group, saved in zip(optimizer.param_groups, values, strict=True):
+            for parameter, value in zip(group["params"], saved, strict=True):
+                parameter.grad = (value - parameter) / group["lr"]
+                parameter.copy_(value)
+        optimizer.load_state_dict(before)
+        self.optimization.step(advance_schedule=advance)
+        return ended
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Problems of the nudge."""
+        yield from super().check(config, root)
+        yield from at_least_one(config, "nudge_steps")
+        yield from positive_beta(config)
+        optimizer = root["optimizer"]
+        if config["debug"] and (optimizer["_target_"] != "torch.optim.SGD" or optimizer.get("momentum")):
+            allowed = "only with plain gradient descent do small steps add up to a gradient"
+            yield Problem("algorithm.debug", "true", allowed, "optimizer=sgd optimizer.momentum=0")

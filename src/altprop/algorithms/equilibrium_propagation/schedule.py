@@ -1,0 +1,26 @@
+"""The paper's learning-rate schedule: a cosine over the first epochs of a run, then a constant."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class CosineThenConstant(LRScheduler):
+    """``eta_min + (lr - eta_min) (1 + cos(pi e / T_max)) / 2`` before ``T_max``, ``eta_min`` from there on, in every group.
+
+    Torch's ``CosineAnnealingLR`` would rise again (section "Optimisation"). ``T_max`` counts scheduler steps (epochs).
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, T_max: int, eta_min: float, last_epoch: int = -1) -> None:  # noqa: N803
+        self.T_max = T_max
+        self.eta_min = eta_min
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        if self.last_epoch >= self.T_max:
+            return [self.eta_min for _ in self.base_lrs]
+        share = 0.5 * (1.0 + math.cos(math.pi * self.last_epoch / self.T_max))
+        return [self.eta_min + (rate - self.eta_min) * share for rate in self.base_lrs]
