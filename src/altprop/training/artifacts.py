@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from altprop.data.base import Split
 from altprop.reporting.figures import draw_confusion, draw_curves, draw_mistakes
 from altprop.tracking.base import Tracker
 from altprop.tracking.metrics_file import read_metrics
@@ -29,7 +30,7 @@ def draw_figures(run: Assembly, directory: RunDirectory, settings: TrainerSettin
     drawn = []
     try:
         drawn.append(draw_curves(read_metrics(directory.metrics), directory.figures / "curves.png", title=title))
-        drawn += _draw_answers(run, directory.figures, settings)
+        drawn += draw_answers(run, run.data.test, directory.figures, "test", settings.limit_batches)
         drawn += run.algorithm.figures(directory.figures)
     except Exception as error:  # a trained network must not be lost to a picture of it
         log.warning("figures: %s: %s", type(error).__name__, error)
@@ -37,11 +38,12 @@ def draw_figures(run: Assembly, directory: RunDirectory, settings: TrainerSettin
         tracker.figure(path.stem, path)
 
 
-def _draw_answers(run: Assembly, folder: Path, settings: TrainerSettings) -> list[Path]:
-    given = answers(run.algorithm, run.data.test, limit_batches=settings.limit_batches)
+def draw_answers(run: Assembly, split: Split, folder: Path, title: str, limit_batches: int | None) -> list[Path]:
+    """Confusion matrix and misclassified images of ``split``."""
+    given = answers(run.algorithm, split, limit_batches=limit_batches)
     names = run.data.class_names
-    drawn = [draw_confusion(given.targets, given.predicted, names, folder / "confusion.png", title="test")]
+    drawn = [draw_confusion(given.targets, given.predicted, names, folder / "confusion.png", title=title)]
     if 4 * len(given.targets) * prod(run.data.input_shape) <= SHEET_BYTES:
-        images = torch.cat([inputs.cpu() for inputs, _ in islice(run.data.test.batches(), settings.limit_batches)])
-        drawn.append(draw_mistakes(images, given.targets, given.scores, names, folder / "mistakes.png", title="test"))
+        images = torch.cat([inputs.cpu() for inputs, _ in islice(split.batches(), limit_batches)])
+        drawn.append(draw_mistakes(images, given.targets, given.scores, names, folder / "mistakes.png", title=title))
     return drawn

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from altprop.algorithms.base import Algorithm
@@ -54,10 +56,20 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
         world_size=world_size,
     )
     parts.algorithm.setup(model, parts.optimizer_factory, parts.schedule, context)
-    torch.manual_seed(derive_seed(parts.seed, "noise"))  # dropout and the like; building the model does not influence it
+    seed_globals(parts.seed)
     return Assembly(parts.algorithm, data, context, plan)
 
 
 def load_context(parts: Parts, device: torch.device, rank: int = 0, world_size: int = 1) -> LoadContext:
     """Where and how the data of ``parts`` is loaded."""
     return LoadContext(parts.data_root, device, parts.seed, parts.settings.channels_last, rank, world_size)
+
+
+def seed_globals(seed: int) -> None:
+    """Seed the process-wide streams for training (dropout and the like), so that building the model does not influence them.
+
+    altprop draws from generators of its own; Python's and NumPy's streams are seeded for whatever a user's code draws from them.
+    """
+    torch.manual_seed(derive_seed(seed, "noise"))
+    random.seed(derive_seed(seed, "python"))
+    np.random.seed(derive_seed(seed, "numpy") % 2**32)

@@ -1,0 +1,114 @@
+"""Evaluation of a trained run: its weights from a checkpoint, on any split of any data set that fits."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from altprop.data.base import Split
+from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.training.artifacts import draw_answers
+from altprop.training.assembly import Assembly, assemble, load_context
+from altprop.training.checkpoint import BEST, LAST, BadCheckpoint, read_checkpoint
+from altprop.training.evaluation import evaluate
+from altprop.training.parts import DataSet, Parts
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("test", "validation", "train")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to evaluate. ``data_set`` None is the run's own; ``checkpoint`` is ``last``, ``best`` or ``auto``."""
+
+    split: str = "test"
+    checkpoint: str = "auto"
+    data_set: DataSet | None = None
+    data_name: str | None = None
+    limit_batches: int | None = None
+    figures: bool = True
+
+
+def evaluate_run(parts: Parts, wanted: Evaluation) -> dict[str, Any]:
+    """Evaluate the run of ``parts`` and append the result to its ``evaluations.jsonl``; returns it.
+
+    The metrics are those of the training records, so the run's own test split gives what training reported. Raises ConfigError
+    for a split that does not exist or a data set of another shape, RunFailed where there is no usable checkpoint.
+    """
+    directory = parts.directory
+    path = choose_checkpoint(directory / "checkpoints", wanted.checkpoint)
+    try:
+        state = read_checkpoint(path, parts.key)
+    except BadCheckpoint as error:
+        raise RunFailed(str(error)) from error
+    run = assemble(parts)
+    if wanted.data_set is not None:
+        run = _with_other_data(run, parts, wanted.data_set)
+    split = choose_split(run, wanted.split)
+    run.algorithm.load_state_dict(state["algorithm"])
+    metrics = evaluate(run.algorithm, split, limit_batches=wanted.limit_batches)
+    result = {
+        "split": wanted.split,
+        "dataset": wanted.data_name,
+        "checkpoint": path.name,
+        "step": state["step"],
+        "samples": split.num_samples,
+        "limit_batches": wanted.limit_batches,
+        "evaluated_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **metrics,
+    }
+    with (directory / "evaluations.jsonl").open("a") as stream:
+        stream.write(json.dumps(result) + "\n")
+    if wanted.figures:
+        label = "-".join(filter(None, ("evaluation", wanted.data_name, wanted.split)))
+        draw_answers(run, split, directory / "figures" / label, wanted.split, wanted.limit_batches)
+        list(run.algorithm.figures(directory / "figures" / label))
+    return result
+
+
+def choose_checkpoint(folder: Path, wanted: str) -> Path:
+    """The checkpoint file called ``last`` or ``best``; ``auto`` is the best one where the run chose one."""
+    names = {"last": (LAST,), "best": (BEST,), "auto": (BEST, LAST)}[wanted]
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    there = ", ".join(sorted(path.stem for path in folder.glob("*.pt"))) or "none"
+    raise ConfigError([Problem("checkpoint", f"{wanted} is not in {folder}", f"there: {there}", "checkpoint=last")])
+
+
+def choose_split(run: Assembly, name: str) -> Split:
+    """The split called ``name``; ``train`` is the training images without augmentation."""
+    split = {"test": run.data.test, "validation": run.data.validation, "train": run.data.train_plain}[name]
+    if split is None:
+        raise ConfigError(
+            [Problem("split", "this data set was loaded without a validation split", "test or train", "split=test")]
+        )
+    return split
+
+
+def _with_other_data(run: Assembly, parts: Parts, data_set: DataSet) -> Assembly:
+    """The same algorithm beside another data set of the same shape and number of classes."""
+    data = data_set.load(load_context(parts, run.context.device))
+    mine, other = (run.data.input_shape, run.data.num_classes), (data.input_shape, data.num_classes)
+    if mine != other:
+        raise ConfigError(
+            [Problem("dataset", f"images {other[0]} of {other[1]} classes", f"this network takes {mine[0]} of {mine[1]}")]
+        )
+    return Assembly(run.algorithm, data, run.context, run.plan)
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """One line for the terminal."""
+    metrics = ", ".join(
+        f"{name} {value:.4f}" if name.endswith("loss") else f"{name} {value:.2f} %"
+        for name, value in result.items()
+        if name.rpartition("/")[2] in ("loss", "accuracy", "accuracy_top5")
+    )
+    data = f" of {result['dataset']}" if result["dataset"] else ""
+    return f"{result['checkpoint']} (step {result['step']}) on {result['samples']:,} {result['split']} images{data}: {metrics}"
