@@ -18,7 +18,7 @@ def is_feed_forward(name: str) -> bool:
 
 MODELS = [name for name in sorted(path.stem for path in (CONF / "model").glob("*.yaml")) if is_feed_forward(name)]
 UNITS = sorted(path.stem for path in (CONF / "model" / "units").glob("*.yaml"))
-SHAPES: dict[str, tuple[int, int, int]] = {}
+SHAPES: dict[str, tuple[int, int, int]] = {"alexnet_dorefa": (3, 64, 64)}
 """Input shapes of models that refuse the 3 x 32 x 32 all others are tried on."""
 
 
