@@ -1,0 +1,47 @@
+"""Passing an input through a module a second time as if it were the first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norms in training mode normalise with the batch as ever, but do not count it in their running statistics again."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    tracking = [layer.track_running_stats for layer in layers]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer, tracks in zip(layers, tracking, strict=True):
+            layer.track_running_stats = tracks
+
+
+def is_random(module: nn.Module) -> bool:
+    """Whether ``module`` draws random numbers in training: whether it has dropout."""
+    return any(isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0 for layer in module.modules())
+
+
+def random_state(device: torch.device) -> Tensor:
+    """State of the generator that dropout uses on ``device``."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+@contextmanager
+def random_state_of(state: Tensor | None, device: torch.device) -> Iterator[None]:
+    """Draw as from ``state`` inside, and as if nothing had been drawn afterwards; None changes nothing."""
+    if state is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state, device)
+        else:
+            torch.set_rng_state(state)
+        yield
