@@ -173,14 +173,14 @@ def test_debug_mode_makes_one_ordinary_step(readout: bool) -> None:
     loss = "cross_entropy" if readout else "mse"
     model = network_of("max", readout=readout)
     options = {"loss": loss, "beta": 0.3, "free_steps": 40, "nudge_steps": 5}
-    algorithm = set_up(ContinualEquilibriumPropagation(debug=True, **options), model)
-    moved = gradient_of(algorithm, *problem())
+    algorithm = set_up(ContinualEquilibriumPropagation(debug=True, **options), model, lr=0.01)
+    moved = {key: value / 0.01 for key, value in gradient_of(algorithm, *problem()).items()}
     expected = gradient_of(set_up(EquilibriumPropagation(**options), network_of("max", readout=readout)), *problem())
     hidden = [name for name in expected if not (readout and name.startswith("layers.2"))]
     assert distance({name: moved[name] for name in hidden}, {name: expected[name] for name in hidden}) < 2e-4
     if readout:
         assert 3.0 < float(moved["layers.2.bias"].norm() / expected["layers.2.bias"].norm()) < 7.0
-    assert algorithm.learning_rate == 1.0
+    assert algorithm.learning_rate == 0.01
 
 
 @given(decay=st.floats(1e-6, 1.0), rate=st.floats(1e-4, 1.0), steps=st.integers(1, 60))
