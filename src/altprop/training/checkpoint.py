@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from altprop.files import write_atomically, write_bytes
-from altprop.problems import RunFailed
 
 FORMAT = 1
 LAST, BEST, INITIAL = "last.pt", "best.pt", "initial.pt"
@@ -49,21 +48,14 @@ class CheckpointStore:
     def save(self, state: Mapping[str, Any], *, best: bool = False) -> None:
         """Write ``last.pt``; the ones before stay as ``last-1.pt``, …. With ``best`` the same file is also ``best.pt``.
 
-        Raises :class:`RunFailed` when the disk is full; what was there before is then still there.
+        Raises ``OSError`` when the disk is full; what was there before is then still there.
         """
-        last = self.folder / LAST
-        try:
-            for newer, older in reversed(list(pairwise(self.recent))):
-                if (self.folder / newer).exists():
-                    _link(self.folder / newer, self.folder / older)
-            self.write(LAST, state)
-            if best:
-                _link(last, self.folder / BEST)
-        except OSError as error:
-            raise RunFailed(
-                f"checkpoint of step {state['step']} could not be written to {self.folder} ({error.strerror}); "
-                f"the one before it is complete: make room and give the same command again"
-            ) from error
+        for newer, older in reversed(list(pairwise(self.recent))):
+            if (self.folder / newer).exists():
+                _link(self.folder / newer, self.folder / older)
+        self.write(LAST, state)
+        if best:
+            _link(self.folder / LAST, self.folder / BEST)
 
     def write(self, name: str, state: Mapping[str, Any]) -> None:
         """Write ``state`` to the file ``name``, atomically."""

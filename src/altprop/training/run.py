@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import time
@@ -46,7 +47,7 @@ def train(parts: Parts) -> Mapping[str, Any]:
         except SystemExit:
             raise
         except BaseException as error:
-            explained = _explain(error)
+            explained = _explain(error, directory)
             _write_failure(directory, explained)
             if explained is error:
                 raise
@@ -130,8 +131,12 @@ def _already_done(directory: RunDirectory) -> Mapping[str, Any]:
     return status
 
 
-def _explain(error: BaseException) -> BaseException:
+def _explain(error: BaseException, directory: RunDirectory) -> BaseException:
     """The same failure as one line, where one line can say it."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunFailed(
+            f"{error.strerror}: {directory.path}; the checkpoints there are complete: make room and give the same command again"
+        )
     if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return RunFailed("out of memory; lower dataset.batch_size, or cut each mini-batch into slices with trainer.accumulate=2")
     if isinstance(error, MemoryError):
