@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,10 +14,9 @@ from torch import Tensor
 
 from altprop.data.augmentation import Augmentation
 from altprop.data.base import Data, LoadContext
-from altprop.data.checks import check_loading, check_validation_size
 from altprop.data.device_split import PlainSplit, device_splits, evaluation_split
+from altprop.data.image_set import ImageSet, Selection
 from altprop.data.normalisation import Normalisation
-from altprop.data.validation import Validation
 from altprop.problems import ConfigError, Problem
 
 Pixels = NDArray[np.uint8]
@@ -35,7 +33,7 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, part: slice | NDArray[np.int64]) -> Images:
+    def __getitem__(self, part: Selection) -> Images:
         return Images(self.pixels[part], self.labels[part])
 
 
@@ -49,28 +47,10 @@ class RawData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InMemory(ABC):
-    """A data set that is read whole and kept on the device.
+class InMemory(ImageSet):
+    """A data set that is read whole and kept on the device."""
 
-    ``mean`` and ``std`` are in units of [0, 1], one for all channels or one each. ``limit_train`` and ``limit_test`` keep the
-    first so many images, ``limit_train`` after the validation images were taken out.
-    """
-
-    title: ClassVar[str]
-    """How reports call it."""
-    channels: ClassVar[int | None] = None
-    num_train: ClassVar[int | None] = None
-    """Number of training images, where it is known without reading them."""
-
-    batch_size: int
-    eval_batch_size: int
-    mean: Sequence[float]
-    std: Sequence[float]
-    drop_last: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
-    validation: Validation = field(default_factory=Validation)
-    limit_train: int | None = None
-    limit_test: int | None = None
 
     @abstractmethod
     def read(self, root: Path) -> RawData:
@@ -80,14 +60,17 @@ class InMemory(ABC):
         """
 
     def load(self, context: LoadContext) -> Data:
-        """Read the files, split, and bring everything to the device.
+        """Read the files, divide the training images, and bring everything to the device."""
+        return self.place(self.read(context.root), context)
 
-        :raises ConfigError: where files or settings do not fit together.
-        """
-        raw = self.read(context.root)
-        train, validation = self._hold_out(raw.train, context.root)
-        train, test = train[: self.limit_train], raw.test[: self.limit_test]
-        self._check_fit(train, context)
+    def place(self, raw: RawData, context: LoadContext) -> Data:
+        """The splits of ``raw`` on the device."""
+        chosen, held_out = self.divide(raw.train.labels, context.root)
+        train, test = raw.train[chosen], raw.test[: self.limit_test]
+        channels, height, width = train.pixels.shape[1:]
+        problems = [*self.misfits(len(train), channels, context), *self._padding_misfits(min(height, width))]
+        if problems:
+            raise ConfigError(problems)
         normalisation = Normalisation.of(self.mean, self.std, context.device)
         train_split, train_plain = device_splits(
             *_to_device(train, context),
@@ -102,58 +85,22 @@ class InMemory(ABC):
         def evaluated(images: Images) -> PlainSplit:
             return evaluation_split(*_to_device(images, context), self.eval_batch_size, normalisation, context)
 
-        channels, height, width = train.pixels.shape[1:]
         return Data(
             train=train_split,
             train_plain=train_plain,
-            validation=None if validation is None else evaluated(validation),
+            validation=None if held_out is None else evaluated(raw.train[held_out]),
             test=evaluated(test),
             input_shape=(channels, height, width),
             num_classes=len(raw.class_names),
             class_names=raw.class_names,
         )
 
-    def _hold_out(self, images: Images, root: Path) -> tuple[Images, Images | None]:
-        if self.validation.file is None and self.validation.count(len(images)) == 0:
-            return images, None
-        if self.validation.file is None and self.validation.count(len(images)) >= len(images):
-            given, allowed = f"{self.validation.size:g}", f"less than the {len(images):,} training images of {self.title}"
-            raise ConfigError([Problem("dataset.validation.size", given, allowed)])
-        train, validation = self.validation.split(images.labels, root)
-        return images[_as_slice(train)], images[_as_slice(validation)]
-
-    def _check_fit(self, train: Images, context: LoadContext) -> None:
-        """Problems that show only once the images are there."""
-        problems = []
-        channels, height, width = train.pixels.shape[1:]
-        for key, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, channels):
-                allowed = f"one value, or one for each of the {channels} channels"
-                problems.append(Problem(f"dataset.{key}", f"{len(values)} values", allowed))
-        if self.augmentation.padding_mode == "reflect" and self.augmentation.padding >= min(height, width):
-            given = f"{self.augmentation.padding} mirrored pixels"
-            allowed = f"less than the {min(height, width)} pixels of an image"
-            problems.append(Problem("dataset.augmentation.padding", given, allowed))
-        if self.batch_size % context.world_size:
-            given = f"{self.batch_size} on {context.world_size} processes"
-            problems.append(Problem("dataset.batch_size", given, f"a multiple of {context.world_size}"))
-        if self.drop_last and len(train) < self.batch_size:
-            given = f"{self.batch_size} with drop_last and {len(train)} training images"
-            problems.append(Problem("dataset.batch_size", given, f"at most {len(train)}", "dataset.drop_last=false"))
-        if problems:
-            raise ConfigError(problems)
-
-    @classmethod
-    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Values out of range; subclasses add missing files."""
-        yield from check_loading(config, cls.channels)
-        yield from check_validation_size(config, cls.num_train, cls.title)
-
-
-def _as_slice(indices: NDArray[np.int64]) -> slice | NDArray[np.int64]:
-    """A slice where the indices are consecutive, which spares a copy of the images."""
-    first, last = int(indices[0]), int(indices[-1])
-    return slice(first, last + 1) if last - first + 1 == len(indices) else indices
+    def _padding_misfits(self, size: int) -> Iterator[Problem]:
+        padding = self.augmentation.padding
+        if self.augmentation.padding_mode == "reflect" and padding >= size:
+            yield Problem(
+                "dataset.augmentation.padding", f"{padding} mirrored pixels", f"less than the {size} pixels of an image"
+            )
 
 
 def _to_device(images: Images, context: LoadContext) -> tuple[Tensor, Tensor]:
