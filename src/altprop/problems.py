@@ -32,6 +32,9 @@ class ConfigError(Exception):
         self.problems = list(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[Problem]]]:
+        return type(self), (self.problems,)  # a job on a cluster pickles its error
+
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The entry of ``known`` that looks most like ``word``, or None where nothing comes close."""

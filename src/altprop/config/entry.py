@@ -20,9 +20,10 @@ from hydra.core.utils import JobReturn
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from altprop.config import hydra_errors
 from altprop.config.callbacks import SweepNotes
+from altprop.config.command_line import CompositionError
 from altprop.config.help import help_page
+from altprop.config.hydra_errors import Check, problems_of
 from altprop.config.project import CONF, register_resolvers
 from altprop.config.schema import register_schema
 from altprop.config.terminal_log import show_log
@@ -35,8 +36,10 @@ register_resolvers()  # at import, because a job submitted to a cluster imports 
 register_schema()
 
 
-def entry_point(config_name: str, run: Run) -> None:
+def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:
     """Parse the command line, compose ``conf/<config_name>.yaml`` and call ``run`` with it (under ``-m``: once per job).
+
+    Where it cannot be composed, ``check`` looks at what is right, so that a user sees all mistakes at once.
 
     Exits with 2 after a user's mistake and with :class:`RunFailed`'s code after a failure that one line can say. Any other
     exception is a bug and keeps its traceback.
@@ -56,13 +59,20 @@ def entry_point(config_name: str, run: Run) -> None:
         except (ConfigError, RunFailed) as error:  # of a job that ran in another process
             _print_error(error)
             sys.exit(_exit_code(error))
-        except hydra_errors.CompositionError as error:
+        except CompositionError as error:
             if _from_a_job(error):
                 raise
-            print_problems(hydra_errors.problems_of(error, config_name, sys.argv[1:]))
+            print_problems(problems_of(error, config_name, sys.argv[1:], check))
             SweepNotes.discard()
             sys.exit(2)
     job.finish()
+
+
+def check_task(config: DictConfig) -> list[Problem]:
+    """Every problem of a training configuration."""
+    from altprop.config.validation import problems_of as problems_of_config
+
+    return problems_of_config(config)
 
 
 def run_task(config: DictConfig) -> None:

@@ -12,12 +12,10 @@ from altprop.algorithms.context import Capabilities
 from altprop.config.project import CONF
 from altprop.config.targets import locate, result_type
 from altprop.models.base import FeedForward
+from altprop.models.energy import EnergyModel
 from altprop.nn.units import HardUnit
 from altprop.nn.weights.base import Dense
 from altprop.problems import Problem
-
-_ENERGY_METHOD = "energy"
-"""What every energy-based model has and no feed-forward one does."""
 
 
 def check(config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -58,13 +56,13 @@ def _check_model(config: Mapping[str, Any], capabilities: Capabilities, name: st
         yield Problem(
             "model", f"{model.__name__} has no blocks, {name} trains block by block", "any feed-forward model", "model=mlp"
         )
-    if capabilities.needs_energy and not hasattr(model, _ENERGY_METHOD):
+    if capabilities.needs_energy and not issubclass(model, EnergyModel):
         energy = [choice for choice in _choices("model") if _is_energy(choice)]
         allowed = f"an energy-based model{': ' + ', '.join(energy) if energy else ''}"
         yield Problem(
             "model", f"{model.__name__} has no energy, {name} needs one", allowed, f"model={energy[0]}" if energy else ""
         )
-    if not capabilities.needs_energy and hasattr(model, _ENERGY_METHOD) and not issubclass(model, FeedForward):
+    if not capabilities.needs_energy and issubclass(model, EnergyModel):
         yield Problem("model", f"{model.__name__} is energy-based, {name} cannot train it", "any feed-forward model", "model=mlp")
 
 
@@ -88,7 +86,8 @@ def _check_units(config: Mapping[str, Any], capabilities: Capabilities, name: st
 
 def _check_selection(config: Mapping[str, Any]) -> Iterator[Problem]:
     trainer = config["trainer"]
-    validation = config["dataset"].get("validation") or {}
+    data_set = config["dataset"]
+    validation = (data_set.get("validation") if isinstance(data_set, Mapping) else None) or {}
     if validation.get("size") or validation.get("file"):
         return
     if trainer["select_on"] == "validation":
@@ -143,7 +142,8 @@ def _target_in(group: str, choice: str) -> type | None:
 
 
 def _is_energy(choice: str) -> bool:
-    return hasattr(_target_in("model", choice), _ENERGY_METHOD)
+    kind = _target_in("model", choice)
+    return kind is not None and issubclass(kind, EnergyModel)
 
 
 def _is_hard(choice: str) -> bool:

@@ -17,7 +17,7 @@ from altprop.training.duration import Duration
 _STEPS_PER_EPOCH = 100
 
 
-def check(config: Mapping[str, Any]) -> Iterator[Problem]:
+def check(config: Mapping[str, Any], *, with_schedule: bool) -> Iterator[Problem]:
     """What the optimizer and then the schedule refuse."""
     try:
         optimizer = instantiate(config["optimizer"], _convert_="all")([nn.Parameter(torch.zeros(2, 2))])
@@ -28,6 +28,8 @@ def check(config: Mapping[str, Any]) -> Iterator[Problem]:
     if closure is not None and closure.default is closure.empty:
         name = type(optimizer).__name__
         yield Problem("optimizer._target_", f"{name} evaluates the loss several times per step", "any other class of torch.optim")
+        return
+    if not with_schedule:
         return
     epochs = Duration.parse(config["trainer"]["duration"]).epochs(_STEPS_PER_EPOCH)
     context = Context(

@@ -37,7 +37,6 @@ PLACES = {
 _TRACKER = Place(Tracker)
 _RULED = ("algorithm", "model", "trainer")
 """The rules look at these; they say nothing where one of them is wrong in itself."""
-_TRIED = ("optimizer", "schedule", "trainer")
 
 
 def problems_of(config: DictConfig) -> list[Problem]:
@@ -59,8 +58,8 @@ def problems_of_plain(config: Mapping[str, Any]) -> list[Problem]:
     broken = {problem.key.partition(".")[0] for problem in problems}
     if not broken & set(_RULED):
         problems += rules.check(config)
-    if not broken & set(_TRIED):
-        problems += trial.check(config)
+    if "optimizer" not in broken:
+        problems += trial.check(config, with_schedule=not broken & {"schedule", "trainer"})
     return list(dict.fromkeys(problems))
 
 
