@@ -26,12 +26,12 @@ def positions_per_weight(model: nn.Module, input_shape: tuple[int, ...]) -> dict
     for layer in weight_layers(model):
         channels = layer.module.weight.shape[0]
         handles.append(layer.module.register_forward_hook(remember(layer.name, channels)))
-    device = next(model.parameters()).device
+    like = next(model.parameters())
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            model(torch.zeros(1, *input_shape, device=device))
+            model(like.new_zeros(1, *input_shape))
     finally:
         model.train(was_training)
         for handle in handles:

@@ -32,16 +32,17 @@ class LangevinNoise:
         sigma = self.sigma(epoch)
         if sigma == 0.0:
             return
-        for place, (weight, masking) in enumerate(zip(weights.weights, weights.maskings)):
+        parts = zip(weights.weights, weights.maskings, weights.parts(weights.alive))
+        for place, (weight, masking, alive) in enumerate(parts):
             if id(weight) not in trained or weight.grad is None or weights.active[place] == weights.layout.sizes[place]:
                 continue
             if weights.device.type == "cpu":
                 # drawing for the active weights alone is the same distribution, and the draws are what costs time
-                active = masking.mask.view(-1).nonzero().view(-1)
-                noise = torch.randn(len(active), generator=generator) * sigma
+                active = alive.nonzero().view(-1)
+                noise = torch.randn(len(active), generator=generator, dtype=weight.dtype) * sigma
                 weight.grad.view(-1).index_add_(0, active, noise)
             else:
-                noise = torch.randn(weight.shape, generator=generator, device=weight.device)
+                noise = torch.randn(weight.shape, generator=generator, device=weight.device, dtype=weight.dtype)
                 weight.grad.addcmul_(noise, masking.broadcast(), value=sigma)
 
     @classmethod

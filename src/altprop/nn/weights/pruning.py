@@ -97,7 +97,7 @@ class IterativePruning(SparseRule):
             fractions = [event_fraction(self.profile, target, number, self.iterations) for target in self.targets]
             pruned = smallest_active(weights, fractions)
             lost = weights.counts(pruned)
-            weights.mask[pruned] = 0.0
+            weights.switch(pruned, False)
             weights.active = [before - count for before, count in zip(weights.active, lost)]
             keep = [masking.broadcast() for masking in weights.maskings]
             for weight, kept in zip(weights.weights, keep):

@@ -65,7 +65,8 @@ class SparseRule(WeightsRule):
         is_chain = hasattr(model, "blocks") and hasattr(model, "input_shape")
         uses = positions_per_weight(model, model.input_shape) if is_chain else {}  # type: ignore[arg-type]
         mask = self.initial_mask(layers, context.generator)
-        self.weights = MaskedWeights(layers, self.granularity, mask.to(context.device))
+        weight = layers[0].module.weight
+        self.weights = MaskedWeights(layers, self.granularity, mask.to(context.device, weight.dtype))
         self.uses = torch.tensor([uses.get(name, 0) for name in self.weights.names], device=context.device)
         self.dense_flops = 2.0 * sum(uses.get(layer.name, 0) * weight_count(layer) for layer in weight_layers(model))
         self.other_parameters = sum(p.numel() for p in model.parameters()) - sum(w.numel() for w in self.weights.weights)

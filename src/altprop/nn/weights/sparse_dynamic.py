@@ -132,10 +132,10 @@ class DynamicSparse(SparseRule):
         # just pruned units cannot come back in the same update, so what is free is what was inactive before
         free = [size - before for size, before in zip(weights.layout.sizes, weights.active)]
         counts = self.redistribute.counts(lost, survivors, free, self.context.generator)
-        grown = self.grow.select(weights, weights.mask, counts, free, self.generator)
-        weights.mask[pruned] = 0.0
+        grown = self.grow.select(weights, weights.alive, counts, free, self.generator)
+        weights.switch(pruned, False)
         self._clear_inactive(optimizers)
-        weights.mask[grown] = 1.0
+        weights.switch(grown, True)
         weights.active = [kept + count for kept, count in zip(survivors, counts)]
         self.prune.pruned(sum(lost))
         self.record.moved(pruned, grown)
@@ -148,10 +148,10 @@ class DynamicSparse(SparseRule):
         assert isinstance(self.prune, SignChangePrune)
         pruned = self.prune.flips(weights)
         counts = torch.stack([part.sum() for part in weights.parts(pruned)])
-        grown = random_free_on_device(weights.mask, weights.layout, counts, self.generator)
-        weights.mask.masked_fill_(pruned, 0.0)
+        grown = random_free_on_device(weights.alive, weights.layout, counts, self.generator)
+        weights.switch_where(pruned, False)
         self._clear_inactive(optimizers)
-        weights.mask.masked_fill_(grown, 1.0)
+        weights.switch_where(grown, True)
         self.record.moved_on_device(pruned, grown)
 
     def _clear_inactive(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:

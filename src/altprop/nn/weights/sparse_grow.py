@@ -1,6 +1,6 @@
 """Which free units to activate: at random, or where the gradient is largest. Pure functions over flat buffers.
 
-``taken`` ``[units]`` is not zero where a unit cannot be grown: it is active, or was pruned in this very update. Random growth is
+``taken`` ``[units]`` is true where a unit cannot be grown: it is active, or was pruned in this very update. Random growth is
 uniform without replacement among the free units of each tensor (section 2.1); it has two implementations of that one
 distribution, because counting on the host is cheap on a CPU and makes a GPU wait.
 """
@@ -32,7 +32,7 @@ def random_free(taken: Tensor, layout: Layout, counts: Sequence[int], free: Sequ
         if count == 0:
             continue
         if room * EXACT_BELOW < sizes[place] or count * EXACT_BELOW > room:
-            candidates = (taken[offsets[place] : offsets[place + 1]] == 0).nonzero().view(-1)
+            candidates = taken[offsets[place] : offsets[place + 1]].logical_not().nonzero().view(-1)
             order = torch.randperm(room, generator=generator, device=taken.device)
             chosen.append(candidates[order[:count]] + offsets[place])
         else:
@@ -60,7 +60,7 @@ def _guess(taken: Tensor, layout: Layout, counts: dict[int, int], free: Sequence
         # the remainder of 62 random bits: its bias is below 2^-30 for any tensor of fewer than 2^32 units
         numbers = torch.randint(1 << 62, (len(segment),), generator=generator, device=device)
         positions = starts[segment] + numbers % sizes[segment]
-        fits = (taken[positions] == 0).nonzero().view(-1)
+        fits = taken[positions].logical_not_().nonzero().view(-1)
         positions, segment = positions[fits], segment[fits]
         first = _first_occurrences(positions)
         positions, segment = positions[first], segment[first]
@@ -88,13 +88,13 @@ def random_free_on_device(taken: Tensor, layout: Layout, counts: Tensor, generat
     sizes = torch.tensor(layout.sizes, device=taken.device)
     segment = torch.repeat_interleave(torch.arange(len(sizes), device=taken.device), sizes, output_size=layout.total)
     keys = torch.rand(layout.total, generator=generator, device=taken.device, dtype=torch.float64)
-    ordered = (segment + torch.where(taken == 0, keys * 0.5, 0.75)).argsort(stable=True)
+    ordered = (segment + torch.where(taken, 0.75, keys * 0.5)).argsort(stable=True)
     rank = torch.arange(layout.total, device=taken.device) - layout.boundaries(taken.device)[segment]
-    chosen = (rank < counts[segment]) & (taken[ordered] == 0)
+    chosen = (rank < counts[segment]) & ~taken[ordered]
     return torch.zeros_like(taken, dtype=torch.bool).index_put_((ordered,), chosen)
 
 
 def largest_free(values: Tensor, taken: Tensor, layout: Layout, counts: Sequence[int]) -> Tensor:
     """The ``counts[l]`` free units of every tensor with the largest ``values`` ``[units]``, ascending; first of equals first."""
     # a taken unit compares larger than every free one, so it is never among the counts[l] <= free[l] smallest
-    return smallest(torch.where(taken == 0, -values, torch.inf), layout.sizes, counts)
+    return smallest(torch.where(taken, torch.inf, -values), layout.sizes, counts)

@@ -49,8 +49,9 @@ class Mask(nn.Module):
 class MaskedWeights:
     """All masked weights of a model as flat buffers of units.
 
-    ``mask`` ``[units]`` is one buffer; the layers' masks are views of it, so loading a model's state fills it too. ``active`` are
-    the numbers of active units, known on the host without asking the device; :meth:`recount` after somebody else changed them.
+    ``mask`` ``[units]`` is one buffer; the layers' masks are views of it, so loading a model's state fills it too. ``alive`` is
+    the same as booleans and ``active`` are the numbers of active units per tensor, known on the host without asking the device;
+    :meth:`recount` after somebody else wrote to the masks.
     """
 
     def __init__(self, layers: Sequence[WeightLayer], granularity: int, mask: Tensor) -> None:
@@ -68,13 +69,24 @@ class MaskedWeights:
             self.weights.append(register_on_weight(layer, masking))
         self.device = mask.device
         self.boundaries = self.layout.boundaries(self.device)
-        self._scores = torch.empty(self.layout.total, device=self.device)
+        self._scores = torch.empty_like(mask)
         self._flat = self._scores if all(width == 1 for width in self.layout.widths) else None
         self.recount()
 
     def recount(self) -> None:
-        """Count the active units anew, with one host sync."""
-        self.active: list[int] = torch.stack([part.count_nonzero() for part in self.parts(self.mask)]).tolist()
+        """Derive ``alive`` and ``active`` from the masks anew, with one host sync."""
+        self.alive = self.mask != 0
+        self.active: list[int] = torch.stack([part.count_nonzero() for part in self.parts(self.alive)]).tolist()
+
+    def switch(self, indices: Tensor, active: bool) -> None:
+        """Activate or deactivate the units at flat ``indices``; ``active`` (the counts) is the caller's to keep."""
+        self.mask.index_fill_(0, indices, float(active))
+        self.alive.index_fill_(0, indices, active)
+
+    def switch_where(self, chosen: Tensor, active: bool) -> None:
+        """The same for booleans ``[units]``, without a host sync."""
+        self.mask.masked_fill_(chosen, float(active))
+        self.alive.masked_fill_(chosen, active)
 
     def parts(self, flat: Tensor) -> tuple[Tensor, ...]:
         """Views of a flat buffer ``[units]``, one per tensor."""
@@ -105,4 +117,4 @@ class MaskedWeights:
     def nonzero(self) -> Tensor:
         """Active weights (not units) of every tensor, integers ``[tensors]`` on the device."""
         widths = torch.tensor(self.layout.widths, device=self.device)
-        return torch.stack([part.count_nonzero() for part in self.parts(self.mask)]) * widths
+        return torch.stack([part.count_nonzero() for part in self.parts(self.alive)]) * widths

@@ -9,15 +9,9 @@ import torch
 from torch import Tensor
 
 
-def active_units(mask: Tensor) -> Tensor:
-    """Ascending flat indices ``[active]`` of the units whose entry in ``mask`` ``[units]`` is not zero."""
-    return mask.nonzero().view(-1)
-
-
-def below_threshold(scores: Tensor, mask: Tensor, threshold: float | Tensor) -> Tensor:
-    """Ascending indices of the active units whose score is strictly below ``threshold``; ``scores``, ``mask`` ``[units]``."""
-    # a pruned unit's score is made to fail the comparison by one fused pass instead of a second boolean buffer
-    return torch.where(mask != 0, scores, torch.inf).lt_(threshold).nonzero().view(-1)
+def below_threshold(scores: Tensor, alive: Tensor, threshold: float) -> Tensor:
+    """Ascending indices of the active units whose score is strictly below ``threshold``; ``scores``, ``alive`` ``[units]``."""
+    return (scores < threshold).logical_and_(alive).nonzero().view(-1)
 
 
 def keep_one(pruned: Tensor, counts: Sequence[int], active: Sequence[int]) -> Tensor:
@@ -57,12 +51,12 @@ def smallest(scores: Tensor, sizes: Sequence[int], counts: Sequence[int]) -> Ten
     return torch.cat(chosen).nonzero().view(-1)
 
 
-def sign_flips(signs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+def sign_flips(signs: Tensor, reference: Tensor, alive: Tensor) -> Tensor:
     """Boolean ``[units]``: the active units whose sign is strictly opposite to the reference; a zero never counts.
 
     ``signs`` may be the weights themselves, ``reference`` holds -1, 0 or 1.
     """
-    return (signs * reference < 0) & (mask != 0)
+    return (signs * reference < 0).logical_and_(alive)
 
 
 def adapted_threshold(threshold: float, pruned: int, target: int, tolerance: float, gain: float) -> float:

@@ -32,8 +32,8 @@ class MovementRecord:
         again = self.just_grown[pruned].sum()
         self._add(torch.tensor(len(pruned), device=again.device), torch.tensor(len(grown), device=again.device), again)
         self.just_grown.zero_()
-        self.just_grown[grown] = True
-        self.ever_active[grown] = True
+        self.just_grown.index_fill_(0, grown, True)
+        self.ever_active.index_fill_(0, grown, True)
 
     def moved_on_device(self, pruned: Tensor, grown: Tensor) -> None:
         """One update, as booleans ``[units]``."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from altprop.nn.weights.sparse_grow import largest_free, random_free
 from altprop.nn.weights.sparse_mask import MaskedWeights
 from altprop.nn.weights.sparse_prune import (
-    active_units,
     adapted_threshold,
     below_threshold,
     fraction_count,
@@ -68,7 +67,7 @@ class ThresholdPrune(Prune):
         self.gain = gain
 
     def select(self, weights: MaskedWeights, progress: float) -> Tensor:
-        found = below_threshold(weights.scores(), weights.mask, self.threshold)
+        found = below_threshold(weights.scores(), weights.alive, self.threshold)
         return keep_one(found, weights.counts(found), weights.active)
 
     def pruned(self, count: int) -> None:
@@ -137,7 +136,7 @@ class SignChangePrune(Prune):
     def flips(self, weights: MaskedWeights) -> Tensor:
         """Boolean ``[units]`` of the weights to prune; records the signs of all stored weights, inactive ones included."""
         values = weights.values()
-        flipped = sign_flips(values, self.signs, weights.mask)
+        flipped = sign_flips(values, self.signs, weights.alive)
         # completely dense tensors take no part: there is nowhere to grow
         for part, size, active in zip(weights.parts(flipped), weights.layout.sizes, weights.active):
             if active == size:
@@ -146,7 +145,7 @@ class SignChangePrune(Prune):
         return flipped
 
     def select(self, weights: MaskedWeights, progress: float) -> Tensor:
-        return active_units(self.flips(weights))
+        return self.flips(weights).nonzero().view(-1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"signs": self.signs.to(torch.int8)}
@@ -184,7 +183,7 @@ class ProportionalToSurvivors(Redistribute):
 
 
 class Grow:
-    """Chooses the free units to activate. ``taken`` is not zero where a unit is active or was pruned in this update."""
+    """Chooses the free units to activate. ``taken`` is true where a unit is active or was pruned in this update."""
 
     needs_gradient = False
 
@@ -232,7 +231,7 @@ class GradientGrow(Grow):
 def smallest_active(weights: MaskedWeights, fractions: Sequence[float]) -> Tensor:
     """Ascending indices of the ``int(f_l active_l) + 1`` smallest active units of every tensor (section 2.1)."""
     counts = [fraction_count(fraction, active) for fraction, active in zip(fractions, weights.active)]
-    active = active_units(weights.mask)
+    active = weights.alive.nonzero().view(-1)
     return active[smallest(weights.scores()[active], weights.active, counts)]
 
 

@@ -1,0 +1,264 @@
+"""What must hold after every structure update, whatever the rules: a state machine over training steps."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from altprop.nn.weights.sparse_dynamic import DynamicSparse, new_weight_deviation
+from altprop.nn.weights.sparse_strategies import (
+    FractionPrune,
+    GradientGrow,
+    ProportionalToSurvivors,
+    RandomGrow,
+    SignChangePrune,
+    ThresholdPrune,
+    WithinTensor,
+)
+from tests.nn.weights.training import Trained, active, batch, masks, small_mlp, small_wrn, stored
+
+PRUNE = {
+    "threshold": lambda: ThresholdPrune(target=15),
+    "fraction": lambda: FractionPrune(0.2),
+    "cosine": lambda: FractionPrune(0.3, "cosine"),
+    "sign": lambda: SignChangePrune("random"),
+}
+REDISTRIBUTE = {"within": WithinTensor, "proportional": ProportionalToSurvivors}
+GROW = {"random": RandomGrow, "gradient": GradientGrow}
+
+
+def make(prune: str, redistribute: str, grow: str, **options) -> DynamicSparse:
+    settings = {"sparsity": 0.6, "period": {0: 1}, **options}
+    return DynamicSparse(prune=PRUNE[prune](), redistribute=REDISTRIBUTE[redistribute](), grow=GROW[grow](), **settings)
+
+
+class Machine(RuleBasedStateMachine):
+    """Train, disturb the weights, move: the structure keeps its laws."""
+
+    @initialize(
+        prune=st.sampled_from(list(PRUNE)),
+        redistribute=st.sampled_from(list(REDISTRIBUTE)),
+        grow=st.sampled_from(list(GROW)),
+        granularity=st.sampled_from([2, 4]),
+        build=st.sampled_from([small_mlp, small_wrn]),
+        state=st.sampled_from(["keep", "reset"]),
+    )
+    def begin(self, prune, redistribute, grow, granularity, build, state):
+        granularity = 4 if prune == "sign" else granularity
+        rule = make(prune, redistribute, grow, granularity=granularity, optimizer_state=state)
+        self.across, self.reset, self.prune = redistribute == "proportional", state == "reset", prune
+        self.trained = Trained(rule, build())
+        self.initial = active(self.trained.model)
+        self.powers = {1e-3 * 2.0**power for power in range(-60, 60)}
+
+    @rule(size=st.floats(0.0, 0.3), seed=st.integers(0, 9))
+    def disturb(self, size, seed):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weight in stored(self.trained.model):
+                weight.add_(torch.randn(weight.shape, generator=generator, dtype=weight.dtype), alpha=size)
+
+    @rule()
+    def step(self):
+        before = [mask.clone() for mask in masks(self.trained.model)]
+        threshold = getattr(self.trained.rule.prune, "threshold", None)
+        self.trained.step()
+        after = masks(self.trained.model)
+        pruned = [(old == 1) & (new == 0) for old, new in zip(before, after)]
+        grown = [(old == 0) & (new == 1) for old, new in zip(before, after)]
+        for weight, new, fresh in zip(stored(self.trained.model), after, grown):
+            assert not weight[new == 0].any()
+            assert not weight[fresh].any()
+            if self.reset:
+                momentum = self.trained.optimizer.state[weight]["momentum_buffer"]
+                assert not momentum[new == 0].any()
+                assert not momentum[fresh].any()
+        moved = sum(int(gone.sum()) for gone in pruned)
+        if threshold is not None:
+            now = self.trained.rule.prune.threshold
+            assert now in (threshold / 2, threshold, threshold * 2)
+            if self.trained.rule.granularity == 4:
+                assert (now < threshold) == (moved > 1.1 * 15)
+                assert (now > threshold) == (moved < 0.9 * 15)
+
+    @invariant()
+    def conserved(self):
+        if not hasattr(self, "trained"):
+            return
+        now = active(self.trained.model)
+        assert list(now) == self.trained.rule.weights.active
+        if self.across:
+            # nothing is lost unless everything is full; the published clip may add a few
+            assert sum(self.initial) <= sum(now) <= sum(self.initial) + 3 * len(now) * (self.trained.algorithm.step + 1)
+        else:
+            assert now == self.initial
+        assert torch.equal(self.trained.rule.weights.alive, self.trained.rule.weights.mask == 1)
+        if self.prune == "threshold":
+            assert self.trained.rule.prune.threshold in self.powers
+
+
+Machine.TestCase.settings = settings(max_examples=12, stateful_step_count=10, deadline=None)
+TestMachine = Machine.TestCase
+
+
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+@pytest.mark.parametrize("prune", ["threshold", "fraction"])
+def test_a_pruned_unit_does_not_come_back_in_the_same_update(prune, grow):
+    """All but three free places were just emptied, so exactly those three can grow."""
+    trained = Trained(make(prune, "within", grow, sparsity=0.1), small_mlp())
+    weights = trained.rule.weights
+    full = torch.ones_like(weights.mask)
+    free = [offset + 1 for offset in weights.layout.offsets[:-1]]
+    full[free] = 0.0
+    weights.mask.copy_(full)
+    weights.recount()
+    before = weights.alive.clone()
+    if prune == "threshold":
+        trained.rule.prune.threshold = 0.05
+    trained.step()
+    came = (weights.alive & ~before).nonzero().view(-1).tolist()
+    assert came == free
+    assert (before & ~weights.alive).sum() > 3
+    assert trained.algorithm.epoch_end(0)["weights/unplaced"] == (before & ~weights.alive).sum() - 3
+
+
+def test_set_prunes_the_smallest_of_every_tensor():
+    trained = Trained(make("fraction", "within", "random"), small_mlp())
+    pruned = []
+    original = trained.rule.prune.select
+    trained.rule.prune.select = lambda weights, progress: (
+        pruned.append((original(weights, progress), weights.scores().clone(), weights.alive.clone())) or pruned[-1][0]
+    )
+    trained.step()
+    indices, scores, alive = pruned[0]
+    chosen = torch.zeros_like(alive).index_fill_(0, indices, True)
+    for part, score, on in zip(*(trained.rule.weights.parts(flat) for flat in (chosen, scores, alive))):
+        assert part.sum() == int(0.2 * int(on.sum())) + 1
+        assert not (part & ~on).any()
+        assert score[part].max() <= score[on & ~part].min()
+
+
+def test_deep_r_without_movement_prunes_nothing():
+    """Section 10.7, and no active weight opposes its recorded sign after an update."""
+    still = Trained(make("sign", "within", "random"), small_mlp(), lr=0.0, momentum=0.0, nesterov=False)
+    still.rule.prune.signs = still.rule.weights.values().sign().clone()
+    before = still.rule.weights.mask.clone()
+    still.steps(4)
+    assert torch.equal(still.rule.weights.mask, before)
+    moving = Trained(make("sign", "within", "random"), small_mlp())
+    for _ in range(8):
+        moving.step()
+        weights = moving.rule.weights
+        assert not ((weights.values() * moving.rule.prune.signs < 0) & weights.alive).any()
+
+
+def test_deep_r_leaves_dense_tensors_alone():
+    rule = make("sign", "within", "random", sparsity={"linear": 0.6, "classifier": 0.0})
+    trained = Trained(rule, small_mlp()).steps(5)
+    assert active(trained.model)[-1] == 40
+    assert active(trained.model)[0] < 192
+
+
+def test_the_update_without_host_sync_obeys_the_same_laws():
+    """It is what runs on a GPU; on the CPU it can be tried as well."""
+    trained = Trained(make("sign", "within", "random"), small_mlp())
+    trained.rule.without_sync = True
+    counts = active(trained.model)
+    for _ in range(4):
+        before = trained.rule.weights.alive.clone()
+        trained.step()
+        now = trained.rule.weights.alive
+        assert active(trained.model) == counts
+        for weight, mask in zip(stored(trained.model), masks(trained.model)):
+            assert not weight[mask == 0].any()
+        assert not trained.rule.weights.values()[now & ~before].any()
+        assert (before & ~now).sum() == (now & ~before).sum()
+    assert trained.rule.epoch_end(0)["updates"] == 4
+
+
+def test_gradient_growth_uses_the_gradient_of_the_step():
+    trained = Trained(make("fraction", "within", "gradient"), small_mlp())
+    weights = trained.rule.weights
+    twin = small_mlp()
+    with torch.no_grad():
+        for layer in weights.layers:
+            twin.get_submodule(layer.name).weight.copy_(layer.module.weight)
+    inputs, targets = batch(0)
+    torch.nn.functional.cross_entropy(twin.train()(inputs), targets).backward()
+    before = weights.alive.clone()
+    trained.step()
+    grown = weights.alive & ~before
+    gradients = torch.cat([twin.get_submodule(name).weight.grad.abs().flatten() for name in weights.names])
+    for fresh, gradient, on in zip(*(weights.parts(flat) for flat in (grown, gradients, before))):
+        assert gradient[fresh].min() >= gradient[~on & ~fresh].max()
+    assert weights.maskings[0].gradient is not None
+    trained.rule.stop_epoch = 0
+    trained.step()
+    assert weights.maskings[0].gradient is None
+
+
+@pytest.mark.parametrize("build", [small_mlp, small_wrn])
+def test_new_weights_drawn_anew(build):
+    trained = Trained(make("fraction", "within", "random", new_weights="init", dense=[]), build())
+    trained.step()
+    for weight, mask in zip(stored(trained.model), masks(trained.model)):
+        inactive = weight.detach()[mask == 0]
+        if len(inactive) > 1:
+            assert inactive.abs().min() > 0
+            assert 0.5 < float(inactive.square().mean().sqrt()) / new_weight_deviation(weight.shape) < 1.6
+    assert new_weight_deviation((10, 300)) == pytest.approx(300**-0.5)
+    assert new_weight_deviation((16, 8, 3, 3)) == pytest.approx((2 / 144) ** 0.5)
+
+
+@pytest.mark.parametrize("state", ["keep", "reset"])
+def test_momentum_of_moved_weights(state):
+    trained = Trained(make("fraction", "within", "random", optimizer_state=state), small_mlp()).steps(3)
+    kept = [
+        bool(trained.optimizer.state[weight]["momentum_buffer"][mask == 0].any())
+        for weight, mask in zip(stored(trained.model), masks(trained.model))
+    ]
+    assert all(kept) == (state == "keep")
+
+
+@pytest.mark.parametrize("prune", list(PRUNE))
+def test_everything_that_the_next_steps_need_is_in_the_state(prune):
+    options = {"granularity": 4, "redistribute": "within" if prune == "sign" else "proportional", "grow": "random"}
+    straight = Trained(make(prune, **options), small_mlp()).steps(17)
+    first = Trained(make(prune, **options), small_mlp()).steps(7)
+    state = copy.deepcopy(first.algorithm.state_dict())
+    second = Trained(make(prune, **options), small_mlp(), seed=5)
+    second.algorithm.load_state_dict(state)
+    second.context.generator("weights").set_state(first.context.generator("weights").get_state())
+    second.epoch = 1
+    second.algorithm.epoch_start(1)
+    second.steps(10)
+    for one, other in zip(stored(straight.model), stored(second.model)):
+        assert torch.equal(one, other)
+    left, right = straight.rule.epoch_end(3), second.rule.epoch_end(3)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_the_record_of_what_moved():
+    trained = Trained(make("fraction", "proportional", "random", period={0: 2}), small_mlp())
+    ever = trained.rule.weights.alive.clone()
+    moves = []
+    for _ in range(5):
+        before = trained.rule.weights.alive.clone()
+        metrics = trained.step()
+        now = trained.rule.weights.alive
+        ever |= now
+        if not torch.equal(before, now):
+            moves.append((before & ~now, now & ~before))
+    (first_gone, first_grown), (gone, grown) = moves  # after steps 2 and 4
+    assert metrics["weights/updates"] == 2
+    assert metrics["weights/pruned"] == (first_gone.sum() + gone.sum()) / 2
+    assert metrics["weights/grown"] == (first_grown.sum() + grown.sum()) / 2
+    assert metrics["weights/pruned_again"].item() == pytest.approx(int((gone & first_grown).sum()) / int(first_grown.sum()))
+    assert metrics["weights/ever_active"].item() == pytest.approx(ever.float().mean().item())
+    assert metrics["weights/unplaced"] == 0
