@@ -11,20 +11,28 @@ from torch import nn
 from altprop.algorithms.backprop import Backprop
 from altprop.algorithms.decoupled_greedy import DecoupledGreedy
 from altprop.algorithms.delayed_gradients import DelayedGradients
+from altprop.algorithms.equilibrium_propagation.algorithm import EquilibriumPropagation
+from altprop.algorithms.equilibrium_propagation.bptt import BackpropThroughTime
+from altprop.algorithms.equilibrium_propagation.continual import ContinualEquilibriumPropagation
 from altprop.algorithms.sequential_greedy import SequentialGreedy
 from altprop.algorithms.synthetic_gradients import SyntheticGradients
 from altprop.algorithms.target_propagation import TargetPropagation
+from altprop.models.energy import EnergyConvNet, EnergyMLP
 from altprop.models.mlp import MLP
 from altprop.nn.estimators.tanh import SoftHinge
 from altprop.nn.hard_units import SignStep
 from altprop.nn.local_heads import mlp_head
 from altprop.nn.weights.base import Dense, WeightsRule
+from altprop.nn.weights.binary import Binary
+from altprop.nn.weights.iterative_binary import IterativeBinary
 from tests.algorithms.harness import Case
 
 ADAM = partial(torch.optim.Adam, lr=3e-3)
 SMALL_MLP = partial(MLP, hidden=(16, 12), units=nn.ReLU)
 LINEAR_HEAD = partial(mlp_head, mlp_layers=0)
 
+ENERGY_MLP = partial(EnergyMLP, hidden=(32,))
+SMALL_ENERGY_NET = partial(EnergyConvNet, channels=(8,), kernels=(3,), strides=(1,), paddings=(1,), pools=("max",), hidden=(16,))
 HARD_MLP = partial(MLP, hidden=(32, 24), units=SignStep)
 
 ALGORITHMS: dict[str, Case] = {
@@ -36,9 +44,26 @@ ALGORITHMS: dict[str, Case] = {
         lambda weights: SyntheticGradients(context=True, weights=weights), SMALL_MLP, ADAM, epochs=20, learns_to=90
     ),
     "delayed_gradients": Case(lambda weights: DelayedGradients(weights=weights), SMALL_MLP),
+    "equilibrium_propagation": Case(
+        lambda weights: EquilibriumPropagation(beta=0.2, nudging="symmetric", nudge_steps=8, weights=weights), ENERGY_MLP, ADAM
+    ),
+    "equilibrium_propagation_vector_field": Case(
+        lambda weights: EquilibriumPropagation(
+            beta=0.2, nudging="random_sign", nudge_steps=8, free_start="previous", weights=weights
+        ),
+        partial(SMALL_ENERGY_NET, vector_field=True),
+        ADAM,
+        epochs=20,
+    ),
+    "continual_equilibrium_propagation": Case(
+        lambda weights: ContinualEquilibriumPropagation(beta=0.2, third_phase="symmetric", weights=weights), ENERGY_MLP
+    ),
+    "backprop_through_time": Case(lambda weights: BackpropThroughTime(weights=weights), SMALL_ENERGY_NET, ADAM, epochs=20),
     "features_replay": Case(lambda weights: DelayedGradients(semantics="replay", weights=weights), SMALL_MLP),
 }
 
 WEIGHTS_RULES: dict[str, Callable[[], WeightsRule]] = {
     "dense": Dense,
+    "binary": partial(Binary, scale="channel", clip=1.0),
+    "iterative_binary": partial(IterativeBinary, epochs_per_layer=1, epoch_end="legacy"),
 }

@@ -199,8 +199,8 @@ def test_red_black_finds_the_same_fixed_point_unless_max_pooling_routes(name: st
     inputs, _ = problem()
     network = snapshot(model, "mse")
     synchronous = Relaxation(network, inputs).run(network.zeros(4), 200)
-    swept = Relaxation(network, inputs, sweep="red_black").run(network.zeros(4), 100)
-    again = Relaxation(network, inputs, sweep="red_black").run(swept, 1)
+    swept = Relaxation(network, inputs, update_order="red_black").run(network.zeros(4), 100)
+    again = Relaxation(network, inputs, update_order="red_black").run(swept, 1)
     assert_close(swept, again)
     if same:
         assert_close(synchronous, swept, 1e-9)
@@ -217,21 +217,21 @@ def test_red_black_updates_even_layers_first() -> None:
     for first in (1, 0):
         new = step(network, drive, expected, nudge)
         expected = [new[index] if index % 2 == first else expected[index] for index in range(len(states))]
-    assert_close(Relaxation(network, inputs, sweep="red_black").run(states, 1, nudge), expected)
+    assert_close(Relaxation(network, inputs, update_order="red_black").run(states, 1, nudge), expected)
 
 
-@pytest.mark.parametrize("sweep", ["synchronous", "red_black"])
-def test_a_phase_ends_early_once_nothing_moves(sweep: str) -> None:
+@pytest.mark.parametrize("order", ["synchronous", "red_black"])
+def test_a_phase_ends_early_once_nothing_moves(order: str) -> None:
     model = network_of("max")
     inputs, _ = problem()
     network = snapshot(model, "mse")
-    whole = Relaxation(network, inputs, sweep=sweep).run(network.zeros(4), 300)  # type: ignore[arg-type]
-    early = Relaxation(network, inputs, sweep=sweep, tolerance=1e-9)  # type: ignore[arg-type]
+    whole = Relaxation(network, inputs, update_order=order).run(network.zeros(4), 300)  # type: ignore[arg-type]
+    early = Relaxation(network, inputs, update_order=order, tolerance=1e-9)  # type: ignore[arg-type]
     assert_close(early.run(network.zeros(4), 300), whole, 1e-7)
     assert early.steps_taken < 150
     assert early.run(network.zeros(4), 7) is not None
     assert early.steps_taken == 7
-    residuals = Relaxation(network, inputs, sweep=sweep).residuals(network.zeros(4), 60)  # type: ignore[arg-type]
+    residuals = Relaxation(network, inputs, update_order=order).residuals(network.zeros(4), 60)  # type: ignore[arg-type]
     assert residuals.shape == (60, len(model.state_shapes))
     assert residuals[-1].max() < 1e-6 < residuals[0].min()
 

@@ -20,7 +20,7 @@ from altprop.algorithms.equilibrium_propagation.dynamics import Nudge
 from altprop.algorithms.equilibrium_propagation.gradients import assign, nudged_gradient
 from altprop.algorithms.equilibrium_propagation.network import States
 from altprop.algorithms.equilibrium_propagation.nudging import NUDGINGS, Nudging, NudgingName
-from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, Sweep
+from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, UpdateOrder
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import Problem
 
@@ -48,7 +48,7 @@ class EquilibriumPropagation(EnergyAlgorithm):
         fixed_state: FixedState = "free",
         learning_rates: Sequence[float] | None = None,
         weight_decays: Sequence[float] | None = None,
-        sweep: Sweep = "synchronous",
+        update_order: UpdateOrder = "synchronous",
         tolerance: float | None = None,
         free_start: FreeStart = "zeros",
         activate_output_in_evaluation: bool = False,
@@ -59,7 +59,7 @@ class EquilibriumPropagation(EnergyAlgorithm):
             free_steps=free_steps,
             learning_rates=learning_rates,
             weight_decays=weight_decays,
-            sweep=sweep,
+            update_order=update_order,
             tolerance=tolerance,
             free_start=free_start,
             activate_output_in_evaluation=activate_output_in_evaluation,

@@ -12,7 +12,7 @@ from altprop.algorithms.equilibrium_propagation.common import EnergyAlgorithm, F
 from altprop.algorithms.equilibrium_propagation.costs import LossName
 from altprop.algorithms.equilibrium_propagation.dynamics import input_drive, step
 from altprop.algorithms.equilibrium_propagation.network import lowered
-from altprop.algorithms.equilibrium_propagation.relaxation import Sweep
+from altprop.algorithms.equilibrium_propagation.relaxation import UpdateOrder
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import Problem
 
@@ -20,8 +20,8 @@ from altprop.problems import Problem
 class BackpropThroughTime(EnergyAlgorithm):
     """A free phase whose last ``differentiated_steps`` (T2) are differentiated; the positions of max poolings are constants.
 
-    Its first ``free_steps - differentiated_steps`` steps follow ``sweep`` and ``tolerance``; those that are differentiated are
-    always synchronous.
+    Its first ``free_steps - differentiated_steps`` steps follow ``update_order`` and ``tolerance``; those that are
+    differentiated are always synchronous.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class BackpropThroughTime(EnergyAlgorithm):
         differentiated_steps: int = 4,
         learning_rates: Sequence[float] | None = None,
         weight_decays: Sequence[float] | None = None,
-        sweep: Sweep = "synchronous",
+        update_order: UpdateOrder = "synchronous",
         tolerance: float | None = None,
         free_start: FreeStart = "zeros",
         activate_output_in_evaluation: bool = False,
@@ -43,7 +43,7 @@ class BackpropThroughTime(EnergyAlgorithm):
             free_steps=free_steps,
             learning_rates=learning_rates,
             weight_decays=weight_decays,
-            sweep=sweep,
+            update_order=update_order,
             tolerance=tolerance,
             free_start=free_start,
             activate_output_in_evaluation=activate_output_in_evaluation,

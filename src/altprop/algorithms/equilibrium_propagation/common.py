@@ -13,7 +13,7 @@ from altprop.algorithms.context import Capabilities
 from altprop.algorithms.equilibrium_propagation.costs import LOSSES, LossName
 from altprop.algorithms.equilibrium_propagation.dynamics import Masks
 from altprop.algorithms.equilibrium_propagation.network import Network, States, lowered, snapshot
-from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, Sweep
+from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, UpdateOrder
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
 from altprop.models.energy import EnergyModel, num_weight_layers
@@ -28,8 +28,8 @@ class EnergyAlgorithm(Algorithm):
 
     ``loss`` nudges the last state; ``free_steps`` is the paper's T1. ``learning_rates`` and ``weight_decays`` have one entry for
     each weight layer (weights and bias; feedback weights take those of the forward layer they answer), null leaves the
-    optimizer's own. ``sweep`` and ``tolerance`` as in :class:`Relaxation`. ``free_start`` ``previous`` starts a free phase of
-    training from the states the last mini-batch of the same size ended in; the paper starts from ``zeros``.
+    optimizer's own. ``update_order`` and ``tolerance`` as in :class:`Relaxation`. ``free_start`` ``previous`` starts a free
+    phase of training from the states the last mini-batch of the same size ended in; the paper starts from ``zeros``.
     ``activate_output_in_evaluation`` applies the activation to linear scores in evaluation, as the published code does.
     """
 
@@ -44,7 +44,7 @@ class EnergyAlgorithm(Algorithm):
         free_steps: int = 20,
         learning_rates: Sequence[float] | None = None,
         weight_decays: Sequence[float] | None = None,
-        sweep: Sweep = "synchronous",
+        update_order: UpdateOrder = "synchronous",
         tolerance: float | None = None,
         free_start: FreeStart = "zeros",
         activate_output_in_evaluation: bool = False,
@@ -55,7 +55,7 @@ class EnergyAlgorithm(Algorithm):
         self.free_steps = free_steps
         self.learning_rates = learning_rates
         self.weight_decays = weight_decays
-        self.sweep = sweep
+        self.update_order = update_order
         self.tolerance = tolerance
         self.free_start = free_start
         self.activate_output_in_evaluation = activate_output_in_evaluation
@@ -95,7 +95,7 @@ class EnergyAlgorithm(Algorithm):
         """The dynamics of ``inputs`` with this run's options; convolutions in bf16 where the run's precision is."""
         if self.context.precision == "bf16":
             network = lowered(network, torch.bfloat16)
-        return Relaxation(network, inputs, masks=masks, sweep=self.sweep, tolerance=self.tolerance)
+        return Relaxation(network, inputs, masks=masks, update_order=self.update_order, tolerance=self.tolerance)
 
     def draw_masks(self, inputs: Tensor) -> Masks | None:
         """Inverted dropout masks of one mini-batch for the input and every state (section "Extras"); None without dropout."""

@@ -21,7 +21,7 @@ from altprop.algorithms.equilibrium_propagation.costs import LossName, one_hot
 from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge
 from altprop.algorithms.equilibrium_propagation.gradients import assign, pair_gradient
 from altprop.algorithms.equilibrium_propagation.network import States
-from altprop.algorithms.equilibrium_propagation.relaxation import Sweep
+from altprop.algorithms.equilibrium_propagation.relaxation import UpdateOrder
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
 from altprop.nn.weights.base import WeightsRule
@@ -68,7 +68,7 @@ class ContinualEquilibriumPropagation(EnergyAlgorithm):
         nudge_steps: int = 4,
         learning_rates: Sequence[float] | None = None,
         weight_decays: Sequence[float] | None = None,
-        sweep: Sweep = "synchronous",
+        update_order: UpdateOrder = "synchronous",
         tolerance: float | None = None,
         free_start: FreeStart = "zeros",
         activate_output_in_evaluation: bool = False,
@@ -79,7 +79,7 @@ class ContinualEquilibriumPropagation(EnergyAlgorithm):
             free_steps=free_steps,
             learning_rates=learning_rates,
             weight_decays=weight_decays,
-            sweep=sweep,
+            update_order=update_order,
             tolerance=tolerance,
             free_start=free_start,
             activate_output_in_evaluation=activate_output_in_evaluation,

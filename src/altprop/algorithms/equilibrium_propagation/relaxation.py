@@ -17,7 +17,7 @@ from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge, in
 from altprop.algorithms.equilibrium_propagation.network import Network, States
 from altprop.nn.energy_edges import Routing, convolve, down, flatten, pool, unflatten, up
 
-Sweep = Literal["synchronous", "red_black"]
+UpdateOrder = Literal["synchronous", "red_black"]
 RESIDUAL_INTERVAL = 5
 """Steps between two looks at the residual where a phase may end early: every look waits for the device."""
 
@@ -25,9 +25,9 @@ RESIDUAL_INTERVAL = 5
 class Relaxation:
     """The dynamics of one mini-batch.
 
-    ``sweep`` ``synchronous`` is the paper's step. ``red_black`` updates the even layers, then the odd ones from those; with max
-    pooling that converges to another fixed point, because the routing depends on the path. ``tolerance`` ends a phase once no
-    state moves by more than that in a step. Raises ``ValueError`` for an unknown ``sweep``. Runs without a graph.
+    ``update_order`` ``synchronous`` is the paper's step. ``red_black`` updates the even layers, then the odd ones from those;
+    with max pooling that converges to another fixed point, because the routing depends on the path. ``tolerance`` ends a phase
+    once no state moves by more than that in a step. Raises ``ValueError`` for an unknown ``update_order``. Runs without a graph.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class Relaxation:
         inputs: Tensor,
         *,
         masks: Masks | None = None,
-        sweep: Sweep = "synchronous",
+        update_order: UpdateOrder = "synchronous",
         tolerance: float | None = None,
     ) -> None:
-        if sweep not in ("synchronous", "red_black"):
-            raise ValueError(f"sweep must be 'synchronous' or 'red_black', not {sweep!r}")
+        if update_order not in ("synchronous", "red_black"):
+            raise ValueError(f"update_order must be 'synchronous' or 'red_black', not {update_order!r}")
         self.network = network
         self.masks = masks
-        self.sweep = sweep
+        self.update_order = update_order
         self.tolerance = tolerance
         self.batch = inputs.shape[0]
         self.steps_taken = 0
@@ -55,7 +55,7 @@ class Relaxation:
         # Dropout multiplies potentials, which leaves nothing to fold.
         self.folds = masks is None and all(factor == 1.0 for factor in network.factors)
         self._folded: dict[int, Tensor] = {}
-        if self.folds and sweep == "synchronous":
+        if self.folds and update_order == "synchronous":
             self.biases = [
                 bias - activation.centre if activation.centre else bias
                 for bias, activation in zip(network.biases, network.activations, strict=False)
@@ -94,7 +94,7 @@ class Relaxation:
     def _start(self, start: Sequence[Tensor], nudge: Nudge | None) -> tuple[Callable[[States], None], States]:
         copies = start[0].shape[0] // self.batch
         states = [_working_copy(state) for state in start]
-        if self.sweep == "red_black":
+        if self.update_order == "red_black":
             return _RedBlack(self.network, self._repeated(copies), nudge, self._masks(copies)), states
         if not self.folds:
             drive, masks = self._repeated(copies), self._masks(copies)
