@@ -97,6 +97,13 @@ def test_records_without_an_evaluation_make_no_row(run_info):
     assert rows(text) == []
 
 
+def test_the_selected_epoch_is_named_unless_it_is_the_last(run_info):
+    best = {"best/test/accuracy": 98.0, "best/epoch": 2.0, "best/step": 20}
+    ending = {"test/accuracy": 97.125, "step": 40, **best}
+    assert "Test accuracy 97.12 % (98.00 % at the selected epoch 2) after" in show(in_log_file(), run_info(), [], ending)
+    assert "97.12 % after" in show(in_log_file(), run_info(), [], {**ending, "best/step": 40})
+
+
 @pytest.mark.parametrize("status", ["failed", "preempted", "interrupted"])
 def test_an_early_end_is_said(run_info, status):
     text = show(in_log_file(), run_info(), [record(1, 91.0)], summary={}, status=status)

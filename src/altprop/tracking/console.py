@@ -108,7 +108,8 @@ class Console(Tracker):
         results = {**self._last, **summary}
         if status == "done":
             if "test/accuracy" in results:
-                self._say(Text(f"Test accuracy {results['test/accuracy']:.2f} %", style="bold"), f" after {elapsed}")
+                accuracy = Text(f"Test accuracy {results['test/accuracy']:.2f} %", style="bold")
+                self._say(accuracy, selected(results), f" after {elapsed}")
         else:
             self._say(Text(status.capitalize(), style="bold red"), f" at step {results.get('step', self.run.start_step):.0f}")
         self._say(f"The run lies in {shown(self.run.directory)}")
@@ -128,6 +129,13 @@ def line(values: Mapping[str, float], total_epochs: int) -> str:
     """One evaluation as one line of a log file."""
     cells = [f"{column.title} {column.text(values[column.name])}" for column in COLUMNS[1:] if column.name in values]
     return f"epoch {values['epoch']:g}/{total_epochs}: " + ", ".join(cells)
+
+
+def selected(results: Mapping[str, float]) -> str:
+    """What the epoch that the validation split (or ``trainer.select_on``) chose has on the test split, if it is not the last."""
+    if "best/test/accuracy" not in results or results["best/step"] == results["step"]:
+        return ""
+    return f" ({results['best/test/accuracy']:.2f} % at the selected epoch {results['best/epoch']:g})"
 
 
 def shown(path: Path) -> str:
