@@ -32,8 +32,8 @@ from altprop.problems import ConfigError, Problem, RunFailed
 Run = Callable[[DictConfig], object]
 """What an entry point does with one composed configuration; runs once per job of a sweep."""
 
-# Threads of one torch process that wait for each other spin by default, which on a machine shared with other processes makes small
-# networks 10 to 30 times slower; they sleep instead. Read when torch is loaded, hence here.
+# Threads of one torch process that wait for each other spin by default, which on a machine shared with other processes makes
+# small networks 10 to 30 times slower; they sleep instead. Read when torch is loaded, hence here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 register_resolvers()  # at import, because a job submitted to a cluster imports this module and never calls entry_point
