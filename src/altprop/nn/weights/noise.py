@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from altprop.nn.weights.sparse_mask import MaskedWeights
-from altprop.nn.weights.tables import at_epoch, table_problems
+from altprop.nn.weights.tables import Table, as_table, at_epoch, table_problems
 from altprop.problems import Problem
 
 
@@ -19,9 +19,9 @@ class LangevinNoise:
     It goes through the gradient, so the learning rate multiplies it and momentum filters it.
     """
 
-    def __init__(self, eta: float, temperature: Mapping[int, float]) -> None:
+    def __init__(self, eta: float, temperature: Table) -> None:
         self.eta = eta
-        self.temperature = dict(temperature)
+        self.temperature = as_table(temperature)
 
     def sigma(self, epoch: int) -> float:
         """Standard deviation of the noise in ``epoch``."""

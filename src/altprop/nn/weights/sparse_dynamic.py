@@ -24,7 +24,7 @@ from altprop.nn.weights.sparse_strategies import (
     SignChangePrune,
     WithinTensor,
 )
-from altprop.nn.weights.tables import at_epoch, table_problems
+from altprop.nn.weights.tables import Table, as_table, at_epoch, table_problems
 from altprop.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class DynamicSparse(SparseRule):
         prune: Prune,
         redistribute: Redistribute,
         grow: Grow,
-        period: Mapping[int, int],
+        period: Table,
         stop_epoch: int | None = None,
         noise: LangevinNoise | None = None,
         new_weights: Literal["zero", "init"] = "zero",
@@ -65,7 +65,7 @@ class DynamicSparse(SparseRule):
         self.prune = prune
         self.redistribute = redistribute
         self.grow = grow
-        self.period = dict(period)
+        self.period = as_table(period)
         self.stop_epoch = stop_epoch
         self.noise = noise
         self.new_weights = new_weights
@@ -99,7 +99,7 @@ class DynamicSparse(SparseRule):
 
     def due(self, step: int) -> bool:
         """Whether an update follows step ``step`` (0-based, over all epochs)."""
-        period = at_epoch(self.period, self.epoch)
+        period = int(at_epoch(self.period, self.epoch))
         return self.moving and step % period == 0 and (step > 0 or period == 1)
 
     def epoch_start(self, epoch: int) -> None:
