@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -84,12 +84,14 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, torch.Tensor))
 
 
-def piecewise_constant(optimizer: torch.optim.Optimizer, values: Mapping[int, float]) -> LRScheduler:
+def piecewise_constant(optimizer: torch.optim.Optimizer, values: Mapping[int, float] | Sequence[Sequence[float]]) -> LRScheduler:
     """The learning rate is ``values[k]`` for the last key ``k`` not after the current epoch (or step), in every group.
 
-    Absolute rates, unlike torch's multiplicative schedules; the optimizer's own ``lr`` is not used. Keys start at 0.
+    Absolute rates, unlike torch's multiplicative schedules; the optimizer's own ``lr`` is not used. Keys start at 0. ``values``
+    may also be ``[key, rate]`` pairs: the command line can replace a list, while Hydra merges mappings.
     """
-    table = sorted((int(key), float(value)) for key, value in values.items())
+    pairs = values.items() if isinstance(values, Mapping) else values
+    table = sorted((int(key), float(value)) for key, value in pairs)
     if not table or table[0][0] != 0:
         raise ValueError("schedule.scheduler.values must give the rate from 0 on")
     return _PiecewiseConstant(optimizer, table)
