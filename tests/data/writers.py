@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from scipy.io import savemat
 
 
@@ -85,3 +86,22 @@ def write_svhn(root: Path, parts: dict[str, int]) -> dict[str, np.ndarray]:
         labels = np.arange(1, count + 1)[:, None] % 10
         savemat(root / "svhn" / f"{part}_32x32.mat", {"X": arrays[part], "y": np.where(labels == 0, 10, labels).astype(np.uint8)})
     return arrays
+
+
+def smooth_image(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Few colours that run into each other, as in a photograph: what scaling and JPEG do to it is moderate."""
+    return Image.fromarray(random_pixels(8, 8, 3, seed=seed)).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def write_image_folder(
+    folder: Path, parts: dict[str, int], sizes: list[tuple[int, int]], classes: tuple[str, ...] = ("cat", "dog")
+) -> None:
+    """``parts``: images of each class in each part; sizes (width, height) take turns. JPEG, and one PNG in each class."""
+    seed = 0
+    for part, count in parts.items():
+        for name in classes:
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                image = smooth_image(*sizes[seed % len(sizes)], seed=seed)
+                image.save(folder / part / name / f"{number:04d}.{'png' if number == 0 else 'jpg'}")
+                seed += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from altprop.problems import ConfigError, Problem
 
@@ -12,4 +13,9 @@ class DataError(ConfigError):
 
     def __init__(self, path: Path, given: str, allowed: str, mend: str = "") -> None:
         self.path = path
+        self.parts = (path, given, allowed, mend)
         super().__init__([Problem("dataset", f"{path} {given}", allowed, mend)])
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[Any, ...]]:
+        """Exceptions pickle by their message; worker processes send this one home whole."""
+        return DataError, self.parts

@@ -43,6 +43,11 @@ class ImageSet(ABC):
     limit_train: int | None = None
     limit_test: int | None = None
 
+    @property
+    def described(self) -> str:
+        """How messages call this set."""
+        return self.title
+
     @abstractmethod
     def load(self, context: LoadContext) -> Data:
         """The splits of this data set.
@@ -60,7 +65,7 @@ class ImageSet(ABC):
             if held_out == 0:
                 return slice(0, self.limit_train), None
             if held_out >= len(labels):
-                allowed = f"less than the {len(labels):,} training images of {self.title}"
+                allowed = f"less than the {len(labels):,} training images of {self.described}"
                 raise ConfigError([Problem("dataset.validation.size", f"{self.validation.size:g}", allowed)])
         train, validation = self.validation.split(labels, root)
         return _consecutive(train[: self.limit_train]), _consecutive(validation)

@@ -61,46 +61,49 @@ class InMemory(ImageSet):
 
     def load(self, context: LoadContext) -> Data:
         """Read the files, divide the training images, and bring everything to the device."""
-        return self.place(self.read(context.root), context)
+        return place(self, self.read(context.root), self.augmentation, context)
 
-    def place(self, raw: RawData, context: LoadContext) -> Data:
-        """The splits of ``raw`` on the device."""
-        chosen, held_out = self.divide(raw.train.labels, context.root)
-        train, test = raw.train[chosen], raw.test[: self.limit_test]
-        channels, height, width = train.pixels.shape[1:]
-        problems = [*self.misfits(len(train), channels, context), *self._padding_misfits(min(height, width))]
-        if problems:
-            raise ConfigError(problems)
-        normalisation = Normalisation.of(self.mean, self.std, context.device)
-        train_split, train_plain = device_splits(
-            *_to_device(train, context),
-            batch_size=self.batch_size,
-            eval_batch_size=self.eval_batch_size,
-            drop_last=self.drop_last,
-            normalisation=normalisation,
-            augmentation=self.augmentation,
-            context=context,
-        )
 
-        def evaluated(images: Images) -> PlainSplit:
-            return evaluation_split(*_to_device(images, context), self.eval_batch_size, normalisation, context)
+def place(image_set: ImageSet, raw: RawData, augmentation: Augmentation, context: LoadContext) -> Data:
+    """The splits of ``raw`` on the device.
 
-        return Data(
-            train=train_split,
-            train_plain=train_plain,
-            validation=None if held_out is None else evaluated(raw.train[held_out]),
-            test=evaluated(test),
-            input_shape=(channels, height, width),
-            num_classes=len(raw.class_names),
-            class_names=raw.class_names,
-        )
+    :raises ConfigError: where settings do not fit the images.
+    """
+    chosen, held_out = image_set.divide(raw.train.labels, context.root)
+    train, test = raw.train[chosen], raw.test[: image_set.limit_test]
+    channels, height, width = train.pixels.shape[1:]
+    problems = [*image_set.misfits(len(train), channels, context), *_padding_misfits(augmentation, min(height, width))]
+    if problems:
+        raise ConfigError(problems)
+    normalisation = Normalisation.of(image_set.mean, image_set.std, context.device)
+    train_split, train_plain = device_splits(
+        *_to_device(train, context),
+        batch_size=image_set.batch_size,
+        eval_batch_size=image_set.eval_batch_size,
+        drop_last=image_set.drop_last,
+        normalisation=normalisation,
+        augmentation=augmentation,
+        context=context,
+    )
 
-    def _padding_misfits(self, size: int) -> Iterator[Problem]:
-        padding = self.augmentation.padding
-        if self.augmentation.padding_mode == "reflect" and padding >= size:
-            yield Problem(
-                "dataset.augmentation.padding", f"{padding} mirrored pixels", f"less than the {size} pixels of an image"
-            )
+    def evaluated(images: Images) -> PlainSplit:
+        return evaluation_split(*_to_device(images, context), image_set.eval_batch_size, normalisation, context)
+
+    return Data(
+        train=train_split,
+        train_plain=train_plain,
+        validation=None if held_out is None else evaluated(raw.train[held_out]),
+        test=evaluated(test),
+        input_shape=(channels, height, width),
+        num_classes=len(raw.class_names),
+        class_names=raw.class_names,
+    )
+
+
+def _padding_misfits(augmentation: Augmentation, size: int) -> Iterator[Problem]:
+    padding = augmentation.padding
+    if augmentation.padding_mode == "reflect" and padding >= size:
+        yield Problem("dataset.augmentation.padding", f"{padding} mirrored pixels", f"less than the {size} pixels of an image")
 
 
 def _to_device(images: Images, context: LoadContext) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,173 @@
+"""Own images: on the device where they fit, streamed otherwise; the cache of decoded pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from altprop.data import pixel_cache
+from altprop.data.augmentation import Augmentation
+from altprop.data.device_split import ShuffledSplit
+from altprop.data.errors import DataError
+from altprop.data.image_folder import ImageFolder
+from altprop.data.recipes import Crops
+from altprop.data.stream import StreamSplit
+from altprop.data.validation import Validation
+from altprop.problems import ConfigError
+from tests.data.writers import write_image_folder
+
+SETTINGS = {"folder": "pets", "batch_size": 4, "eval_batch_size": 5, "mean": [0.5], "std": [0.25]}
+PARTS = {"train": 6, "test": 3}
+
+
+def test_images_of_one_size_live_on_the_device(context):
+    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+    data = ImageFolder(**SETTINGS, augmentation=Augmentation(2, "zeros", 0.5)).load(context)
+    assert isinstance(data.train, ShuffledSplit)
+    assert data.train.images.dtype == torch.uint8
+    assert data.input_shape == (3, 16, 20)
+    assert data.class_names == ("cat", "dog")
+    labels = torch.cat([targets for _, targets in data.train_plain.batches()])
+    assert labels.tolist() == [0] * 6 + [1] * 6
+    inputs = torch.cat([inputs for inputs, _ in data.test.batches()])
+    with Image.open(context.root / "pets/test/dog/0002.jpg") as image:
+        expected = (np.asarray(image).transpose(2, 0, 1) / 255 - 0.5) / 0.25
+    assert np.abs(inputs[5].numpy() - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize(("sizes", "limit"), [([(20, 16), (18, 20)], 2048), ([(20, 16)], 0)])
+def test_other_images_are_streamed(context, sizes, limit):
+    write_image_folder(context.root / "pets", PARTS, sizes)
+    data = ImageFolder(**SETTINGS, memory_limit=limit, crops=Crops(size=12, resize=14), workers=0).load(context)
+    assert isinstance(data.train, StreamSplit)
+    assert data.input_shape == (3, 12, 12)
+    inputs, targets = next(data.train.batches())
+    assert inputs.shape == (4, 3, 12, 12)
+    assert len(targets) == 4
+
+
+def test_validation_images_are_held_out_of_both_kinds(context):
+    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+    for limit in (0, 100):
+        held_out = Validation(4, "stratified")
+        data = ImageFolder(**SETTINGS, memory_limit=limit, validation=held_out, crops=Crops(size=12, resize=14), workers=0).load(
+            context
+        )
+        assert (data.train.num_samples, data.validation.num_samples) == (8, 4)
+        labels = torch.cat([targets for _, targets in data.validation.batches()])
+        assert labels.tolist() == [0, 0, 1, 1]
+
+
+def cached(context):
+    return sorted((context.root / ".altprop").glob("*.npy"))
+
+
+def test_images_are_decoded_once(context, monkeypatch):
+    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+    first = ImageFolder(**SETTINGS).load(context)
+    (path,) = cached(context)
+    assert sorted(file.name for file in path.parent.iterdir()) == [path.name, "pets.lock"]
+    monkeypatch.setattr(pixel_cache, "_decode", lambda *_: pytest.fail("decoded again"))
+    again = ImageFolder(**SETTINGS).load(context)
+    assert torch.equal(first.train_plain.images, again.train_plain.images)
+
+
+@pytest.mark.parametrize("change", ["written", "removed", "added", "renamed"])
+def test_a_changed_folder_is_decoded_anew(context, change):
+    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+    ImageFolder(**SETTINGS).load(context)
+    before = cached(context)
+    path = context.root / "pets/train/cat/0003.jpg"
+    if change == "written":
+        Image.new("RGB", (20, 16), "red").save(path)
+        os.utime(path, ns=(0, 0))
+    elif change == "removed":
+        path.unlink()
+    elif change == "added":
+        Image.new("RGB", (20, 16), "red").save(path.with_name("0100.jpg"))
+    else:
+        path.rename(path.with_name("0002a.jpg"))
+    data = ImageFolder(**SETTINGS).load(context)
+    assert data.train.num_samples == 12 + {"added": 1, "removed": -1}.get(change, 0)
+    assert len(cached(context)) == 1
+    assert cached(context) != before
+    if change == "written":
+        assert (data.train_plain.images[3, 0] > 1.9).all()
+
+
+def test_a_torn_cache_is_made_anew(context):
+    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+    first = ImageFolder(**SETTINGS).load(context)
+    (path,) = cached(context)
+    path.write_bytes(path.read_bytes()[:500])
+    again = ImageFolder(**SETTINGS).load(context)
+    assert torch.equal(first.train_plain.images, again.train_plain.images)
+    assert path.stat().st_size > 500
+
+
+def test_a_folder_that_cannot_be_written_only_costs_time(context, monkeypatch, caplog):
+    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pixel_cache, "_write", refuse)
+    with caplog.at_level(logging.WARNING):
+        data = ImageFolder(**SETTINGS).load(context)
+    assert data.train.num_samples == 12
+    assert "cannot be written (Permission denied)" in caplog.text
+
+
+@pytest.mark.parametrize("limit", [0, 100])
+@pytest.mark.parametrize("content", [b"", b"no image", "torn"])
+def test_a_corrupt_image_is_named(context, limit, content):
+    write_image_folder(context.root / "pets", PARTS, [(40, 40)])
+    path = context.root / "pets/train/dog/0004.jpg"
+    path.write_bytes(path.read_bytes()[:400] if content == "torn" else content)
+    with pytest.raises(DataError) as caught:
+        for _ in (
+            ImageFolder(**SETTINGS, memory_limit=limit, crops=Crops(size=12, resize=14), workers=0).load(context).train.batches()
+        ):
+            pass
+    assert caught.value.path == path
+    assert not cached(context)
+
+
+def test_a_class_that_is_only_in_the_test_images_is_named(context):
+    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+    write_image_folder(context.root / "pets", {"test": 1}, [(20, 16)], ("cow",))
+    with pytest.raises(DataError, match=r"test/cow is no class"):
+        ImageFolder(**SETTINGS).load(context)
+
+
+def test_missing_folders_are_one_line(tmp_path):
+    root, node = {"paths": {"data": str(tmp_path)}}, {"folder": "pets", "label": "pets and more", "memory_limit": 100}
+    (problem,) = ImageFolder.check(node, root)
+    assert str(tmp_path / "pets") in str(problem)
+    assert "train/<class>/<image>" in str(problem)
+    write_image_folder(tmp_path / "pets", {"train": 1}, [(4, 4)])
+    assert len(list(ImageFolder.check(node, root))) == 1
+    write_image_folder(tmp_path / "pets", {"test": 1}, [(4, 4)])
+    assert not list(ImageFolder.check(node, root))
+    assert [problem.key for problem in ImageFolder.check({**node, "memory_limit": -1}, root)] == ["dataset.memory_limit"]
+
+
+def test_messages_call_the_set_by_its_label(context):
+    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+    for label, expected in (("Pets (JPEG)", r"Pets \(JPEG\)"), (None, "pets")):
+        with pytest.raises(ConfigError, match=f"12 training images of {expected}"):
+            ImageFolder(**SETTINGS, label=label, validation=Validation(12)).load(context)
+
+
+def test_grey_and_transparent_images_become_colour_images(context):
+    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+    Image.new("L", (20, 16), 100).save(context.root / "pets/train/cat/0001.jpg")
+    Image.new("RGBA", (20, 16), (1, 2, 3, 4)).save(context.root / "pets/train/cat/0000.png")
+    data = ImageFolder(**SETTINGS).load(dataclasses.replace(context, seed=1))
+    assert data.train_plain.images.shape == (12, 3, 16, 20)
