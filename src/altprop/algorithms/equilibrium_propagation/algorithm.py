@@ -113,7 +113,10 @@ class EquilibriumPropagation(EnergyAlgorithm):
         ``targets`` one-hot ``[batch, classes]``.
         """
         strengths = self.nudging.strengths
-        unit = targets.new_tensor(strengths).repeat_interleave(relaxation.batch).unsqueeze(1)
+        if len(strengths) == 1:
+            nudge = Nudge(targets, targets.new_full((relaxation.batch, 1), strengths[0]) * beta)
+            return [relaxation.run(free, self.nudge_steps, nudge)]
+        unit = torch.cat([targets.new_full((relaxation.batch, 1), strength) for strength in strengths])
         nudge = Nudge(torch.cat([targets] * len(strengths)), unit * beta)
         start = [torch.cat([state] * len(strengths)) for state in free]
         ended = relaxation.run(start, self.nudge_steps, nudge)

@@ -16,7 +16,7 @@ from altprop.algorithms.equilibrium_propagation.common import (
     masked,
     positive_beta,
 )
-from altprop.algorithms.equilibrium_propagation.contrasts import Gradients, scaled_sum
+from altprop.algorithms.equilibrium_propagation.contrasts import Gradients, added
 from altprop.algorithms.equilibrium_propagation.costs import LossName, one_hot
 from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge
 from altprop.algorithms.equilibrium_propagation.gradients import assign, pair_gradient
@@ -129,14 +129,14 @@ class ContinualEquilibriumPropagation(EnergyAlgorithm):
         signs = (1.0, -1.0) if self.third_phase == "symmetric" else (1.0,)
         trajectories = [free] * len(signs)
         for count in range(self.nudge_steps):
-            terms: list[tuple[float, Gradients]] = []
+            terms: list[Gradients] = []
             for index, sign in enumerate(signs):
                 trajectories[index], gradients = self._micro_step(
                     inputs, masks, trajectories[index], targets, sign * beta, (0.0, sign * beta)
                 )
-                terms.append((1.0 / len(signs), gradients))
+                terms.append({name: gradient / len(signs) for name, gradient in gradients.items()})
             last = count + 1 == self.nudge_steps
-            self._apply(scaled_sum(terms), remaining=self.nudge_steps - 1 - count, advance=advance and last)
+            self._apply(added(terms), remaining=self.nudge_steps - 1 - count, advance=advance and last)
         return trajectories[0]
 
     def _opposite_phase(

@@ -39,21 +39,31 @@ class Side(NamedTuple):
 
 
 def edge_contrast(
-    edge: Edge, weight: Tensor, bias: Tensor | None, upper: Side, lower: Side, routing: Routing | None = None
+    edge: Edge,
+    weight: Tensor,
+    bias: Tensor | None,
+    upper: Side,
+    lower: Side,
+    factor: float | Tensor = 1.0,
+    routing: Routing | None = None,
 ) -> Tensor:
-    """Derivative of ``<up(below), above>`` with respect to the weight at ``upper`` minus that at ``lower``.
+    """Derivative of ``<up(below), above>`` with respect to the weight at ``upper`` minus that at ``lower``, times ``factor``.
 
-    Summed over the batch. ``routing`` are the pooling positions where both sides have the same lower state and they are known.
+    Summed over the batch. ``factor`` meets the states, of which there are fewer than weights. ``routing`` are the pooling
+    positions where both sides have the same lower state and they are known.
     """
     if upper.below is lower.below:
         if edge.pool == "max" and routing is None:
             _, routing = pool(edge, convolve(edge, upper.below, weight, bias))
-        return weight_gradient(edge, upper.below, unpool(edge, upper.above - lower.above, routing))
+        return weight_gradient(edge, upper.below, unpool(edge, (upper.above - lower.above) * factor, routing))
+    if not edge.is_convolution:
+        moved = torch.mul(lower.above, factor).t() @ flatten(upper.below - lower.below)
+        return moved.addmm_(((upper.above - lower.above) * factor).t(), flatten(upper.below))
     below = torch.cat([upper.below, lower.below])
     routing = pool(edge, convolve(edge, below, weight, bias))[1] if edge.pool == "max" else None
     first, second = unpool(edge, torch.cat([upper.above, lower.above]), routing).chunk(2)
     moved = upper.below - lower.below
-    return weight_gradient(edge, torch.cat([upper.below, moved]), torch.cat([first - second, second]))
+    return weight_gradient(edge, torch.cat([upper.below, moved]), torch.cat([first - second, second]) * factor)
 
 
 def state_contrast(
@@ -63,10 +73,11 @@ def state_contrast(
     lower: Sequence[Tensor],
     fixed: Sequence[Tensor] | None = None,
     *,
+    factor: float | Tensor = 1.0,
     same_update: bool = False,
     input_routing: Routing | None = None,
 ) -> Gradients:
-    """Batch mean of the primitive function's derivative at states ``upper`` minus that at ``lower``, without the readout.
+    """``factor`` times the batch mean of Phi's derivative at states ``upper`` minus that at ``lower``, without the readout.
 
     ``inputs`` ``[batch, channels, height, width]``. In a symmetric network both factors of a connection are those of the state.
     In a vector-field network only the unit that receives the connection moves, and the other stays at ``fixed``; with
@@ -76,7 +87,7 @@ def state_contrast(
     separate = network.vector_field and not same_update
     if separate and fixed is None:
         raise ValueError("a vector-field network without same_update needs the fixed state of its contrasts")
-    share = 1.0 / inputs.shape[0]
+    share = factor / inputs.shape[0]
     gradients: Gradients = {}
     for index in range(network.num_states):
         edge, weight, bias = network.edges[index], network.weights[index], network.biases[index]
@@ -87,16 +98,16 @@ def state_contrast(
             sides = Side(fixed[index - 1], upper[index]), Side(fixed[index - 1], lower[index])
         else:
             sides = Side(upper[index - 1], upper[index]), Side(lower[index - 1], lower[index])
-        total = edge_contrast(edge, weight, bias, *sides, routing=input_routing if index == 0 else None)
-        gradients[f"layers.{index}.weight"] = to_layer_layout(edge, total) * share
+        total = edge_contrast(edge, weight, bias, *sides, share, routing=input_routing if index == 0 else None)
+        gradients[f"layers.{index}.weight"] = to_layer_layout(edge, total)
         gradients[f"layers.{index}.bias"] = bias_gradient(edge, upper[index] - lower[index]) * share
     if not network.vector_field:
         return gradients
     for index, feedback in enumerate(network.feedback):
         edge = network.edges[index + 1]
         high = (fixed[index + 1],) * 2 if separate and fixed is not None else (upper[index + 1], lower[index + 1])
-        total = edge_contrast(edge, feedback, None, Side(upper[index], high[0]), Side(lower[index], high[1]))
-        gradients[f"feedback.{index}.weight"] = to_layer_layout(edge, total) * share
+        sides = Side(upper[index], high[0]), Side(lower[index], high[1])
+        gradients[f"feedback.{index}.weight"] = to_layer_layout(edge, edge_contrast(edge, feedback, None, *sides, share))
     if same_update:
         for index in range(len(network.feedback)):
             forward, backward = f"layers.{index + 1}.weight", f"feedback.{index}.weight"
@@ -105,11 +116,13 @@ def state_contrast(
     return gradients
 
 
-def readout_gradient(network: Network, states: Sequence[Tensor], one_hot_targets: Tensor) -> Gradients:
-    """Derivative of the batch mean loss with respect to the readout at ``states``; empty without a readout."""
+def readout_gradient(
+    network: Network, states: Sequence[Tensor], one_hot_targets: Tensor, factor: float | Tensor = 1.0
+) -> Gradients:
+    """``factor`` times the derivative of the batch mean loss with respect to the readout at ``states``; empty without one."""
     if not network.softmax_readout:
         return {}
-    error = score_error(network.loss, network.scores(states), one_hot_targets) / states[-1].shape[0]
+    error = score_error(network.loss, network.scores(states), one_hot_targets) * (factor / states[-1].shape[0])
     name = f"layers.{len(network.edges) - 1}"
     return {
         f"{name}.weight": to_layer_layout(network.edges[-1], error.t() @ flatten(states[-1])),
@@ -117,10 +130,10 @@ def readout_gradient(network: Network, states: Sequence[Tensor], one_hot_targets
     }
 
 
-def scaled_sum(terms: Sequence[tuple[float | Tensor, Mapping[str, Tensor]]]) -> Gradients:
-    """The sum of ``factor * gradients`` over ``terms``, name by name."""
+def added(terms: Sequence[Mapping[str, Tensor]]) -> Gradients:
+    """The sum of ``terms``, name by name."""
     total: Gradients = {}
-    for factor, gradients in terms:
+    for gradients in terms:
         for name, gradient in gradients.items():
-            total[name] = total[name] + factor * gradient if name in total else factor * gradient
+            total[name] = total[name] + gradient if name in total else gradient
     return total

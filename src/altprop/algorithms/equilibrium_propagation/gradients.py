@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from altprop.algorithms.equilibrium_propagation.contrasts import Gradients, readout_gradient, scaled_sum, state_contrast
+from altprop.algorithms.equilibrium_propagation.contrasts import Gradients, added, readout_gradient, state_contrast
 from altprop.algorithms.equilibrium_propagation.network import Network, States
 from altprop.algorithms.equilibrium_propagation.nudging import FREE, Nudging
 from altprop.models.energy import EnergyModel
@@ -35,22 +35,24 @@ def nudged_gradient(
     ``fixed`` (default: ``free``) where the sending units of a vector-field network stay.
     """
     states = {FREE: free, **dict(enumerate(phases))}
-    terms: list[tuple[float | Tensor, Mapping[str, Tensor]]] = []
+    terms: list[Mapping[str, Tensor]] = []
     for coefficient, upper, lower in nudging.contrasts:
-        contrast = state_contrast(
-            network,
-            inputs,
-            states[upper],
-            states[lower],
-            free if fixed is None else fixed,
-            same_update=same_update,
-            input_routing=input_routing,
+        terms.append(
+            state_contrast(
+                network,
+                inputs,
+                states[upper],
+                states[lower],
+                free if fixed is None else fixed,
+                factor=-coefficient / beta,
+                same_update=same_update,
+                input_routing=input_routing,
+            )
         )
-        terms.append((-coefficient / beta, contrast))
         for phase, sign in ((upper, coefficient), (lower, -coefficient)):
-            if network.softmax_readout and nudging.strength(phase):
-                terms.append((sign * nudging.strength(phase), readout_gradient(network, states[phase], one_hot_targets)))
-    return scaled_sum(terms)
+            if nudging.strength(phase):
+                terms.append(readout_gradient(network, states[phase], one_hot_targets, sign * nudging.strength(phase)))
+    return added(terms)
 
 
 def pair_gradient(
@@ -67,12 +69,11 @@ def pair_gradient(
     """
     first, second = betas
     divisor = second - first
-    contrast = state_contrast(network, inputs, new, old, old)
-    return scaled_sum(
+    return added(
         [
-            (-1.0 / divisor, contrast),
-            (second / divisor, readout_gradient(network, new, one_hot_targets)),
-            (-first / divisor, readout_gradient(network, old, one_hot_targets)),
+            state_contrast(network, inputs, new, old, old, factor=-1.0 / divisor),
+            readout_gradient(network, new, one_hot_targets, second / divisor),
+            readout_gradient(network, old, one_hot_targets, -first / divisor),
         ]
     )
 

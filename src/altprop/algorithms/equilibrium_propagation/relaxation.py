@@ -123,34 +123,46 @@ class _Synchronous:
     def __init__(self, network: Network, drive: Tensor, biases: Sequence[Tensor], nudge: Nudge | None, states: States) -> None:
         self.network, self.drive, self.biases, self.nudge = network, drive, biases, nudge
         self.last = len(states) - 1
+        self.output = network.activations[-1]
         if nudge is not None:
-            strength = nudge.strength * network.activations[-1].scale
+            strength = nudge.strength * self.output.scale
             self.strength = strength.view(-1, *(1,) * (states[-1].dim() - 1))
+        if states[-1].dim() == 2:
+            # Products with few columns are written fastest column by column.
+            states[-1] = states[-1].t().contiguous().t()
         # The drives that linear edges write; the last one changes places with the last state after every step.
         self.uppers = {
             index: torch.empty_like(states[index]) for index in range(1, len(states)) if not network.edges[index].is_convolution
         }
+        self.transposed = {index: network.weights[index].t() for index in self.uppers}
 
     def __call__(self, states: States) -> None:
         ahead = self.drive
         for index in range(self.last):
-            ahead = self._meet(index, ahead, states)
+            meet = self._meet_convolution if self.network.edges[index + 1].is_convolution else self._meet_linear
+            ahead = meet(index, ahead, states)
         self._finish(ahead, states)
 
-    def _meet(self, index: int, ahead: Tensor, states: States) -> Tensor:
+    def _meet_linear(self, index: int, ahead: Tensor, states: States) -> Tensor:
         """Update hidden state ``index``, whose bottom-up drive is ``ahead``; returns the drive of the state above."""
+        network, activation = self.network, self.network.activations[index]
+        scale = activation.scale
+        above = self.output.scale if index + 1 == self.last else 1.0
+        flat = flatten(states[index])
+        upper = torch.addmm(
+            self.biases[index + 1], flat, self.transposed[index + 1], beta=above, alpha=above, out=self.uppers[index + 1]
+        )
+        torch.addmm(
+            flatten(ahead), states[index + 1], network.feedback[index], beta=scale if index else 1.0, alpha=scale, out=flat
+        )
+        activation.squash_(flat)
+        return upper
+
+    def _meet_convolution(self, index: int, ahead: Tensor, states: States) -> Tensor:
+        """The same for a state below a convolution."""
         network, edge, activation = self.network, self.network.edges[index + 1], self.network.activations[index]
-        weight, feedback, bias = network.weights[index + 1], network.feedback[index], self.biases[index + 1]
-        state = states[index]
-        if not edge.is_convolution:
-            flat = flatten(state)
-            scale = activation.scale
-            above = network.activations[index + 1].scale if index + 1 == self.last else 1.0
-            upper = torch.addmm(bias, flat, weight.t(), beta=above, alpha=above, out=self.uppers[index + 1])
-            torch.addmm(flatten(ahead), states[index + 1], feedback, beta=1.0 if index == 0 else scale, alpha=scale, out=flat)
-            activation.squash_(flat)
-            return upper
-        upper, routing = up(edge, state, weight, bias)
+        state, feedback = states[index], network.feedback[index]
+        upper, routing = up(edge, state, network.weights[index + 1], self.biases[index + 1])
         if network.vector_field and edge.pool == "max":
             _, routing = pool(edge, convolve(edge, state, feedback, None))
         total = down(edge, states[index + 1], feedback, routing)
@@ -161,17 +173,17 @@ class _Synchronous:
             if activation.scale != 1.0:
                 total.mul_(activation.scale)
         states[index] = activation.squash_(total)
-        if index + 1 == self.last and network.activations[self.last].scale != 1.0:
-            upper = upper * network.activations[self.last].scale
+        if index + 1 == self.last and self.output.scale != 1.0:
+            upper = upper * self.output.scale
         return upper
 
     def _finish(self, ahead: Tensor, states: States) -> None:
         """Update the last state, whose scaled bottom-up drive is ``ahead``."""
-        state, activation = states[self.last], self.network.activations[self.last]
+        state = states[self.last]
         total = ahead.clone() if self.last == 0 else ahead
         if self.nudge is not None:
             total.addcmul_(self.network.output_error(states, self.nudge.targets), self.strength, value=-1.0)
-        states[self.last] = activation.squash_(total)
+        states[self.last] = self.output.squash_(total)
         if self.last in self.uppers:
             self.uppers[self.last] = state
 
