@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
+from altprop.algorithms.asynchronous_greedy import AsynchronousGreedy
 from altprop.algorithms.backprop import Backprop
 from altprop.algorithms.decoupled_greedy import DecoupledGreedy
 from altprop.algorithms.delayed_gradients import DelayedGradients
@@ -25,6 +27,21 @@ from altprop.nn.local_heads import mlp_head
 from altprop.nn.weights.base import Dense, WeightsRule
 from altprop.nn.weights.binary import Binary
 from altprop.nn.weights.iterative_binary import IterativeBinary
+from altprop.nn.weights.penalties import Penalty
+from altprop.nn.weights.pruning import IterativePruning
+from altprop.nn.weights.sparse import StaticSparse
+from altprop.nn.weights.sparse_dynamic import DynamicSparse
+from altprop.nn.weights.sparse_strategies import (
+    FractionPrune,
+    GradientGrow,
+    ProportionalToSurvivors,
+    Prune,
+    RandomGrow,
+    SignChangePrune,
+    ThresholdPrune,
+    WithinTensor,
+)
+from altprop.nn.weights.tied import TiedWeights
 from tests.algorithms.harness import Case
 
 ADAM = partial(torch.optim.Adam, lr=3e-3)
@@ -43,6 +60,7 @@ ALGORITHMS: dict[str, Case] = {
     "synthetic_gradients": Case(
         lambda weights: SyntheticGradients(context=True, weights=weights), SMALL_MLP, ADAM, epochs=20, learns_to=90
     ),
+    "asynchronous_greedy": Case(lambda weights: AsynchronousGreedy(head=LINEAR_HEAD, buffer_size=2, weights=weights), SMALL_MLP),
     "delayed_gradients": Case(lambda weights: DelayedGradients(weights=weights), SMALL_MLP),
     "equilibrium_propagation": Case(
         lambda weights: EquilibriumPropagation(beta=0.2, nudging="symmetric", nudge_steps=8, weights=weights), ENERGY_MLP, ADAM
@@ -62,8 +80,22 @@ ALGORITHMS: dict[str, Case] = {
     "features_replay": Case(lambda weights: DelayedGradients(semantics="replay", weights=weights), SMALL_MLP),
 }
 
+
+def sparse(prune: Callable[[], Prune], redistribute: type, grow: type, **options: Any) -> DynamicSparse:
+    """A moving sparse rule; its parts have state, so every rule gets its own."""
+    settings: dict[str, Any] = {"sparsity": 0.5, "period": {0: 5}, **options}
+    return DynamicSparse(prune=prune(), redistribute=redistribute(), grow=grow(), **settings)
+
+
 WEIGHTS_RULES: dict[str, Callable[[], WeightsRule]] = {
     "dense": Dense,
     "binary": partial(Binary, scale="channel", clip=1.0),
+    "static_sparse": partial(StaticSparse, 0.5),
+    "dynamic_sparse": partial(sparse, lambda: ThresholdPrune(30), ProportionalToSurvivors, RandomGrow),
+    "set": partial(sparse, lambda: FractionPrune(0.1), WithinTensor, RandomGrow),
+    "rigl": partial(sparse, lambda: FractionPrune(0.1, "cosine"), WithinTensor, GradientGrow, optimizer_state="reset"),
+    "deep_r": partial(sparse, SignChangePrune, WithinTensor, RandomGrow, period={0: 1}, penalty=Penalty(1e-5)),
+    "tied": partial(TiedWeights, 0.5),
+    "iterative_pruning": partial(IterativePruning, 0.5, iterations=2),
     "iterative_binary": partial(IterativeBinary, epochs_per_layer=1, epoch_end="legacy"),
 }
