@@ -121,7 +121,6 @@ def rates(config: dict[str, Any], rate: float) -> dict[int, float]:
     schedule = instantiate(config["schedule"], _convert_="all")
     assert isinstance(schedule, Schedule)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
-    optimizer.step()
     assert schedule.interval == "epoch"
     assert schedule.scheduler is not None
     running = RunningSchedule(schedule.scheduler(optimizer), schedule.interval)
@@ -129,6 +128,7 @@ def rates(config: dict[str, Any], rate: float) -> dict[int, float]:
     milestones = config["schedule"]["scheduler"]["milestones"]
     for epoch in range(1, milestones[1] + 2):
         seen[epoch] = optimizer.param_groups[0]["lr"]
+        optimizer.step()
         running.epoch_end()
     return {epoch: seen[epoch] for milestone in milestones for epoch in (milestone, milestone + 1)}
 
