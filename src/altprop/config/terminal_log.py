@@ -12,6 +12,7 @@ class TerminalHandler(logging.StreamHandler[Any]):
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
+        self.setLevel(logging.INFO)  # a run's own log file takes the details
         self.setFormatter(
             logging.Formatter("%(message)s" if sys.stderr.isatty() else "%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
         )

@@ -17,14 +17,17 @@ class QuietFileHandler(logging.FileHandler):
 
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Append what altprop logs to ``path`` with time stamps, as long as the context lasts."""
+    """Append what altprop logs, details included, to ``path`` with time stamps, as long as the context lasts."""
     handler = QuietFileHandler(path, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("altprop")
     logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)  # the terminal's handler has a level of its own
     try:
         yield
     finally:
+        logger.setLevel(level)
         logger.removeHandler(handler)
         with suppress(OSError):
             handler.close()

@@ -135,6 +135,7 @@ class Loop:
         metrics["time/images_per_second"] = progress.step * self.plan.batch_size / max(progress.train_seconds, 1e-9)
         record = self._stamp(metrics)
         self.tracker.log(record)
+        log.debug("%s", ", ".join(f"{name} {value:.6g}" for name, value in record.items()))
         self.algorithm.evaluated(metrics)
         best = self.select_by is not None and is_better(record, progress.best, self.select_by)
         progress.last = record

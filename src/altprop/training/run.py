@@ -59,6 +59,7 @@ def _train(parts: Parts, directory: RunDirectory) -> Mapping[str, Any]:
     saver = Saver(directory, run.context, run.plan, parts.config_text, parts.settings.keep)
     progress = saver.restore(run.algorithm)
     write_metadata(directory.path, run.context.device)
+    log.debug("%s: %d parameters on %s", parts.name, sum(p.numel() for p in run.algorithm.model.parameters()), run.context.device)
     if parts.settings.save_initial and progress.step == 0:
         saver.save_initial(run.algorithm, progress)
     tracker = Trackers(parts.trackers, directory.path)
@@ -78,6 +79,7 @@ def _train(parts: Parts, directory: RunDirectory) -> Mapping[str, Any]:
             draw_figures(run, directory, parts.settings, tracker)
         status = "done"
         saver.status(status, progress)
+        log.debug("done after %d steps", progress.step)
     finally:
         tracker.finish(status, _summary(progress))
     return directory.read_status() or {}
