@@ -10,6 +10,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from altprop.config.chain import missing_sources
 from altprop.config.key import run_key
 from altprop.config.restore import restored
 from altprop.config.validation import plain_and_valid
@@ -28,6 +29,8 @@ def build(config: DictConfig) -> tuple[Parts, Task]:
     plain = plain_and_valid(config)
     if plain["run"] is not None:
         plain = restored(plain)
+    elif missing := list(missing_sources(plain, Path(plain["paths"]["outputs"]) / plain["name"] / run_key(plain))):
+        raise ConfigError(missing)
     task = _instantiate(plain, "task")
     return build_parts(plain), task
 
@@ -73,4 +76,8 @@ def _instantiate(config: Mapping[str, Any], name: str, prefix: str = "") -> Any:
             full_key = str(error).rpartition("full_key: ")[2] if "full_key: " in str(error) else ""
             key = f"{prefix}{name}.{full_key}" if full_key else f"{prefix}{name}"
             raise ConfigError([Problem(key, " ".join(str(cause).split()), "see its file in conf/")]) from error
+        if cause is None:  # Hydra itself refuses: functions that run or delete things have no business in a configuration
+            raise ConfigError(
+                [Problem(f"{prefix}{name}", " ".join(str(error).split()), "a class of altprop, torch or your own")]
+            ) from error
         raise

@@ -13,7 +13,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from altprop.config.compose import Composer
 
-CompositionError = (HydraException, OmegaConfBaseException, YAMLError, ValueError, AssertionError)
+CompositionError = (HydraException, OmegaConfBaseException, YAMLError, ValueError, AssertionError, AttributeError)
 """What Hydra raises while it composes: its own exceptions, and a few built-in ones."""
 
 

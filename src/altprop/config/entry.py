@@ -46,7 +46,7 @@ def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:
     Where it cannot be composed, ``check`` looks at what is right, so that a user sees all mistakes at once.
 
     Exits with 2 after a user's mistake and with :class:`RunFailed`'s code after a failure that one line can say. Any other
-    exception is a bug and keeps its traceback.
+    exception is a bug and keeps its traceback, as all do with ``HYDRA_FULL_ERROR=1`` in the environment.
     """
     if not CONF.is_dir():
         sys.exit(f"{CONF} is missing: altprop runs from its own folder, installed with: pip install -e .")
@@ -55,6 +55,7 @@ def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:
         sys.exit(0)
     for chatty in ("hydra.core.utils", "hydra.utils"):  # they log what is printed here as problems
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     job = Job(run)
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
     with _exceptions_reach_us():
@@ -64,7 +65,7 @@ def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:
             _print_error(error)
             sys.exit(_exit_code(error))
         except CompositionError as error:
-            if _from_a_job(error):
+            if _from_a_job(error) or full_error:
                 raise
             print_problems(problems_of(error, config_name, sys.argv[1:], check))
             SweepNotes.discard()

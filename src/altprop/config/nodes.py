@@ -41,10 +41,10 @@ def check_node(
         if word in node:
             yield Problem(f"{key}.{word}", "is not used here", "nodes have _target_, _partial_ and arguments", f"~{key}.{word}")
     partial = node.get("_partial_", False)
-    if place is not None:
-        yield from _check_place(key, node, target, place)
-    if signature is None:
-        return
+    misplaced = list(_check_place(key, node, target, place)) if place is not None else []
+    yield from misplaced
+    if signature is None or any(problem.key == f"{key}._target_" for problem in misplaced):
+        return  # its arguments are those of something else
     given = {name: value for name, value in node.items() if name not in RESERVED}
     supplied = set(place.supplied) if place is not None else set()
     if place is not None and place.supplied_first and signature.parameters:
@@ -63,9 +63,12 @@ def _check_place(key: str, node: Mapping[str, Any], target: Target, place: Place
             f"{key}._partial_", f"must be {wanted}", "altprop completes it later" if place.partial else "it is built as it stands"
         )
     kind = result_type(target)
-    if place.base is not None and kind is not None and not issubclass(kind, place.base):
-        wanted = f"{place.base.__module__}.{place.base.__qualname__}"
-        yield Problem(f"{key}._target_", f"{node['_target_']} is no {place.base.__name__}", f"a class derived from {wanted}")
+    if place.base is None or (kind is not None and issubclass(kind, place.base)):
+        return
+    name = place.base.__name__
+    given = f"{node['_target_']} is no {name}" if kind is not None else f"{node['_target_']} does not say what it returns"
+    wanted = f"a class derived from {place.base.__module__}.{place.base.__qualname__}, or a function annotated as returning one"
+    yield Problem(f"{key}._target_", given, wanted)
 
 
 def _check_names(key: str, given: Mapping[str, Any], signature: Signature, supplied: set[str], target: str) -> Iterator[Problem]:

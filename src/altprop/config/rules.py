@@ -70,13 +70,13 @@ def _check_units(config: Mapping[str, Any], capabilities: Capabilities, name: st
     hard = [(key, kind) for key, kind in _nodes("model", config["model"]) if kind is not None and issubclass(kind, HardUnit)]
     estimator = config["algorithm"].get("estimator")
     if not hard and capabilities.needs_hard_units:
-        choices = [choice for choice in _choices("model/units") if _is_hard(choice)]
+        choices = sorted(filter(_is_hard, _choices("model/units")), key=lambda choice: (choice != "sign_step", choice))
         allowed = f"hard units{': ' + ', '.join(choices) if choices else ''}"
         mend = f"model/units={choices[0]}" if choices else ""
         yield Problem("model.units", f"the model has no hard units, {name} needs them", allowed, mend)
     if not hard or estimator is not None or capabilities.native_hard_units:
         return
-    choices = [choice for choice in _choices("algorithm/estimator") if choice != "none"]
+    choices = sorted(set(_choices("algorithm/estimator")) - {"none"}, key=lambda choice: (choice != "saturated_ste", choice))
     mends = f"algorithm/estimator={choices[0]}" if choices else "model/units=relu"
     for key, kind in hard:
         allowed = f"an estimator ({', '.join(choices)}) or smooth units" if choices else "smooth units"

@@ -20,7 +20,8 @@ from altprop.training.settings import TrainerSettings
 def structured(cls: type) -> type:
     """The dataclass ``cls`` as OmegaConf takes it: not frozen (frozen nodes are read-only), ``Literal`` as its values' type.
 
-    Nested dataclasses are converted too. Choices of a ``Literal`` are checked by the validation, which names the nearest.
+    Choices of a ``Literal`` are checked by the validation, which names the nearest. A nested dataclass that may be null is
+    ``Any``, because OmegaConf cannot merge a mapping from the command line into a typed null; the validation checks it as well.
     """
     hints = get_type_hints(cls)
     fields = []
@@ -34,8 +35,10 @@ def _structured_type(hint: Any) -> Any:
     if get_origin(hint) is Literal:
         return type(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType):
+        if any(dataclasses.is_dataclass(member) for member in get_args(hint)):
+            return Any
         return Union[tuple(_structured_type(member) for member in get_args(hint))]  # noqa: UP007 - built from a tuple
-    return structured(hint) if dataclasses.is_dataclass(hint) and isinstance(hint, type) else hint
+    return hint
 
 
 TrainerConfig = structured(TrainerSettings)
@@ -106,6 +109,8 @@ class PaperConfig:
     """Its standard deviation over seeds."""
     seeds: int | None = MISSING
     """How many runs it is the mean of."""
+    milestones: dict[str, dict[int, float]] | None = None
+    """Published values on the way: metric -> finished epochs -> value."""
 
 
 def register_schema() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import importlib
 import inspect
 import typing
@@ -112,15 +113,19 @@ def _signature(function: Callable[..., Any], *, skip_self: bool) -> Signature | 
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Resolved annotations; those that cannot be resolved (imported for type checkers only) are left out."""
+    """Resolved annotations; those that cannot be resolved are left out.
+
+    What modules like to import for type checkers only, the abstract collections, is known.
+    """
     try:
         return typing.get_type_hints(function)
     except Exception:  # an annotation may raise anything when it is evaluated
         pass
     found = {}
+    names = {**vars(collections.abc), **getattr(function, "__globals__", {})}
     for name, hint in getattr(function, "__annotations__", {}).items():
         try:
-            found[name] = eval(hint, getattr(function, "__globals__", {})) if isinstance(hint, str) else hint
+            found[name] = eval(hint, names) if isinstance(hint, str) else hint
         except Exception:
             continue
     return found

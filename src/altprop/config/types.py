@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import json
 import typing
 from pathlib import Path
@@ -62,6 +63,8 @@ def _readable(hint: Any) -> str:
         return f"a mapping from {readable(arguments[0])} to {readable(arguments[1])}"
     if origin is collections.abc.Callable:
         return "a function"
+    if dataclasses.is_dataclass(hint):
+        return f"{{{', '.join(f'{field.name}: …' for field in dataclasses.fields(hint))}}}"
     return f"a {hint.__name__}" if isinstance(hint, type) else str(hint)
 
 

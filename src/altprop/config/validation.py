@@ -63,6 +63,11 @@ def problems_of_plain(config: Mapping[str, Any]) -> list[Problem]:
     return list(dict.fromkeys(problems))
 
 
+def problems_of_node(key: str, node: Any, config: Mapping[str, Any]) -> list[Problem]:
+    """Every problem of the nodes at and below ``key`` of a resolved configuration in plain containers."""
+    return list(dict.fromkeys(_walk(key, node, config)))
+
+
 def _problems_of_nodes(config: Mapping[str, Any]) -> list[Problem]:
     problems = [*_check_places(config), *_check_trainer(config["trainer"])]
     for key, value in config.items():
@@ -73,6 +78,9 @@ def _problems_of_nodes(config: Mapping[str, Any]) -> list[Problem]:
 
 def _problems(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     plain, problems = to_plain(config)
+    stopping = plain["trainer"]["early_stopping"]
+    if isinstance(stopping, dict):  # the schema cannot fill in what is left out of a mapping that may be null
+        plain["trainer"]["early_stopping"] = {**dataclasses.asdict(EarlyStopping()), **stopping}
     if problems:
         return plain, [*problems, *_problems_of_nodes(plain)]
     return plain, problems_of_plain(plain)

@@ -1,0 +1,194 @@
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, open_dict
+
+from altprop.config.compose import compose
+from altprop.config.validation import plain_and_valid, problems_of, problems_of_plain
+from altprop.problems import ConfigError, Problem
+
+HERE = "tests.config.targets_for_tests"
+
+
+def problems(*overrides: str) -> list[Problem]:
+    return problems_of(compose(overrides))
+
+
+def keys(*overrides: str) -> list[str]:
+    return [problem.key for problem in problems(*overrides)]
+
+
+def with_dataset(node: dict[str, Any]) -> DictConfig:
+    """A valid configuration with ``node`` as its data set, a place that takes any class."""
+    config = compose()
+    with open_dict(config):
+        config.dataset = node
+    return config
+
+
+def one(config: DictConfig) -> Problem:
+    found = problems_of(config)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_the_default_is_valid_and_plain() -> None:
+    plain = plain_and_valid(compose())
+    assert type(plain["model"]["hidden"]) is list
+    assert type(plain["dataset"]) is dict
+    assert problems_of_plain(plain) == []
+
+
+def test_all_problems_are_collected_at_once() -> None:
+    found = keys(
+        "model.hidden=x",
+        "+algorithm.foo=3",
+        "trainer.precision=fp23",
+        "trainer.duration=3",
+        "algorithm.weights._target_=altprop.nn.weights.base.Dnse",
+        "optimizer.betas=[0.9]",
+        "name=${nothing}",
+    )
+    assert sorted(found) == [
+        "algorithm.foo",
+        "algorithm.weights._target_",
+        "model.hidden",
+        "name",
+        "optimizer.betas",
+        "trainer.duration",
+        "trainer.precision",
+    ]
+    with pytest.raises(ConfigError) as raised:
+        plain_and_valid(compose(["model.hidden=x", "trainer.duration=3"]))
+    assert len(str(raised.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "mend"),
+    [
+        ("torch.optim.Adamm", "torch.optim has no class or function Adamm", "optimizer._target_=torch.optim.Adam"),
+        ("torch.optmi.Adam", "torch has no class or function optmi", "optimizer._target_=torch.optim.Adam"),
+        ("nowhere.Adam", "no module nowhere", ""),
+        ("torch.optim", "not a class or function", ""),
+        ("os.system", "does not say what it returns", ""),
+        ("torch.nn.Linear", "is no Optimizer", ""),
+    ],
+)
+def test_targets_that_do_not_exist_or_do_not_belong(path: str, said: str, mend: str) -> None:
+    found = problems(f"optimizer._target_={path}")
+    assert [problem.key for problem in found] == ["optimizer._target_"]
+    assert said in found[0].given
+    if mend:
+        assert found[0].mend == mend
+
+
+def test_unknown_arguments_name_the_nearest() -> None:
+    problem = one(with_dataset({"_target_": f"{HERE}.Derived", "widths": [1], "dephth": 3}))
+    assert problem == Problem(
+        "dataset.dephth",
+        "Derived has no such argument",
+        "its arguments: depth, loss, widths, mode",
+        "~dataset.dephth +dataset.depth=3",
+    )
+
+
+def test_missing_arguments_say_what_they_must_be() -> None:
+    problem = one(with_dataset({"_target_": f"{HERE}.Derived"}))
+    assert (problem.key, problem.mend) == ("dataset.widths", "+dataset.widths=…")
+    assert "a list of whole numbers" in problem.allowed
+
+
+def test_choices_name_the_nearest() -> None:
+    problem = one(with_dataset({"_target_": f"{HERE}.Derived", "widths": [1], "mode": "slwo"}))
+    assert (problem.key, problem.allowed, problem.mend) == ("dataset.mode", "it must be fast | slow", "dataset.mode=slow")
+
+
+def test_nested_nodes_are_checked_in_mappings_and_lists() -> None:
+    wrong = {"_target_": f"{HERE}.factory", "sise": 3}
+    config = with_dataset({"_target_": f"{HERE}.anything", "one": {"two": [{"three": wrong}]}})
+    assert [problem.key for problem in problems_of(config)] == [
+        "dataset.one.two[0].three.sise",
+        "dataset.one.two[0].three.size",
+    ]
+
+
+def test_what_a_nested_node_builds_must_fit_its_parent() -> None:
+    fitting = {"_target_": f"{HERE}.Derived", "widths": [1], "loss": {"_target_": f"{HERE}.factory", "size": 2}}
+    assert problems_of(with_dataset(fitting)) == []
+    problem = one(with_dataset({**fitting, "loss": {"_target_": f"{HERE}.Picky", "rate": 1}}))
+    assert problem.key == "dataset.loss._target_"
+
+
+def test_the_class_checks_its_own_node_with_the_whole_configuration() -> None:
+    problem = one(with_dataset({"_target_": f"{HERE}.Derived", "widths": []}))
+    assert problem.allowed == "at least one width for scratch"
+
+
+def test_what_altprop_supplies_cannot_be_configured() -> None:
+    found = problems("+model.num_classes=3", "+optimizer.params=[]")
+    assert [(problem.key, problem.mend) for problem in found] == [
+        ("model.num_classes", "~model.num_classes"),
+        ("optimizer.params", "~optimizer.params"),
+    ]
+
+
+def test_nodes_that_must_be_partial_or_must_not() -> None:
+    assert keys("model._partial_=false") == ["model._partial_"]
+    assert keys("+algorithm._partial_=true") == ["algorithm._partial_"]
+    assert keys("+model._args_=[1]") == ["model._args_"]
+
+
+def test_missing_values_and_unknown_interpolations_are_one_line_each() -> None:
+    found = problems("name=???", "optimizer=other", "trainer.device=${oc.env:ALTPROP_TEST_NOWHERE}", "tags=[a,${nothing}]")
+    assert sorted(problem.key for problem in found) == ["name", "optimizer._target_", "tags[1]", "trainer.device"]
+    assert not any("\n" in str(problem) for problem in found)
+
+
+def test_a_place_without_a_target_is_named_with_its_group() -> None:
+    problem = one(with_dataset({"batch_size": 3}))
+    assert (problem.key, problem.given, problem.mend) == ("dataset", "has no _target_", "dataset=…")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "said"),
+    [
+        (["optimizer.lr=-1"], "optimizer", "Invalid learning rate"),
+        (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer", "Nesterov"),
+        (["optimizer=other", "optimizer._target_=torch.optim.LBFGS"], "optimizer._target_", "several times"),
+        (["schedule=piecewise", "~schedule.scheduler.values", "+schedule.scheduler.values={3:0.1}"], "schedule", "from 0 on"),
+        (["schedule=onecycle", "schedule.scheduler.pct_start=2.0"], "schedule", "pct_start"),
+        (["schedule.interval=batch"], "schedule.interval", "batch"),
+        (["schedule=multistep", "schedule.scheduler.milestones=[5,x]"], "schedule.scheduler.milestones", "[5,x]"),
+        (["schedule=cosine", "schedule.scheduler.T_max=all"], "schedule.scheduler.T_max", "all"),
+    ],
+)
+def test_what_torch_refuses_is_a_problem_before_anything_is_built(overrides: list[str], key: str, said: str) -> None:
+    found = problems(*overrides)
+    assert [problem.key for problem in found] == [key]
+    assert said in str(found[0])
+
+
+@pytest.mark.parametrize("name", ["constant", "multistep", "cosine", "exponential", "onecycle", "plateau", "piecewise"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_every_schedule_fits_every_optimizer(name: str, optimizer: str) -> None:
+    assert problems(f"schedule={name}", f"optimizer={optimizer}") == []
+
+
+def test_any_class_of_torch_is_usable_from_the_command_line() -> None:
+    assert problems("optimizer=other", "optimizer._target_=torch.optim.NAdam", "+optimizer.lr=0.002") == []
+    step = ["schedule=other", "schedule.scheduler._target_=torch.optim.lr_scheduler.StepLR", "+schedule.scheduler.step_size=3"]
+    assert problems(*step) == []
+
+
+def test_early_stopping_is_filled_in_and_checked() -> None:
+    plain = plain_and_valid(compose(["trainer.early_stopping={metric: train/loss}"]))
+    assert plain["trainer"]["early_stopping"] == {"metric": "train/loss", "patience": 5, "min_delta": 0.0}
+    assert keys("trainer.early_stopping={metric: accuracy}") == ["trainer.early_stopping.metric"]
+    assert keys("trainer.early_stopping={patiense: 3}") == ["trainer.early_stopping.patiense"]
+    assert keys("trainer.early_stopping=3") == ["trainer.early_stopping"]
+
+
+def test_a_stored_configuration_is_checked_alike() -> None:
+    plain = plain_and_valid(compose())
+    plain["optimizer"]["_target_"] = "os.system"
+    assert [problem.key for problem in problems_of_plain(plain)] == ["optimizer._target_"]
