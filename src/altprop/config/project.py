@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parents[3]
 """The project's folder, which holds ``conf`` and ``sweeps``; altprop is installed editable (``pip install -e .``)."""
@@ -12,9 +12,16 @@ CONF = ROOT / "conf"
 
 
 def register_resolvers() -> None:
-    """``${project_root:}`` is :data:`ROOT`; ``${help_text:}`` is the text of ``--help``."""
+    """``${project_root:}`` is :data:`ROOT`, ``${help_text:}`` the text of ``--help``, ``${run_of:…}`` another run's directory."""
     OmegaConf.register_new_resolver("project_root", lambda: str(ROOT), replace=True)
     OmegaConf.register_new_resolver("help_text", _help_text, replace=True)
+    OmegaConf.register_new_resolver("run_of", _run_of, replace=True)
+
+
+def _run_of(experiment: str, *overrides: str, _root_: DictConfig) -> str:
+    from altprop.config.chain import run_of
+
+    return run_of(experiment, *overrides, _root_=_root_)
 
 
 def _help_text() -> str:
