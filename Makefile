@@ -37,6 +37,14 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# A one-node SLURM on this machine for the tests in tests/slurm (Debian, as root; settings and logs in /tmp/altprop-slurm).
+slurm-up:
+	tests/slurm/cluster.sh install
+	tests/slurm/cluster.sh up
+
+slurm-down:
+	tests/slurm/cluster.sh down
+
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

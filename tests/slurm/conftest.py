@@ -1,0 +1,22 @@
+"""Tests on a real SLURM: ``make slurm-up`` starts it (as root); without it they are skipped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SETTINGS = Path(os.environ.get("ALTPROP_SLURM", "/tmp/altprop-slurm")) / "slurm.conf"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def slurm_is_up() -> None:
+    if shutil.which("sbatch") is None:
+        pytest.skip("SLURM is not installed: make slurm-up (Debian, as root)")
+    if "SLURM_CONF" not in os.environ and SETTINGS.exists():
+        os.environ["SLURM_CONF"] = str(SETTINGS)
+    if subprocess.run(["scontrol", "ping"], capture_output=True, timeout=60).returncode:
+        pytest.skip("SLURM does not answer: make slurm-up (as root)")
