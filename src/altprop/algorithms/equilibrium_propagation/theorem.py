@@ -1,0 +1,215 @@
+"""The theorem behind equilibrium propagation, looked at in time (section "Theorem check"; Ernoult et al., 2019).
+
+In the limit of a small nudge, what the network does forwards in the nudged phase is what backpropagation through time computes
+backwards from the free fixed point: for every parameter step by step, for every neuron up to the slope of its activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from altprop.algorithms.alignment import Alignment, align_all, bias_ratio, series_error, sign_error
+from altprop.algorithms.equilibrium_propagation.contrasts import Gradients, added, readout_gradient, state_contrast
+from altprop.algorithms.equilibrium_propagation.costs import LOSSES, one_hot
+from altprop.algorithms.equilibrium_propagation.dynamics import Nudge, step
+from altprop.algorithms.equilibrium_propagation.network import Network, States, detached
+from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation
+from altprop.nn.energy_edges import to_layer_layout, to_working_layout, up
+
+Series = dict[str, Tensor]
+"""``[time, *shape]`` by name: of parameters as in :data:`Gradients`, of neurons ``states.<i>`` with shape ``[batch, *shape]``."""
+
+CONTINUAL_RATE = 1e-5
+"""Learning rate of the continual variant during a check."""
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """Updates along the nudged phase (``forward``) beside gradients backwards in time (``backward``), ``[time, *shape]`` each.
+
+    ``opposite`` are the updates of the nudge with the other sign, where that was asked for.
+    """
+
+    forward: Series
+    backward: Series
+    opposite: Series | None = None
+
+    def errors(self) -> dict[str, tuple[float, float]]:
+        """Relative root mean square difference over time, and share of opposite signs, by name.
+
+        A softmax readout always has an error near 1 without anything being wrong: forwards it is a difference of loss gradients,
+        backwards all of it is at time 0. Neurons differ by the slope of their activation, forward = slope * backward.
+        """
+        return {
+            name: (float(series_error(forward, self.backward[name])), float(sign_error(forward, self.backward[name])))
+            for name, forward in self.forward.items()
+        }
+
+    def alignments(self) -> dict[str, Alignment]:
+        """Whole estimates beside whole gradients: angle, ratio of norms, relative error, by parameter."""
+        update = self.estimates(self.forward)
+        if self.opposite is not None:
+            opposite = self.estimates(self.opposite)
+            update = {name: 0.5 * (value + opposite[name]) for name, value in update.items()}
+        return align_all(update, self.estimates(self.backward))
+
+    def bias_ratios(self) -> dict[str, float]:
+        """What the symmetric estimate leaves of the one-sided ones' error, by weight; needs ``opposite``."""
+        if self.opposite is None:
+            return {}
+        right, left, truth = (self.estimates(series) for series in (self.forward, self.opposite, self.backward))
+        return {name: float(bias_ratio(right[name], left[name], truth[name])) for name in right if name.endswith("weight")}
+
+    @staticmethod
+    def estimates(series: Series) -> Gradients:
+        """The sum over time, of parameters: the estimate a whole phase gives."""
+        return {name: values.sum(dim=0) for name, values in series.items() if not name.startswith("states")}
+
+
+def check_gradients(
+    network: Network,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    free_steps: int,
+    steps: int,
+    beta: float,
+    opposite: bool = False,
+    same_update: bool = False,
+    continual: bool = False,
+) -> GradientCheck:
+    """Both sides for one mini-batch of ``network``, whose parameters are left alone.
+
+    ``inputs`` ``[batch, channels, height, width]``, ``targets`` ``[batch]`` integers. Memory grows with ``steps`` times the
+    number of parameters. Raises ``ValueError`` where ``steps`` is not between 1 and ``free_steps``.
+    """
+    if not 1 <= steps <= free_steps:
+        raise ValueError(f"steps must be between 1 and free_steps ({free_steps}), not {steps}")
+    network = detached(network)
+    with torch.no_grad():
+        start = Relaxation(network, inputs).run(network.zeros(len(inputs)), free_steps - steps)
+    backward, final = backward_series(network, inputs, targets, start, steps)
+    options = {"same_update": same_update, "continual": continual}
+    forward = forward_series(network, inputs, targets, final, steps, beta, **options)
+    other = forward_series(network, inputs, targets, final, steps, -beta, **options) if opposite else None
+    return GradientCheck(forward, backward, other)
+
+
+def backward_series(network: Network, inputs: Tensor, targets: Tensor, start: States, steps: int) -> tuple[Series, States]:
+    """Gradients of the mean loss after ``steps`` differentiated steps from ``start``, and the states after them.
+
+    Entry ``t`` of a parameter belongs to the copy used ``t`` steps before the end, entry ``t`` of a neuron is minus the batch
+    size times the gradient of its state ``t`` steps before the end. A readout has its whole gradient at 0.
+    """
+    copies = [_leaves(network) for _ in range(steps)]
+    readout = _leaves(network)
+    states, visited = start, []
+    with torch.enable_grad():
+        for copy in copies:
+            drive, _ = up(copy.edges[0], inputs, copy.weights[0], copy.biases[0])
+            states = step(copy, drive, states)
+            visited.append(states)
+        loss = LOSSES[network.loss](readout.scores(states), targets)
+        wanted = [tensor for copy in copies for tensor in _parameters(copy).values()]
+        wanted += [state for moment in visited for state in moment] + [*_parameters(readout).values()]
+        found = torch.autograd.grad(loss, wanted, allow_unused=True)
+    gradients = iter(torch.zeros_like(tensor) if value is None else value for tensor, value in zip(wanted, found, strict=True))
+    per_copy = [{name: next(gradients) for name in _parameters(copy)} for copy in copies]
+    per_state = [[next(gradients) for _ in moment] for moment in visited]
+    per_readout = {name: next(gradients) for name in _parameters(readout)}
+    if network.softmax_readout:
+        last = f"layers.{len(network.edges) - 1}"
+        for name in (f"{last}.weight", f"{last}.bias"):
+            per_copy[-1][name] = per_readout[name]
+    series = {
+        name: torch.stack([_layer_layout(network, name, copy[name]) for copy in reversed(per_copy)]) for name in per_copy[0]
+    }
+    for index in range(network.num_states):
+        series[f"states.{index}"] = torch.stack([-len(inputs) * moment[index] for moment in reversed(per_state)])
+    return series, [state.detach() for state in states]
+
+
+@torch.no_grad()
+def forward_series(
+    network: Network,
+    inputs: Tensor,
+    targets: Tensor,
+    start: States,
+    steps: int,
+    beta: float,
+    *,
+    same_update: bool = False,
+    continual: bool = False,
+) -> Series:
+    """Updates of equilibrium propagation at every step of a nudged phase from ``start``, with the same nudge in both energies.
+
+    ``continual`` lets the parameters of a copy follow their updates at :data:`CONTINUAL_RATE`.
+    """
+    hot = one_hot(targets, inputs.new_empty(len(inputs), network.edges[-1].above[0]))
+    nudge = Nudge(hot, hot.new_full((len(inputs), 1), beta))
+    states, moments = start, []
+    relaxation = Relaxation(network, inputs)
+    for _ in range(steps):
+        new = relaxation.run(states, 1, nudge)
+        update = added(
+            [
+                state_contrast(network, inputs, new, states, states, factor=-1.0 / beta, same_update=same_update),
+                readout_gradient(network, new, hot),
+                readout_gradient(network, states, hot, -1.0),
+            ]
+        )
+        moved = {f"states.{index}": (one - other) / beta for index, (one, other) in enumerate(zip(new, states, strict=True))}
+        moments.append({**update, **moved})
+        if continual:
+            network = _moved(network, update)
+            relaxation = Relaxation(network, inputs)
+        states = new
+    return {name: torch.stack([moment[name] for moment in moments]) for name in moments[0]}
+
+
+def _leaves(network: Network) -> Network:
+    """A network on leaves that share the storage of ``network``'s parameters."""
+    weights = tuple(weight.detach().requires_grad_() for weight in network.weights)
+    feedback = weights[1 : network.num_states]
+    if network.vector_field:
+        feedback = tuple(weight.detach().requires_grad_() for weight in network.feedback)
+    biases = tuple(bias.detach().requires_grad_() for bias in network.biases)
+    return replace(network, weights=weights, biases=biases, feedback=feedback)
+
+
+def _parameters(network: Network) -> dict[str, Tensor]:
+    named: dict[str, Tensor] = {}
+    for index, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+        named[f"layers.{index}.weight"], named[f"layers.{index}.bias"] = weight, bias
+    if network.vector_field:
+        named.update({f"feedback.{index}.weight": weight for index, weight in enumerate(network.feedback)})
+    return named
+
+
+def _layer_layout(network: Network, name: str, gradient: Tensor) -> Tensor:
+    kind, index, attribute = name.split(".")
+    edge = network.edges[int(index) + (kind == "feedback")]
+    return to_layer_layout(edge, gradient) if attribute == "weight" else gradient
+
+
+def _moved(network: Network, update: Mapping[str, Tensor]) -> Network:
+    """``network`` after a step of :data:`CONTINUAL_RATE` along ``update``."""
+
+    def after(kind: str, index: int, attribute: str, value: Tensor) -> Tensor:
+        name = f"{kind}.{index}.{attribute}"
+        if name not in update:
+            return value
+        edge = network.edges[index + (kind == "feedback")]
+        change = to_working_layout(edge, update[name]) if attribute == "weight" else update[name]
+        return value - CONTINUAL_RATE * change
+
+    weights = tuple(after("layers", index, "weight", value) for index, value in enumerate(network.weights))
+    feedback = weights[1 : network.num_states]
+    if network.vector_field:
+        feedback = tuple(after("feedback", index, "weight", value) for index, value in enumerate(network.feedback))
+    biases = tuple(after("layers", index, "bias", value) for index, value in enumerate(network.biases))
+    return replace(network, weights=weights, biases=biases, feedback=feedback)
