@@ -129,6 +129,11 @@ class Algorithm:
         return False
 
     @property
+    def selectable(self) -> bool:
+        """Whether the network as it is now may be chosen as the best one of the run."""
+        return self.weights.complete
+
+    @property
     def learning_rate(self) -> float:
         """The rate to show: that of the first optimizer's first group."""
         return self.optimizers[0].learning_rate

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import torch
 
-from altprop.data.base import Split
+from altprop.data.base import Data, Split
+from altprop.files import write_json
+from altprop.reporting.binary_accuracies import summary
 from altprop.reporting.figures import draw_confusion, draw_curves, draw_mistakes
+from altprop.reporting.iterative_figures import draw_timeline
 from altprop.tracking.base import Tracker
 from altprop.tracking.metrics_file import read_metrics
 from altprop.training.assembly import Assembly
@@ -29,7 +32,11 @@ def draw_figures(run: Assembly, directory: RunDirectory, settings: TrainerSettin
     title = f"{directory.name}, {directory.key}"
     drawn = []
     try:
-        drawn.append(draw_curves(read_metrics(directory.metrics), directory.figures / "curves.png", title=title))
+        records = read_metrics(directory.metrics)
+        drawn.append(draw_curves(records, directory.figures / "curves.png", title=title))
+        if timeline := draw_timeline(records, directory.figures / "timeline.png", title=title):
+            drawn.append(timeline)
+            write_json(directory.path / "binary_accuracies.json", summary(records, _sizes(run.data)))
         drawn += draw_answers(run, run.data.test, directory.figures, "test", settings.limit_batches)
         drawn += run.algorithm.figures(directory.figures)
     except Exception as error:  # a trained network must not be lost to a picture of it
@@ -47,3 +54,9 @@ def draw_answers(run: Assembly, split: Split, folder: Path, title: str, limit_ba
         images = torch.cat([inputs.cpu() for inputs, _ in islice(split.batches(), limit_batches)])
         drawn.append(draw_mistakes(images, given.targets, given.scores, names, folder / "mistakes.png", title=title))
     return drawn
+
+
+def _sizes(data: Data) -> dict[str, tuple[int, int]]:
+    """Samples and mini-batch size of every split that is evaluated."""
+    splits = {"train_plain": data.train_plain, "validation": data.validation, "test": data.test}
+    return {name: (split.num_samples, split.batch_size) for name, split in splits.items() if split is not None}

@@ -137,7 +137,8 @@ class Loop:
         self.tracker.log(record)
         log.debug("%s", ", ".join(f"{name} {value:.6g}" for name, value in record.items()))
         self.algorithm.evaluated(metrics)
-        best = self.select_by is not None and is_better(record, progress.best, self.select_by)
+        selectable = self.algorithm.selectable
+        best = self.select_by is not None and selectable and is_better(record, progress.best, self.select_by)
         progress.last = record
         progress.best = record if best else progress.best
         self._stop_early(record)

@@ -102,6 +102,18 @@ def test_sensitivity_run_has_one_binary_layer_in_all_epochs():
         assert int(metrics["weights/binary_layers"]) == 1
 
 
+def test_only_the_final_form_may_be_chosen_as_the_best():
+    """Section 9, trap 5; a sensitivity run ends with one binary layer."""
+    ends_binary, sensitivity = IterativeBinary(2), IterativeBinary(6, order=2)
+    for rule, expected in ((ends_binary, [False] * 4 + [True] * 2), (sensitivity, [True] * 6)):
+        driver = Driver(rule, network(), epochs=6)
+        found = []
+        for epoch in range(6):
+            driver.epoch(epoch)
+            found.append(driver.algorithm.selectable)
+        assert found == expected
+
+
 def test_reverse_flag_on_forward_is_the_reverse_order():
     rules = [IterativeBinary(1, "forward", reverse=True), IterativeBinary(1, "reverse")]
     drivers = [Driver(rule, network()) for rule in rules]

@@ -55,6 +55,11 @@ class WeightsRule:
         """Called after the last step of ``epoch`` and before evaluation; returns metrics as device scalars."""
         return {}
 
+    @property
+    def complete(self) -> bool:
+        """Whether the weights are by now of the kind that the run ends with: only then may a checkpoint be chosen as the best."""
+        return True
+
     def state_dict(self) -> dict[str, Any]:
         """Everything beyond the model's own parameters and buffers that an exact resume needs."""
         return {}

@@ -73,6 +73,11 @@ class IterativeBinary(Binary):
         chosen = self.positions[: num_binary_layers(epoch, self.epochs_per_layer, len(self.names))]
         return [place in chosen for place in range(1, len(self.names) + 1)]
 
+    @property
+    def complete(self) -> bool:
+        """Whether as many layers are binary as will be at the end of the run (section 9, trap 5)."""
+        return self.epoch is not None and self.binary_at(self.epoch) == self.binary_at(self.context.total_epochs - 1)
+
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "positions": list(self.positions)}
 

@@ -1,0 +1,93 @@
+"""The accuracies of a network whose layers become binary one by one, kept apart (section 9, traps 5 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+LAYERS = "weights/binary_layers"
+FULLY = "weights/fully_binary"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """An accuracy in percent and the epoch (number of finished epochs) it was measured after."""
+
+    value: float
+    epoch: float
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """``last`` epoch; the best one over the epochs in which all layers were binary; the best one over all epochs.
+
+    The third may be that of a partly float network and is no result of a binary one.
+    """
+
+    last: Accuracy
+    best_fully_binary: Accuracy | None
+    best: Accuracy
+
+
+def accuracies(records: Iterable[Mapping[str, Any]], split: str) -> Accuracies:
+    """The three accuracies of ``split`` in the records of a run (metrics.jsonl), the earliest epoch where several are best.
+
+    Raises ``ValueError`` where no record holds one.
+    """
+    metric = f"{split}/accuracy"
+    evaluated = [record for record in records if metric in record]
+    if not evaluated:
+        raise ValueError(f"no record holds {metric}")
+    last = evaluated[-1]
+    binary = [record for record in evaluated if record.get(FULLY)]
+    best = _best(evaluated, metric)
+    assert best is not None
+    return Accuracies(Accuracy(last[metric], last["epoch"]), _best(binary, metric), best)
+
+
+def _best(records: Sequence[Mapping[str, Any]], metric: str) -> Accuracy | None:
+    if not records:
+        return None
+    record = max(records, key=lambda record: record[metric])
+    return Accuracy(record[metric], record["epoch"])
+
+
+def binarizations(records: Iterable[Mapping[str, Any]]) -> list[tuple[float, int]]:
+    """When layers became binary: finished epochs before it, and the number of binary layers from then on."""
+    moments: list[tuple[float, int]] = []
+    before, count = 0.0, 0
+    for record in records:
+        if LAYERS in record:
+            if record[LAYERS] != count:
+                count = int(record[LAYERS])
+                moments.append((before, count))
+            before = record["epoch"]
+    return moments
+
+
+def scaled_loss(loss: float, samples: int, batch_size: int) -> float:
+    """The original's logged loss: the sum of the mini-batches' mean losses over the number of samples (section 7).
+
+    ``loss`` is the mean over ``samples`` samples that were evaluated in mini-batches of ``batch_size``. Raises ``ValueError``
+    where the last mini-batch is smaller: its mean would have to be known, too.
+    """
+    if samples % batch_size:
+        raise ValueError(f"{samples} samples do not fall into mini-batches of {batch_size}")
+    return loss * (samples // batch_size) / samples
+
+
+def summary(records: Sequence[Mapping[str, Any]], sizes: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, Any]]:
+    """What to report of a run, by split: the three accuracies, the last loss, and the same as the original logged it.
+
+    ``sizes`` are samples and mini-batch size of each split. Splits without a record are left out; a loss that
+    :func:`scaled_loss` cannot tell is None.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for split, (samples, batch_size) in sizes.items():
+        evaluated = [record for record in records if f"{split}/accuracy" in record]
+        if evaluated:
+            loss = evaluated[-1][f"{split}/loss"]
+            scaled = None if samples % batch_size else scaled_loss(loss, samples, batch_size)
+            found[split] = {**asdict(accuracies(evaluated, split)), "loss": loss, "loss_scaled": scaled}
+    return found
