@@ -1,8 +1,8 @@
 """Runs that start from other runs: ``${run_of:<experiment>}`` is the directory of the run of an experiment.
 
-``${run_of:dsr/mnist_dense}/checkpoints/last.pt`` is the last checkpoint of that experiment with this run's seed. Overrides may follow,
-quoted where they need it: ``${run_of:dsr/wrn_dynamic,'algorithm.weights.sparsity=${algorithm.weights.sparsity}'}``. The directory
-follows from what the other run computes, so it is known before that run exists, also to the jobs of a cluster.
+``${run_of:dsr/mnist_dense}/checkpoints/last.pt`` is the last checkpoint of that experiment with this run's seed. Overrides may
+follow, quoted where they need it: ``${run_of:dsr/wrn_dynamic,'algorithm.weights.sparsity=${algorithm.weights.sparsity}'}``. The
+directory follows from what the other run computes, so it is known before that run exists, also to the jobs of a cluster.
 """
 
 from __future__ import annotations

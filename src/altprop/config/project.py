@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,16 +13,25 @@ CONF = ROOT / "conf"
 
 
 def register_resolvers() -> None:
-    """``${project_root:}`` is :data:`ROOT`, ``${help_text:}`` the text of ``--help``, ``${run_of:…}`` another run's directory."""
+    """``${project_root:}`` is :data:`ROOT`, ``${help_text:}`` the text of ``--help``, ``${run_of:…}`` another run's directory.
+
+    ``${lookup:<number>,{<number>: <value>, …}}`` is the value of the equal number, or null: for a row's settings and published
+    results that follow from a number that is swept over.
+    """
     OmegaConf.register_new_resolver("project_root", lambda: str(ROOT), replace=True)
     OmegaConf.register_new_resolver("help_text", _help_text, replace=True)
     OmegaConf.register_new_resolver("run_of", _run_of, replace=True)
+    OmegaConf.register_new_resolver("lookup", _lookup, replace=True)
 
 
 def _run_of(experiment: str, *overrides: str, _root_: DictConfig) -> str:
     from altprop.config.chain import run_of
 
     return run_of(experiment, *overrides, _root_=_root_)
+
+
+def _lookup(number: float, table: Mapping[float, object]) -> object:
+    return next((value for key, value in table.items() if float(key) == float(number)), None)
 
 
 def _help_text() -> str:

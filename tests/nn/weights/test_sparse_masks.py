@@ -137,6 +137,20 @@ def test_sparsity_by_role_and_name():
         Trained(StaticSparse({"conv": 0.5}, dense=[]), small_mlp())
 
 
+@pytest.mark.parametrize("distribution", ["erk", "uniform"])
+def test_layers_that_a_distribution_makes_dense_are_left_alone(distribution):
+    trained = Trained(StaticSparse(0.3, dense=[], distribution=distribution), small_mlp())
+    names = trained.rule.weights.names
+    assert names == (
+        ["features.0.linear", "features.1.linear"] if distribution == "erk" else ["features.1.linear", "classifier.linear"]
+    )
+    total = 192 + 96 + 40
+    if distribution == "erk":
+        assert sum(active(trained.model)) + 40 == pytest.approx(0.7 * total, abs=2)
+    else:
+        assert active(trained.model) == [67, 28]
+
+
 # -- published counts ------------------------------------------------------------------------------------------------------
 
 

@@ -61,10 +61,10 @@ class SparseRule(WeightsRule):
         self.context = context
         self.generator = device_generator(context)
         self.optimizers: list[torch.optim.Optimizer] = []
-        layers = select(model, self.layer_selectors, self.dense_selectors, KEY)
+        layers, each = self._spread(select(model, self.layer_selectors, self.dense_selectors, KEY))
         is_chain = hasattr(model, "blocks") and hasattr(model, "input_shape")
         uses = positions_per_weight(model, model.input_shape) if is_chain else {}  # type: ignore[arg-type]
-        mask = self.initial_mask(layers, context.generator)
+        mask = self.initial_mask(layers, each, context.generator)
         weight = layers[0].module.weight
         self.weights = MaskedWeights(layers, self.granularity, mask.to(context.device, weight.dtype))
         self.uses = torch.tensor([uses.get(name, 0) for name in self.weights.names], device=context.device)
@@ -72,12 +72,23 @@ class SparseRule(WeightsRule):
         self.other_parameters = sum(p.numel() for p in model.parameters()) - sum(w.numel() for w in self.weights.weights)
         self.record = MovementRecord(self.weights.mask)
 
-    def initial_mask(self, layers: Sequence[WeightLayer], generator: torch.Generator) -> Tensor:
-        """The flat mask ``[units]`` to start from, on the CPU."""
+    def _spread(self, layers: Sequence[WeightLayer]) -> tuple[list[WeightLayer], list[float]]:
+        """The sparse layers and the sparsity of each.
+
+        Layers that ``erk`` and ``uniform`` make dense are left out: there is nowhere to move a weight to.
+        """
         shapes = [tuple(layer.module.weight.shape) for layer in layers]
-        wanted = [value_for(layer, self.sparsity) for layer in layers]
-        sizes = Layout.of(shapes, self.granularity).sizes
-        each = sparsities(self.distribution, wanted, shapes)
+        each = sparsities(self.distribution, [value_for(layer, self.sparsity) for layer in layers], shapes)
+        kept = [(layer, value) for layer, value in zip(layers, each) if self.distribution == "equal" or value > 0.0]
+        if not kept:
+            raise ConfigError(
+                [Problem(f"{KEY}.distribution", f"{self.distribution} leaves no layer sparse", "equal, or more layers")]
+            )
+        return [layer for layer, _ in kept], [value for _, value in kept]
+
+    def initial_mask(self, layers: Sequence[WeightLayer], each: Sequence[float], generator: torch.Generator) -> Tensor:
+        """The flat mask ``[units]`` to start from, on the CPU; ``each`` is the sparsity of every layer."""
+        sizes = Layout.of([tuple(layer.module.weight.shape) for layer in layers], self.granularity).sizes
         return random_mask(sizes, [active_count(sparsity, size) for sparsity, size in zip(each, sizes)], generator)
 
     def optimizers_built(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
@@ -173,6 +184,3 @@ def device_generator(context: WeightsContext) -> torch.Generator:
         return context.generator
     seed = int(torch.randint(1 << 62, (), generator=context.generator))
     return torch.Generator(context.device).manual_seed(seed)
-
-
-__all__ = ["ConfigError", "SparseRule", "StaticSparse", "device_generator", "sparsity_problems"]

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from altprop.config.build import build
+from altprop.config.compose import compose
+from altprop.config.key import run_key
+from altprop.config.plain import to_plain
+from altprop.problems import ConfigError
+
+PRUNE = ["experiment=dsr/quick_prune"]
+
+
+def plain_of(*overrides: str) -> dict:
+    plain, problems = to_plain(compose(overrides))
+    assert not problems
+    return plain
+
+
+def test_the_run_of_an_experiment_has_its_own_key(tmp_path):
+    outputs = f"paths.outputs={tmp_path}"
+    dense = plain_of("experiment=dsr/quick_dense", "seed=3", outputs)
+    prune = plain_of("experiment=dsr/quick_prune", "seed=3", outputs, "algorithm.weights.sparsity=0.8")
+    assert prune["algorithm"]["weights"]["weights_from"] == f"{tmp_path}/dsr/quick_dense/{run_key(dense)}/checkpoints/last.pt"
+    assert run_key(dense) != run_key(plain_of("experiment=dsr/quick_dense", "seed=4", outputs))
+
+
+def test_overrides_of_the_source_follow(tmp_path):
+    outputs = f"paths.outputs={tmp_path}"
+    source = plain_of("experiment=dsr/quick_dynamic", "algorithm.weights.sparsity=0.75", outputs)
+    weights = plain_of("experiment=dsr/quick_mask_init", "algorithm.weights.sparsity=0.75", outputs)["algorithm"]["weights"]
+    folder = f"{tmp_path}/dsr/quick_dynamic/{run_key(source)}/checkpoints"
+    assert (weights["mask_from"], weights["weights_from"]) == (f"{folder}/last.pt", f"{folder}/initial.pt")
+    assert weights["sparsity"] == 0.75
+
+
+def test_key_does_not_depend_on_where_the_runs_lie(tmp_path):
+    one, other = (run_key(plain_of(*PRUNE, f"paths.outputs={folder}")) for folder in (tmp_path / "a", tmp_path / "b"))
+    assert one == other
+
+
+def test_says_which_run_to_train_first(tmp_path):
+    config = compose([*PRUNE, "seed=5", f"paths.outputs={tmp_path}", "task=validate"])
+    with pytest.raises(ConfigError) as caught:
+        build(config)
+    (problem,) = caught.value.problems
+    assert problem.key == "algorithm.weights.weights_from"
+    assert problem.mend == "python train.py experiment=dsr/quick_dense seed=5"
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_that_began_needs_its_source_no_more(tmp_path):
+    config = compose([*PRUNE, f"paths.outputs={tmp_path}"])
+    key = run_key(plain_of(*PRUNE, f"paths.outputs={tmp_path}"))
+    (tmp_path / "dsr" / "quick_prune" / key / "checkpoints").mkdir(parents=True)
+    parts, _ = build(config)
+    assert parts.key == key
+
+
+def test_resolving_leaves_the_running_hydra_alone(tmp_path):
+    marker = object()
+    GlobalHydra.instance().hydra = marker
+    try:
+        plain_with_marker = compose(["experiment=dsr/quick_dense"])  # clears it: what follows must not do so again
+        GlobalHydra.instance().hydra = marker
+        config = plain_with_marker.copy()
+        config.paths.outputs = str(tmp_path)
+        config.tags = ["${run_of:dsr/quick_static}"]
+        assert config.tags[0].startswith(f"{tmp_path}/dsr/quick_static/")
+        assert GlobalHydra.instance().hydra is marker
+    finally:
+        GlobalHydra.instance().clear()
+
+
+@pytest.mark.parametrize(("sparsity", "value"), [(0.98, 98.14), (0.9, 98.44), (0.93, None)])
+def test_lookup(sparsity, value):
+    plain = plain_of("experiment=dsr/mnist_dynamic", f"algorithm.weights.sparsity={sparsity}")
+    assert plain["paper"]["value"] == value
