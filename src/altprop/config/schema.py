@@ -109,8 +109,8 @@ class PaperConfig:
     """Its standard deviation over seeds."""
     seeds: int | None = MISSING
     """How many runs it is the mean of."""
-    milestones: dict[str, dict[int, float]] | None = None
-    """Published values on the way: metric -> finished epochs -> value."""
+    milestones: dict[str, Any] | None = None
+    """Published values on the way: metric -> list of [epoch, value]."""
 
 
 def register_schema() -> None:

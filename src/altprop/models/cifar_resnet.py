@@ -11,7 +11,14 @@ from torch.nn.functional import pad
 from altprop.models.base import FeedForward, InputShape
 from altprop.models.checks import is_positive, refuse
 from altprop.models.residual import BasicBlock
-from altprop.nn.initialization import BatchNormInit, ConvInit, init_batch_norm, init_convolutions
+from altprop.nn.initialization import (
+    BatchNormInit,
+    ConvInit,
+    LinearInit,
+    init_batch_norm,
+    init_convolutions,
+    init_linear_weights,
+)
 from altprop.nn.units import UnitsFactory
 from altprop.problems import Problem
 
@@ -54,6 +61,7 @@ class CifarResNet(FeedForward):
         shortcut_padding: ShortcutPadding = "after",
         conv_init: ConvInit = "fan_out_normal",
         batch_norm_init: BatchNormInit = "ones",
+        linear_init: LinearInit = "default",
         *,
         units: UnitsFactory,
         input_shape: InputShape,
@@ -81,6 +89,7 @@ class CifarResNet(FeedForward):
         self.fc = nn.Linear(channels, num_classes)
         init_convolutions(self, conv_init)
         init_batch_norm(self, batch_norm_init)
+        init_linear_weights(self, linear_init)
         self.chain(blocks, nn.Sequential(self.avgpool, nn.Flatten(), self.fc))
 
     @classmethod

@@ -90,7 +90,7 @@ class GreedyCNN(FeedForward):
             blocks.append(conv_block(channels, width, 3, units, stride=stride, before=before, **norm))
             channels = width
         self.features = nn.Sequential(*blocks)
-        self.classifier = mlp_head((channels, *size), num_classes, mlp_layers=head_layers)
+        self.classifier = mlp_head((channels, *size), num_classes, mlp_layers=head_layers, units=units)
         init_batch_norm(self, batch_norm_init)
         self.chain(blocks, self.classifier)
 

@@ -15,6 +15,9 @@ ConvInit = Literal["default", "fan_out_normal"]
 LinearBiasInit = Literal["default", "zeros"]
 """Biases of linear layers: torch's default U(+-1/sqrt(fan_in)), or 0."""
 
+LinearInit = Literal["default", "kaiming_normal"]
+"""Weights of linear layers: torch's default U(+-1/sqrt(fan_in)), or N(0, 2 / fan_in), 2 / fan_in being the variance."""
+
 
 def init_batch_norm(module: nn.Module, init: BatchNormInit) -> None:
     """Draw the weights of every batch norm in ``module``; biases and running statistics are left as they are."""
@@ -40,3 +43,11 @@ def init_linear_biases(module: nn.Module, init: LinearBiasInit) -> None:
         for layer in module.modules():
             if isinstance(layer, nn.Linear) and layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def init_linear_weights(module: nn.Module, init: LinearInit) -> None:
+    """Draw the weights of every linear layer in ``module``; ``default`` keeps what construction drew."""
+    if init == "kaiming_normal":
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from altprop.nn.conv_chain import conv_chain
 from altprop.nn.initialization import BatchNormInit, init_batch_norm
+from altprop.nn.units import UnitsFactory
 
 FeatureShape = tuple[int, ...]
 """Shape of one sample's features: ``(channels, height, width)`` or ``(features,)``."""
@@ -50,6 +51,7 @@ class LocalHead(nn.Module):
         width: int | None = None,
         init: HeadInit = "default",
         batch_norm_init: BatchNormInit = "ones",
+        units: UnitsFactory = nn.ReLU,
     ) -> None:
         super().__init__()
         channels = shape[0]
@@ -69,7 +71,7 @@ class LocalHead(nn.Module):
                 self.convolutions += nn.Sequential(
                     nn.Conv2d(channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
                     nn.BatchNorm2d(out_channels),
-                    nn.ReLU(),
+                    units(),
                 )
                 channels = out_channels
             final = (min(FINAL_SIZE, size[0]), min(FINAL_SIZE, size[1]))
@@ -78,7 +80,7 @@ class LocalHead(nn.Module):
             features = channels * final[0] * final[1]
         layers: list[nn.Module] = []
         for _ in range(mlp_layers):
-            layers += [nn.Linear(features, features), nn.BatchNorm1d(features), nn.ReLU()]
+            layers += [nn.Linear(features, features), nn.BatchNorm1d(features), units()]
         self.classifier = nn.Sequential(*layers, nn.Linear(features, num_classes))
         initialize_head(self, init, batch_norm_init)
 
@@ -124,6 +126,7 @@ def mlp_head(
     mlp_layers: int = 3,
     init: HeadInit = "default",
     batch_norm_init: BatchNormInit = "ones",
+    units: UnitsFactory = nn.ReLU,
 ) -> LocalHead:
     """MLP-aux: average pooling to 2 x 2 and an MLP. With two layers it is the last classifier of the CIFAR nets."""
     return LocalHead(
@@ -135,6 +138,7 @@ def mlp_head(
         mlp_layers=mlp_layers,
         init=init,
         batch_norm_init=batch_norm_init,
+        units=units,
     )
 
 
