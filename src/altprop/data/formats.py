@@ -39,7 +39,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     try:
         content = gzip.decompress(source.read_bytes()) if source is compressed else source.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(source, f"cannot be read ({error})", expected) from error
+        raise DataError(source, "is missing" if not source.is_file() else f"cannot be read ({error})", expected) from error
     header = 4 + 4 * dimensions
     if len(content) < header or content[:4] != bytes((0, 0, _IDX_UNSIGNED_BYTE, dimensions)):
         raise DataError(source, "has another header or none", expected)
@@ -66,6 +66,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
     expected = "a pickled dictionary of plain values and arrays"
     try:
         content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    except FileNotFoundError as error:
+        raise DataError(path, "is missing", expected) from error
     except Exception as error:  # a torn pickle may fail in any way
         raise DataError(path, f"cannot be read ({type(error).__name__}: {error})", expected) from error
     if not isinstance(content, dict):
@@ -82,5 +84,7 @@ def read_matlab(path: Path) -> dict[str, Any]:
 
     try:
         return dict(loadmat(str(path)))
+    except FileNotFoundError as error:
+        raise DataError(path, "is missing", "a MATLAB 5 file") from error
     except Exception as error:  # scipy raises what its parsers happen to meet
         raise DataError(path, f"cannot be read ({type(error).__name__}: {error})", "a MATLAB 5 file") from error
