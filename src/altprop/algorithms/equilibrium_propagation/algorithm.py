@@ -8,17 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from altprop.algorithms.equilibrium_propagation.common import (
-    EnergyAlgorithm,
-    FreeStart,
-    at_least_one,
-    masked,
-    positive_beta,
-)
+from altprop.algorithms.equilibrium_propagation.common import FreeStart, masked
 from altprop.algorithms.equilibrium_propagation.costs import LossName, one_hot
 from altprop.algorithms.equilibrium_propagation.dynamics import Nudge
 from altprop.algorithms.equilibrium_propagation.gradients import assign, nudged_gradient
 from altprop.algorithms.equilibrium_propagation.network import States
+from altprop.algorithms.equilibrium_propagation.nudged import NudgedAlgorithm
 from altprop.algorithms.equilibrium_propagation.nudging import NUDGINGS, Nudging, NudgingName
 from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, UpdateOrder
 from altprop.nn.weights.base import WeightsRule
@@ -27,7 +22,7 @@ from altprop.problems import Problem
 FixedState = Literal["free", "nudged"]
 
 
-class EquilibriumPropagation(EnergyAlgorithm):
+class EquilibriumPropagation(NudgedAlgorithm):
     """A free phase, nudged phases from where it ended, and the contrast of their states as the gradient (section 2.5).
 
     ``beta`` is the strength of the nudge, ``nudge_steps`` the paper's T2, ``nudging`` which nudged phases there are.
@@ -52,9 +47,13 @@ class EquilibriumPropagation(EnergyAlgorithm):
         tolerance: float | None = None,
         free_start: FreeStart = "zeros",
         activate_output_in_evaluation: bool = False,
+        check_every: int | None = None,
         weights: WeightsRule | None = None,
     ) -> None:
         super().__init__(
+            beta=beta,
+            nudge_steps=nudge_steps,
+            check_every=check_every,
             loss=loss,
             free_steps=free_steps,
             learning_rates=learning_rates,
@@ -65,9 +64,7 @@ class EquilibriumPropagation(EnergyAlgorithm):
             activate_output_in_evaluation=activate_output_in_evaluation,
             weights=weights,
         )
-        self.beta = beta
         self.nudging: Nudging = NUDGINGS[nudging]
-        self.nudge_steps = nudge_steps
         self.same_update = same_update
         self.fixed_state = fixed_state
 
@@ -124,10 +121,8 @@ class EquilibriumPropagation(EnergyAlgorithm):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of the nudge, and of options that only vector-field networks have."""
+        """Problems of options that only vector-field networks have."""
         yield from super().check(config, root)
-        yield from at_least_one(config, "nudge_steps")
-        yield from positive_beta(config)
         vector_field = bool(root["model"].get("vector_field"))
         if config["same_update"] and not vector_field:
             allowed = "only vector-field models have separate feedback weights"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,6 +12,14 @@ from torch import Tensor
 from altprop.algorithms.base import Algorithm, top1
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.equilibrium_propagation.costs import LOSSES, LossName
+from altprop.algorithms.equilibrium_propagation.diagnostics import (
+    CONVERGED,
+    PROBE_SAMPLES,
+    History,
+    activity,
+    steps_to_convergence,
+    weight_angles,
+)
 from altprop.algorithms.equilibrium_propagation.dynamics import Masks
 from altprop.algorithms.equilibrium_propagation.network import Network, States, lowered, snapshot
 from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, UpdateOrder
@@ -35,7 +44,6 @@ class EnergyAlgorithm(Algorithm):
 
     capabilities: ClassVar[Capabilities] = Capabilities(amp=True, ddp=True, clip=True, needs_energy=True)
     model: EnergyModel
-    beta: float
 
     def __init__(
         self,
@@ -60,6 +68,8 @@ class EnergyAlgorithm(Algorithm):
         self.free_start = free_start
         self.activate_output_in_evaluation = activate_output_in_evaluation
         self.previous: States | None = None
+        self.probe: tuple[Tensor, Tensor] | None = None
+        self.angles = History()
 
     # -- set-up ----------------------------------------------------------------------------------------------------------------
 
@@ -126,12 +136,54 @@ class EnergyAlgorithm(Algorithm):
         """Loss and accuracy (percent) of training scores, which come from an un-nudged phase."""
         return {"loss": self.loss(scores, targets), "accuracy": top1(scores, targets)}
 
-    def signed_beta(self, random_sign: bool, inputs: Tensor) -> float | Tensor:
-        """``beta``, with a fair sign per mini-batch drawn from the run's seed where ``random_sign``."""
-        if not random_sign:
-            return self.beta
-        positive = torch.rand((), generator=self.context.generator("nudging")) < 0.5
-        return torch.where(positive, self.beta, -self.beta).to(inputs.device, inputs.dtype)
+    # -- what is going on ------------------------------------------------------------------------------------------------------
+
+    def train_step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        metrics = super().train_step(inputs, targets)
+        self.probe = (inputs[:PROBE_SAMPLES], targets[:PROBE_SAMPLES])
+        return metrics
+
+    def epoch_end(self, epoch: int) -> dict[str, Tensor]:
+        """Also: steps until the phases converge, activity of the layers, angles of feedback weights, on a few images."""
+        metrics = super().epoch_end(epoch)
+        with torch.no_grad():
+            angles = weight_angles(self.model)
+            for name, changes in self.probe_phases().items():
+                metrics[f"convergence/{name}_steps"] = steps_to_convergence(changes)
+            if self.probe is not None:
+                network, states = self.probe_states()
+                metrics |= {f"activity/{name}": value for name, value in activity(network, states).items()}
+        if angles:
+            self.angles.add(epoch, angles)
+        return metrics | {f"angle/{name}": value for name, value in angles.items()}
+
+    def probe_phases(self) -> dict[str, Tensor]:
+        """How far units still move in each step of each phase on the probe, ``[steps, layers]`` by name."""
+        if self.probe is None:
+            return {}
+        network = self.network()
+        relaxation = self.relaxation(network, self.probe[0])
+        return {"free": relaxation.residuals(network.zeros(relaxation.batch), self.free_steps)}
+
+    def probe_states(self) -> tuple[Network, States]:
+        """The network and its free state on the probe."""
+        assert self.probe is not None
+        network = self.network()
+        relaxation = self.relaxation(network, self.probe[0])
+        return network, relaxation.run(network.zeros(relaxation.batch), self.free_steps)
+
+    def figures(self, directory: Path) -> Iterable[Path]:
+        """Activity of every layer, convergence of every phase, angles of feedback weights over the epochs."""
+        from altprop.reporting import eqprop_figures as draw  # matplotlib is wanted at the end of a run only
+
+        drawn = []
+        if self.probe is not None:
+            with torch.no_grad():
+                drawn.append(draw.draw_activity(self.probe_states()[1], directory / "activity.png"))
+                drawn.append(draw.draw_convergence(self.probe_phases(), directory / "convergence.png", converged=CONVERGED))
+        if self.angles.epochs:
+            drawn.append(draw.draw_angles(self.angles.epochs, self.angles.lists(), directory / "weight_angles.png"))
+        return drawn
 
     # -- prediction ------------------------------------------------------------------------------------------------------------
 
@@ -144,12 +196,15 @@ class EnergyAlgorithm(Algorithm):
     # -- state -----------------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "previous": self.previous}
+        probe = None if self.probe is None else [tensor.clone() for tensor in self.probe]
+        return {**super().state_dict(), "previous": self.previous, "probe": probe, "angles": self.angles.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        previous = state["previous"]
-        self.previous = None if previous is None else [tensor.to(self.context.device) for tensor in previous]
+        device, previous, probe = self.context.device, state["previous"], state["probe"]
+        self.previous = None if previous is None else [tensor.to(device) for tensor in previous]
+        self.probe = None if probe is None else (probe[0].to(device), probe[1].to(device))
+        self.angles.load_state_dict(state["angles"])
 
     # -- configuration ---------------------------------------------------------------------------------------------------------
 
@@ -190,9 +245,3 @@ def _wrong_length(key: str, values: Sequence[float], count: int) -> Problem:
 def masked(states: States, masks: Masks | None) -> States:
     """What the network sees of ``states``: themselves, or what dropout lets through."""
     return states if masks is None else [mask * state for mask, state in zip(masks.states, states, strict=True)]
-
-
-def positive_beta(config: Mapping[str, Any]) -> Iterator[Problem]:
-    """The problem of a nudge that does not pull towards the target."""
-    if isinstance(config["beta"], (int, float)) and config["beta"] <= 0:
-        yield Problem("algorithm.beta", str(config["beta"]), "above 0; the free phase has no nudge", "algorithm.beta=0.5")

@@ -9,18 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from altprop.algorithms.equilibrium_propagation.common import (
-    EnergyAlgorithm,
-    FreeStart,
-    at_least_one,
-    masked,
-    positive_beta,
-)
+from altprop.algorithms.equilibrium_propagation.common import FreeStart, masked
 from altprop.algorithms.equilibrium_propagation.contrasts import Gradients, added
 from altprop.algorithms.equilibrium_propagation.costs import LossName, one_hot
 from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge
 from altprop.algorithms.equilibrium_propagation.gradients import assign, pair_gradient
 from altprop.algorithms.equilibrium_propagation.network import States
+from altprop.algorithms.equilibrium_propagation.nudged import NudgedAlgorithm
 from altprop.algorithms.equilibrium_propagation.relaxation import UpdateOrder
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
@@ -44,7 +39,7 @@ def converted_decay(decay: float, learning_rate: float, steps: int) -> float:
     return (1.0 - (1.0 - DECAY_SHARE * decay) ** (1.0 / steps)) / learning_rate
 
 
-class ContinualEquilibriumPropagation(EnergyAlgorithm):
+class ContinualEquilibriumPropagation(NudgedAlgorithm):
     """One optimizer step per time step of the nudged phase, on the contrast of consecutive states.
 
     ``third_phase``: ``published`` relaxes again and repeats with the opposite nudge at half the weight, without compensating the
@@ -72,9 +67,13 @@ class ContinualEquilibriumPropagation(EnergyAlgorithm):
         tolerance: float | None = None,
         free_start: FreeStart = "zeros",
         activate_output_in_evaluation: bool = False,
+        check_every: int | None = None,
         weights: WeightsRule | None = None,
     ) -> None:
         super().__init__(
+            beta=beta,
+            nudge_steps=nudge_steps,
+            check_every=check_every,
             loss=loss,
             free_steps=free_steps,
             learning_rates=learning_rates,
@@ -85,11 +84,9 @@ class ContinualEquilibriumPropagation(EnergyAlgorithm):
             activate_output_in_evaluation=activate_output_in_evaluation,
             weights=weights,
         )
-        self.beta = beta
         self.random_sign = random_sign
         self.third_phase = third_phase
         self.debug = debug
-        self.nudge_steps = nudge_steps
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         steps = super().build(optimizer, schedule)
@@ -197,10 +194,8 @@ class ContinualEquilibriumPropagation(EnergyAlgorithm):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of the nudge."""
+        """The problem of debugging with an optimizer whose small steps do not add up."""
         yield from super().check(config, root)
-        yield from at_least_one(config, "nudge_steps")
-        yield from positive_beta(config)
         optimizer = root["optimizer"]
         if config["debug"] and (optimizer["_target_"] != "torch.optim.SGD" or optimizer.get("momentum")):
             allowed = "only with plain gradient descent do small steps add up to a gradient"

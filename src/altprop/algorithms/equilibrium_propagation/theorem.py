@@ -38,14 +38,14 @@ class GradientCheck:
     backward: Series
     opposite: Series | None = None
 
-    def errors(self) -> dict[str, tuple[float, float]]:
+    def errors(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Relative root mean square difference over time, and share of opposite signs, by name.
 
         A softmax readout always has an error near 1 without anything being wrong: forwards it is a difference of loss gradients,
         backwards all of it is at time 0. Neurons differ by the slope of their activation, forward = slope * backward.
         """
         return {
-            name: (float(series_error(forward, self.backward[name])), float(sign_error(forward, self.backward[name])))
+            name: (series_error(forward, self.backward[name]), sign_error(forward, self.backward[name]))
             for name, forward in self.forward.items()
         }
 

@@ -1,0 +1,91 @@
+"""What the algorithms with a nudged phase share: the nudge, its sign, and the theorem check during training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from altprop.algorithms.equilibrium_propagation.common import EnergyAlgorithm, at_least_one
+from altprop.algorithms.equilibrium_propagation.costs import one_hot
+from altprop.algorithms.equilibrium_propagation.dynamics import Nudge
+from altprop.algorithms.equilibrium_propagation.theorem import check_gradients
+from altprop.problems import Problem
+
+CHECKED_SAMPLES = 5
+"""Images of a mini-batch that the check during training looks at."""
+
+
+class NudgedAlgorithm(EnergyAlgorithm):
+    """Base of the algorithms that contrast a free with nudged phases.
+
+    ``beta`` is the strength of the nudge, ``nudge_steps`` the paper's T2. Every ``check_every`` training steps the theorem check
+    runs on the first images of the mini-batch and reports, for every parameter, the error of the one-sided estimate in time
+    (``check/<parameter>/rmse``), the percentage of wrong signs and the angle of the whole estimate to the gradient in degrees.
+    """
+
+    def __init__(self, *, beta: float, nudge_steps: int, check_every: int | None, **options: Any) -> None:
+        super().__init__(**options)
+        self.beta = beta
+        self.nudge_steps = nudge_steps
+        self.check_every = check_every
+        self.same_update = False
+
+    def train_step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        checked = {}
+        if self.check_every is not None and self.step % self.check_every == 0:
+            checked = self.theorem_check(inputs[:CHECKED_SAMPLES], targets[:CHECKED_SAMPLES])
+        return {**super().train_step(inputs, targets), **checked}
+
+    def theorem_check(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The theorem check on ``inputs`` with this run's phases, as metrics."""
+        with torch.no_grad():
+            network = self.network()
+        steps = min(self.nudge_steps, self.free_steps)
+        check = check_gradients(
+            network,
+            inputs,
+            targets,
+            free_steps=self.free_steps,
+            steps=steps,
+            beta=self.beta,
+            same_update=self.same_update,
+        )
+        metrics = {}
+        for name, (rmse, signs) in check.errors().items():
+            metrics[f"check/{name}/rmse"] = rmse
+            metrics[f"check/{name}/wrong_signs"] = 100.0 * signs
+        for name, alignment in check.alignments().items():
+            metrics[f"check/{name}/angle"] = alignment.angle
+        return metrics
+
+    def signed_beta(self, random_sign: bool, inputs: Tensor) -> float | Tensor:
+        """``beta``, with a fair sign per mini-batch drawn from the run's seed where ``random_sign``."""
+        if not random_sign:
+            return self.beta
+        positive = torch.rand((), generator=self.context.generator("nudging")) < 0.5
+        return torch.where(positive, self.beta, -self.beta).to(inputs.device, inputs.dtype)
+
+    def probe_phases(self) -> dict[str, Tensor]:
+        phases = super().probe_phases()
+        if self.probe is not None:
+            inputs, targets = self.probe
+            network = self.network()
+            relaxation = self.relaxation(network, inputs)
+            free = relaxation.run(network.zeros(len(inputs)), self.free_steps)
+            hot = one_hot(targets, inputs.new_empty(len(inputs), self.model.num_classes))
+            nudge = Nudge(hot, hot.new_full((len(inputs), 1), self.beta))
+            phases["nudged"] = relaxation.residuals(free, self.nudge_steps, nudge)
+        return phases
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Problems of the nudge."""
+        yield from super().check(config, root)
+        yield from at_least_one(config, "nudge_steps")
+        if config["check_every"] is not None:
+            yield from at_least_one(config, "check_every")
+        if isinstance(config["beta"], (int, float)) and config["beta"] <= 0:
+            yield Problem("algorithm.beta", str(config["beta"]), "above 0; the free phase has no nudge", "algorithm.beta=0.5")
