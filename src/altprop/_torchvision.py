@@ -7,6 +7,7 @@ and data sets, none of which call compiled code.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -24,21 +25,17 @@ def import_torchvision() -> ModuleType:
 
     :raises ModuleNotFoundError: where torchvision is not installed.
     """
-    if not _extension_loads():
+    _load_extension()
+    if not hasattr(torch.ops.torchvision, "nms"):
         for operator in ("nms", "qnms"):
-            if not hasattr(torch.ops.torchvision, operator):
-                torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return importlib.import_module("torchvision")
 
 
-def _extension_loads() -> bool:
-    """Whether torchvision's compiled operators come up with this torch (loading them twice does no harm)."""
+def _load_extension() -> None:
+    """Load torchvision's compiled operators where this torch can; the import does so again, which does no harm."""
     found = importlib.util.find_spec("torchvision")
     for folder in found.submodule_search_locations or () if found else ():
         for library in (path for suffix in _SUFFIXES for path in Path(folder).glob(f"_C*.{suffix}")):
-            try:
+            with contextlib.suppress(ImportError, OSError):
                 torch.ops.load_library(str(library))
-            except (ImportError, OSError):
-                return False
-            return True
-    return False

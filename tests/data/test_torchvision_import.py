@@ -1,0 +1,30 @@
+"""torchvision beside a torch that its compiled extension does and does not fit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+REAL = "from altprop._torchvision import import_torchvision; tv = import_torchvision(); "
+USE = "import torch; print(type(tv.models.resnet18()).__name__); from torchvision.transforms import v2; v2.RandomCrop(4)"
+# An extension that fits is imitated by declaring what it would bring.
+FITTING = (
+    "import torch; load = torch.ops.load_library\n"
+    "def fits(path):\n"
+    "    for name in ('nms', 'qnms'):\n"
+    "        torch.library.define('torchvision::' + name, '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
+    "import altprop._torchvision\n"
+    "torch.ops.load_library = fits\n"
+    "altprop._torchvision._load_extension()\n"
+    "torch.ops.load_library = load\n"
+)
+
+
+@pytest.mark.parametrize("before", ["", FITTING], ids=["as installed", "operators there already"])
+def test_import(before):
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", before + REAL + USE], capture_output=True, text=True, timeout=120
+    )
+    assert result.stdout.strip() == "ResNet", result.stderr
