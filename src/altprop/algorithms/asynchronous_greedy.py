@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
 from typing import Any, ClassVar
@@ -164,10 +163,7 @@ class AsynchronousGreedy(LocalLosses):
         """End a pass of ``worker``; whether that restarted the warm-up."""
         optimization = self.optimizers[worker]
         before = optimization.learning_rate
-        with warnings.catch_warnings():
-            # a run resumed between two passes ends the first one before it has made a step itself
-            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
-            optimization.schedule.epoch_end()
+        optimization.schedule.epoch_end()
         if not self.restart_at_decay or optimization.learning_rate >= before:
             return False
         optimization.forget()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -55,7 +56,10 @@ class RunningSchedule:
     def epoch_end(self) -> None:
         """Advance a per-epoch schedule; call after the last step of an epoch."""
         if self.scheduler is not None and self.interval == "epoch" and not isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step()
+            with warnings.catch_warnings():
+                # an epoch may end without an update: delayed gradients, skipped fp16 steps, a run resumed just there
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
+                self.scheduler.step()
 
     def evaluated(self, loss: float) -> None:
         """Hand the monitored loss to ``ReduceLROnPlateau``; every other schedule ignores it."""
