@@ -1,0 +1,65 @@
+"""DALI, where it is installed, against the worker processes: the same order and crops, pixels but for rounding."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+
+from altprop.data.errors import DataError
+from altprop.data.folder import class_folders, list_images
+from altprop.data.normalisation import Normalisation
+from altprop.data.recipes import RECIPES, Crops
+from altprop.data.stream import StreamSplit
+from tests.data.writers import write_image_folder
+
+INSTALLED = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+pytestmark = pytest.mark.skipif(not INSTALLED, reason="NVIDIA DALI is not installed")
+
+
+@pytest.fixture
+def listing(context):
+    write_image_folder(context.root / "pets", {"train": 6}, [(200, 150), (160, 220)])
+    folder = context.root / "pets/train"
+    return list_images(folder, class_folders(folder))
+
+
+def split(listing, context, loader, recipe="random_resized_crop", train=True):
+    return StreamSplit(
+        listing,
+        Crops(recipe, 0.5, 96, 128).view(train),
+        loader=loader,
+        workers=1,
+        batch_size=5,
+        normalisation=Normalisation.of([0.0], [1.0], context.device),
+        context=context,
+        train=train,
+    )
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_same_crops_in_the_same_order(listing, context, recipe):
+    ours = list(split(listing, context, "torch", recipe).batches(1, 1))
+    theirs = list(split(listing, context, "dali", recipe).batches(1, 1))
+    assert len(ours) == len(theirs) == 2
+    for (inputs, labels), (expected, expected_labels) in zip(theirs, ours):
+        assert torch.equal(labels, expected_labels)
+        assert (inputs - expected).abs().mean() < 0.02
+        assert (inputs.flip(-1) - expected).abs().mean() > 0.05
+
+
+def test_a_pass_that_is_left_early_can_be_made_again(listing, context):
+    images = split(listing, context, "dali")
+    first = next(images.batches(3))
+    again = next(images.batches(3))
+    assert torch.equal(first[0], again[0])
+
+
+@pytest.mark.parametrize("content", [b"no image", "torn"])
+def test_a_corrupt_image_is_named(listing, context, content):
+    path = listing.path(7)
+    path.write_bytes(path.read_bytes()[:1500] if content == "torn" else content)
+    with pytest.raises(DataError) as caught:
+        list(split(listing, context, "dali").batches())
+    assert caught.value.path == path
