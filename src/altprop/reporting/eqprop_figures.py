@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
 from altprop.reporting.style import BLUE, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, save, styled
@@ -20,7 +21,7 @@ BINS = 50
 def draw_series(
     name: str, forward: Tensor, backward: Tensor, path: Path, *, opposite: Tensor | None = None, seed: int = 0
 ) -> Path:
-    """Cumulative curves of three random entries of one parameter or layer, as the paper draws them.
+    """Cumulative curves of three random entries of one parameter or layer that have a gradient, as the paper draws them.
 
     ``forward``, ``backward`` and ``opposite`` are ``[time, *shape]``. Backpropagation through time is solid, one-sided estimates
     are dotted, their mean (the symmetric estimate) is dashed.
@@ -29,8 +30,10 @@ def draw_series(
     if opposite is not None:
         curves["opposite"] = _sums(opposite)
         curves["symmetric"] = 0.5 * (curves["forward"] + curves["opposite"])
-    count = curves["backward"].shape[1]
-    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:ENTRIES].tolist()
+    moving = curves["backward"].abs().amax(dim=0).nonzero().flatten()  # a weight of an ever black pixel has nothing to show
+    count = max(len(moving), 1)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:ENTRIES]
+    chosen = moving[order].tolist() if len(moving) else [0]
     looks = {
         "backward": ("-", "BPTT"),
         "forward": (":", "one-sided" if opposite is None else "one-sided, both signs"),
@@ -55,14 +58,14 @@ def draw_series(
 def draw_bias_bars(ratios: Mapping[str, float], path: Path) -> Path:
     """What averaging leaves of the one-sided estimates' error, one bar per weight (1: nothing gained, 0: no error left)."""
     with styled():
-        figure = Figure(figsize=(1.6 + 0.7 * len(ratios), 3.2))
+        figure = Figure(figsize=(2.2 + 0.7 * len(ratios), 3.4))
         axes = figure.subplots()
         bars = axes.bar(range(len(ratios)), list(ratios.values()), color=BLUE, width=0.6)
         axes.bar_label(bars, fmt="%.2f", fontsize=8, color=INK, padding=2)
         axes.axhline(1.0, color=GREY, lw=1, ls="--")
         axes.set_xticks(range(len(ratios)), [_short(name) for name in ratios], rotation=45 if len(ratios) > 6 else 0)
         axes.set_ylim(0, max(1.15, 1.1 * max(ratios.values(), default=1.0)))
-        axes.set_ylabel("error left by the symmetric estimate")
+        axes.set_ylabel("error left by symmetry")
         axes.grid(visible=False, axis="x")
         return save(figure, path)
 
@@ -95,6 +98,7 @@ def draw_convergence(phases: Mapping[str, Tensor], path: Path, *, converged: flo
             axes.axhline(converged, color=GREY, lw=1, ls="--")
             axes.set_title(f"{phase} phase")
             axes.set_xlabel("time step")
+        grid[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         grid[0].set_ylabel("largest change of a unit")
         grid[-1].legend(frameon=False, fontsize=8)
         return save(figure, path)
@@ -109,6 +113,7 @@ def draw_angles(epochs: Sequence[float], angles: Mapping[str, Sequence[float]], 
         for (name, values), colour in zip(angles.items(), colours * len(angles)):
             axes.plot(epochs, values, color=colour, marker="o", ms=3, label=_short(name))
         axes.set_ylim(0, max(95.0, *(value for values in angles.values() for value in values)))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("angle to the forward weights (degrees)")
         axes.legend(frameon=False, fontsize=8)
