@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from altprop.nn.weights.sparse_layout import true_indices
 from altprop.nn.weights.sparse_mask import MaskedWeights
 from altprop.nn.weights.tables import Table, as_table, at_epoch, table_problems
 from altprop.problems import Problem
@@ -38,7 +39,7 @@ class LangevinNoise:
                 continue
             if weights.device.type == "cpu":
                 # drawing for the active weights alone is the same distribution, and the draws are what costs time
-                active = alive.nonzero().view(-1)
+                active = true_indices(alive)
                 noise = torch.randn(len(active), generator=generator, dtype=weight.dtype) * sigma
                 weight.grad.view(-1).index_add_(0, active, noise)
             else:

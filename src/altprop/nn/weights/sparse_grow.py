@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from altprop.nn.weights.sparse_layout import Layout
+from altprop.nn.weights.sparse_layout import Layout, true_indices
 from altprop.nn.weights.sparse_prune import smallest
 
 EXACT_BELOW = 4
@@ -23,60 +25,59 @@ the free ones is wanted; guessing then wastes too many draws."""
 def random_free(taken: Tensor, layout: Layout, counts: Sequence[int], free: Sequence[int], generator: torch.Generator) -> Tensor:
     """``counts[l]`` of the ``free[l]`` free units of every tensor, uniformly without replacement: flat indices in any order.
 
-    Draws random positions and keeps the first distinct free ones; ``counts[l] <= free[l]``.
+    Draws random positions and keeps the first distinct free ones; ``counts[l] <= free[l]``. For the CPU.
     """
     offsets, sizes = layout.offsets, layout.sizes
     chosen = []
-    guessed = []
+    guessed = {}
     for place, (count, room) in enumerate(zip(counts, free)):
         if count == 0:
             continue
         if room * EXACT_BELOW < sizes[place] or count * EXACT_BELOW > room:
-            candidates = taken[offsets[place] : offsets[place + 1]].logical_not().nonzero().view(-1)
-            order = torch.randperm(room, generator=generator, device=taken.device)
+            candidates = true_indices(~taken[offsets[place] : offsets[place + 1]])
+            order = torch.randperm(room, generator=generator)
             chosen.append(candidates[order[:count]] + offsets[place])
         else:
-            guessed.append(place)
+            guessed[place] = count
     if guessed:
-        chosen.append(_guess(taken, layout, {place: counts[place] for place in guessed}, free, generator))
-    return torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.int64, device=taken.device)
+        chosen.append(_guess(taken.numpy(), layout, guessed, free, generator))
+    return torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.int64)
 
 
-def _guess(taken: Tensor, layout: Layout, counts: dict[int, int], free: Sequence[int], generator: torch.Generator) -> Tensor:
+def _guess(
+    taken: NDArray[np.bool_], layout: Layout, counts: dict[int, int], free: Sequence[int], generator: torch.Generator
+) -> Tensor:
     """Rejection sampling: all tensors in one draw, again with twice as many draws where a tensor did not get enough.
 
     Starting afresh instead of topping up keeps the rule one line: the first ``count`` distinct free positions of an independent
     sequence of draws are a uniform sample, however long the sequence.
     """
-    device = taken.device
-    places = list(counts)
-    wanted = torch.tensor([counts[place] for place in places], device=device)
-    sizes = torch.tensor([layout.sizes[place] for place in places], device=device)
-    starts = torch.tensor([layout.offsets[place] for place in places], device=device)
+    wanted = np.array(list(counts.values()))
+    sizes = np.array([layout.sizes[place] for place in counts])
+    starts = np.array([layout.offsets[place] for place in counts])
+    expected = wanted * sizes / np.array([free[place] for place in counts])
     surplus = 1.25
     while True:
-        draws = [int(surplus * counts[place] * layout.sizes[place] / free[place]) + 16 for place in places]
-        segment = torch.repeat_interleave(torch.arange(len(places), device=device), torch.tensor(draws, device=device))
+        draws = (surplus * expected).astype(np.int64) + 16
+        segment = np.repeat(np.arange(len(counts)), draws)
         # the remainder of 62 random bits: its bias is below 2^-30 for any tensor of fewer than 2^32 units
-        numbers = torch.randint(1 << 62, (len(segment),), generator=generator, device=device)
+        numbers = torch.randint(1 << 62, (len(segment),), generator=generator).numpy()
         positions = starts[segment] + numbers % sizes[segment]
-        fits = taken[positions].logical_not_().nonzero().view(-1)
-        positions, segment = positions[fits], segment[fits]
-        first = _first_occurrences(positions)
-        positions, segment = positions[first], segment[first]
-        found = torch.bincount(segment, minlength=len(places))
-        if bool((found >= wanted).all()):
-            rank = torch.arange(len(segment), device=device) - (found.cumsum(0) - found)[segment]
-            return positions[rank < wanted[segment]]
+        kept = _first_free(positions, taken)
+        positions, segment = positions[kept], segment[kept]
+        found = np.bincount(segment, minlength=len(counts))
+        if (found >= wanted).all():
+            rank = np.arange(len(segment)) - (found.cumsum() - found)[segment]
+            return torch.from_numpy(positions[rank < wanted[segment]])
         surplus *= 2
 
 
-def _first_occurrences(values: Tensor) -> Tensor:
-    """Ascending places of the first occurrence of every distinct entry of ``values`` ``[n]``."""
-    ordered, order = values.sort(stable=True)
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    return order[new].sort().values
+def _first_free(positions: NDArray[np.int64], taken: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Ascending places in ``positions`` of the first occurrence of every free one."""
+    places = np.flatnonzero(~taken[positions])
+    first = np.empty(len(taken), dtype=np.int64)  # only what is written is read, so it is not cleared
+    first[positions[places[::-1]]] = places[::-1]  # the last one written stays: the first occurrence
+    return places[first[positions[places]] == places]
 
 
 def random_free_on_device(taken: Tensor, layout: Layout, counts: Tensor, generator: torch.Generator) -> Tensor:

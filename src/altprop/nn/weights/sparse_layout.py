@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,6 +53,13 @@ class Layout:
     def boundaries(self, device: torch.device | None = None) -> Tensor:
         """:attr:`offsets` as integers ``[tensors + 1]``."""
         return torch.tensor(self.offsets, device=device)
+
+
+def true_indices(chosen: Tensor) -> Tensor:
+    """Ascending indices ``[k]`` of the true entries of booleans ``[n]``."""
+    if chosen.device.type == "cpu":  # NumPy is four to ten times faster here
+        return torch.from_numpy(np.flatnonzero(chosen.numpy()))
+    return chosen.nonzero().view(-1)
 
 
 def segment_counts(indices: Tensor, boundaries: Tensor) -> Tensor:

