@@ -65,7 +65,7 @@ SlurmctldParameters=preempt_send_user_signal
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 DefMemPerCPU=1000
 NodeName=localhost NodeAddr=127.0.0.1 CPUs=$CPUS RealMemory=$MEMORY Gres=gpu:2
-PartitionName=test Nodes=localhost Default=YES MaxTime=60 State=UP
+PartitionName=test Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 EOF
     for gpu in 0 1; do
         [ -e "$FOLDER/gpu$gpu" ] || mknod "$FOLDER/gpu$gpu" c 1 3

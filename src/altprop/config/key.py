@@ -20,6 +20,8 @@ VOLATILE = (
     # where it runs and what it tells whom
     "hydra",
     "paths",
+    "cluster",
+    "resources",
     "logger",
     "trainer.device",
     "trainer.threads",

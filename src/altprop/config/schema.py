@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from altprop.config.sweeping.settings import ClusterConfig, ResourcesConfig
 from altprop.training.settings import TrainerSettings
 
 
@@ -74,6 +75,10 @@ class RootConfig:
     """Trackers by name, or null for the metrics file alone."""
     paths: PathsConfig = field(default_factory=PathsConfig)
     """Where things are read and written."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Where the runs of a sweep go."""
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    """What one run needs."""
     task: Any = MISSING
     """What is done: a partial of a function of the built parts."""
 

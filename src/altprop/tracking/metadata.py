@@ -6,7 +6,6 @@ import getpass
 import os
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -17,12 +16,11 @@ from typing import Any
 import torch
 
 import altprop
+from altprop.code_state import code_state
 from altprop.files import read_json, write_json, write_text
 
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf")
 DIFF_NAME = "code.diff"
-GIT_TIMEOUT = 5.0
-MAX_UNTRACKED = 100
 
 
 def write_metadata(directory: Path, device: torch.device) -> Path:
@@ -44,36 +42,6 @@ def write_metadata(directory: Path, device: torch.device) -> Path:
         (directory / DIFF_NAME).unlink(missing_ok=True)
     write_json(path, meta)
     return path
-
-
-def code_state(directory: Path) -> tuple[dict[str, Any] | None, str]:
-    """Commit, branch, whether the working tree differs and untracked files of the repository that tracks ``directory``; the diff.
-
-    ``(None, "")`` where git does not track ``directory`` (an installed package) or is missing.
-    """
-    if not git(directory, "ls-files", "--", "."):
-        return None, ""
-    commit = git(directory, "rev-parse", "HEAD").strip() or None
-    root = Path(git(directory, "rev-parse", "--show-toplevel").strip())
-    diff = git(root, "diff", "--no-color", "--no-ext-diff", "--no-textconv", "HEAD") if commit else ""
-    untracked = [name for name in git(root, "ls-files", "-z", "--others", "--exclude-standard").split("\0") if name]
-    facts = {
-        "commit": commit,
-        "branch": git(directory, "branch", "--show-current").strip() or None,
-        "dirty": bool(diff or untracked) or commit is None,
-        "untracked": untracked[:MAX_UNTRACKED],
-    }
-    return facts, diff
-
-
-def git(directory: Path, *arguments: str) -> str:
-    """What ``git`` prints, or nothing where it fails, is missing or takes too long."""
-    command = ["git", "-C", os.fspath(directory), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=GIT_TIMEOUT, stdin=subprocess.DEVNULL, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.decode(errors="replace")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
