@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -160,6 +161,13 @@ class LocalLosses(Algorithm):
         if self.ensemble is not None:
             result["ensemble"] = ensemble_scores(list(answers.values()), self.ensemble)
         return result
+
+    def figures(self, directory: Path) -> Iterable[Path]:
+        """Loss and accuracy of every block over the run, from its metrics file."""
+        from altprop.reporting.dgl_figures import draw_blocks  # matplotlib is wanted at the end of a run only
+        from altprop.tracking.metrics_file import read_metrics
+
+        return [draw_blocks(read_metrics(directory.parent / "metrics.jsonl"), directory / "blocks.png")]
 
     # -- state -----------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,190 @@
+"""Figures of block-wise training: blocks over epochs, methods compared, sequential against parallel, and the buffer sweeps.
+
+python -m altprop.reporting.dgl_figures methods --out methods.png backprop=outputs/dgl/dni_bp/<key> DGL=outputs/dgl/dni_dgl/<key>
+python -m altprop.reporting.dgl_figures learning_curves --out curves.png parallel=<run> sequential=<run>
+python -m altprop.reporting.dgl_figures slowdown --out slowdown.png outputs/dgl/buffer_example/*
+python -m altprop.reporting.dgl_figures buffer_size --out size.png outputs/dgl/buffer_example/*
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from altprop.reporting.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, label_ends, save, styled
+from altprop.tracking.metrics_file import read_metrics
+
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
+Records = Sequence[Mapping[str, float]]
+Curves = Mapping[str, tuple[list[float], list[float]]]
+
+
+def curve(records: Records, metric: str) -> tuple[list[float], list[float]]:
+    """Epochs and values of ``metric`` wherever ``records`` (metrics.jsonl) hold it."""
+    points = [(record["epoch"], record[metric]) for record in records if metric in record]
+    return [epoch for epoch, _ in points], [value for _, value in points]
+
+
+def block_curves(records: Records, metric: str) -> dict[str, tuple[list[float], list[float]]]:
+    """``metric`` (``test/accuracy``, say) of every block, as ``block n`` -> epochs and values, in the order of the blocks."""
+    split, _, quantity = metric.partition("/")
+    found = {name for record in records for name in record if re.fullmatch(rf"{split}/block\d+/{quantity}", name)}
+    ordered = sorted(found, key=lambda name: int(re.findall(r"block(\d+)", name)[0]))
+    return {name.split("/")[1].replace("block", "block "): curve(records, name) for name in ordered}
+
+
+def draw_blocks(records: Records, path: Path) -> Path:
+    """Training loss and test accuracy (percent) of every block over the passes of the run."""
+    loss, accuracy = block_curves(records, "train/loss"), block_curves(records, "test/accuracy")
+    ensemble = curve(records, "test/ensemble/accuracy")
+    with styled():
+        figure = Figure(figsize=(9.2, 3.2))
+        left, right = figure.subplots(1, 2)
+        _panel(left, "Training loss", loss)
+        _panel(right, "Test accuracy (percent)", {**accuracy, **({"ensemble": ensemble} if ensemble[0] else {})})
+        return save(figure, path)
+
+
+def draw_methods(runs: Mapping[str, Records], path: Path) -> Path:
+    """Test accuracy (percent) and training loss of several runs over epochs."""
+    with styled():
+        figure = Figure(figsize=(9.2, 3.2))
+        left, right = figure.subplots(1, 2)
+        _panel(left, "Test accuracy (percent)", {label: curve(records, "test/accuracy") for label, records in runs.items()})
+        _panel(right, "Training loss", {label: curve(records, "train/loss") for label, records in runs.items()})
+        return save(figure, path)
+
+
+def in_stages(curves: Curves, stages: int) -> dict[str, tuple[list[float], list[float]]]:
+    """Curves of a sequential run with the epochs of each block's own stage, counted from its beginning, and those alone."""
+    last = max((max(epochs) for epochs, _ in curves.values() if epochs), default=0.0)
+    length = last / stages
+    own = {}
+    for label, (epochs, values) in curves.items():
+        start = (int(label.split()[1]) - 1) * length
+        inside = [(epoch - start, value) for epoch, value in zip(epochs, values) if start < epoch <= start + length]
+        own[label] = ([epoch for epoch, _ in inside], [value for _, value in inside])
+    return own
+
+
+def draw_learning_curves(parallel: Records, sequential: Records, path: Path) -> Path:
+    """Test accuracy of the last block and of a middle one in both forms, and the training loss of every block in each.
+
+    Epochs of the sequential form are those of the block's own stage.
+    """
+    accuracy = block_curves(parallel, "test/accuracy")
+    staged = in_stages(block_curves(sequential, "test/accuracy"), len(accuracy))
+    blocks = list(accuracy)
+    last, middle = blocks[-1], blocks[(len(blocks) - 1) // 2]
+    loss = block_curves(parallel, "train/loss")
+    staged_loss = in_stages(block_curves(sequential, "train/loss"), len(accuracy))
+    both = {f"{label}, {form}": curves[label] for label in (middle, last) for form, curves in _forms(accuracy, staged).items()}
+    with styled():
+        figure = Figure(figsize=(9.6, 6.2))
+        grid = figure.subplots(2, 2)
+        ends = {form: curves[last] for form, curves in _forms(accuracy, staged).items()}
+        _panel(grid[0, 0], f"Test accuracy of {last} (percent)", ends)
+        _panel(grid[0, 1], f"Test accuracy of {middle} and {last}" if middle != last else "Test accuracy", both)
+        _panel(grid[1, 0], "Training loss, parallel", loss)
+        _panel(grid[1, 1], "Training loss, sequential", staged_loss)
+        return save(figure, path)
+
+
+def _forms(parallel: Curves, sequential: Curves) -> dict[str, Curves]:
+    return {"parallel": parallel, "sequential": sequential}
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One finished asynchronous run: its settings and its last test accuracy in percent."""
+
+    slow_block: int | None
+    slowdown: float
+    buffer_size: int
+    accuracy: float
+
+
+def draw_slowdown(points: Iterable[SweepPoint], path: Path) -> Path:
+    """Test accuracy (percent) against the slow-down, a curve per slow block: mean over seeds, dots are single runs."""
+    points = list(points)
+    groups = {
+        f"block {block} slow": [(point.slowdown, point.accuracy) for point in points if point.slow_block == block]
+        for block in sorted({point.slow_block for point in points if point.slow_block is not None})
+    }
+    return _draw_sweep(groups, "times slower", path, logarithmic=False)
+
+
+def draw_buffer_size(points: Iterable[SweepPoint], path: Path) -> Path:
+    """Test accuracy (percent) against the size of the buffers: mean over seeds, dots are single runs."""
+    groups = {"": [(float(point.buffer_size), point.accuracy) for point in points]}
+    return _draw_sweep(groups, "mini-batches kept between two blocks", path, logarithmic=True)
+
+
+def _draw_sweep(groups: Mapping[str, Sequence[tuple[float, float]]], label: str, path: Path, *, logarithmic: bool) -> Path:
+    with styled():
+        figure = Figure(figsize=(5.2, 3.4))
+        axes = figure.subplots()
+        ends = {}
+        for (name, pairs), colour in zip(groups.items(), COLOURS):
+            values = sorted({value for value, _ in pairs})
+            means = [mean(accuracy for value, accuracy in pairs if value == at) for at in values]
+            axes.plot(values, means, color=colour)
+            axes.plot(*zip(*pairs), "o", color=colour, markersize=3, alpha=0.5, linestyle="none")
+            ends[name] = (means[-1], colour)
+        axes.set_title("Test accuracy (percent)")
+        axes.set_xlabel(label)
+        if logarithmic:
+            axes.set_xscale("log")
+        label_ends(axes, {name: end for name, end in ends.items() if name})
+        return save(figure, path)
+
+
+def _panel(axes: Axes, title: str, curves: Curves) -> None:
+    ends = {}
+    for (label, (epochs, values)), colour in zip(curves.items(), COLOURS * (1 + len(curves) // len(COLOURS))):
+        if epochs:
+            axes.plot(epochs, values, color=colour, marker="o" if len(epochs) <= 20 else None, markersize=3)
+            ends[f"{label} {values[-1]:.4g}"] = (values[-1], colour)
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.set_xlim(left=0)
+    label_ends(axes, ends)
+
+
+def sweep_point(run: Path) -> SweepPoint:
+    """What a finished asynchronous run in ``run`` says; raises ``KeyError`` for runs of other algorithms."""
+    algorithm = yaml.safe_load((run / "config.yaml").read_text())["algorithm"]
+    _, accuracies = curve(read_metrics(run / "metrics.jsonl"), "test/accuracy")
+    return SweepPoint(algorithm["slow_block"], algorithm["slowdown"], algorithm["buffer_size"], accuracies[-1])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw one figure from finished runs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("figure", choices=["methods", "learning_curves", "slowdown", "buffer_size"])
+    parser.add_argument("--out", type=Path, required=True, help="the PNG file to write")
+    parser.add_argument("runs", nargs="+", help="run directories, as label=directory for methods and learning_curves")
+    given = parser.parse_args(arguments)
+    if given.figure in ("methods", "learning_curves"):
+        pairs = dict(run.split("=", 1) for run in given.runs)
+        runs: dict[str, list[dict[str, Any]]] = {label: read_metrics(Path(run) / "metrics.jsonl") for label, run in pairs.items()}
+        if given.figure == "methods":
+            draw_methods(runs, given.out)
+        else:
+            draw_learning_curves(runs["parallel"], runs["sequential"], given.out)
+        return
+    points = [sweep_point(Path(run)) for run in given.runs]
+    (draw_slowdown if given.figure == "slowdown" else draw_buffer_size)(points, given.out)
+
+
+if __name__ == "__main__":
+    main()

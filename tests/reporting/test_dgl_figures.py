@@ -1,0 +1,73 @@
+"""Figures of block-wise training: what goes into them, and that they are drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from altprop.reporting.dgl_figures import SweepPoint, block_curves, draw_buffer_size, in_stages, main, sweep_point
+
+
+def records(blocks: int = 12, epochs: int = 4, sequential: bool = False) -> list[dict[str, Any]]:
+    found = []
+    for epoch in range(1, 1 + epochs * (blocks if sequential else 1)):
+        trained = min(blocks, 1 + (epoch - 1) // epochs) if sequential else blocks
+        record: dict[str, Any] = {"epoch": float(epoch), "step": epoch, "train/loss": 1 / epoch, "test/accuracy": 50.0 + epoch}
+        for block in range(1, trained + 1):
+            record[f"test/block{block}/accuracy"] = 40.0 + block + epoch
+            if not sequential or block == trained:
+                record[f"train/block{block}/loss"] = 2.0 / (block + epoch)
+        record["test/ensemble/accuracy"] = 60.0
+        found.append(record)
+    return found
+
+
+def write_run(folder: Path, content: list[dict[str, Any]], algorithm: dict[str, Any] | None = None) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in content))
+    (folder / "config.yaml").write_text(json.dumps({"algorithm": algorithm or {}}))
+    return folder
+
+
+def test_blocks_come_in_the_order_of_the_network() -> None:
+    curves = block_curves(records(), "test/accuracy")
+    assert list(curves) == [f"block {number}" for number in range(1, 13)]
+    assert curves["block 10"] == ([1.0, 2.0, 3.0, 4.0], [51.0, 52.0, 53.0, 54.0])
+    assert not block_curves(records(), "validation/accuracy")
+
+
+def test_stages_count_from_their_own_beginning() -> None:
+    staged = in_stages(block_curves(records(3, 4, sequential=True), "test/accuracy"), 3)
+    for block, (epochs, values) in enumerate(staged.values(), start=1):
+        assert epochs == [1.0, 2.0, 3.0, 4.0]
+        assert values == [40.0 + block + 4 * (block - 1) + epoch for epoch in epochs]
+
+
+def test_figures_of_runs(tmp_path: Path) -> None:
+    parallel = write_run(tmp_path / "parallel", records(4))
+    sequential = write_run(tmp_path / "sequential", records(4, sequential=True))
+    main(["learning_curves", "--out", str(tmp_path / "curves.png"), f"parallel={parallel}", f"sequential={sequential}"])
+    main(["methods", "--out", str(tmp_path / "methods.png"), f"backprop={parallel}", f"DGL={sequential}"])
+    for name in ("curves", "methods"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_of_sweeps(tmp_path: Path) -> None:
+    runs = []
+    for slowdown in (1.0, 1.2):
+        for seed in range(2):
+            settings = {"slow_block": 1 + seed, "slowdown": slowdown, "buffer_size": 30}
+            runs.append(str(write_run(tmp_path / f"{slowdown}-{seed}", records(2), settings)))
+    main(["slowdown", "--out", str(tmp_path / "slowdown.png"), *runs])
+    assert (tmp_path / "slowdown.png").exists()
+    assert sweep_point(Path(runs[0])) == SweepPoint(slow_block=1, slowdown=1.0, buffer_size=30, accuracy=54.0)
+    points = [SweepPoint(4, 1.1, size, 80.0 + size + seed) for size in (1, 10) for seed in range(2)]
+    assert draw_buffer_size(points, tmp_path / "size.png").exists()
+
+
+def test_runs_of_other_algorithms_are_no_points(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        sweep_point(write_run(tmp_path / "other", records(1), {"block_size": 1}))
