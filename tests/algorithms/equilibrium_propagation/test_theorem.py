@@ -69,7 +69,10 @@ def test_differencing_reruns_gives_the_same_backward_series() -> None:
         assert torch.allclose(series["layers.0.weight"][time], partial[time + 1] - partial[time], atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "activation"), [("mlp", "shifted_sigmoid"), ("average", "shifted_sigmoid"), ("max", "shifted_sigmoid"), ("mlp", "sigmoid")])
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [("mlp", "shifted_sigmoid"), ("average", "shifted_sigmoid"), ("max", "shifted_sigmoid"), ("mlp", "sigmoid")],
+)
 def test_neurons_follow_their_gradients_up_to_the_slope(name: str, activation: str) -> None:
     """Section 10, check 9, and trap 13: forward = slope at the fixed point times backward, within 1 % once converged."""
     model = network_of(name, activation=activation)  # type: ignore[arg-type]
