@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,8 +20,7 @@ SETTINGS = ("device", "threads")
 
 def evaluate(config: DictConfig) -> None:
     """Evaluate the run that ``config.run`` names, print one line and store the result beside the run."""
-    given = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    assert isinstance(given, dict)
+    given = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
     directory, stored = _stored(given)
     other_data = given.get("dataset")
     changed = stored if other_data is None else {**stored, "dataset": other_data}

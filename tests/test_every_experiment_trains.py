@@ -1,0 +1,72 @@
+"""Every experiment takes one training step and one evaluation, on noise in the shape of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from altprop.config.build import build_parts
+from altprop.config.compose import Composer, config_loader
+from altprop.config.plain import to_plain
+from altprop.training.assembly import assemble
+from altprop.training.evaluation import evaluate
+from tests.config.catalogue import EXPERIMENTS, without_hydra
+from tests.synthetic import Noise
+
+LARGE, SMALL = (3, 224, 224), (3, 64, 64)
+SHAPES = {
+    "MNIST": ((1, 28, 28), 10),
+    "FashionMNIST": ((1, 28, 28), 10),
+    "MNISTSample": ((1, 28, 28), 10),
+    "Shapes": ((3, 32, 32), 10),
+    "CIFAR10": ((3, 32, 32), 10),
+    "CIFAR100": ((3, 32, 32), 100),
+    "SVHN": ((3, 40, 40), 10),
+    "ImageNet": (LARGE, 1000),
+    "ImageFolder": ((3, 32, 32), 10),
+}
+SHORT_PHASES = {"free_steps": 4, "nudge_steps": 2, "differentiated_steps": 2}
+"""Relaxations are long because they converge, which noise need not."""
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    with config_loader() as composer:
+        yield composer
+
+
+def noise_for(config: Mapping[str, Any]) -> Noise:
+    shape, classes = SHAPES[config["dataset"]["_target_"].rpartition(".")[2]]
+    if shape == LARGE and config["model"]["_target_"].endswith("ResNet"):
+        shape = SMALL
+    return Noise(shape, classes)
+
+
+def shortened(algorithm: Mapping[str, Any]) -> dict[str, Any]:
+    """With short phases, and without other runs that weights or masks would be taken from."""
+    weights = algorithm.get("weights") or {}
+    alone = {key: None if str(key).endswith("_from") else value for key, value in weights.items()}
+    phases = {key: value for key, value in SHORT_PHASES.items() if key in algorithm}
+    return {**algorithm, **phases, "weights": alone}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_one_step(name: str, composer: Composer) -> None:
+    torch.set_num_threads(1)
+    config, _ = to_plain(without_hydra(composer.compose("train", [f"experiment={name}"])))
+    noise = noise_for(config)
+    trainer = {**config["trainer"], "precision": "fp32"}  # half precision is emulated on a CPU
+    config = {**config, "algorithm": shortened(config["algorithm"]), "logger": None, "trainer": trainer}
+    parts = build_parts(config)
+    run = assemble(replace(parts, data_set=noise))
+    algorithm = run.algorithm
+    algorithm.epoch_start(0)
+    metrics = algorithm.train_step(*next(noise.batches()))
+    assert all(torch.isfinite(value).all() for value in metrics.values()), metrics
+    algorithm.epoch_end(0)
+    result = evaluate(algorithm, noise)
+    assert 0 <= result["accuracy"] <= 100
