@@ -77,7 +77,8 @@ def test_segment_counts(sizes, data):
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0, 2.0]), st.booleans()), min_size=1, max_size=30))
 def test_threshold_is_strict_and_sees_active_units_only(units):
     scores, alive = (torch.tensor(column) for column in zip(*units))
-    found = below_threshold(scores.float(), alive.bool(), 1.0)
+    layout = Layout((len(units),), (1,))
+    found = below_threshold([scores.float().view(1, -1)], layout, alive.bool(), 1.0)
     assert found.tolist() == [place for place, (score, active) in enumerate(units) if active and score < 1.0]
 
 

@@ -22,10 +22,18 @@ EXACT_BELOW = 4
 the free ones is wanted; guessing then wastes too many draws."""
 
 
-def random_free(taken: Tensor, layout: Layout, counts: Sequence[int], free: Sequence[int], generator: torch.Generator) -> Tensor:
+def random_free(
+    taken: Tensor,
+    layout: Layout,
+    counts: Sequence[int],
+    free: Sequence[int],
+    generator: torch.Generator,
+    scratch: NDArray[np.int32] | None = None,
+) -> Tensor:
     """``counts[l]`` of the ``free[l]`` free units of every tensor, uniformly without replacement: flat indices in any order.
 
-    Draws random positions and keeps the first distinct free ones; ``counts[l] <= free[l]``. For the CPU.
+    Draws random positions and keeps the first distinct free ones; ``counts[l] <= free[l]``. For the CPU;
+    ``scratch`` ``[units]`` is overwritten, and saves allocating as much every time.
     """
     offsets, sizes = layout.offsets, layout.sizes
     chosen = []
@@ -40,12 +48,18 @@ def random_free(taken: Tensor, layout: Layout, counts: Sequence[int], free: Sequ
         else:
             guessed[place] = count
     if guessed:
-        chosen.append(_guess(taken.numpy(), layout, guessed, free, generator))
+        scratch = np.empty(layout.total, dtype=np.int32) if scratch is None else scratch
+        chosen.append(_guess(taken.numpy(), layout, guessed, free, generator, scratch))
     return torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.int64)
 
 
 def _guess(
-    taken: NDArray[np.bool_], layout: Layout, counts: dict[int, int], free: Sequence[int], generator: torch.Generator
+    taken: NDArray[np.bool_],
+    layout: Layout,
+    counts: dict[int, int],
+    free: Sequence[int],
+    generator: torch.Generator,
+    scratch: NDArray[np.int32],
 ) -> Tensor:
     """Rejection sampling: all tensors in one draw, again with twice as many draws where a tensor did not get enough.
 
@@ -63,7 +77,7 @@ def _guess(
         # the remainder of 62 random bits: its bias is below 2^-30 for any tensor of fewer than 2^32 units
         numbers = torch.randint(1 << 62, (len(segment),), generator=generator).numpy()
         positions = starts[segment] + numbers % sizes[segment]
-        kept = _first_free(positions, taken)
+        kept = _first_free(positions, taken, scratch)
         positions, segment = positions[kept], segment[kept]
         found = np.bincount(segment, minlength=len(counts))
         if (found >= wanted).all():
@@ -72,12 +86,12 @@ def _guess(
         surplus *= 2
 
 
-def _first_free(positions: NDArray[np.int64], taken: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _first_free(positions: NDArray[np.int64], taken: NDArray[np.bool_], scratch: NDArray[np.int32]) -> NDArray[np.int64]:
     """Ascending places in ``positions`` of the first occurrence of every free one."""
     places = np.flatnonzero(~taken[positions])
-    first = np.empty(len(taken), dtype=np.int64)  # only what is written is read, so it is not cleared
-    first[positions[places[::-1]]] = places[::-1]  # the last one written stays: the first occurrence
-    return places[first[positions[places]] == places]
+    # only what is written is read, so it need not be cleared; the last one written stays: the first occurrence
+    scratch[positions[places[::-1]]] = places[::-1]
+    return places[scratch[positions[places]] == places]
 
 
 def random_free_on_device(taken: Tensor, layout: Layout, counts: Tensor, generator: torch.Generator) -> Tensor:

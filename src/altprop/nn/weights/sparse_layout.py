@@ -72,9 +72,12 @@ def flat_weights(weights: Sequence[Tensor], out: Tensor | None = None) -> Tensor
     return torch.cat([weight.detach().reshape(-1) for weight in weights], out=out)
 
 
+def tensor_scores(weight: Tensor, width: int) -> Tensor:
+    """Magnitude of every unit of one tensor: the mean of ``|weight|`` over its ``width`` weights (section 2.1)."""
+    magnitudes = weight.detach().reshape(-1).abs()
+    return magnitudes if width == 1 else magnitudes.view(-1, width).mean(dim=1)
+
+
 def unit_scores(weights: Sequence[Tensor], layout: Layout, out: Tensor | None = None) -> Tensor:
-    """Magnitude of every unit, ``[units]``: the mean of ``|weight|`` over the unit (section 2.1)."""
-    if all(width == 1 for width in layout.widths):
-        return flat_weights(weights, out).abs_()
-    means = [weight.detach().reshape(-1, width).abs().mean(dim=1) for weight, width in zip(weights, layout.widths)]
-    return torch.cat(means, out=out)
+    """Magnitudes of the units of all tensors, ``[units]``, in ``out`` where given."""
+    return torch.cat([tensor_scores(weight, width) for weight, width in zip(weights, layout.widths)], out=out)
