@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -15,9 +14,21 @@ from omegaconf.errors import OmegaConfBaseException
 from altprop.config.project import CONF
 
 WIDTH = 118
-FACETS = ("dataset", "model", "model/units", "algorithm", "algorithm/weights", "algorithm/estimator", "algorithm/loss")
-SETTINGS = ("optimizer", "schedule", "trainer", "logger", "cluster", "resources", "debug", "task")
+TWO_LINES = ("dataset", "algorithm", "algorithm/weights")
+"""Groups whose choices are worth two lines; of the others, what does not fit on one is counted."""
+GROUPS = (
+    "dataset",
+    "model",
+    "model/units",
+    "algorithm",
+    "algorithm/weights",
+    "algorithm/estimator",
+    "algorithm/loss",
+    "schedule",
+)
+SMALL_GROUPS = ("optimizer", "logger", "debug", "cluster", "resources", "task")
 
+_TIED = "\N{NO-BREAK SPACE}"
 HEAD = """\
 altprop: train deep nets with algorithms other than plain backprop
 
@@ -26,10 +37,10 @@ altprop: train deep nets with algorithms other than plain backprop
   python train.py -m sweep=<paper>/<table>               a table of a paper; -m also takes lists: -m seed=0,1,2
 """
 FOOT = """\
-more: python train.py experiment=… --cfg job   every key of a configuration          --info defaults   where it comes from
-      python train.py experiment=… task=validate   check it without training        docs/configuration.md   every group
-      python evaluate.py run=<directory>   python report.py   python data.py        each with --help
-      a key that the configuration lacks: +key=value    tab completion: eval "$(python train.py -sc install=bash)"
+more: python train.py … --cfg job         every key of a configuration      --info defaults   where it comes from
+      python train.py … task=validate     check it without training         docs/configuration.md   all of this
+      python evaluate.py, report.py, data.py --help          all names: ls conf/<group>, ls conf/experiment/<paper>
+      a key that the configuration lacks: +key=value         completion: eval "$(python train.py -sc install=bash)"
 """
 
 
@@ -50,10 +61,15 @@ def help_page(config_name: str) -> str | None:
 def help_text() -> str:
     """The help of ``train.py`` as a ``string.Template`` for Hydra (every ``$`` doubled)."""
     lines = [HEAD, "groups: <group>=<choice>"]
-    lines += _listing((group, _choices(group)) for group in (*FACETS, *SETTINGS))
+    for group in GROUPS:
+        lines += _row(group, _choices(group), 2 if group in TWO_LINES else 1)
+    small = "   ".join(f"{group}: {', '.join(_choices(group))}".replace(" ", _TIED) for group in SMALL_GROUPS)
+    lines += [line.replace(_TIED, " ") for line in textwrap.wrap(small, WIDTH, initial_indent="  ", subsequent_indent="  ")]
+    lines.append("")
     for group, title in (("experiment", "experiments"), ("sweep", "sweeps")):
-        rows = [(folder, _choices(f"{group}/{folder}")) for folder in _folders(group)]
-        lines += ["", f"{title}: {group}=<paper>/<name>", *_listing(rows)]
+        lines.append(f"{title}: {group}=<paper>/<name>")
+        for folder in _folders(group):
+            lines += _row(folder, _choices(f"{group}/{folder}"), 1)
     return "\n".join([*lines, "", FOOT]).rstrip().replace("$", "$$")
 
 
@@ -65,15 +81,12 @@ def _folders(group: str) -> list[str]:
     return sorted(folder.name for folder in (CONF / group).iterdir() if folder.is_dir())
 
 
-def _listing(rows: Iterable[tuple[str, list[str]]]) -> list[str]:
-    """One line per row, cut to the screen's width; what does not fit is counted."""
-    return [_line(name, choices) for name, choices in rows if choices]
-
-
-def _line(name: str, choices: list[str]) -> str:
-    head = f"  {name:<20} "
-    line = head + ", ".join(choices)
-    if len(line) <= WIDTH:
-        return line
-    shown = textwrap.shorten(", ".join(choices), WIDTH - len(head) - 14, placeholder="").rstrip(", ")
-    return f"{head}{shown}, … {len(choices) - shown.count(',') - 1} more"
+def _row(name: str, choices: list[str], max_lines: int) -> list[str]:
+    """``name`` and its choices on at most ``max_lines`` lines; those that do not fit are counted."""
+    for count in range(len(choices), 0, -1):
+        left_out = len(choices) - count
+        text = ", ".join(choices[:count]) + (f", … {left_out} more" if left_out else "")
+        lines = textwrap.wrap(text, WIDTH, initial_indent=f"  {name:<20} ", subsequent_indent=" " * 23, break_on_hyphens=False)
+        if len(lines) <= max_lines:
+            return lines
+    return []

@@ -112,7 +112,9 @@ def _missing_choice(error: MissingConfigException, culprit: str | None, rest: Co
         folder, _, rest_of_group = group.partition("/")
         options = all_choices(rest, folder)
         name, group = (f"{rest_of_group}/{name}" if rest_of_group else name), folder
-    allowed = f"its choices: {', '.join(options)}" if options else "the group has no choices yet"
+    listed = [option for option in options if option.partition("/")[0] == name.partition("/")[0]] if "/" in name else options
+    listed = listed or sorted({option.partition("/")[0] + "/…" * ("/" in option) for option in options})
+    allowed = f"its choices: {', '.join(listed)}" if listed else "the group has no choices yet"
     near = nearest(name, options)
     given = f"there is no choice {name!r}"
     if culprit is None and (source := re.match(r"In '([^']*)'", str(error))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import functools
 import importlib
 import inspect
 import typing
@@ -63,6 +64,7 @@ def unknown_target(key: str, path: str) -> Problem:
     return Problem(f"{key}._target_", f"{path}: there is no module {parts[0]}", "the dotted path of a class or function")
 
 
+@functools.cache
 def signature_of(target: Target) -> Signature | None:
     """What ``target`` takes; for a class whose ``__init__`` passes ``**kwargs`` on, with its bases' arguments. None: unknown."""
     if not isinstance(target, type):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import functools
 import json
 import typing
 from pathlib import Path
@@ -69,6 +70,18 @@ def _readable(hint: Any) -> str:
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+    try:
+        return _cached_adapter(hint)
+    except TypeError:  # a hint that has no hash
+        return _new_adapter(hint)
+
+
+@functools.cache
+def _cached_adapter(hint: Any) -> TypeAdapter[Any] | None:
+    return _new_adapter(hint)
+
+
+def _new_adapter(hint: Any) -> TypeAdapter[Any] | None:
     try:
         return TypeAdapter(_eager(hint), config=ConfigDict(arbitrary_types_allowed=True))
     except Exception:  # pydantic raises various errors for hints that it cannot express

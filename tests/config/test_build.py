@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import Container, OmegaConf, open_dict
+
+from altprop.algorithms.backprop import Backprop
+from altprop.algorithms.schedule import Schedule
+from altprop.config.build import build, build_parts
+from altprop.config.compose import compose
+from altprop.config.entry import entry_point
+from altprop.config.key import run_key
+from altprop.config.validation import plain_and_valid
+from altprop.problems import ConfigError
+from altprop.training.parts import Parts
+
+
+def everything(value: Any, seen: set[int]) -> Iterator[Any]:
+    """``value`` and all that can be reached from it."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    yield value
+    children: list[Any] = []
+    if isinstance(value, Mapping):
+        children += value.values()
+    elif isinstance(value, (list, tuple)):
+        children += value
+    if callable(value) and hasattr(value, "keywords"):
+        children += [value.args, value.keywords]
+    if type(value).__module__.startswith("altprop"):
+        children += vars(value).values() if hasattr(value, "__dict__") else []
+    for child in children:
+        yield from everything(child, seen)
+
+
+def parts_of(*overrides: str) -> Parts:
+    parts, _ = build(compose(overrides))
+    return parts
+
+
+def test_objects_of_every_part() -> None:
+    parts = parts_of("seed=3", "tags=[a]", "trainer.early_stopping={metric: train/loss, patience: 2}", "schedule=cosine")
+    assert isinstance(parts.algorithm, Backprop)
+    assert isinstance(parts.schedule, Schedule)
+    assert hasattr(parts.data_set, "load")
+    model = parts.model_factory(input_shape=(1, 4, 4), num_classes=3)
+    assert model(torch.zeros(2, 1, 4, 4)).shape == (2, 3)
+    assert isinstance(parts.optimizer_factory(model.parameters()), torch.optim.Adam)
+    assert list(parts.trackers) == ["console"]
+    assert parts.settings.early_stopping is not None
+    assert parts.settings.early_stopping.patience == 2
+    assert (parts.seed, parts.tags, parts.name, parts.group) == (3, ("a",), "scratch", "scratch")
+    assert parts.directory == parts.outputs / "scratch" / parts.key
+
+
+def test_nothing_below_sees_a_config_object() -> None:
+    parts = parts_of("schedule=piecewise", "optimizer=sgd")
+    reached = [value for field in fields(parts) for value in everything(getattr(parts, field.name), set())]
+    assert len(reached) > 50
+    assert [value for value in reached if isinstance(value, Container)] == []
+
+
+def test_the_stored_text_is_the_configuration() -> None:
+    parts = parts_of()
+    stored = OmegaConf.to_container(OmegaConf.create(parts.config_text))
+    assert stored == parts.config
+    assert run_key(stored) == parts.key
+
+
+def test_a_refusal_of_a_constructor_is_a_problem() -> None:
+    config = compose()
+    with open_dict(config):
+        config.dataset = {"_target_": "tests.config.targets_for_tests.Picky", "rate": -1.0}
+    with pytest.raises(ConfigError) as raised:
+        build(config)
+    assert [str(problem) for problem in raised.value.problems] == ["dataset: rate must not be negative; see its file in conf/"]
+
+
+def test_what_hydra_does_not_instantiate_is_a_problem() -> None:
+    plain = plain_and_valid(compose())
+    plain["dataset"] = {"_target_": "os.kill", "pid": 0}
+    with pytest.raises(ConfigError) as raised:
+        build_parts(plain)
+    assert raised.value.problems[0].key == "dataset"
+
+
+@pytest.fixture
+def run_directory(tmp_path: Path) -> Path:
+    parts = parts_of(f"paths.outputs={tmp_path}", "name=a/b", "seed=7")
+    parts.directory.mkdir(parents=True)
+    (parts.directory / "config.yaml").write_text(parts.config_text)
+    return parts.directory
+
+
+def restore(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Parts:
+    """The parts that the command line leads to."""
+    found: list[Parts] = []
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+
+    def run(config: Any) -> None:
+        found.append(build(config)[0])
+
+    entry_point("train", run)
+    return found[0]
+
+
+def test_a_run_goes_on_with_its_stored_configuration(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = restore(monkeypatch, f"run={run_directory}", "trainer.device=cpu", "~logger")
+    assert parts.directory == run_directory
+    assert (parts.seed, parts.name) == (7, "a/b")
+    assert parts.settings.device == "cpu"
+    assert dict(parts.trackers) == {}
+
+
+def test_a_moved_tree_of_runs_still_works(run_directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "moved"
+    elsewhere.mkdir()
+    (run_directory.parents[1]).rename(elsewhere / "a")
+    parts = restore(monkeypatch, f"run={elsewhere / 'a' / 'b' / run_directory.name}")
+    assert parts.outputs == elsewhere
+
+
+@pytest.mark.parametrize("override", ["seed=3", "model=convnet", "trainer.duration=1ep"])
+def test_what_the_run_computes_cannot_be_changed(
+    override: str, run_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        restore(monkeypatch, f"run={run_directory}", override)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"{override.partition('=')[0]}: is fixed by the run")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "is no run: it has no config.yaml"),
+        ("a: [", "cannot be read"),
+        ("- a", "is no run's configuration"),
+        ("seed: 1", "missing"),
+    ],
+)
+def test_a_directory_that_is_no_run(
+    text: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if text is not None:
+        (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(SystemExit) as stop:
+        restore(monkeypatch, f"run={tmp_path}")
+    assert stop.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("run: ")
+    assert said in line
+
+
+def test_a_changed_configuration_is_refused(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = run_directory / "config.yaml"
+    file.write_text(file.read_text().replace("seed: 7", "seed: 8"))
+    with pytest.raises(SystemExit):
+        restore(monkeypatch, f"run={run_directory}")
+    assert "does not match the configuration in it" in capsys.readouterr().err
+
+
+def test_a_stored_configuration_is_validated_again(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = run_directory / "config.yaml"
+    stored = OmegaConf.load(file)
+    stored.optimizer._target_ = "os.system"
+    OmegaConf.save(stored, file)
+    moved = run_directory.with_name(run_key(OmegaConf.to_container(stored)))  # type: ignore[arg-type]
+    run_directory.rename(moved)
+    with pytest.raises(SystemExit):
+        restore(monkeypatch, f"run={moved}")
+    assert capsys.readouterr().err.startswith("optimizer._target_: os.system")

@@ -1,0 +1,231 @@
+"""The command line as users meet it: what is printed, the exit code, and what is written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from altprop.config.entry import Job, check_task, entry_point
+from altprop.config.project import ROOT
+from altprop.problems import ConfigError, Problem, RunFailed
+
+CommandLine = Callable[..., tuple[int, list[str]]]
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> CommandLine:
+    """Runs a command line with a given task; returns the exit code and the lines on stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setenv("ALTPROP_OUTPUTS", str(tmp_path / "outputs"))
+
+    def call(
+        *arguments: str, run: Callable[[DictConfig], object] = lambda config: None, **options: object
+    ) -> tuple[int, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        code = 0
+        try:
+            entry_point("train", run, **options)  # type: ignore[arg-type]
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, capsys.readouterr().err.splitlines()
+
+    return call
+
+
+MISTAKES = {
+    "trainer.kep=3": ("trainer.kep", "try: trainer.keep=3"),
+    "trainer.epohcs=3": ("trainer.epohcs", "try: trainer.duration=3ep"),
+    "lr=0.1": ("lr", "try: optimizer.lr=0.1"),
+    "modle=mlp": ("modle", "try: model=mlp"),
+    "model=mpl": ("model", "try: model=mlp"),
+    "algorithm/weights=dnese": ("algorithm/weights", "try: algorithm/weights=dense"),
+    "model/unit=relu": ("model/unit", "try: model/units=relu"),
+    "experiment=baseline/mnist_mpl": ("experiment", "try: experiment=baseline/mnist_mlp"),
+    "experiment=nobody/nothing": ("experiment", "its choices: baseline/…"),
+    "trainer.log_every=abc": ("trainer.log_every", "it must be a whole number"),
+    "resume=maybe": ("resume", "it must be true or false"),
+    "seed=1.5": ("seed", "it must be a whole number"),
+    "x==": ("command line", "'x==' cannot be read"),
+    "trainer.duration": ("trainer.duration", "try: trainer.duration=10ep"),
+    "seed=0,1": ("seed", "try: -m seed=0,1"),
+    "~foo": ("foo", "there is no such key"),
+    "+trainer.duration=3ep": ("trainer.duration", "try: trainer.duration=3ep"),
+    "optimizer.fused=true": ("optimizer.fused", "try: +optimizer.fused=true"),
+    "trainer=null": ("trainer", "its choices: default"),
+    "trainer.early_stopping.patience=3": ("trainer.early_stopping.patience", "try: trainer.early_stopping={patience:3}"),
+    "hydra/launcher=nowhere": ("hydra/launcher", "basic"),
+}
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_a_mistake_is_one_line_with_its_key(override: str, train: CommandLine, tmp_path: Path) -> None:
+    key, said = MISTAKES[override]
+    code, lines = train(override)
+    assert code == 2
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{key}: ")
+    assert said in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_mistakes_of_a_command_line_are_told_at_once(train: CommandLine) -> None:
+    code, lines = train("trainer.kep=3", "model=mpl", "seed=x", "schedule.intervall=step", "x==")
+    assert code == 2
+    assert sorted(line.partition(":")[0] for line in lines) == [
+        "command line",
+        "model",
+        "schedule.intervall",
+        "seed",
+        "trainer.kep",
+    ]
+
+
+def test_what_is_right_is_validated_too(train: CommandLine) -> None:
+    code, lines = train("trainer.kep=3", "model.hidden=x", check=check_task)
+    assert code == 2
+    assert [line.partition(":")[0] for line in lines] == ["trainer.kep", "model.hidden"]
+
+
+def test_a_broken_file_is_named(train: CommandLine, tmp_path: Path) -> None:
+    folder = tmp_path / "more" / "model"
+    folder.mkdir(parents=True)
+    (folder / "torn.yaml").write_text("hidden: [3\n")
+    code, [line] = train("--config-dir", "more", "model=torn")
+    assert code == 2
+    assert "torn.yaml, line 2" in line
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=0,1 model=mlp,mpl", "seed=0,1 trainer.keep=1,x", "seed=0,1 x==", "seed=0,1 trainer.kep=1,2"]
+)
+def test_mistakes_of_a_sweep_leave_nothing_behind(override: str, train: CommandLine, tmp_path: Path) -> None:
+    code, lines = train("-m", *override.split())
+    assert (code, len(lines)) == (2, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def refuse(config: DictConfig) -> None:
+    raise ConfigError([Problem("a", f"is {config.seed}", "b"), Problem("c", "d", "e", "f=g")])
+
+
+def refuse_one(config: DictConfig) -> None:
+    if config.seed == 1:
+        refuse(config)
+
+
+def fail(config: DictConfig) -> None:
+    raise RunFailed("the disk is full", exit_code=3)
+
+
+def bug(config: DictConfig) -> None:
+    raise KeyError("a bug")
+
+
+def test_problems_of_the_configuration_are_one_line_each(train: CommandLine, tmp_path: Path) -> None:
+    assert train(run=refuse) == (2, ["a: is 0; b", "c: d; e; try: f=g"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_that_one_line_can_say(train: CommandLine) -> None:
+    assert train(run=fail) == (3, ["the disk is full"])
+
+
+def test_a_bug_keeps_its_traceback(train: CommandLine) -> None:
+    with pytest.raises(KeyError, match="a bug"):
+        train(run=bug)
+
+
+def test_the_jobs_of_a_sweep_go_on_after_one_is_refused(train: CommandLine) -> None:
+    seen: list[int] = []
+
+    def run(config: DictConfig) -> None:
+        seen.append(config.seed)
+        refuse_one(config)
+
+    code, lines = train("-m", "cluster=inline", "seed=0,1,2", run=run)
+    assert seen == [0, 1, 2]
+    assert code == 2
+    assert lines == ["job 1 failed: cluster=inline seed=1", "a: is 1; b", "c: d; e; try: f=g"]
+
+
+def test_a_sweep_of_which_nothing_ran_leaves_nothing_behind(train: CommandLine, tmp_path: Path) -> None:
+    code, lines = train("-m", "cluster=inline", "seed=0,1", run=refuse)
+    assert (code, len(lines)) == (2, 6)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bug_in_one_job_is_shown_at_once_and_fails_the_sweep(train: CommandLine) -> None:
+    code, lines = train("-m", "cluster=inline", "seed=0,1", run=bug)
+    assert code == 1
+    assert [line for line in lines if "failed" in line] == [
+        "job 0 failed: cluster=inline seed=0",
+        "job 1 failed: cluster=inline seed=1",
+    ]
+    assert lines.count("KeyError: 'a bug'") == 2
+
+
+def test_leaving_a_run_passes_through(train: CommandLine) -> None:
+    def leave(config: DictConfig) -> None:
+        raise SystemExit(143)
+
+    assert train(run=leave) == (143, [])
+
+
+def test_a_job_in_another_process_hands_its_failure_back() -> None:
+    import pickle
+
+    job = pickle.loads(pickle.dumps(Job(refuse)))
+    assert job.in_another_process
+    error = pickle.loads(pickle.dumps(ConfigError([Problem("a", "b", "c")])))
+    assert (error.problems, str(error)) == ([Problem("a", "b", "c")], "a: b; c")
+
+
+def python(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=directory, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--cfg", "job"],
+        ["--info", "defaults"],
+        ["--shell-completion", "query=bash"],
+        ["-m", "seed=0,x"],
+        ["trainer.kep=1"],
+    ],
+)
+def test_what_needs_no_torch_does_not_import_it(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "os.environ |= {'COMP_LINE': 'python train.py mod', 'COMP_POINT': '19'}\n"
+        f"sys.argv = ['train.py', *{arguments!r}]\n"
+        "from altprop.config.entry import entry_point\n"
+        "try:\n    entry_point('train', print)\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules and 'pydantic' not in sys.modules"
+    )
+    done = python("-c", code, directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_script_itself_from_anywhere(tmp_path: Path) -> None:
+    script = str(ROOT / "train.py")
+    valid = python(script, "task=validate", "paths.outputs=out", directory=tmp_path)
+    assert valid.returncode == 0, valid.stderr
+    assert valid.stdout.startswith(f"valid: scratch, the run would lie in {tmp_path / 'out' / 'scratch'}/")
+    wrong = python(script, "model.hidden=x", "+model.num_classes=3", "trainer.duration=3", directory=tmp_path)
+    assert wrong.returncode == 2
+    assert [line.partition(":")[0] for line in wrong.stderr.splitlines()] == [
+        "trainer.duration",
+        "model.num_classes",
+        "model.hidden",
+    ]
+    assert wrong.stdout == ""
+    assert list(tmp_path.iterdir()) == []
