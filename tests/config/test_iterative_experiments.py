@@ -1,4 +1,4 @@
-"""The iterative experiments are those of the specification: numbers of runs, lengths, schedules, epoch ends (sections 5 and 6)."""
+"""The iterative experiments are those of the specification: number of runs, lengths, schedules, epoch ends (sections 5, 6)."""
 
 from __future__ import annotations
 

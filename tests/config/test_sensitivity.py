@@ -12,7 +12,7 @@ from altprop.config.sensitivity import rank_layers, rank_then_train
 from altprop.problems import ConfigError
 
 LAYERS = ("features.0.linear", "features.1.linear", "classifier.linear")
-FAST = ["trainer.figures=false", "trainer.threads=1", "logger=none", "dataset.limit_train=300", "dataset.limit_test=100"]
+FAST = ["trainer.figures=false", "trainer.threads=1", "dataset.limit_train=300", "dataset.limit_test=100"]
 
 
 @pytest.fixture

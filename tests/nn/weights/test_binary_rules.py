@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from altprop.nn.weights import binary_sign
 from altprop.nn.weights.base import Dense
 from altprop.nn.weights.binary import Binary
 from altprop.nn.weights.binary_sign import sign
@@ -375,3 +376,24 @@ def test_zeros_are_counted():
     metrics = driver.algorithm.epoch_end(0)
     assert int(metrics["weights/zeros"]) == 6
     assert int(metrics[f"weights/zeros/{driver.rule.names[0]}"]) == 2
+
+
+# -- cost ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_signs_are_taken_once_per_step_and_once_per_evaluation(monkeypatch):
+    """No copies of weights beside them: the rule's only work in a step that does not end an epoch."""
+    driver = Driver(IterativeBinary(1, epoch_end="legacy"), network())
+    driver.epoch(0)
+    driver.algorithm.epoch_start(1)  # two of three layers are binary
+    calls = []
+    original = binary_sign.binarized
+    monkeypatch.setattr(binary_sign, "binarized", lambda *arguments: calls.append(1) or original(*arguments))
+    driver.algorithm.train_step(*batches(1)[0])
+    assert len(calls) == 2
+    assert driver.rule.before_last_update == []
+    calls.clear()
+    with driver.algorithm.inference():
+        for inputs, _ in batches(2):
+            driver.algorithm.predict(inputs)
+    assert len(calls) == 2
