@@ -242,3 +242,14 @@ def test_a_batch_of_one_and_a_single_layer_work() -> None:
     inputs, _ = problem(1)
     network = snapshot(model, "mse")
     assert network.scores(Relaxation(network, inputs).run(network.zeros(1), 3)).shape == (1, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_steps_are_the_plain_ones() -> None:
+    model = network_of("max")
+    inputs, targets = problem()
+    network = snapshot(model, "mse")
+    plain, compiled = Relaxation(network, inputs), Relaxation(network, inputs, compiled=True)
+    nudge = nudge_of(targets, 0.3, network.zeros(4)[-1])
+    assert_close(compiled.run(network.zeros(4), 6, nudge), plain.run(network.zeros(4), 6, nudge), 1e-10)

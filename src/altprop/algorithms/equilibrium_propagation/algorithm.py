@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from altprop.algorithms.context import Capabilities
 from altprop.algorithms.equilibrium_propagation.common import FreeStart, masked
 from altprop.algorithms.equilibrium_propagation.costs import LossName, one_hot
 from altprop.algorithms.equilibrium_propagation.dynamics import Nudge
@@ -30,6 +32,8 @@ class EquilibriumPropagation(NudgedAlgorithm):
     sending units of a vector-field network stay in a symmetric contrast: at the ``free`` state (the paper's rule), or at the
     positively ``nudged`` one, as the published MLP has it.
     """
+
+    capabilities: ClassVar[Capabilities] = replace(NudgedAlgorithm.capabilities, compile=True)
 
     def __init__(
         self,

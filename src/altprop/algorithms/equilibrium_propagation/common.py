@@ -105,7 +105,14 @@ class EnergyAlgorithm(Algorithm):
         """The dynamics of ``inputs`` with this run's options; convolutions in bf16 where the run's precision is."""
         if self.context.precision == "bf16":
             network = lowered(network, torch.bfloat16)
-        return Relaxation(network, inputs, masks=masks, update_order=self.update_order, tolerance=self.tolerance)
+        return Relaxation(
+            network,
+            inputs,
+            masks=masks,
+            update_order=self.update_order,
+            tolerance=self.tolerance,
+            compiled=self.context.compile,
+        )
 
     def draw_masks(self, inputs: Tensor) -> Masks | None:
         """Inverted dropout masks of one mini-batch for the input and every state (section "Extras"); None without dropout."""

@@ -8,6 +8,7 @@ and scale and centre of the activation ride along with matrix products and biase
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Literal
 
 import torch
@@ -27,7 +28,8 @@ class Relaxation:
 
     ``update_order`` ``synchronous`` is the paper's step. ``red_black`` updates the even layers, then the odd ones from those;
     with max pooling that converges to another fixed point, because the routing depends on the path. ``tolerance`` ends a phase
-    once no state moves by more than that in a step. Raises ``ValueError`` for an unknown ``update_order``. Runs without a graph.
+    once no state moves by more than that in a step. ``compiled`` computes synchronous steps with torch.compile. Raises
+    ``ValueError`` for an unknown ``update_order``. Runs without a graph.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Relaxation:
         masks: Masks | None = None,
         update_order: UpdateOrder = "synchronous",
         tolerance: float | None = None,
+        compiled: bool = False,
     ) -> None:
         if update_order not in ("synchronous", "red_black"):
             raise ValueError(f"update_order must be 'synchronous' or 'red_black', not {update_order!r}")
@@ -45,6 +48,7 @@ class Relaxation:
         self.masks = masks
         self.update_order = update_order
         self.tolerance = tolerance
+        self.step = compiled_step() if compiled else step
         self.batch = inputs.shape[0]
         self.steps_taken = 0
         """Steps of the last :meth:`run`: fewer than asked for where it ended early."""
@@ -52,8 +56,8 @@ class Relaxation:
             self.inputs = inputs if masks is None else inputs * masks.inputs
             drive, self.routing = input_drive(network, self.inputs)
             self.drive = drive.contiguous(memory_format=torch.channels_last) if drive.dim() == 4 else drive
-        # Dropout multiplies potentials, which leaves nothing to fold.
-        self.folds = masks is None and all(factor == 1.0 for factor in network.factors)
+        # Dropout multiplies potentials, which leaves nothing to fold; a compiler fuses what is not folded.
+        self.folds = masks is None and not compiled and all(factor == 1.0 for factor in network.factors)
         self._folded: dict[int, Tensor] = {}
         if self.folds and update_order == "synchronous":
             self.biases = [
@@ -100,7 +104,7 @@ class Relaxation:
             drive, masks = self._repeated(copies), self._masks(copies)
 
             def advance(states: States) -> None:
-                states[:] = step(self.network, drive, states, nudge, masks)
+                states[:] = self.step(self.network, drive, states, nudge, masks)
 
             return advance, states
         if copies not in self._folded:
@@ -228,6 +232,12 @@ class _RedBlack:
                 _, routing = pool(edge, convolve(edge, state, network.feedback[index], None))
             self.ahead[index] = drive, routing
         return self.ahead[index]
+
+
+@cache
+def compiled_step() -> Callable[..., States]:
+    """:func:`.dynamics.step` through torch.compile, which makes one kernel of what lies between two convolutions."""
+    return torch.compile(step, dynamic=False)
 
 
 def largest_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
