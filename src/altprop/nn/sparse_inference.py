@@ -28,7 +28,7 @@ class SparseLinear(nn.Module):
         return outputs if self.bias is None else outputs + self.bias
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def with_sparse_kernels(model: nn.Module, inputs: Tensor, repeats: int = 20) -> nn.Module:
     """A copy of ``model`` for inference whose linear layers go through sparse kernels wherever that is faster here and now.
 
