@@ -58,11 +58,27 @@ def job_states(jobs: Iterable[str]) -> dict[str, str]:
     if wanted - set(states):
         for line in _ask("sacct", "--noheader", "--parsable2", "--format=JobID,State", f"--jobs={numbers}"):
             step, _, state = line.partition("|")
-            job, word = step.partition(".")[0], (state.split() or ["UNKNOWN"])[0]
-            # A job whose step was killed for its memory is just FAILED itself.
-            if job not in states or word == "OUT_OF_MEMORY":
-                states[job] = word
-    return {job: state for job, state in states.items() if job in wanted}
+            word = (state.split() or ["UNKNOWN"])[0]
+            for job in _jobs_of(step.partition(".")[0]):
+                # A job whose step was killed for its memory is just FAILED itself.
+                if job not in states or word == "OUT_OF_MEMORY":
+                    states[job] = word
+    # What never started of an array has one line for all of it, under the array's number.
+    found = {job: states.get(job) or states.get(job.partition("_")[0]) for job in wanted}
+    return {job: state for job, state in found.items() if state is not None}
+
+
+def _jobs_of(text: str) -> list[str]:
+    """The jobs that SLURM means by ``12``, ``12_3`` or ``12_[4-6,8%2]``, its way to write those that never started."""
+    from submitit.slurm.slurm import read_job_id
+
+    jobs: list[str] = []
+    for main, *numbers in read_job_id(text):
+        if numbers:
+            jobs += [f"{main}_{number}" for number in range(int(numbers[0]), int(numbers[-1]) + 1)]
+        else:
+            jobs.append(main)
+    return jobs
 
 
 def _ask(*command: str) -> list[str]:

@@ -60,7 +60,7 @@ def launch(
     if manifest.job is not None:
         _submit_tables(manifest, parameters, code)
     print("; ".join(said))
-    print(f"how they fare: python status.py sweep={folder}")
+    print(f"how they fare: python status.py folder={folder}")
     if config.cluster.wait:
         return _wait(runs)
     return [JobReturn(overrides=run.overrides, _return_value=None, status=JobStatus.COMPLETED) for run in runs]
@@ -127,7 +127,7 @@ def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path
     from submitit.helpers import CommandFunction
 
     with _refusals():
-        executor.submit(CommandFunction([sys.executable, str(code / "status.py"), f"sweep={manifest.folder}", "table=true"]))
+        executor.submit(CommandFunction([sys.executable, str(code / "status.py"), f"folder={manifest.folder}", "table=true"]))
 
 
 def _executor(folder: Path, parameters: Mapping[str, Any], code: Path) -> Any:

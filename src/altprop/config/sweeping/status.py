@@ -23,10 +23,10 @@ WIDTH = 160
 
 
 def show(config: DictConfig) -> None:
-    """Print the table of the sweep that ``config.sweep`` names; with ``config.table`` write it too."""
+    """Print the table of the sweep that ``config.folder`` or ``config.group`` names; with ``config.table`` write it too."""
     if config.only not in (None, *STATES):
         raise ConfigError([Problem("only", str(config.only), " | ".join(STATES), "only=failed")])
-    manifest = find(Path(config.paths.outputs).absolute(), config.sweep)
+    manifest = find(Path(config.paths.outputs).absolute(), config.folder, config.group)
     states = settle(manifest.runs)
     rows = [row_of(run, states) for run in manifest.runs]
     console = Console(width=None if sys.stdout.isatty() else WIDTH, soft_wrap=False)
@@ -39,20 +39,20 @@ def show(config: DictConfig) -> None:
         write_report(manifest, Path(config.paths.outputs).absolute())
 
 
-def find(outputs: Path, wanted: str | None) -> Manifest:
-    """The sweep called ``wanted``: its folder, or the newest of a group; None: the newest of all. Raises ConfigError."""
-    if wanted is not None:
-        for folder in (Path(wanted), outputs / ".sweeps" / wanted):
-            manifest = Manifest.read(folder.absolute())
-            if manifest is not None:
-                return manifest
-    groups: list[str] = []
+def find(outputs: Path, folder: str | None = None, group: str | None = None) -> Manifest:
+    """The sweep in ``folder``, or the newest of ``group``, or the newest of all. Raises ConfigError where there is none."""
+    if folder is not None:
+        manifest = Manifest.read(Path(folder).absolute())
+        if manifest is None:
+            raise ConfigError([Problem("folder", f"{folder} holds no sweep", f"a folder below {outputs / '.sweeps'}")])
+        return manifest
+    groups: dict[str, Manifest] = {}
     for manifest in manifests(outputs):
-        if wanted in (None, manifest.group):
+        if group in (None, manifest.group):
             return manifest
-        groups.append(manifest.group)
-    known = f"groups: {', '.join(dict.fromkeys(groups))}" if groups else f"there are none in {outputs}"
-    raise ConfigError([Problem("sweep", "no such sweep" if wanted is None else f"{wanted} is no sweep", known)])
+        groups.setdefault(manifest.group, manifest)
+    allowed = f"groups of sweeps: {', '.join(sorted(groups))}" if groups else f"there are none below {outputs}"
+    raise ConfigError([Problem("group", "no sweep was started yet" if group is None else f"{group} was never swept", allowed)])
 
 
 def row_of(run: SweepRun, states: Mapping[str, str]) -> dict[str, str]:
@@ -103,7 +103,7 @@ def write_report(manifest: Manifest, outputs: Path) -> None:
 
 def report_arguments(manifest: Manifest, outputs: Path) -> Iterable[str]:
     """What ``report.py`` is told: the group, and where its runs lie."""
-    return (f"sweep={manifest.group}", f"paths.outputs={outputs}")
+    return (f"group={manifest.group}", f"paths.outputs={outputs}")
 
 
 def _duration(seconds: float) -> str:

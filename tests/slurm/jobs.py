@@ -1,0 +1,108 @@
+"""What the tests do with jobs: submit through altprop's own command line, wait, signal, compare weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from altprop.config.project import ROOT
+from altprop.config.sweeping.jobs import Manifest, SweepRun, manifests
+from altprop.config.sweeping.outcome import WAITING, job_states
+
+PATIENCE = 240
+"""Seconds: the machine may be busy."""
+SMALL = [
+    "resources=cpu",
+    "resources.cores=1",
+    "resources.memory=1",
+    "trainer.figures=false",
+    "trainer.threads=1",
+    "model.hidden=[16]",
+]
+"""A run of a few seconds on the embedded digits, 32 steps in an epoch."""
+LONG = [*SMALL, "trainer.duration=80ep", "trainer.evaluate_every=5ep", "trainer.checkpoint_every=40ep", "trainer.keep=1"]
+"""A run long enough to be hit in the middle."""
+
+
+def command(outputs: Path, script: str, *arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ALTPROP_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, str(root / script), *arguments]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def submit(outputs: Path, *overrides: str) -> Manifest:
+    """Submit a sweep and return what was noted of it."""
+    done = command(outputs, "train.py", "-m", "cluster=slurm", *overrides)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(manifests(outputs))
+
+
+def wait_for(what: str, condition: Callable[[], Any]) -> Any:
+    """Poll until ``condition`` is true; its value."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.2)
+    raise AssertionError(f"waited {PATIENCE} s for: {what}")
+
+
+def state(run: SweepRun) -> str:
+    """SLURM's state of the run's job."""
+    assert run.job is not None
+    return job_states([run.job]).get(run.job, "UNKNOWN")
+
+
+def wait_for_step(run: SweepRun, least: int = 1) -> int:
+    """Wait until the run has trained so many steps; returns how many it has."""
+    return wait_for(
+        f"step {least} of {run.job}",
+        lambda: (step := run.status.get("step", 0)) >= least and run.status["status"] == "running" and step,
+    )
+
+
+def wait_for_end(*runs: SweepRun) -> None:
+    """Wait until no job of ``runs`` is left; one that was queued again starts at once instead of in two minutes."""
+
+    def ended() -> bool:
+        states = job_states(run.job for run in runs if run.job)
+        for job, word in states.items():
+            if word == "PENDING":
+                subprocess.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], capture_output=True)
+        return not any(word in WAITING for word in states.values())
+
+    wait_for(f"the end of {[run.job for run in runs]}", ended)
+
+
+def signal_job(run: SweepRun, name: str) -> None:
+    assert run.job is not None
+    subprocess.run(["scancel", f"--signal={name}", run.job], check=True)
+
+
+def log_of(run: SweepRun) -> str:
+    assert run.log is not None
+    return Path(run.log).read_text()
+
+
+def weights(directory: str | Path | None) -> dict[str, torch.Tensor]:
+    """The weights of a finished run."""
+    assert directory is not None
+    directory = Path(directory)
+    assert json.loads((directory / "status.json").read_text())["status"] == "done"
+    return torch.load(directory / "checkpoints" / "last.pt", weights_only=True)["algorithm"]["model"]
+
+
+def assert_same_weights(one: SweepRun, other: SweepRun) -> None:
+    left, right = weights(one.directory), weights(other.directory)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name

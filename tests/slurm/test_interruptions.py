@@ -1,0 +1,97 @@
+"""Everything that a cluster does to jobs, on a real SLURM: no step is lost or repeated, and the status says what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from altprop.config.sweeping.jobs import SweepRun
+from tests.slurm.jobs import (
+    LONG,
+    SMALL,
+    assert_same_weights,
+    command,
+    log_of,
+    signal_job,
+    state,
+    submit,
+    wait_for,
+    wait_for_end,
+    wait_for_step,
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SweepRun:
+    """The long run, left alone."""
+    [run] = submit(tmp_path_factory.mktemp("undisturbed"), *LONG).runs
+    wait_for_end(run)
+    return run
+
+
+def records(run: SweepRun) -> list[int]:
+    assert run.directory is not None
+    return [json.loads(line)["step"] for line in (Path(run.directory) / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_preemption_in_mid_epoch(undisturbed: SweepRun, tmp_path: Path) -> None:
+    [run] = submit(tmp_path, *LONG).runs
+    wait_for_step(run)
+    signal_job(run, "USR2")
+    stopped_at = wait_for("saving", lambda: run.status["status"] == "preempted" and run.status["step"])
+    wait_for_end(run)
+    assert run.status["status"] == "done"
+    assert f"resuming from step {stopped_at}" in log_of(run)
+    assert run.status["job"]["slurm_restart_count"] == "1"
+    assert records(run) == records(undisturbed)
+    assert_same_weights(run, undisturbed)
+
+
+def test_killed_task_resumes_when_submitted_again(undisturbed: SweepRun, tmp_path: Path) -> None:
+    long = [*LONG, "trainer.checkpoint_every=10ep"]
+    [run] = submit(tmp_path, *long).runs
+    wait_for_step(run, 400)
+    os.kill(run.status["pid"], signal.SIGKILL)  # scancel would give it time to save
+    wait_for_end(run)
+    assert run.status["status"] == "running"  # nobody was left to say otherwise
+    told = command(tmp_path, "status.py")
+    assert " failed " in told.stdout
+    assert run.status["status"] == "failed"
+    [again] = submit(tmp_path, *long).runs
+    assert again.directory == run.directory
+    assert again.job not in (None, run.job)
+    wait_for_end(again)
+    assert "resuming from step" in log_of(again)
+    assert_same_weights(again, undisturbed)
+
+
+def test_cancelled(tmp_path: Path) -> None:
+    [run] = submit(tmp_path, *LONG).runs
+    wait_for_step(run)
+    subprocess.run(["scancel", run.job or ""], check=True)
+    wait_for_end(run)
+    assert state(run) == "CANCELLED"
+    assert " interrupted " in command(tmp_path, "status.py").stdout
+    assert run.status["status"] == "interrupted"
+
+
+def test_a_run_that_fails_and_one_over_its_memory_leave_the_others_alone(tmp_path: Path) -> None:
+    sweep = submit(tmp_path, *SMALL, "trainer.duration=1ep", "+optimizer.lr=0.001", "model.hidden=[16],[20000,20000]", "seed=0")
+    broken = submit(tmp_path, *SMALL, "trainer.duration=1ep", "optimizer.lr=1e30", "seed=0")
+    wait_for_end(*sweep.runs, *broken.runs)
+    fine, greedy = sweep.runs
+    assert fine.status["status"] == "done"
+    told = command(tmp_path, "status.py", f"folder={sweep.folder}", "only=failed").stdout
+    assert "out of memory: SLURM killed the run" in told
+    assert "resources.memory=" in told
+    assert greedy.status["status"] == "failed"
+    [run] = broken.runs
+    assert run.status["status"] == "failed"
+    assert "RunFailed: the loss became" in run.status["error"]
+    assert "the loss became" in command(tmp_path, "status.py", f"folder={broken.folder}").stdout
+    assert state(run) == "FAILED"

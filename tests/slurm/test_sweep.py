@@ -1,0 +1,67 @@
+"""A sweep from beginning to end on a real SLURM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from altprop.config.sweeping.jobs import Manifest, manifests
+from tests.slurm.jobs import SMALL, assert_same_weights, command, state, submit, wait_for, wait_for_end
+
+GRID = [*SMALL, "trainer.duration=2ep", "seed=0,1,2", "optimizer.lr=0.001,0.01"]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sweep")
+
+
+@pytest.fixture(scope="module")
+def sweep(outputs: Path) -> Manifest:
+    manifest = submit(outputs, *GRID)
+    wait_for_end(*manifest.runs)
+    return manifest
+
+
+def test_six_runs_equal_local_runs(sweep: Manifest, tmp_path: Path) -> None:
+    assert [run.status["status"] for run in sweep.runs] == ["done"] * 6
+    assert len({run.directory for run in sweep.runs}) == 6
+    local = command(tmp_path, "train.py", "-m", *SMALL, "trainer.duration=2ep", "seed=1", "optimizer.lr=0.001,0.01")
+    assert local.returncode == 0, local.stderr
+    mine = [run for run in sweep.runs if "seed=1" in run.overrides]
+    for one, other in zip(mine, next(manifests(tmp_path)).runs, strict=True):
+        assert_same_weights(one, other)
+
+
+def test_the_job_after_the_last_run_writes_the_table(sweep: Manifest) -> None:
+    table = sweep.folder / "status.txt"
+    wait_for("the table", table.exists)
+    assert table.read_text().count("done") == 7  # six runs and the count
+
+
+def test_a_finished_sweep_submits_nothing(sweep: Manifest, outputs: Path) -> None:
+    again = submit(outputs, *GRID)
+    assert again.job is None
+    assert [run.job for run in again.runs] == [None] * 6
+    told = command(outputs, "train.py", "-m", "cluster=slurm", *GRID)
+    assert "6 done already; nothing to submit" in told.stdout
+
+
+def test_what_is_left_is_submitted(sweep: Manifest, outputs: Path) -> None:
+    more = submit(outputs, *SMALL, "trainer.duration=2ep", "seed=0,3", "optimizer.lr=0.001", "cluster.at_once=1")
+    assert [run.job is None for run in more.runs] == [True, False]
+    assert state(more.runs[1]) in ("PENDING", "RUNNING")
+    told = command(outputs, "train.py", "-m", "cluster=slurm", *SMALL, "trainer.duration=2ep", "seed=3", "optimizer.lr=0.001")
+    assert "1 in the queue already; nothing to submit" in told.stdout
+    wait_for_end(more.runs[1])
+
+
+def test_status_lists_every_run(sweep: Manifest, outputs: Path) -> None:
+    listed = command(outputs, "status.py", f"folder={sweep.folder}")
+    assert listed.returncode == 0, listed.stderr
+    lines = [line.split() for line in listed.stdout.splitlines() if " done " in line]
+    assert len([words for words in lines if words[-1].startswith(f"{sweep.job}_")]) == 6
+    unknown = command(outputs, "status.py", "group=nothing")
+    assert unknown.returncode == 2
+    assert unknown.stderr.startswith("group: nothing was never swept; groups of sweeps: scratch")
