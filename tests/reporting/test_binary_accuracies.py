@@ -67,6 +67,10 @@ def test_scaled_loss_is_the_sum_of_batch_means_over_the_samples(batch, batches, 
     assert scaled == pytest.approx(float(losses.mean()) / batch)
 
 
+def test_scaled_loss_of_a_single_small_batch():
+    assert scaled_loss(2.0, 500, 1000) == pytest.approx(2.0 / 500)
+
+
 def test_scaled_loss_of_a_ragged_pass_is_refused():
     with pytest.raises(ValueError, match="128"):
         scaled_loss(1.0, 45_000, 128)

@@ -72,6 +72,7 @@ def scaled_loss(loss: float, samples: int, batch_size: int) -> float:
     ``loss`` is the mean over ``samples`` samples that were evaluated in mini-batches of ``batch_size``. Raises ``ValueError``
     where the last mini-batch is smaller: its mean would have to be known, too.
     """
+    batch_size = min(batch_size, samples)
     if samples % batch_size:
         raise ValueError(f"{samples} samples do not fall into mini-batches of {batch_size}")
     return loss * (samples // batch_size) / samples
@@ -88,6 +89,7 @@ def summary(records: Sequence[Mapping[str, Any]], sizes: Mapping[str, tuple[int,
         evaluated = [record for record in records if f"{split}/accuracy" in record]
         if evaluated:
             loss = evaluated[-1][f"{split}/loss"]
-            scaled = None if samples % batch_size else scaled_loss(loss, samples, batch_size)
+            ragged = samples > batch_size and samples % batch_size
+            scaled = None if ragged else scaled_loss(loss, samples, batch_size)
             found[split] = {**asdict(accuracies(evaluated, split)), "loss": loss, "loss_scaled": scaled}
     return found
