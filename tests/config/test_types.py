@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from altprop.config.plain import UNRESOLVED
 from altprop.config.types import choices_of, fits, readable
+from altprop.data.validation import Validation
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,7 @@ def test_fits(value: Any, hint: Any) -> None:
         (None, int),
         ("relu", Callable[[], nn.Module]),
         ("relu", nn.Module | None),
+        (500, Validation),
     ],
 )
 def test_does_not_fit(value: Any, hint: Any) -> None:

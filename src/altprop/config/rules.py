@@ -88,7 +88,7 @@ def _check_selection(config: Mapping[str, Any]) -> Iterator[Problem]:
     trainer = config["trainer"]
     data_set = config["dataset"]
     validation = (data_set.get("validation") if isinstance(data_set, Mapping) else None) or {}
-    if validation.get("size") or validation.get("file"):
+    if not isinstance(validation, Mapping) or validation.get("size") or validation.get("file"):
         return
     if trainer["select_on"] == "validation":
         given = "validation, but there is no validation split"

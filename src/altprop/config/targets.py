@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -73,7 +74,9 @@ def signature_of(target: Target) -> Signature | None:
     for owner in target.__mro__:
         if "__init__" not in vars(owner):
             continue
-        own = Signature({}, False) if owner is object else _signature(vars(owner)["__init__"], skip_self=True)
+        own = (
+            Signature({}, False) if owner is object else _signature(vars(owner)["__init__"], _field_hints(owner), skip_self=True)
+        )
         if own is None:
             return None
         parameters = {**own.parameters, **parameters}
@@ -102,12 +105,22 @@ def members(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
-def _signature(function: Callable[..., Any], *, skip_self: bool) -> Signature | None:
+def _field_hints(owner: type) -> dict[str, Any] | None:
+    """Resolved hints of a dataclass, whose generated ``__init__`` names types that only the modules of its bases may know."""
+    if not dataclasses.is_dataclass(owner):
+        return None
+    try:
+        return typing.get_type_hints(owner)
+    except Exception:  # an annotation may raise anything when it is evaluated
+        return None
+
+
+def _signature(function: Callable[..., Any], known_hints: dict[str, Any] | None = None, *, skip_self: bool) -> Signature | None:
     try:
         raw = list(inspect.signature(function).parameters.values())[1 if skip_self else 0 :]
     except (ValueError, TypeError):
         return None
-    hints = _hints(function)
+    hints = _hints(function) if known_hints is None else known_hints
     named = [item for item in raw if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)]
     unknown = inspect.Parameter.empty
     parameters = {item.name: Parameter(item.name, item.default is unknown, hints.get(item.name, unknown)) for item in named}

@@ -28,6 +28,8 @@ def fits(value: Any, hint: Any) -> bool:
     """
     if _holds(value, UNRESOLVED) or _has_node(value):
         return True
+    if dataclasses.is_dataclass(hint) and not isinstance(value, dict):
+        return False  # also where pydantic cannot express one of its fields
     adapter = _adapter(hint)
     if adapter is None:
         return True
