@@ -14,6 +14,7 @@ from altprop.files import write_json
 from altprop.reporting.binary_accuracies import summary
 from altprop.reporting.figures import draw_confusion, draw_curves, draw_mistakes
 from altprop.reporting.iterative_figures import draw_timeline
+from altprop.reporting.sparse_figures import draw_structure
 from altprop.tracking.base import Tracker
 from altprop.tracking.metrics_file import read_metrics
 from altprop.training.assembly import Assembly
@@ -37,6 +38,8 @@ def draw_figures(run: Assembly, directory: RunDirectory, settings: TrainerSettin
         if timeline := draw_timeline(records, directory.figures / "timeline.png", title=title):
             drawn.append(timeline)
             write_json(directory.path / "binary_accuracies.json", summary(records, _sizes(run.data)))
+        if structure := draw_structure(records, directory.figures / "structure.png", title=title):
+            drawn.append(structure)
         drawn += draw_answers(run, run.data.test, directory.figures, "test", settings.limit_batches)
         drawn += run.algorithm.figures(directory.figures)
     except Exception as error:  # a trained network must not be lost to a picture of it
