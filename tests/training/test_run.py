@@ -176,6 +176,11 @@ def test_early_stopping(tmp_path: Path) -> None:
     assert train(parts)["step"] == 3 * STEPS_PER_EPOCH
 
 
+def test_stopping_on_test_is_said_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(make_parts(tmp_path, early_stopping=EarlyStopping(metric="test/loss"), duration="1ep"))
+    assert "TO THE TEST SPLIT" in caplog.text
+
+
 def test_overfitting_one_batch_repeats_it(tmp_path: Path) -> None:
     parts = make_parts(tmp_path, duration="60ep", limit_batches=1, overfit=True, evaluate_every=None)
     status = train(parts)

@@ -11,6 +11,7 @@ import torch
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
 from altprop.data.base import Data, LoadContext
+from altprop.nn.synchronized_batch_norm import synchronize_batch_norm
 from altprop.seeding import derive_seed
 from altprop.training.device import choose_device, configure_torch, place_model
 from altprop.training.parts import Parts
@@ -36,6 +37,8 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
     torch.manual_seed(derive_seed(parts.seed, "init"))
     model = parts.model_factory(input_shape=data.input_shape, num_classes=data.num_classes)
     model = place_model(model, device, settings.channels_last)
+    if settings.sync_batch_norm and world_size > 1:
+        model = synchronize_batch_norm(model)
     steps_per_epoch = steps_in_epoch(settings, len(data.train))
     parts.algorithm.model = model  # how many epochs a run takes may depend on how many blocks there are
     plan = make_plan(settings, steps_per_epoch, data.train.batch_size, parts.algorithm)

@@ -10,16 +10,19 @@ from torch import Tensor
 
 from altprop.algorithms.base import Algorithm
 from altprop.data.base import Split
+from altprop.training.processes import sum_over_processes
 
+SAMPLES = ""
 TOP5_FROM_CLASSES = 11
 """Top-5 is reported where there are at least this many classes."""
 
 
-def evaluate(algorithm: Algorithm, split: Split, *, limit_batches: int | None = None) -> dict[str, float]:
+def evaluate(algorithm: Algorithm, split: Split, *, limit_batches: int | None = None, world_size: int = 1) -> dict[str, float]:
     """Metrics of ``algorithm`` on ``split``: ``loss``, ``accuracy`` (percent), ``accuracy_top5`` for more than ten classes.
 
     Answers beside the model's own come with their name in front (``block1/accuracy``). One device read at the end; independent of
-    the evaluation batch size, because everything is summed over samples.
+    the evaluation batch size, because everything is summed over samples. With ``world_size`` processes each evaluates its share
+    and all get the metrics of the whole.
     """
     sums: dict[str, Tensor] = {}
     samples = 0
@@ -30,12 +33,10 @@ def evaluate(algorithm: Algorithm, split: Split, *, limit_batches: int | None = 
                 for name, value in _sums(algorithm, scores, targets).items():
                     name = f"{answer}/{name}" if answer else name
                     sums[name] = sums[name] + value if name in sums else value
-    if not samples:
-        return {}
-    totals = torch.stack(list(sums.values())).cpu()
-    return {
-        name: float(total) / samples * (1.0 if name.endswith("loss") else 100.0) for name, total in zip(sums, totals, strict=True)
-    }
+    totals = torch.stack(list(sums.values())).tolist() if sums else []
+    added = sum_over_processes({**dict(zip(sums, totals, strict=True)), SAMPLES: samples}, world_size)
+    samples = int(added.pop(SAMPLES))
+    return {name: total / samples * (1.0 if name.endswith("loss") else 100.0) for name, total in added.items()}
 
 
 def _sums(algorithm: Algorithm, scores: Tensor, targets: Tensor) -> dict[str, Tensor]:

@@ -16,10 +16,11 @@ from altprop.tracking.base import Tracker
 from altprop.training.evaluation import evaluate
 from altprop.training.meter import Meter, NotFinite
 from altprop.training.plan import Plan
+from altprop.training.processes import agreed_signal, assert_identical, share_running_statistics
 from altprop.training.profiling import Profiler
 from altprop.training.progress import Progress
 from altprop.training.saving import Saver
-from altprop.training.selection import is_better, monitored_value, selection_metric
+from altprop.training.selection import is_better, monitored_value, selection_metric, warn_of_stopping_on_test
 from altprop.training.settings import TrainerSettings
 from altprop.training.signals import StopRequests
 
@@ -48,15 +49,20 @@ class Loop:
         self.tracker = tracker
         self.saver = saver
         self.profiler = profiler
-        self.meter = Meter()
+        self.world_size = algorithm.context.world_size
+        self.meter = Meter(self.world_size)
+        self.stop_signal: int | None = None
         if progress.meter:
             self.meter.load_state_dict(progress.meter)
         self.select_by = selection_metric(settings.select_on, data.validation is not None)
+        if settings.early_stopping is not None:
+            warn_of_stopping_on_test(settings.early_stopping.metric)
 
     def run(self, requests: StopRequests) -> None:
         """Train until done or until ``requests`` holds a signal; everything is saved on return."""
         self.started = time.perf_counter() - self.progress.seconds
-        while not self.done and requests.received is None:
+        self._ask(requests)
+        while not self.done and self.stop_signal is None:
             self._epoch(self.progress.epoch, requests)
         self._save()
 
@@ -78,6 +84,7 @@ class Loop:
             self.profiler.step()
             progress.step += 1
             progress.step_in_epoch += 1
+            self._ask(requests)
             if progress.step % self.settings.log_every == 0:
                 self._look(clock)
             epoch_done = progress.step_in_epoch == self.plan.steps_per_epoch or self.done
@@ -96,9 +103,13 @@ class Loop:
                 if best or (save_now and not self.done):
                     self._save(best=best)
                 clock = time.perf_counter()
-            if requests.received is not None or self.done or epoch_done:
+            if self.stop_signal is not None or self.done or epoch_done:
                 break
         progress.train_seconds += time.perf_counter() - clock
+
+    def _ask(self, requests: StopRequests) -> None:
+        """Whether to stop here; all processes of a run get the same answer."""
+        self.stop_signal = requests.received = agreed_signal(requests.received, self.world_size)
 
     def _look(self, clock: float) -> None:
         """Read the running means and show them; the only regular host sync."""
@@ -119,13 +130,14 @@ class Loop:
         metrics: dict[str, float] = {f"train/{name}": value for name, value in self.meter.means().items()}
         self.meter.reset()
         metrics.update({name: float(value) for name, value in own.items()})
+        share_running_statistics(self.algorithm.model, self.world_size)
         splits: dict[str, Split | None] = {"validation": self.data.validation, "test": self.data.test}
         if settings.evaluate_train:
             splits = {"train_plain": self.data.train_plain, **splits}
         started = time.perf_counter()
         for name, split in splits.items():
             if split is not None:
-                result = evaluate(self.algorithm, split, limit_batches=settings.limit_batches)
+                result = evaluate(self.algorithm, split, limit_batches=settings.limit_batches, world_size=self.world_size)
                 metrics.update({f"{name}/{metric}": value for metric, value in result.items()})
         progress.seconds = time.perf_counter() - self.started
         metrics["train/learning_rate"] = self.algorithm.learning_rate
@@ -158,6 +170,8 @@ class Loop:
 
     def _save(self, *, best: bool = False) -> None:
         self._guard(self.meter.check())
+        share_running_statistics(self.algorithm.model, self.world_size)
+        assert_identical(self.algorithm.model, self.world_size)
         self.progress.seconds = time.perf_counter() - self.started
         self.progress.meter = self.meter.state_dict()
         self.saver.save(self.algorithm, self.progress, best=best)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from altprop.training.processes import mean_over_processes
+
 
 @dataclass(frozen=True)
 class NotFinite:
@@ -19,13 +21,14 @@ class NotFinite:
 
 
 class Meter:
-    """Sample-weighted means of device scalars.
+    """Sample-weighted means of device scalars, over all ``world_size`` processes, which must call every method at the same steps.
 
     A step only appends tensors to lists. :meth:`flush` reads them with one transfer and adds them up in float64; it is called
     every few steps, always at the same steps of a run, so that means do not depend on where a run was interrupted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, world_size: int = 1) -> None:
+        self.world_size = world_size
         self.reset()
 
     def reset(self) -> None:
@@ -65,7 +68,8 @@ class Meter:
 
     def _pending(self) -> dict[str, Tensor]:
         return {
-            name: torch.stack([value.detach().reshape(()) for value in values]).cpu() for name, values in self._values.items()
+            name: mean_over_processes(torch.stack([value.detach().reshape(()) for value in values]).cpu(), self.world_size)
+            for name, values in self._values.items()
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,19 +7,21 @@ import logging
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from altprop.problems import RunFailed
-from altprop.tracking.base import RunInfo, Status
+from altprop.tracking.base import RunInfo, Status, Tracker
 from altprop.tracking.fanout import Trackers
 from altprop.tracking.metadata import write_metadata
 from altprop.training.artifacts import draw_figures
-from altprop.training.assembly import Assembly, assemble
+from altprop.training.assembly import Assembly, assemble, load_context
 from altprop.training.logs import log_to_file
 from altprop.training.loop import Loop
 from altprop.training.parts import Parts
+from altprop.training.processes import Processes, check_together, process_group, wait_for_all
 from altprop.training.profiling import Profiler
 from altprop.training.progress import Progress
 from altprop.training.rundir import RunDirectory
@@ -27,6 +29,9 @@ from altprop.training.saving import Saver
 from altprop.training.signals import StopRequests
 
 log = logging.getLogger(__name__)
+
+REQUEUE_SECONDS = 60.0
+"""How long the other processes wait for the first one to have the job queued again, which ends them."""
 
 
 def train(parts: Parts) -> Mapping[str, Any]:
@@ -37,34 +42,46 @@ def train(parts: Parts) -> Mapping[str, Any]:
     directory = RunDirectory(parts.directory, parts.name, parts.key)
     if parts.resume and directory.finished:
         return _already_done(directory)
-    with directory.lock(), log_to_file(directory.log):
-        if not parts.resume:
-            directory.clear()
-        directory.point_latest(parts.outputs)
-        directory.write_config(parts.config_text)
-        try:
-            return _train(parts, directory)
-        except SystemExit:
+    with process_group(parts.settings.device) as processes:
+        check_together(parts.algorithm, processes)
+        if not processes.first:
+            logging.getLogger("altprop").setLevel(logging.ERROR)  # the first process says everything once
+            return _train_or_say_why_not(parts, directory, processes)
+        with directory.lock(), log_to_file(directory.log):
+            if not parts.resume:
+                directory.clear()
+            directory.point_latest(parts.outputs)
+            directory.write_config(parts.config_text)
+            return _train_or_say_why_not(parts, directory, processes)
+
+
+def _train_or_say_why_not(parts: Parts, directory: RunDirectory, processes: Processes) -> Mapping[str, Any]:
+    try:
+        return _train(parts, directory, processes)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        explained = _explain(error, directory)
+        _write_failure(directory, explained)
+        if explained is error:
             raise
-        except BaseException as error:
-            explained = _explain(error, directory)
-            _write_failure(directory, explained)
-            if explained is error:
-                raise
-            raise explained from error
+        raise explained from error
 
 
-def _train(parts: Parts, directory: RunDirectory) -> Mapping[str, Any]:
-    run = assemble(parts)
+def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mapping[str, Any]:
+    wait_for_all(processes.world_size)  # until the first one has the directory and has cleared it
+    run = assemble(parts, rank=processes.rank, world_size=processes.world_size)
     saver = Saver(directory, run.context, run.plan, parts.config_text, parts.settings.keep)
     progress = saver.restore(run.algorithm)
-    write_metadata(directory.path, run.context.device)
+    if processes.first:
+        write_metadata(directory.path, run.context.device)
     log.debug("%s: %d parameters on %s", parts.name, sum(p.numel() for p in run.algorithm.model.parameters()), run.context.device)
     if parts.settings.save_initial and progress.step == 0:
         saver.save_initial(run.algorithm, progress)
-    tracker = Trackers(parts.trackers, directory.path)
+    tracker: Tracker = Trackers(parts.trackers, directory.path) if processes.first else Tracker()
     tracker.start(_run_info(parts, run, progress))
-    tracker.watch(run.algorithm.model)
+    if isinstance(tracker, Trackers):
+        tracker.watch(run.algorithm.model)
     status: Status = "failed"
     try:
         saver.status("running", progress)
@@ -75,8 +92,8 @@ def _train(parts: Parts, directory: RunDirectory) -> Mapping[str, Any]:
             if not loop.done:
                 status = "preempted" if requests.preempted else "interrupted"
                 _stop(directory, saver, progress, tracker, requests, status)
-        if parts.settings.figures:
-            draw_figures(run, directory, parts.settings, tracker)
+        if parts.settings.figures and processes.first:
+            draw_figures(_with_all_data(run, parts), directory, parts.settings, tracker)
         status = "done"
         saver.status(status, progress)
         log.debug("done after %d steps", progress.step)
@@ -86,14 +103,16 @@ def _train(parts: Parts, directory: RunDirectory) -> Mapping[str, Any]:
 
 
 def _stop(
-    directory: RunDirectory, saver: Saver, progress: Progress, tracker: Trackers, requests: StopRequests, status: Status
+    directory: RunDirectory, saver: Saver, progress: Progress, tracker: Tracker, requests: StopRequests, status: Status
 ) -> None:
     """Leave after a signal: everything is saved; say how to go on, and let the cluster requeue."""
     saver.status(status, progress)
     if requests.preempted:
         tracker.preempting()
         tracker.finish(status, _summary(progress))
-        requests.hand_over()  # submitit's handler requeues the job and does not return
+        requests.hand_over()  # submitit's handler requeues the job and does not return, in the first process
+        if saver.context.rank > 0:
+            time.sleep(REQUEUE_SECONDS)  # leaving now would make SLURM end the first process before it has requeued the job
     number = requests.received or signal.SIGTERM
     log.warning(
         "stopped by %s after step %d; everything is saved. Go on with: python train.py run=%s",
@@ -102,6 +121,13 @@ def _stop(
         directory.path,
     )
     raise SystemExit(128 + number)
+
+
+def _with_all_data(run: Assembly, parts: Parts) -> Assembly:
+    """``run`` with every sample of its data, not only this process's share."""
+    if run.context.world_size == 1:
+        return run
+    return replace(run, data=parts.data_set.load(load_context(parts, run.context.device)))
 
 
 def _run_info(parts: Parts, run: Assembly, progress: Progress) -> RunInfo:

@@ -21,6 +21,16 @@ def selection_metric(select_on: str, has_validation: bool) -> str | None:
     return "validation/accuracy"
 
 
+def warn_of_stopping_on_test(metric: str) -> None:
+    """Say loudly that the length of the run depends on the test split, if it does."""
+    if metric.startswith("test/"):
+        log.warning(
+            "the run ends when %s stops improving: it is fitted TO THE TEST SPLIT (trainer.early_stopping.metric), "
+            "and its test accuracy is not an estimate of anything",
+            metric,
+        )
+
+
 def is_better(record: Mapping[str, float], best: Mapping[str, float], metric: str) -> bool:
     """Whether ``record`` is strictly better than ``best`` (any is, when there is none yet)."""
     return not best or record[metric] > best[metric]

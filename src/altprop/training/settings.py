@@ -51,6 +51,8 @@ class TrainerSettings:
     """fp32 (the papers' numerics) or tf32 matrix products, bf16 or fp16 autocast."""
     compile: bool = False
     """torch.compile of the forward pass; changes rounding."""
+    sync_batch_norm: bool = False
+    """Where several processes share a mini-batch: batch norm with the statistics of all of it instead of each one's share."""
     channels_last: bool = False
     """Convolutions in the channels-last memory format; changes rounding."""
     deterministic: bool = False

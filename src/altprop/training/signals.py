@@ -39,7 +39,7 @@ class StopRequests:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.received is None:
+        if self.received is None or number == PREEMPTING:  # some clusters send SIGTERM first when they preempt
             self.received = number
 
     @property
