@@ -96,11 +96,13 @@ def draw_sensitivity(layers: Sequence[str], means: Sequence[float], path: Path, 
         axes = figure.subplots()
         middle = (len(layers) + 1) / 2
         bars = axes.bar(places, errors, width=0.7, color=[BLUE if ranks[place] <= middle else ORANGE for place in places])
-        axes.bar_label(bars, [f"{ranks[place]}" for place in places], padding=2, fontsize=8, color=GREY)
-        axes.margins(y=0.12)
+        axes.bar_label(
+            bars, [f"{ranks[place]}.\n{error:.2f}" for place, error in zip(places, errors)], padding=2, fontsize=8, color=GREY
+        )
+        axes.margins(y=0.18)
         axes.grid(axis="x", visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xticks(list(places), [f"{place}  {name}" for place, name in zip(places, layers)], rotation=40, ha="right")
         axes.set_ylabel(f"{metric.split('/')[0]} error (percent)")
-        axes.set_title(title or "Error when one layer is binary; above: its rank")
+        axes.set_title(title or "One layer binary: rank and error")
         return save(figure, path)
