@@ -48,9 +48,10 @@ def noise_for(config: Mapping[str, Any]) -> Noise:
 
 def shortened(algorithm: Mapping[str, Any]) -> dict[str, Any]:
     """With short phases, and without other runs that weights or masks would be taken from."""
-    weights = algorithm.get("weights") or {}
-    alone = {key: None if str(key).endswith("_from") else value for key, value in weights.items()}
     phases = {key: value for key, value in SHORT_PHASES.items() if key in algorithm}
+    if not algorithm.get("weights"):
+        return {**algorithm, **phases}
+    alone = {key: None if str(key).endswith("_from") else value for key, value in algorithm["weights"].items()}
     return {**algorithm, **phases, "weights": alone}
 
 
