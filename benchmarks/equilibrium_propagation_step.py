@@ -9,7 +9,7 @@ through the same phases, gradient and optimizer step. Rounds alternate; the rati
 result. Before that, both sides' gradients are compared in float64 and, with ``--options``, what each option costs in accuracy.
 
 ``cifar_cnn`` is the paper's ConvNet with batch 128, T1 250 and T2 2 x 30 on CUDA. On a CPU that takes minutes a mini-batch, so
-there the batch is 16 and the phases are 25 and 2 x 3 steps long; time per step does not depend on their lengths.
+there the batch is 16 and the phases are 50 and 2 x 6 steps long; time per step does not depend on their lengths.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ CASES = {
     ),
     "cifar_cnn": Case(CIFAR_NET, 128, CIFAR, 250, 30, 0.5, True, partial(torch.optim.SGD, lr=0.05, momentum=0.9, fused=True)),
 }  # fmt: skip
-CIFAR_ON_CPU = {"batch": 16, "free_steps": 25, "nudge_steps": 3}
+CIFAR_ON_CPU = {"batch": 16, "free_steps": 50, "nudge_steps": 6}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "tf32": {"precision": "tf32"},

@@ -1,0 +1,37 @@
+"""Figures of docs/algorithms/equilibrium_propagation.md, from finished runs.
+
+python docs/algorithms/figures/draw_equilibrium_propagation.py <directory of the symmetric run> <of the one-sided run>
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from altprop.reporting.style import BLUE, VERMILLION, label_ends, save, styled
+from altprop.tracking.metrics_file import read_metrics
+
+
+def draw(symmetric: Path, one_sided: Path) -> Path:
+    """Test accuracy and training loss of both runs over the epochs."""
+    with styled():
+        figure = Figure(figsize=(7.6, 3.0))
+        for axes, metric, label in zip(
+            figure.subplots(1, 2), ("test/accuracy", "train/loss"), ("test accuracy (%)", "training loss"), strict=True
+        ):
+            ends = {}
+            for name, directory, colour in (("symmetric", symmetric, BLUE), ("one-sided", one_sided, VERMILLION)):
+                records = [record for record in read_metrics(directory / "metrics.jsonl") if metric in record]
+                values = [record[metric] for record in records]
+                axes.plot([record["epoch"] for record in records], values, color=colour, marker="o", ms=3)
+                ends[name] = (values[-1], colour)
+            axes.set_xlabel("epoch")
+            axes.set_ylabel(label)
+            label_ends(axes, ends)
+        return save(figure, Path(__file__).with_name("equilibrium_propagation_symmetric.png"))
+
+
+if __name__ == "__main__":
+    print(draw(Path(sys.argv[1]), Path(sys.argv[2])))
