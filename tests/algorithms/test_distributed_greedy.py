@@ -1,0 +1,173 @@
+"""Blocks on several processes: the weights of the single-process form, resume, and what happens when a worker fails."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from altprop.algorithms.context import Context
+from altprop.algorithms.decoupled_greedy import DecoupledGreedy
+from altprop.algorithms.distributed_greedy import DistributedGreedy
+from altprop.algorithms.feature_channel import Batch, Inbox, Mark, Outbox
+from altprop.algorithms.greedy_worker import process_group
+from altprop.algorithms.local_losses import LocalLosses
+from altprop.algorithms.schedule import Schedule
+from altprop.models.greedy_cnn import GreedyCNN
+from altprop.problems import ConfigError, RunFailed
+from tests.algorithms.harness import assert_equal
+
+SHAPE, CLASSES, STEPS = (1, 8, 8), 3, 3
+ADAM = partial(torch.optim.Adam, lr=1e-3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def opened() -> Iterator[list[DistributedGreedy]]:
+    algorithms: list[DistributedGreedy] = []
+    yield algorithms
+    for algorithm in algorithms:
+        algorithm.close()
+
+
+def set_up(algorithm: LocalLosses) -> Any:
+    torch.manual_seed(0)
+    model = GreedyCNN(depth=4, width=4, downsample=(1,), units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES)
+    facts = {"steps_per_epoch": STEPS, "total_epochs": 4, "device": torch.device("cpu"), "seed": 0, "batch_size": 6}
+    schedule = Schedule(partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5))
+    algorithm.setup(model, ADAM, schedule, Context(input_shape=SHAPE, num_classes=CLASSES, **facts))  # type: ignore[arg-type]
+    return algorithm
+
+
+def batch(seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(6, *SHAPE, generator=generator), torch.randint(CLASSES, (6,), generator=generator)
+
+
+def train(algorithm: LocalLosses, steps: int, first: int = 0) -> list[dict[str, Tensor]]:
+    ends = []
+    for step in range(first, first + steps):
+        if step % STEPS == 0:
+            algorithm.epoch_start(step // STEPS)
+        algorithm.train_step(*batch(step))
+        if step % STEPS == STEPS - 1:
+            ends.append(algorithm.epoch_end(step // STEPS))
+    return ends
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 4])
+def test_gives_the_weights_of_one_process(workers: int, opened: list[DistributedGreedy]) -> None:
+    alone = set_up(DecoupledGreedy(reset_optimizer_at=[1]))
+    together = set_up(DistributedGreedy(workers=workers, reset_optimizer_at=[1]))
+    opened.append(together)
+    seen = []
+    for step in range(2 * STEPS):
+        if step % STEPS == 0:
+            alone.epoch_start(step // STEPS)
+        metrics = alone.train_step(*batch(step))
+        seen.append({name: float(value) for name, value in metrics.items()})
+        if step % STEPS == STEPS - 1:
+            alone.epoch_end(step // STEPS)
+    ends = train(together, 2 * STEPS)
+    mine, theirs = together.state_dict(), alone.state_dict()
+    for key in ("model", "heads", "optimizers"):
+        assert_equal(mine[key], theirs[key], key)
+    for name in ("loss", "accuracy", "block2/loss", "block4/accuracy"):
+        mean = sum(metrics[name] for metrics in seen[-STEPS:]) / STEPS
+        assert float(ends[-1][f"train/{name}"]) == pytest.approx(mean, rel=1e-6)
+    inputs, _ = batch(99)
+    with together.inference(), alone.inference():
+        for name, scores in together.predictions(inputs).items():
+            assert torch.equal(scores, alone.predictions(inputs)[name])
+
+
+@pytest.mark.slow
+def test_resumes_bit_exactly_in_the_middle_of_an_epoch(opened: list[DistributedGreedy]) -> None:
+    straight, resumed = set_up(DistributedGreedy(workers=2)), set_up(DistributedGreedy(workers=2))
+    opened += [straight, resumed]
+    train(straight, 4)
+    state = copy.deepcopy(straight.state_dict())
+    train(straight, 1, first=4)
+    assert int(state["sums"][-1][2]) == 6
+    resumed.load_state_dict(state)
+    resumed.epoch_start(1)
+    train(resumed, 1, first=4)
+    assert_equal(straight.state_dict(), resumed.state_dict())
+
+
+@pytest.mark.slow
+def test_asynchronous_workers_make_their_steps_and_learn_something(opened: list[DistributedGreedy]) -> None:
+    algorithm = set_up(DistributedGreedy(workers=2, mode="asynchronous", buffer_size=3))
+    opened.append(algorithm)
+    before = copy.deepcopy(algorithm.model.state_dict())
+    for end in train(algorithm, 2 * STEPS):
+        assert torch.isfinite(end["train/loss"])
+    counts = [int(step.optimizer.state[step.parameters[0]]["step"]) for step in algorithm.optimizers]
+    assert counts == [2 * STEPS] * 4
+    moved = [name for name, value in algorithm.model.state_dict().items() if not torch.equal(value, before[name])]
+    assert any(name.startswith("features.0.") for name in moved)
+    assert any(name.startswith("features.3.") for name in moved)
+
+
+@pytest.mark.slow
+def test_failure_of_a_worker_is_one_line(opened: list[DistributedGreedy]) -> None:
+    algorithm = set_up(DistributedGreedy(workers=2))
+    algorithm.epoch_start(0)
+    algorithm.train_step(*batch(0))
+    _, targets = batch(1)
+    algorithm._send(Batch(torch.zeros(6, 99), targets))
+    with pytest.raises(RunFailed, match="the worker of blocks 3 to 4 failed"):
+        algorithm.epoch_end(0)
+    for process in algorithm.processes:
+        process.join()
+
+
+def test_one_worker_needs_no_other_process() -> None:
+    alone, single = set_up(DecoupledGreedy()), set_up(DistributedGreedy(workers=1))
+    train(alone, STEPS)
+    train(single, STEPS)
+    assert not single.processes
+    assert_equal(single.state_dict()["model"], alone.state_dict()["model"])
+
+
+def test_more_workers_than_blocks_are_refused() -> None:
+    with pytest.raises(ConfigError, match="at most 4"):
+        set_up(DistributedGreedy(workers=5))
+    assert [p.key for p in DistributedGreedy.check({"workers": 0}, {})] == ["algorithm.workers"]
+    assert [p.key for p in DistributedGreedy.check({"max_reuse": 3}, {})] == ["algorithm.max_reuse"]
+    assert not list(DistributedGreedy.check({"max_reuse": 3, "mode": "asynchronous"}, {}))
+
+
+def test_channel_keeps_order_and_holds_no_more_than_its_capacity() -> None:
+    store = torch.distributed.HashStore()
+    with ThreadPoolExecutor(2) as pool:
+        ends = [pool.submit(process_group, rank, 2, store) for rank in range(2)]
+        sender, receiver = (end.result() for end in ends)
+        outbox, inbox = Outbox(sender, 1, capacity=2), Inbox(receiver, 0)
+        messages: list[Batch | Mark] = [Batch(torch.full((2, 3, 4), float(n)), torch.tensor([n, n])) for n in range(5)]
+        messages.insert(2, Mark(3, 17))
+        sending = pool.submit(lambda: [outbox.send(message) for message in messages])
+        assert len(outbox.under_way) <= 2
+        for message in messages:
+            received = inbox.receive()
+            if isinstance(message, Mark):
+                assert received == message
+            else:
+                assert isinstance(received, Batch)
+                assert torch.equal(received.features, message.features)
+                assert torch.equal(received.targets, message.targets)
+        sending.result()
+        assert len(outbox.under_way) <= 2
+        outbox.flush()
+        assert not outbox.under_way
