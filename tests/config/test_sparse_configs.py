@@ -1,0 +1,97 @@
+"""The sparse, tied and pruned rules from their configuration: mixtures, published rows, mistakes in one line."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.utils import instantiate
+
+from altprop.config.compose import compose
+from altprop.config.plain import to_plain
+from altprop.config.project import CONF
+from altprop.config.validation import problems_of
+from altprop.nn.weights.sparse_dynamic import DynamicSparse
+
+RULES = ("static_sparse", "dynamic_sparse", "set", "deep_r", "rigl", "tied", "iterative_pruning")
+ROWS = sorted(path.stem for path in (CONF / "experiment" / "dsr").glob("*.yaml"))
+
+
+def node(*overrides: str) -> dict:
+    plain, problems = to_plain(compose(overrides))
+    assert not problems
+    return plain["algorithm"]["weights"]
+
+
+@pytest.mark.parametrize("prune", ["threshold", "fraction", "sign_change"])
+@pytest.mark.parametrize("redistribute", ["proportional", "within"])
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+def test_every_mixture_is_built(prune, redistribute, grow):
+    overrides = [f"algorithm/weights/{name}={choice}" for name, choice in (("prune", prune), ("redistribute", redistribute))]
+    rule = instantiate(node("algorithm/weights=dynamic_sparse", *overrides, f"algorithm/weights/grow={grow}"), _convert_="all")
+    assert isinstance(rule, DynamicSparse)
+    names = [type(part).__name__.lower() for part in (rule.prune, rule.redistribute, rule.grow)]
+    chosen = (prune, redistribute, grow)
+    assert all(name.startswith(choice.replace("_", "")[:6]) for name, choice in zip(names, chosen))
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("algorithm.weights.sparsity=1.0", "algorithm.weights.sparsity"),
+        ("algorithm.weights.sparsity={conv:0.5,linear:-1}", "algorithm.weights.sparsity"),
+        ("algorithm.weights.granularity=0", "algorithm.weights.granularity"),
+        ("algorithm.weights.period=[[5,100]]", "algorithm.weights.period"),
+        ("algorithm.weights.period=[[0,0]]", "algorithm.weights.period"),
+        ("algorithm.weights.period=[[0,1.5]]", "algorithm.weights.period"),
+        ("algorithm.weights.prune.target=0", "algorithm.weights.prune.target"),
+        ("algorithm.weights.prune.gain=1.0", "algorithm.weights.prune.gain"),
+        ("algorithm.weights.penalty.coefficient=-1.0", "algorithm.weights.penalty.coefficient"),
+        ("algorithm.weights.new_weights=one", "algorithm.weights.new_weights"),
+    ],
+)
+def test_mistakes_are_one_line_each(override, key):
+    problems = problems_of(compose(["algorithm/weights=dynamic_sparse", override]))
+    assert [problem.key for problem in problems] == [key]
+    assert "\n" not in str(problems[0])
+
+
+def test_signs_need_single_weights():
+    problems = problems_of(compose(["algorithm/weights=deep_r", "algorithm.weights.granularity=2"]))
+    assert [problem.key for problem in problems] == ["algorithm.weights.granularity"]
+    problems = problems_of(compose(["algorithm/weights=deep_r", "algorithm.weights.noise.temperature=[[1,1.0]]"]))
+    assert [problem.key for problem in problems] == ["algorithm.weights.noise.temperature"]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_rows_have_nothing_wrong_but_absent_data(row):
+    assert [problem for problem in problems_of(compose([f"experiment=dsr/{row}"])) if problem.key != "dataset"] == []
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_key_of_a_rule_is_explained(rule):
+    text = (CONF / "algorithm" / "weights" / f"{rule}.yaml").read_text()
+    assert text.startswith("# ")
+    assert f"algorithm/weights={rule}" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "sparsity", "fraction"),
+    [("wrn_set", 0.9, 0.138), ("wrn_set", 0.5, 0.028), ("r50_set", 0.8, 0.089), ("r50_set", 0.9, 0.14)],
+)
+def test_fractions_follow_sparsity(row, sparsity, fraction):
+    assert node(f"experiment=dsr/{row}", f"algorithm.weights.sparsity={sparsity}")["prune"]["fraction"] == fraction
+
+
+def test_published_settings_of_some_rows():
+    """Rows B, F and K of section 6.1."""
+    plain, _ = to_plain(compose(["experiment=dsr/wrn_prune"]))
+    assert (plain["trainer"]["duration"], plain["optimizer"]["weight_decay"]) == ("48ep", 5e-4)
+    assert plain["algorithm"]["weights"]["profile"] == "cubic"
+    plain, _ = to_plain(compose(["experiment=dsr/wrn_deepr"]))
+    assert plain["optimizer"]["weight_decay"] == 0.0
+    assert plain["algorithm"]["weights"]["penalty"]["coefficient"] == 1e-5
+    plain, _ = to_plain(compose(["experiment=dsr/wrn_mask_init"]))
+    assert plain["trainer"]["duration"] == "400ep"
+    assert plain["schedule"]["scheduler"]["values"][1] == [120, 0.02]
+    plain, _ = to_plain(compose(["experiment=dsr/r50_mask_init"]))
+    assert plain["dataset"]["batch_size"] == 100
+    assert (plain["trainer"]["duration"], plain["optimizer"]["weight_decay"]) == ("200ep", 1e-4)
