@@ -204,7 +204,7 @@ def main() -> None:
         level, seed = config["algorithm"]["weights"]["sparsity"], config["seed"]
         drawn = draw_structure(
             read_metrics(run / "metrics.jsonl"),
-            arguments.figures / f"{name}_structure_{level:g}.png",
+            arguments.figures / f"{name}_structure_{level:g}_seed{seed}.png",
             title=f"{config['name']}, sparsity {level:g}, seed {seed}",
         )
         print(drawn)
