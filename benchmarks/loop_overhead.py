@@ -146,7 +146,9 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "steps": arguments.steps,
         "rounds": arguments.rounds,
-        "microseconds_per_step": {side: round(statistics.median(values) / arguments.steps * 1e6, 1) for side, values in seconds.items()},
+        "microseconds_per_step": {
+            side: round(statistics.median(values) / arguments.steps * 1e6, 1) for side, values in seconds.items()
+        },
         "ratio_median": round(statistics.median(ratios), 4),
         "ratio_min": round(min(ratios), 4),
         "ratio_max": round(max(ratios), 4),
