@@ -1,6 +1,6 @@
 """Draws the figures of docs/algorithms/iterative_binarization.md from finished runs.
 
-    python docs/algorithms/figures/iterative_binarization.py <run directory of the layer run> <order.json of the sensitivity runs>
+python docs/algorithms/figures/iterative_binarization.py <run directory of the layer run> <order.json of the sensitivity runs>
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ def main(run: Path, order: Path) -> None:
     draw_timeline(read_metrics(run / "metrics.jsonl"), HERE / "iterative_timeline.png", title=title)
     ranked = json.loads(order.read_text())
     draw_sensitivity(
-        ranked["layers"], ranked["accuracy"], HERE / "iterative_sensitivity.png", metric=ranked["metric"], title="300-100-10, MNIST"
+        ranked["layers"],
+        ranked["accuracy"],
+        HERE / "iterative_sensitivity.png",
+        metric=ranked["metric"],
+        title="300-100-10, MNIST",
     )
 
 
