@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/iterative_binary_step.py [--rounds 400] [--nets 300 vgg5] [--json result.json]
 
 Three sides train the same network with the same fused Adam on the same random mini-batch of 100, one step each in turn: float
-weights (`Dense`), altprop's `Binary`, and the straightforward way, in which every layer copies its weights twice in every forward pass:
-once to take the signs in place and once to put the float weights back. The ratio is formed round by round; its median is the
-result.
+weights (`Dense`), altprop's `Binary`, and the straightforward way, in which every layer copies its weights twice in every
+forward pass: once to take the signs in place and once to put the float weights back. The ratio is formed round by round; its
+median is the result.
 """
 
 from __future__ import annotations
