@@ -18,7 +18,11 @@ from altprop.problems import Problem
 EXPERIMENTS = sorted(
     file.relative_to(CONF / "experiment").with_suffix("").as_posix() for file in (CONF / "experiment").rglob("*.yaml")
 )
-SWEEPS = sorted(file.relative_to(ROOT / "sweeps").with_suffix("").as_posix() for file in (ROOT / "sweeps").rglob("*.yaml"))
+SWEEPS = sorted(
+    file.relative_to(ROOT / "sweeps").with_suffix("").as_posix()
+    for file in (ROOT / "sweeps").rglob("*.yaml")
+    if file.parent.name != "wandb"
+)
 
 
 def content(group: str, name: str) -> tuple[list[str], Any]:

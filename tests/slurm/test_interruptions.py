@@ -62,6 +62,7 @@ def test_killed_task_resumes_when_submitted_again(undisturbed: SweepRun, tmp_pat
     told = command(tmp_path, "status.py")
     assert " failed " in told.stdout
     assert run.status["status"] == "failed"
+    assert run.status["error"].startswith("killed from outside")
     [again] = submit(tmp_path, *long).runs
     assert again.directory == run.directory
     assert again.job not in (None, run.job)
@@ -81,7 +82,7 @@ def test_cancelled(tmp_path: Path) -> None:
 
 
 def test_a_run_that_fails_and_one_over_its_memory_leave_the_others_alone(tmp_path: Path) -> None:
-    sweep = submit(tmp_path, *SMALL, "trainer.duration=1ep", "+optimizer.lr=0.001", "model.hidden=[16],[20000,20000]", "seed=0")
+    sweep = submit(tmp_path, *SMALL, "trainer.duration=1ep", "model.hidden=[16],[20000,20000]", "seed=0")
     broken = submit(tmp_path, *SMALL, "trainer.duration=1ep", "optimizer.lr=1e30", "seed=0")
     wait_for_end(*sweep.runs, *broken.runs)
     fine, greedy = sweep.runs
@@ -95,3 +96,15 @@ def test_a_run_that_fails_and_one_over_its_memory_leave_the_others_alone(tmp_pat
     assert "RunFailed: the loss became" in run.status["error"]
     assert "the loss became" in command(tmp_path, "status.py", f"folder={broken.folder}").stdout
     assert state(run) == "FAILED"
+
+
+def test_time_limits_queue_again_a_bounded_number_of_times(tmp_path: Path) -> None:
+    endless = [*SMALL, "trainer.duration=100000ep", "trainer.evaluate_every=100ep", "trainer.checkpoint_every=null"]
+    [run] = submit(tmp_path, *endless, "cluster.time=1", "cluster.signal_delay=50", "cluster.max_timeouts=1").runs
+    wait_for("the first time limit", lambda: run.status.get("status") == "preempted")
+    first = run.status["step"]
+    wait_for_end(run)
+    assert run.status["status"] == "failed"
+    assert run.status["step"] > first
+    assert "timed-out too many times" in run.status["error"]
+    assert run.status["job"]["slurm_restart_count"] == "1"

@@ -78,7 +78,7 @@ def _choices(group: str) -> list[str]:
 
 
 def _folders(group: str) -> list[str]:
-    return sorted(folder.name for folder in (CONF / group).iterdir() if folder.is_dir())
+    return sorted(folder.name for folder in (CONF / group).iterdir() if folder.is_dir() and folder.name != "wandb")
 
 
 def _row(name: str, choices: list[str], max_lines: int) -> list[str]:

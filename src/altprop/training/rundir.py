@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from altprop.files import read_json, write_json, write_text
 from altprop.problems import RunFailed
 
-JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID", "SLURM_RESTART_COUNT")
+JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "CUDA_VISIBLE_DEVICES")
 
 
 class RunDirectory:

@@ -39,11 +39,15 @@ class SweepRun:
         return status_of(self.directory) if self.directory else {}
 
     @property
+    def printed(self) -> str:
+        """Its log; empty where there is none."""
+        log = Path(self.log) if self.log is not None else None
+        return log.read_text(errors="replace") if log is not None and log.exists() else ""
+
+    @property
     def last_words(self) -> str:
         """The last line that it printed itself; empty where there is none."""
-        if self.log is None or not Path(self.log).exists():
-            return ""
-        lines = [line.strip() for line in Path(self.log).read_text(errors="replace").splitlines()]
+        lines = [line.strip() for line in self.printed.splitlines()]
         own = [line for line in lines if line and not line.startswith(("srun: ", "slurmstepd: ", "submitit "))]
         return own[-1] if own else ""
 

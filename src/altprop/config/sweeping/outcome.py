@@ -95,8 +95,17 @@ def _write_verdict(run: SweepRun, state: str) -> None:
     if state == "CANCELLED":
         _write(Path(run.directory), "interrupted", "cancelled")
     elif state != "COMPLETED":
-        reason = VERDICTS.get(state) or run.last_words or f"the job ended as {state}"
+        reason = VERDICTS.get(state) or _from_log(run) or f"the job ended as {state}"
         _write(Path(run.directory), "failed", reason)
+
+
+def _from_log(run: SweepRun) -> str:
+    """Why the job ended, from what SLURM and the run itself wrote last: not every cluster has a state for each reason."""
+    printed = run.printed
+    if any(word in printed for word in ("exceeded memory limit", "oom_kill", "oom-kill", "Out Of Memory")):
+        return VERDICTS["OUT_OF_MEMORY"]
+    killed = [line for line in printed.splitlines() if line.startswith("srun: ") and line.endswith("Killed")]
+    return "killed from outside; it goes on from its newest checkpoint when it is submitted again" if killed else run.last_words
 
 
 def _write(directory: Path, status: str, reason: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -16,7 +17,7 @@ from altprop.config.project import ROOT
 from altprop.config.sweeping.jobs import Manifest, SweepRun, manifests
 from altprop.config.sweeping.outcome import settle
 from altprop.files import write_text
-from altprop.problems import ConfigError, Problem
+from altprop.problems import ConfigError, Problem, RunFailed
 
 STATES = ("done", "running", "waiting", "preempted", "interrupted", "failed")
 WIDTH = 160
@@ -96,14 +97,16 @@ def print_rows(console: Console, manifest: Manifest, rows: Sequence[Mapping[str,
 
 
 def write_report(manifest: Manifest, outputs: Path) -> None:
-    """Hand the sweep on to ``report.py``, where the project has one."""
-    if (ROOT / "report.py").exists():
-        subprocess.run([sys.executable, str(ROOT / "report.py"), *report_arguments(manifest, outputs)], check=True)
+    """Let ``report.py`` write its tables over the sweep's runs into the sweep's folder. Raises :class:`RunFailed`."""
+    command = [sys.executable, str(ROOT / "report.py"), *report_arguments(manifest, outputs)]
+    if subprocess.run(command).returncode:
+        raise RunFailed(f"the report was not written; try: {shlex.join(command)}")
 
 
-def report_arguments(manifest: Manifest, outputs: Path) -> Iterable[str]:
-    """What ``report.py`` is told: the group, and where its runs lie."""
-    return (f"group={manifest.group}", f"paths.outputs={outputs}")
+def report_arguments(manifest: Manifest, outputs: Path) -> list[str]:
+    """What ``report.py`` is told: these runs, by name and key, and where to write."""
+    runs = [str(Path(run.directory).relative_to(outputs)) for run in manifest.runs if run.directory is not None]
+    return [f"runs=[{','.join(runs)}]", f"to={manifest.folder}", f"paths.outputs={outputs}"]
 
 
 def _duration(seconds: float) -> str:

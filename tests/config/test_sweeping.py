@@ -1,0 +1,155 @@
+"""Sweeps: which runs they are, in worker processes of this machine, and copies of the code for jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from altprop.code_state import code_state
+from altprop.config.compose import config_loader
+from altprop.config.project import ROOT
+from altprop.config.sweeping import local, snapshot
+from altprop.config.sweeping.composing import JobComposer
+from altprop.config.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs
+from altprop.config.sweeping.local import objective_of, worker_slots
+from altprop.config.sweeping.outcome import _jobs_of, settle_killed
+from altprop.files import write_json
+from altprop.problems import ConfigError
+
+TINY = ["trainer.duration=1ep", "trainer.limit_batches=2", "trainer.figures=false", "model.hidden=[8]", "trainer.device=cpu"]
+
+
+@pytest.fixture(autouse=True)
+def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra reads the command line of the process."""
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+
+
+def command(outputs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ALTPROP_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, str(ROOT / "train.py"), "-m", *TINY, *arguments]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=280)
+
+
+def test_composing_once_is_composing_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short cut gives what Hydra gives, whatever is overridden in which order."""
+    jobs = [
+        ["model=mlp", "seed=1", "optimizer.lr=0.1"],
+        ["model=mlp", "seed=2", "optimizer.lr=0.2"],
+        ["model=convnet4", "seed=2", "optimizer.lr=0.2"],
+        ["experiment=baseline/mnist_mlp", "seed=3", "trainer.duration=3ep"],
+        ["experiment=baseline/mnist_mlp", "seed=4", "+optimizer.added=true"],
+        ["model=mlp", "model.hidden=[3,4]", "name=x${seed}"],
+    ]
+    with config_loader() as composer:
+        master = composer.compose("train", [], multirun=True)
+        mine = JobComposer(composer.loader, master)
+        for overrides in jobs:
+            got, wanted = mine.compose(overrides), composer.loader.load_sweep_config(master, overrides)
+            for key in wanted:
+                if key != "hydra":
+                    assert got[key] == wanted[key], (overrides, key)
+        assert len(mine._composed) == 5
+
+
+def test_runs_are_told_apart_by_what_they_compute(tmp_path: Path) -> None:
+    with config_loader() as composer:
+        master = composer.compose("train", [f"paths.outputs={tmp_path}"], multirun=True)
+        jobs = [[f"paths.outputs={tmp_path}", *more] for more in (["seed=0"], ["seed=1"], ["seed=0", "logger=all"])]
+        runs = [run for run, finished in sweep_runs(JobComposer(composer.loader, master), jobs) if not finished]
+        assert [run.seed for run in runs] == [0, 1]
+        assert runs[0].arguments[-1] == "hydra.mode=RUN"
+        write_json(Path(runs[0].directory or "") / "status.json", {"status": "done"})
+        assert [finished for _, finished in sweep_runs(JobComposer(composer.loader, master), jobs)] == [True, False]
+        anew = [[*jobs[0], "resume=false"]]
+        assert [finished for _, finished in sweep_runs(JobComposer(composer.loader, master), anew)] == [False]
+
+
+def test_a_local_sweep_goes_on_after_a_failure_and_skips_what_is_done(tmp_path: Path) -> None:
+    first = command(tmp_path, "seed=0", "optimizer.lr=0.01,1e30", "trainer.duration=4ep")
+    assert first.returncode == 1
+    assert "failed: RunFailed: the loss became" in first.stderr
+    manifest = next(manifests(tmp_path))
+    assert [run.status["status"] for run in manifest.runs] == ["done", "failed"]
+    again = command(tmp_path, "seed=0", "optimizer.lr=0.01", "trainer.duration=4ep")
+    assert again.returncode == 0, again.stderr
+    assert "1 runs, 1 done already" in again.stdout
+
+
+def test_each_worker_has_a_gpu_or_cores_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slots(gpus: list[str], **changes: object) -> list[dict[str, str]]:
+        monkeypatch.setattr(local, "visible_gpus", lambda: gpus)
+        settings = {"device": "auto", "workers": None, "cores": 1, "processes": 1, **changes}
+        return worker_slots(
+            OmegaConf.create(
+                {
+                    "resources": {"cores": settings["cores"], "processes": settings["processes"]},
+                    "trainer": {"device": settings["device"]},
+                    "cluster": {"workers": settings["workers"]},
+                }
+            )
+        )
+
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots(["0", "3"])] == ["0", "3"]
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots(["0", "3"], workers=4)] == ["0", "3", "0", "3"]
+    assert slots(["0"], device="cpu", workers=2) == [{"OMP_NUM_THREADS": "1"}] * 2
+    assert len(slots([], cores=10_000)) == 1
+    with pytest.raises(ConfigError, match="torchrun"):
+        slots([], processes=2)
+
+
+def test_a_killed_worker_is_said_to_be_killed(tmp_path: Path) -> None:
+    run = SweepRun(["seed=0"], [], str(tmp_path), 0)
+    write_json(tmp_path / "status.json", {"status": "running", "step": 3})
+    settle_killed(run, -signal.SIGKILL)
+    assert (run.status["status"], run.status["step"]) == ("failed", 3)
+    assert "out of memory" in run.status["error"]
+
+
+def test_a_copy_of_the_code_is_whole_and_knows_its_commit(tmp_path: Path) -> None:
+    copy = snapshot.take_snapshot(tmp_path)
+    assert (copy / "src/altprop/config/entry.py").read_text() == (ROOT / "src/altprop/config/entry.py").read_text()
+    assert (copy / "conf/sweep").is_symlink()
+    assert code_state(copy / "src/altprop")[0] == code_state(ROOT / "src/altprop")[0]
+    assert snapshot.take_snapshot(tmp_path) == copy or len(list(tmp_path.iterdir())) == 2  # somebody edited meanwhile
+
+
+def test_slurms_ways_to_write_jobs() -> None:
+    assert _jobs_of("12") == ["12"]
+    assert _jobs_of("12_3") == ["12_3"]
+    assert _jobs_of("12_[4-6,8%2]") == ["12_4", "12_5", "12_6", "12_8"]
+
+
+def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path, "g", "slurm", [SweepRun(["seed=0"], ["seed=0"], None, 0, "1_0", "log")], "1")
+    manifest.write()
+    assert Manifest.read(tmp_path) == manifest
+    assert json.loads((tmp_path / "runs.json").read_text())["job"] == "1"
+    assert Manifest.read(tmp_path / "nothing") is None
+
+
+def test_the_sweep_for_wandb_agents_gives_valid_command_lines(tmp_path: Path) -> None:
+    sweep = yaml.safe_load((ROOT / "sweeps/wandb/learning_rate.yaml").read_text())
+    values = {name: space["values"][-1] if "values" in space else space["max"] for name, space in sweep["parameters"].items()}
+    places = {"${env}": [], "${interpreter}": [sys.executable], "${program}": [str(ROOT / sweep["program"])]}
+    places["${args_no_hyphens}"] = [f"{name}={value}" for name, value in values.items()]
+    line = [part for word in sweep["command"] for part in places.get(word, [word])]
+    environment = {**os.environ, "ALTPROP_OUTPUTS": str(tmp_path)}
+    checked = [*line, "task=validate", "logger.wandb.mode=offline"]
+    done = subprocess.run(checked, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("valid: baseline/mnist_mlp")
+
+
+def test_what_a_search_maximises() -> None:
+    assert objective_of({}) is None
+    assert objective_of({"last": {"test/accuracy": 1.0}}) == 1.0
+    assert objective_of({"last": {"validation/accuracy": 1.0}, "best": {"validation/accuracy": 2.0, "test/accuracy": 3.0}}) == 2.0

@@ -1,0 +1,42 @@
+"""Jobs of several tasks, and which GPU a task gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tests.slurm.jobs import SMALL, command, log_of, signal_job, submit, wait_for, wait_for_end, wait_for_step, weights
+
+SHARED = [*SMALL, "trainer.sync_batch_norm=true", "optimizer=sgd", "optimizer.lr=0.01"]
+TWO = ["resources.processes=2", "resources.memory=2"]
+
+
+def test_two_tasks_give_the_update_of_one(tmp_path: Path) -> None:
+    [run] = submit(tmp_path / "two", *SHARED, *TWO, "trainer.duration=1ep").runs
+    wait_for_end(run)
+    done = command(tmp_path / "one", "train.py", *SHARED, "trainer.duration=1ep")
+    assert done.returncode == 0, done.stderr
+    [alone] = (tmp_path / "one" / "scratch").iterdir()
+    left, right = weights(run.directory), weights(alone)
+    for name, value in left.items():
+        assert torch.allclose(value.double(), right[name].double(), rtol=1e-5, atol=1e-5), name
+
+
+def test_two_tasks_are_preempted_together(tmp_path: Path) -> None:
+    long = ["trainer.duration=40ep", "trainer.evaluate_every=2ep", "trainer.checkpoint_every=null"]
+    [run] = submit(tmp_path, *SHARED, *TWO, *long).runs
+    wait_for_step(run)
+    signal_job(run, "USR2")
+    stopped_at = wait_for("saving", lambda: run.status["status"] == "preempted" and run.status["step"])
+    wait_for_end(run)
+    assert run.status["status"] == "done"
+    assert f"resuming from step {stopped_at}" in log_of(run)
+
+
+def test_each_run_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
+    short = ["resources=gpu", *SMALL[1:], "trainer.device=cpu", "trainer.duration=4ep"]
+    runs = submit(tmp_path, *short, "seed=0,1").runs
+    wait_for_end(*runs)
+    assert [run.status["status"] for run in runs] == ["done", "done"]
+    assert {run.status["job"]["cuda_visible_devices"] for run in runs} <= {"0", "1"}
