@@ -10,11 +10,8 @@ from pathlib import Path
 import torch
 
 from altprop.data.base import Data, Split
-from altprop.files import write_json
-from altprop.reporting.binary_accuracies import summary
-from altprop.reporting.figures import draw_confusion, draw_curves, draw_mistakes
-from altprop.reporting.iterative_figures import draw_timeline
-from altprop.reporting.sparse_figures import draw_structure
+from altprop.reporting import of_records
+from altprop.reporting.figures import draw_confusion, draw_mistakes
 from altprop.tracking.base import Tracker
 from altprop.tracking.metrics_file import read_metrics
 from altprop.training.assembly import Assembly
@@ -31,15 +28,11 @@ SHEET_BYTES = 2**30
 def draw_figures(run: Assembly, directory: RunDirectory, settings: TrainerSettings, tracker: Tracker) -> None:
     """Draw everything into ``figures/`` and show it to the trackers. A figure that fails is reported; the run is not."""
     title = f"{directory.name}, {directory.key}"
-    drawn = []
+    drawn: list[Path] = []
     try:
         records = read_metrics(directory.metrics)
-        drawn.append(draw_curves(records, directory.figures / "curves.png", title=title))
-        if timeline := draw_timeline(records, directory.figures / "timeline.png", title=title):
-            drawn.append(timeline)
-            write_json(directory.path / "binary_accuracies.json", summary(records, _sizes(run.data)))
-        if structure := draw_structure(records, directory.figures / "structure.png", title=title):
-            drawn.append(structure)
+        drawn += of_records.draw(records, directory.figures, title=title)
+        of_records.write_summaries(records, _sizes(run.data), directory.path)
         drawn += draw_answers(run, run.data.test, directory.figures, "test", settings.limit_batches)
         drawn += run.algorithm.figures(directory.figures)
     except Exception as error:  # a trained network must not be lost to a picture of it
