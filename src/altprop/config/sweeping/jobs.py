@@ -106,10 +106,13 @@ class Manifest:
     cluster: str
     runs: list[SweepRun]
     job: str | None = None
+    table: str | None = None
+    """SLURM's number of the job that writes the tables."""
 
     def write(self) -> None:
         """Write it into the sweep's folder."""
-        content = {"group": self.group, "cluster": self.cluster, "job": self.job, "runs": [asdict(run) for run in self.runs]}
+        numbers = {"job": self.job, "table": self.table}
+        content = {"group": self.group, "cluster": self.cluster, **numbers, "runs": [asdict(run) for run in self.runs]}
         write_json(self.folder / MANIFEST, content)
 
     @classmethod
@@ -119,7 +122,7 @@ class Manifest:
         if content is None:
             return None
         runs = [SweepRun(**run) for run in content["runs"]]
-        return cls(folder, content["group"], content["cluster"], runs, content["job"])
+        return cls(folder, content["group"], content["cluster"], runs, content["job"], content["table"])
 
 
 def manifests(outputs: Path) -> Iterator[Manifest]:

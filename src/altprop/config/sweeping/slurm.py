@@ -53,12 +53,11 @@ def launch(
     if left:
         code = take_snapshot(outputs / ".snapshots") if config.cluster.snapshot else ROOT
         manifest.job = _submit(left, folder, parameters, code)
+        manifest.table = _submit_tables(manifest, parameters, code)
         said.append(f"{len(left)} submitted as job {manifest.job}")
     else:
         said.append("nothing to submit")
     manifest.write()
-    if manifest.job is not None:
-        _submit_tables(manifest, parameters, code)
     print("; ".join(said))
     print(f"how they fare: python status.py folder={folder}")
     if config.cluster.wait:
@@ -110,7 +109,7 @@ def _submit(left: Sequence[SweepRun], folder: Path, parameters: Mapping[str, Any
     return str(jobs[0].job_id).partition("_")[0]
 
 
-def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path) -> None:
+def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path) -> str:
     """Submit the job that writes the tables once every run of the sweep has ended, however."""
     executor = _executor(manifest.folder, {**parameters, "cpus_per_task": 1}, code)
     site = {f"slurm_{name}": parameters[name] for name in SITE}
@@ -127,7 +126,8 @@ def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path
     from submitit.helpers import CommandFunction
 
     with _refusals():
-        executor.submit(CommandFunction([sys.executable, str(code / "status.py"), f"folder={manifest.folder}", "table=true"]))
+        command = [sys.executable, str(code / "status.py"), f"folder={manifest.folder}", "table=true"]
+        return str(executor.submit(CommandFunction(command)).job_id)
 
 
 def _executor(folder: Path, parameters: Mapping[str, Any], code: Path) -> Any:
