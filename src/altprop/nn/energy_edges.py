@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
+from torch.nn import grad as convolution_gradients
 
 Pool = Literal["max", "average", "none"]
 Shape = tuple[int, ...]
@@ -134,7 +135,7 @@ def weight_gradient(edge: Edge, below: Tensor, unpooled: Tensor) -> Tensor:
     if not edge.is_convolution:
         return unpooled.t() @ flatten(below)
     shape = (edge.above[0], edge.below[0], edge.kernel, edge.kernel)
-    return torch.nn.grad.conv2d_weight(below, shape, unpooled, stride=edge.stride, padding=edge.padding)
+    return convolution_gradients.conv2d_weight(below, shape, unpooled, stride=edge.stride, padding=edge.padding)
 
 
 def bias_gradient(edge: Edge, above: Tensor) -> Tensor:
