@@ -1,0 +1,14 @@
+"""Tables and curves over many runs: ``python report.py``. See ``conf/report.yaml``."""
+
+from altprop.config.entry import entry_point
+
+
+def report(config: object) -> None:
+    """Load what a report needs only now, so that ``--help`` answers at once."""
+    from altprop.config.report_command import report as run
+
+    run(config)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    entry_point("report", report)

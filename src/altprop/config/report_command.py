@@ -1,0 +1,132 @@
+"""``report.py``: from its small configuration to tables and a page over many runs."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from altprop.config.key import run_key
+from altprop.files import write_text
+from altprop.problems import ConfigError, Problem, nearest
+from altprop.reporting.collect import WHICH, collect
+from altprop.reporting.html_page import can_draw, html_page
+from altprop.reporting.runs import Run, read_runs
+from altprop.reporting.tables import csv_table, latex, markdown, print_table, summary, troubles
+
+FORMATS = {"markdown": "report.md", "csv": "report.csv", "latex": "report.tex", "html": "report.html"}
+WIDTH = 180
+"""Of the table where the output is no terminal."""
+
+
+def report(config: DictConfig) -> None:
+    """Print the table of the runs that ``config`` names and write its other forms. Raises ConfigError."""
+    given = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    formats = [given["formats"]] if isinstance(given["formats"], str) else list(given["formats"] or [])
+    if problems := list(_problems(given, formats)):
+        raise ConfigError(problems)
+    outputs = Path(given["paths"]["outputs"]).absolute()
+    all_runs, unreadable = read_runs(outputs)
+    runs = chosen(all_runs, given["runs"], given["group"], outputs)
+    rows = collect(runs, group_function(all_runs), given["metric"], given["compare"])
+    if not any(row.last for row in rows) and given["metric"] is not None:
+        known = sorted({name for run in runs for record in run.records for name in record if "/" in name})
+        if known and given["metric"] not in known:
+            raise ConfigError(
+                [Problem("metric", f"no run recorded {given['metric']!r}", *_like(given["metric"], known, "metric"))]
+            )
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, soft_wrap=False)
+    lines = troubles(rows, unreadable, outputs)
+    print_table(rows, console)
+    for line in [summary(rows, unreadable), *lines]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    contents: dict[str, Callable[[], str]] = {
+        "markdown": lambda: markdown(rows, lines),
+        "csv": lambda: csv_table(rows),
+        "latex": lambda: latex(rows),
+        "html": lambda: html_page(rows, summary(rows, unreadable), lines),
+    }
+    folder = Path(given["to"]).absolute()
+    for name in formats:
+        write_text(folder / FORMATS[name], contents[name]())
+        console.print(f"written: {folder / FORMATS[name]}", markup=False, highlight=False, soft_wrap=True)
+
+
+def chosen(runs: Sequence[Run], patterns: str | Sequence[str], group: str | None, outputs: Path) -> list[Run]:
+    """The runs whose name or ``<name>/<key>`` matches one of ``patterns`` (``ftprop/*``) and whose group matches ``group``."""
+    wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+    named = [run for run in runs if any(_matches(run, pattern) for pattern in wanted)]
+    names = sorted({run.name for run in runs})
+    if not names:
+        raise ConfigError(
+            [Problem("paths.outputs", f"there is no run below {outputs}", "a folder that train.py wrote runs into")]
+        )
+    if not named:
+        raise ConfigError([Problem("runs", f"{','.join(wanted)!r} matches no run", *_like(wanted[0], names, "runs"))])
+    if group is None:
+        return named
+    found = [run for run in named if fnmatch.fnmatchcase(_group(run), group)]
+    if not found:
+        groups = sorted({_group(run) for run in named})
+        raise ConfigError([Problem("group", f"{group!r} matches no run's group", *_like(group, groups, "group"))])
+    return found
+
+
+def group_function(runs: Sequence[Run]) -> Callable[[Run], str]:
+    """Which runs differ in nothing but the seed: the key of the configuration without it.
+
+    A run that starts from another one names that run's directory, which holds that run's key and hence the seed; there, the other
+    run's own group takes the key's place.
+    """
+    configs = {run.key: run.config for run in runs}
+    groups: dict[str, str] = {}
+
+    def group_of(key: str) -> str:
+        if key not in groups:
+            groups[key] = key  # a run cannot start from itself; a folder edited by hand must not hang the report
+            groups[key] = run_key(replaced({**configs[key], "seed": None}))
+        return groups[key]
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: replaced(child) for name, child in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [replaced(child) for child in value]
+        if isinstance(value, str) and "/" in value:
+            return re.sub(r"(?<=/)[0-9a-f]{12}(?=/|$)", lambda key: group_of(key[0]) if key[0] in configs else key[0], value)
+        return value
+
+    return lambda run: group_of(run.key)
+
+
+def _matches(run: Run, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(run.name, pattern) or fnmatch.fnmatchcase(f"{run.name}/{run.key}", pattern)
+
+
+def _group(run: Run) -> str:
+    return str(run.config.get("group") or run.name)
+
+
+def _problems(given: Mapping[str, Any], formats: Sequence[Any]) -> list[Problem]:
+    problems = []
+    if given["compare"] not in WHICH:
+        problems.append(Problem("compare", f"is {given['compare']!r}", f"must be {' or '.join(WHICH)}", "compare=last"))
+    for name in formats:
+        if name not in FORMATS:
+            problems.append(Problem("formats", f"{name!r} is none", f"a list of {', '.join(FORMATS)}", "formats=[markdown,html]"))
+    if "html" in formats and not can_draw():
+        problems.append(Problem("formats", "html needs plotly", "pip install -e '.[report]'", "formats=[markdown,csv,latex]"))
+    return problems
+
+
+def _like(given: str, known: Sequence[str], key: str) -> tuple[str, str]:
+    """What is allowed and what to try, for a word that is not among the ``known`` ones."""
+    close = nearest(given, known)
+    listed = ", ".join(known[:8]) + (f", … {len(known) - 8} more" if len(known) > 8 else "")
+    return f"there are: {listed}", f"{key}={close or known[0]}"

@@ -1,0 +1,86 @@
+"""The report as one HTML file that needs no network: tables to sort and filter, curves drawn by plotly.js, all inside it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from altprop.reporting.collect import Row
+from altprop.reporting.columns import DASH, Column, columns_for, experiment
+from altprop.reporting.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION
+from altprop.reporting.tables import notes
+
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
+TEMPLATES = Path(__file__).parent / "page"
+
+
+def can_draw() -> bool:
+    """Whether plotly, which brings the page's charting library, is installed."""
+    return find_spec("plotly") is not None
+
+
+def html_page(rows: Sequence[Row], summary: str, troubles: Sequence[str]) -> str:
+    """The whole page. Raises ``ImportError`` without plotly."""
+    from plotly.offline import get_plotlyjs
+
+    text = (TEMPLATES / "page.html").read_text()
+    parts = {
+        "/*STYLE*/": (TEMPLATES / "page.css").read_text(),
+        "/*PLOTLY*/": get_plotlyjs(),
+        "/*DATA*/": embedded(page_data(rows, summary, troubles)),
+        "/*SCRIPT*/": (TEMPLATES / "page.js").read_text(),
+    }
+    pieces = []
+    for mark, content in parts.items():  # in the order of the page; no part is searched for the marks of the others
+        before, _, text = text.partition(mark)
+        pieces += [before, content]
+    return "".join([*pieces, text])
+
+
+def embedded(value: Any) -> str:
+    """JSON that may stand inside a ``<script>`` element: nothing in it can end the element."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+
+
+def page_data(rows: Sequence[Row], summary: str, troubles: Sequence[str]) -> dict[str, Any]:
+    """What the page's script shows; plain values, None for what is not finite."""
+    columns = columns_for(rows)
+    labels: dict[str, int] = {}
+    shown = []
+    for index, row in enumerate(rows):
+        name = experiment(row)
+        labels[name] = labels.get(name, 0) + 1
+        shown.append(
+            {
+                "label": name if labels[name] == 1 else f"{name} ({labels[name]})",
+                "metric": row.metric,
+                "colour": COLOURS[index % len(COLOURS)],
+                "text": [column.text(row) for column in columns],
+                "value": [_sorted_by(column, row) for column in columns],
+                "curve": None if row.curve is None else {name: _finite(value) for name, value in vars(row.curve).items()},
+            }
+        )
+    return {
+        "summary": summary,
+        "notes": notes(rows),
+        "troubles": list(troubles),
+        "columns": [{"title": column.title, "number": column.number is not None} for column in columns],
+        "rows": shown,
+    }
+
+
+def _sorted_by(column: Column, row: Row) -> float | str | None:
+    if column.number is not None:
+        return _finite(column.number(row))
+    text = column.text(row)
+    return None if text in ("", DASH) else text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,117 @@
+"use strict";
+(function () {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const element = (id) => document.getElementById(id);
+  const state = { column: null, descending: false, hidden: new Set() };
+
+  function add(parent, tag, text, className) {
+    const child = document.createElement(tag);
+    if (text !== undefined) child.textContent = text;
+    if (className) child.className = className;
+    parent.appendChild(child);
+    return child;
+  }
+
+  function compare(first, second) {
+    // Rows without a value come last, whichever way the others are sorted.
+    if (first === null || second === null) return (first === null) - (second === null);
+    const order = typeof first === "number" ? first - second : first.localeCompare(second);
+    return state.descending ? -order : order;
+  }
+
+  function visible() {
+    const words = element("filter").value.toLowerCase().split(/\s+/).filter((word) => word && word !== "-");
+    const rows = data.rows.filter((row) => {
+      const text = row.text.join(" ").toLowerCase();
+      return words.every((word) => (word.startsWith("-") ? !text.includes(word.slice(1)) : text.includes(word)));
+    });
+    if (state.column === null) return rows;
+    return rows.slice().sort((first, second) => compare(first.value[state.column], second.value[state.column]));
+  }
+
+  function sortBy(column) {
+    state.descending = state.column === column && !state.descending;
+    state.column = column;
+    draw();
+  }
+
+  function header() {
+    const line = add(document.querySelector("#rows thead"), "tr");
+    add(line, "th", "");
+    data.columns.forEach((column, index) => {
+      const cell = add(line, "th", undefined, column.number ? "number" : "");
+      add(cell, "button", column.title).addEventListener("click", () => sortBy(index));
+    });
+  }
+
+  function table(rows) {
+    document.querySelectorAll("#rows th").forEach((cell, index) => {
+      if (index - 1 === state.column) cell.setAttribute("aria-sort", state.descending ? "descending" : "ascending");
+      else cell.removeAttribute("aria-sort");
+    });
+    const body = document.querySelector("#rows tbody");
+    body.replaceChildren();
+    for (const row of rows) {
+      const line = add(body, "tr");
+      const box = add(add(line, "td"), "input");
+      box.type = "checkbox";
+      box.checked = !state.hidden.has(row.label);
+      box.disabled = row.curve === null;
+      box.setAttribute("aria-label", "curve of " + row.label);
+      box.addEventListener("change", () => {
+        if (box.checked) state.hidden.delete(row.label);
+        else state.hidden.add(row.label);
+        chart(visible());
+      });
+      row.text.forEach((text, index) => add(line, "td", text, data.columns[index].number ? "number" : ""));
+    }
+    element("count").textContent = rows.length + " of " + data.rows.length + " rows";
+  }
+
+  function traces(row, axis, band) {
+    const { curve, label, colour } = row;
+    const x = curve[axis];
+    const line = {
+      x, y: curve.mean, name: label, legendgroup: label, mode: x.length > 1 ? "lines" : "markers",
+      line: { color: colour, width: 2 }, marker: { color: colour },
+      customdata: curve.std, meta: curve.count,
+      hovertemplate: "%{y:.2f} ± %{customdata:.2f} (n = %{meta}) at %{x:.4~g}",
+    };
+    if (!band || curve.count < 2) return [line];
+    const edges = {
+      x: x.concat(x.slice().reverse()),
+      y: curve.mean.map((mean, index) => mean + curve.std[index])
+        .concat(curve.mean.map((mean, index) => mean - curve.std[index]).reverse()),
+      name: label, legendgroup: label, showlegend: false, hoverinfo: "skip", mode: "lines",
+      line: { width: 0, color: colour }, fill: "toself", fillcolor: colour + "33",
+    };
+    return [edges, line];
+  }
+
+  function chart(rows) {
+    const axis = element("axis").value;
+    const drawn = rows.filter((row) => row.curve && row.curve[axis].length && !state.hidden.has(row.label));
+    const metrics = [...new Set(drawn.map((row) => row.metric))].join(", ");
+    Plotly.react("chart", drawn.flatMap((row) => traces(row, axis, element("band").checked)), {
+      xaxis: { title: { text: axis === "epochs" ? "epoch" : "training time in seconds, without evaluation" }, rangemode: "tozero" },
+      yaxis: { title: { text: metrics } },
+      hovermode: "closest", margin: { t: 20 }, legend: { orientation: "h", y: -0.2 }, showlegend: true,
+    }, { displaylogo: false, responsive: true });
+  }
+
+  function draw() {
+    const rows = visible();
+    table(rows);
+    chart(rows);
+  }
+
+  element("summary").textContent = data.summary;
+  data.notes.forEach((note) => add(element("notes"), "p", note));
+  data.troubles.forEach((trouble) => add(element("troubles"), "li", trouble));
+  if (!data.troubles.length) add(element("troubles"), "li", "none");
+  header();
+  element("filter").addEventListener("input", draw);
+  element("axis").addEventListener("change", draw);
+  element("band").addEventListener("change", draw);
+  draw();
+})();

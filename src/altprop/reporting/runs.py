@@ -1,0 +1,162 @@
+"""The runs below a folder, as their directories tell of them: nothing here imports torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from altprop.files import read_json
+from altprop.tracking.metrics_file import JSON_NAME, read_metrics
+
+RUN_FILES = ("config.yaml", "status.json")
+NO_CHANGE = (
+    *(
+        "experiment",
+        "sweep",
+        "seed",
+        "name",
+        "group",
+        "tags",
+        "paths",
+        "logger",
+        "cluster",
+        "resources",
+        "hydra",
+        "resume",
+        "run",
+    ),
+    *("task", "trainer.device", "trainer.threads", "trainer.figures", "trainer.log_every", "trainer.checkpoint_every"),
+    *("trainer.keep", "trainer.save_initial", "trainer.profile_steps", "dataset.workers", "dataset.prefetch"),
+)
+"""Keys on a command line that say which run, where and how, not what is computed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory that could be read."""
+
+    path: Path
+    name: str
+    key: str
+    seed: int
+    config: Mapping[str, Any]
+    status: str
+    """done, running, failed, preempted or interrupted; ``not started`` without a ``status.json``."""
+    error: str
+    """Why it failed; empty otherwise."""
+    epoch: float
+    """Finished epochs."""
+    total_epochs: float | None
+    records: Sequence[Mapping[str, Any]]
+    selected: Mapping[str, Any]
+    """The record of the epoch that the validation split selected; empty without a selection."""
+    parameters: int | None
+    peak_memory: int | None
+    """Bytes; of the graphics card where there was one, of the process otherwise."""
+    changed: Sequence[str]
+    """Overrides on its command line that change what is computed, its seed aside."""
+    hardware: str
+    commit: str
+    updated: str
+
+    @property
+    def done(self) -> bool:
+        """Whether it was trained to its end."""
+        return self.status == "done"
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A directory that looks like a run and cannot be read as one."""
+
+    path: Path
+    reason: str
+
+
+def run_directories(outputs: Path) -> Iterator[Path]:
+    """Every directory below ``outputs`` that holds a run, in order; links (``latest``) and hidden folders are not followed."""
+    for folder, subfolders, files in os.walk(outputs):
+        if any(name in files for name in RUN_FILES):
+            subfolders.clear()
+            yield Path(folder)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+
+
+def read_runs(outputs: Path) -> tuple[list[Run], list[Unreadable]]:
+    """All runs below ``outputs``, and what could not be read there. Of two copies of one run the one updated last counts."""
+    newest: dict[tuple[str, str], Run] = {}
+    unreadable: list[Unreadable] = []
+    for path in run_directories(outputs):
+        try:
+            run = read_run(path)
+        except (ValueError, OSError, yaml.YAMLError) as error:
+            unreadable.append(Unreadable(path, " ".join(str(error).split())))
+            continue
+        other = newest.get((run.name, run.key))
+        if other is not None:
+            run, older = (run, other) if run.updated > other.updated else (other, run)
+            unreadable.append(Unreadable(older.path, f"left out: an older copy of the run in {run.path}"))
+        newest[run.name, run.key] = run
+    return list(newest.values()), unreadable
+
+
+def read_run(path: Path) -> Run:
+    """The run in ``path``. Raises ``ValueError``, ``OSError`` or ``yaml.YAMLError`` where its files are not those of a run."""
+    if not (path / "config.yaml").exists():
+        raise ValueError("config.yaml is missing")
+    config = yaml.load((path / "config.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    if not isinstance(config, dict) or not isinstance(config.get("name"), str) or not isinstance(config.get("seed"), int):
+        raise ValueError("config.yaml is no run's configuration: it names no run or no seed")
+    status, meta = _object(path / "status.json"), _object(path / "meta.json")
+    return Run(
+        path=path,
+        name=config["name"],
+        key=str(status.get("key", path.name)),
+        seed=config["seed"],
+        config=config,
+        status=str(status.get("status", "not started")),
+        error=str(status.get("error") or ""),
+        epoch=float(status.get("epoch") or 0.0),
+        total_epochs=status.get("total_epochs"),
+        records=read_metrics(path / JSON_NAME),
+        selected=status.get("best") or {},
+        parameters=status.get("parameters"),
+        peak_memory=status.get("peak_memory"),
+        changed=changes(meta.get("command") or []),
+        hardware=_hardware(meta),
+        commit=_commit(meta),
+        updated=str(status.get("updated_at", "")),
+    )
+
+
+def changes(command: Sequence[str]) -> list[str]:
+    """The overrides in ``command`` (script first) that are not below :data:`NO_CHANGE`."""
+    overrides = [word for word in command[1:] if "=" in word and not word.startswith("-")]
+    keys = [word.partition("=")[0].lstrip("+~").replace("/", ".") for word in overrides]
+    return [word for word, key in zip(overrides, keys) if not any(f"{key}.".startswith(f"{name}.") for name in NO_CHANGE)]
+
+
+def _object(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    return content if isinstance(content, dict) else {}
+
+
+def _hardware(meta: Mapping[str, Any]) -> str:
+    """The graphics card or processor that a run was trained on, in words."""
+    if str(meta.get("device", "")).startswith("cuda") and meta.get("gpus"):
+        first = meta["gpus"][0]
+        return str(first.get("name", first) if isinstance(first, dict) else first)
+    cpu = meta.get("cpu") or {}
+    threads = f", {meta['threads']} threads" if meta.get("threads") else ""
+    return f"{cpu['model']}{threads}" if cpu.get("model") else str(meta.get("device", ""))
+
+
+def _commit(meta: Mapping[str, Any]) -> str:
+    """The commit, shortened, with a ``+`` where the code differed from it."""
+    git = meta.get("git") or {}
+    return f"{str(git['commit'])[:10]}{'+' if git.get('dirty') else ''}" if git.get("commit") else ""

@@ -1,0 +1,44 @@
+"""Numbers over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from scipy.special import stdtrit
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Several runs' values of one quantity.
+
+    ``std`` is the sample standard deviation (n - 1) and ``low``, ``high`` the 95 % interval of the mean under Student's t; all
+    three are None for a single value, which says nothing of the spread.
+    """
+
+    count: int
+    mean: float
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def holds(self, value: float) -> bool | None:
+        """Whether ``value`` lies inside the interval; None where there is no interval."""
+        return None if self.low is None or self.high is None else self.low <= value <= self.high
+
+
+def statistic(values: Sequence[float]) -> Statistic | None:
+    """Mean, standard deviation and 95 % interval of ``values``; None for none. A value that is not finite makes all of it NaN."""
+    if not values:
+        return None
+    if len(values) == 1:
+        return Statistic(1, values[0])
+    if not all(map(math.isfinite, values)):
+        return Statistic(len(values), math.nan, math.nan, math.nan, math.nan)
+    mean, deviation = fmean(values), stdev(values)
+    half = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(len(values))
+    return Statistic(len(values), mean, deviation, mean - half, mean + half)

@@ -1,0 +1,153 @@
+"""The rows of a report as text: terminal, Markdown, CSV, LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from altprop.reporting.collect import WHICH, Row
+from altprop.reporting.columns import DASH, NARROW, PRINTED, columns_for, plain
+from altprop.reporting.runs import Run, Unreadable
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    DASH: "--",
+}
+MEANING = {
+    "last": "the last epoch",
+    "selected": "the epoch that each run's own selection chose (the validation split, unless the run says otherwise)",
+    "best": "the best epoch of the reported metric itself, which is optimistic where that is the test split",
+}
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What the numbers of a table mean, in sentences."""
+    compared = rows[0].compared
+    return [
+        "Numbers are means ± standard deviations (n - 1) over the seeds of finished runs; accuracies are in percent.",
+        " ".join(f"{name.capitalize()}: {MEANING[name]}." for name in WHICH),
+        f"The interval is the 95 % interval of the mean of the {compared} epoch (Student's t); the difference is ours minus the "
+        "paper's, inside says whether the paper's value lies in the interval.",
+        "The paper's value is that of the experiment as it stands in conf/experiment. A row that the command line changed (fewer "
+        "epochs, other data) is still shown beside it, with what was changed.",
+    ]
+
+
+def troubles(rows: Sequence[Row], unreadable: Sequence[Unreadable], outputs: Path) -> list[str]:
+    """One line for each run that does not count: failed with its error, unfinished with its state, or unreadable."""
+    lines = [
+        f"failed: {_called(run, outputs)}: {run.error or 'no reason recorded'}, after {_progress(run)}"
+        for row in rows
+        for run in row.failed
+    ]
+    lines += [
+        f"unfinished: {_called(run, outputs)}: {run.status}, {_progress(run)}"
+        + (f", last sign {run.updated}" if run.updated else "")
+        for row in rows
+        for run in row.unfinished
+    ]
+    return lines + [f"not counted: {_relative(entry.path, outputs)}: {entry.reason}" for entry in unreadable]
+
+
+def summary(rows: Sequence[Row], unreadable: Sequence[Unreadable]) -> str:
+    """How many runs of which kind there are."""
+    counts = {
+        "finished": sum(len(row.finished) for row in rows),
+        "unfinished": sum(len(row.unfinished) for row in rows),
+        "failed": sum(len(row.failed) for row in rows),
+        "not readable": len(unreadable),
+    }
+    return f"{len(rows)} rows; runs: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+
+def print_table(rows: Sequence[Row], console: Console) -> None:
+    """The main columns on a terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = columns_for(rows, NARROW)
+    for column in columns:
+        table.add_column(
+            column.title,
+            justify="left" if column.number is None else "right",
+            overflow="fold",
+            no_wrap=column.name not in ("experiment", "states"),
+        )
+    for row in rows:
+        table.add_row(*(column.text(row) for column in columns))
+    console.print(table, markup=False, highlight=False)
+
+
+def markdown(rows: Sequence[Row], extra: Sequence[str] = ()) -> str:
+    """Every column as a Markdown table, with notes and the ``extra`` lines below it."""
+    columns = columns_for(rows)
+    lines = [
+        _markdown_line([column.title for column in columns]),
+        "|" + "|".join("---" if column.number is None else "---:" for column in columns) + "|",
+        *(_markdown_line([column.text(row) for column in columns]) for row in rows),
+        "",
+        *(line + "\n" for line in notes(rows)),
+        *(f"- {line}" for line in extra),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def csv_table(rows: Sequence[Row]) -> str:
+    """Every number in full, one line per row."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(plain(rows[0])), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([plain(row) for row in rows])
+    return stream.getvalue()
+
+
+def latex(rows: Sequence[Row]) -> str:
+    """A ``tabular`` for ``booktabs``, with the meaning of its numbers as comments above it."""
+    columns = columns_for(rows, PRINTED)
+    lines = [
+        *(f"% {line}" for line in notes(rows)),
+        r"% needs \usepackage{booktabs}",
+        rf"\begin{{tabular}}{{{''.join('l' if column.number is None else 'r' for column in columns)}}}",
+        r"\toprule",
+        " & ".join(escape(column.title) for column in columns) + r" \\",
+        r"\midrule",
+        *(" & ".join(escape(column.text(row)) for column in columns) + r" \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """``text`` for LaTeX."""
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(" ".join(cell.split()).replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
+
+
+def _called(run: Run, outputs: Path) -> str:
+    return f"{_relative(run.path, outputs)} (seed {run.seed})"
+
+
+def _relative(path: Path, outputs: Path) -> str:
+    return str(path.relative_to(outputs)) if path.is_relative_to(outputs) else str(path)
+
+
+def _progress(run: Run) -> str:
+    total = f" of {run.total_epochs:g}" if run.total_epochs is not None else ""
+    return f"{run.epoch:g}{total} epochs"

@@ -1,0 +1,46 @@
+"""``report.py`` as a user types it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from altprop.config.project import ROOT
+from tests.reporting.test_report import write_run
+
+
+def report(*arguments: str, outputs: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "report.py"), *arguments, f"paths.outputs={outputs}"]
+    return subprocess.run(command, cwd=outputs, capture_output=True, text=True)
+
+
+def test_the_table_is_printed_and_its_forms_are_written(tmp_path: Path) -> None:
+    for seed, key in enumerate(("00000000000a", "00000000000b")):
+        write_run(tmp_path, "a/row", key, [90.0 + seed], seed=seed)
+    write_run(tmp_path, "b/row", "00000000000c", [10.0])
+    done = report("runs=a/*", outputs=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "90.50 ± 0.71" in done.stdout
+    assert "b/row" not in done.stdout
+    files = sorted((tmp_path / "report").iterdir())
+    assert [file.name for file in files] == ["report.csv", "report.html", "report.md", "report.tex"]
+    assert all(f"written: {file}" in done.stdout and "a/row" in file.read_text() for file in files)
+    again = report(f"to={tmp_path / 'elsewhere'}", "formats=csv", outputs=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert [file.name for file in (tmp_path / "elsewhere").iterdir()] == ["report.csv"]
+    assert "3 finished" in again.stdout
+
+
+def test_mistakes_are_one_line_each_and_nothing_is_written(tmp_path: Path) -> None:
+    write_run(tmp_path, "a/row", "00000000000a", [90.0])
+    for argument, line in {
+        "runs=a/rwo": "runs: 'a/rwo' matches no run; there are: a/row; try: runs=a/row",
+        "metric=test/acuracy": "metric: no run recorded 'test/acuracy'",
+        "compare=worst": "compare: is 'worst'; must be last or selected or best; try: compare=last",
+        "formats=[pdf]": "formats: 'pdf' is none",
+    }.items():
+        done = report(argument, outputs=tmp_path)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert line in done.stderr
+    assert not (tmp_path / "report").exists()
