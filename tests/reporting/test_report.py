@@ -65,7 +65,7 @@ def rows_of(outputs: Path, **options: Any) -> list[Row]:
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
     """Three finished seeds of one row, one that failed, one that still runs; and a row of another experiment."""
-    write_run(tmp_path, "a/row", "00000000000a", [80.0, 92.0, 90.0], seed=0)
+    write_run(tmp_path, "a/row", "00000000000a", [80.0, 92.0, 90.0], seed=0, parameters=12345)
     write_run(tmp_path, "a/row", "00000000000b", [82.0, 90.0, 91.0], seed=1, command=["seed=1", "trainer.duration=3ep"])
     write_run(tmp_path, "a/row", "00000000000c", [84.0, 91.0, 92.0], seed=2)
     write_run(tmp_path, "a/row", "00000000000d", [70.0], seed=3, status="failed", error="RunFailed: out of memory")
@@ -94,6 +94,7 @@ def test_a_row_against_numbers_worked_out_by_hand(outputs: Path) -> None:
     assert row.seconds.mean == 9.0
     assert row.images_per_second is not None
     assert row.images_per_second.mean == 500.0
+    assert row.parameters == 12345
     assert row.changed == "trainer.duration=3ep"
     assert row.curve is not None
     assert row.curve.epochs == [1, 2, 3]

@@ -60,7 +60,11 @@ def test_a_run_leaves_its_files_and_is_not_trained_twice(tmp_path: Path) -> None
         assert (parts.directory / name).is_file()
     assert (tmp_path / "latest").resolve() == parts.directory.resolve()
     written = (parts.directory / "checkpoints" / "last.pt").stat().st_mtime_ns
-    assert train(make_parts(tmp_path))["status"] == "done"
+    status = train(make_parts(tmp_path))
+    assert status["status"] == "done"
+    model = final_state(parts.directory)["algorithm"]["model"]
+    learnt = [tensor for name, tensor in model.items() if name.endswith(("weight", "bias"))]  # not batch norm's statistics
+    assert status["parameters"] == sum(tensor.numel() for tensor in learnt)
     assert (parts.directory / "checkpoints" / "last.pt").stat().st_mtime_ns == written
     train(make_parts(tmp_path, resume=False))
     assert (parts.directory / "checkpoints" / "last.pt").stat().st_mtime_ns != written

@@ -67,7 +67,6 @@ class Row:
     seconds: Statistic | None
     images_per_second: Statistic | None
     parameters: int | None
-    peak_memory: Statistic | None
     nonzero: Statistic | None
     """Parameters that are not zero at the end."""
     binary_layers: Statistic | None
@@ -144,7 +143,6 @@ def _row(name: str, group: str, variant: str, runs: Sequence[Run], metric: str |
         seconds=_ends(ends, "time/elapsed"),
         images_per_second=_ends(ends, "time/images_per_second"),
         parameters=next((run.parameters for run in runs if run.parameters is not None), None),
-        peak_memory=statistic([run.peak_memory for run in finished if run.peak_memory is not None]),
         nonzero=_ends(ends, "weights/nonzero_parameters"),
         binary_layers=_ends(ends, "weights/binary_layers"),
         curve=curve([run.records for run in finished], metric),

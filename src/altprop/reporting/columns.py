@@ -119,12 +119,6 @@ COLUMNS = (
     Column("seconds", "time", _shown("seconds", duration), mean_of("seconds")),
     Column("images_per_second", "images/s", _shown("images_per_second", _count), mean_of("images_per_second")),
     Column(
-        "peak_memory",
-        "peak memory",
-        _shown("peak_memory", lambda value: f"{value / 2**20:,.0f} MiB"),
-        mean_of("peak_memory"),
-    ),
-    Column(
         "parameters",
         "parameters",
         lambda row: DASH if row.parameters is None else _count(row.parameters),
@@ -143,7 +137,6 @@ OPTIONAL = (
     "difference",
     "inside",
     "source",
-    "peak_memory",
     "parameters",
     "nonzero",
     "binary_layers",
@@ -179,7 +172,7 @@ def columns_for(rows: Sequence[Row], names: Sequence[str] | None = None) -> list
 def plain(row: Row) -> dict[str, Any]:
     """One row as plain values for the CSV file; None where there is none.
 
-    Accuracies are in percent, times in seconds, memory in bytes.
+    Accuracies are in percent, times in seconds.
     """
     found: dict[str, Any] = {
         "experiment": row.name,
@@ -205,6 +198,6 @@ def plain(row: Row) -> dict[str, Any]:
     for part in ("value", "std", "seeds", "reference", "table"):
         found[f"paper_{part}"] = getattr(row.paper, part) if row.paper else None
     found |= {"compared": row.compared, "difference": row.difference, "inside": row.inside, "parameters": row.parameters}
-    for name in ("seconds", "images_per_second", "peak_memory", "nonzero", "binary_layers"):
+    for name in ("seconds", "images_per_second", "nonzero", "binary_layers"):
         found[name] = mean_of(name)(row)
     return {**found, "hardware": row.hardware, "commits": row.commits}

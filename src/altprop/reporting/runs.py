@@ -56,8 +56,6 @@ class Run:
     selected: Mapping[str, Any]
     """The record of the epoch that the validation split selected; empty without a selection."""
     parameters: int | None
-    peak_memory: int | None
-    """Bytes; of the graphics card where there was one, of the process otherwise."""
     changed: Sequence[str]
     """Overrides on its command line that change what is computed, its seed aside."""
     hardware: str
@@ -126,7 +124,6 @@ def read_run(path: Path) -> Run:
         records=read_metrics(path / JSON_NAME),
         selected=status.get("best") or {},
         parameters=status.get("parameters"),
-        peak_memory=status.get("peak_memory"),
         changed=changes(meta.get("command") or []),
         hardware=_hardware(meta),
         commit=_commit(meta),

@@ -75,7 +75,8 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
     progress = saver.restore(run.algorithm)
     if processes.first:
         write_metadata(directory.path, run.context.device)
-    log.debug("%s: %d parameters on %s", parts.name, sum(p.numel() for p in run.algorithm.model.parameters()), run.context.device)
+    saver.parameters = sum(parameter.numel() for parameter in run.algorithm.model.parameters())
+    log.debug("%s: %d parameters on %s", parts.name, saver.parameters, run.context.device)
     if parts.settings.save_initial and progress.step == 0:
         saver.save_initial(run.algorithm, progress)
     tracker: Tracker = Trackers(parts.trackers, directory.path) if processes.first else Tracker()
@@ -177,7 +178,9 @@ def _write_failure(directory: RunDirectory, error: BaseException) -> None:
     try:
         previous = directory.read_status() or {}
         kept = {
-            name: previous[name] for name in ("step", "total_steps", "epoch", "total_epochs", "last", "best") if name in previous
+            name: previous[name]
+            for name in ("step", "total_steps", "epoch", "total_epochs", "last", "best", "parameters")
+            if name in previous
         }
         directory.write_status("failed", **kept, error=f"{type(error).__name__}: {reason}", failed_at=time.time())
     except OSError as second:  # a full disk, most likely the failure itself

@@ -25,6 +25,8 @@ class Saver:
         self.config_text = config_text
         self.store = CheckpointStore(directory.checkpoints, directory.key, keep)
         self.saved_step: int | None = None
+        self.parameters: int | None = None
+        """Of the model, for ``status.json``."""
 
     def state(self, algorithm: Algorithm, progress: Progress) -> dict[str, Any]:
         """The content of a checkpoint; see :mod:`altprop.training.checkpoint`."""
@@ -85,5 +87,6 @@ class Saver:
             eta_seconds=round(left * pace, 1) if status == "running" else 0.0,
             last=progress.last,
             best=progress.best,
+            parameters=self.parameters,
             **fields,
         )
