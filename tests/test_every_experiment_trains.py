@@ -47,11 +47,13 @@ def noise_for(config: Mapping[str, Any]) -> Noise:
 
 
 def shortened(algorithm: Mapping[str, Any]) -> dict[str, Any]:
-    """With short phases, and without other runs that weights or masks would be taken from."""
+    """With short phases, and without other runs that weights, masks or an order would be taken from."""
     phases = {key: value for key, value in SHORT_PHASES.items() if key in algorithm}
     if not algorithm.get("weights"):
         return {**algorithm, **phases}
     alone = {key: None if str(key).endswith("_from") else value for key, value in algorithm["weights"].items()}
+    if alone.get("order") == "from_sensitivity":
+        alone |= {"order": "forward", "order_file": None}
     return {**algorithm, **phases, "weights": alone}
 
 

@@ -259,6 +259,7 @@ IN_A_PROCESS = """
 
     logging.basicConfig(format="%(message)s")
     directory = Path(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts the tests in the background has it ignored
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     trackers = Trackers({"wandb": WandB(mode="offline")}, directory)
     trackers.start(RunInfo("key", "name", directory, {"seed": 0}, 0, 1, 1, False, "group"))
