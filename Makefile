@@ -15,7 +15,7 @@ train: setup
 	$(BIN)/python train.py $(ARGS)
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 setup: $(STAMP)
 

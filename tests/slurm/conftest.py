@@ -20,3 +20,11 @@ def slurm_is_up() -> None:
         os.environ["SLURM_CONF"] = str(SETTINGS)
     if subprocess.run(["scontrol", "ping"], capture_output=True, timeout=60).returncode:
         pytest.skip("SLURM does not answer: make slurm-up (as root)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process of pytest-xdist takes all of them, since they share a cluster of two cores; queues may be long."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.xdist_group("slurm"))
+            item.add_marker(pytest.mark.timeout(900))
