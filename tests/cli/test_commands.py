@@ -51,7 +51,7 @@ def test_train_evaluate_resume_by_directory(tmp_path: Path) -> None:
     assert result["loss"] == pytest.approx(status["last"]["test/loss"], rel=1e-6)
     assert f"accuracy {result['accuracy']:.2f} %" in evaluated.stdout
 
-    resumed = call("train.py", f"run={run}", outputs=tmp_path)
+    resumed = call("train.py", f"run={tmp_path}/latest", outputs=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "done already" in resumed.stderr
     fixed = call("train.py", f"run={run}", "seed=3", outputs=tmp_path)

@@ -25,7 +25,7 @@ def restored(config: Mapping[str, Any]) -> dict[str, Any]:
 
     The command line may change only what does not change the run: keys of :data:`altprop.config.key.VOLATILE`.
     """
-    directory = Path(config["run"]).absolute()
+    directory = Path(config["run"]).resolve()  # outputs/latest is a link
     stored = read_config(directory)
     overrides = _overridden_keys()
     if foreign := [key for key in overrides if not is_volatile(key)]:
