@@ -22,6 +22,7 @@ def slurm_is_up() -> None:
         pytest.skip("SLURM does not answer: make slurm-up (as root)")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process of pytest-xdist takes all of them, since they share a cluster of two cores; queues may be long."""
     for item in items:
