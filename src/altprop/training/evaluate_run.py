@@ -7,16 +7,15 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from altprop.data.base import Split
-from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.problems import ConfigError, Problem
 from altprop.training.artifacts import draw_answers
-from altprop.training.assembly import Assembly, assemble, load_context
-from altprop.training.checkpoint import BEST, LAST, BadCheckpoint, read_checkpoint
+from altprop.training.assembly import Assembly, load_context
 from altprop.training.evaluation import evaluate
 from altprop.training.parts import DataSet, Parts
+from altprop.training.trained import load_trained
 
 log = logging.getLogger(__name__)
 
@@ -42,22 +41,17 @@ def evaluate_run(parts: Parts, wanted: Evaluation) -> dict[str, Any]:
     for a split that does not exist or a data set of another shape, RunFailed where there is no usable checkpoint.
     """
     directory = parts.directory
-    path = choose_checkpoint(directory / "checkpoints", wanted.checkpoint)
-    try:
-        state = read_checkpoint(path, parts.key)
-    except BadCheckpoint as error:
-        raise RunFailed(str(error)) from error
-    run = assemble(parts)
+    trained = load_trained(parts, wanted.checkpoint)
+    run = trained.run
     if wanted.data_set is not None:
         run = _with_other_data(run, parts, wanted.data_set)
     split = choose_split(run, wanted.split)
-    run.algorithm.load_state_dict(state["algorithm"])
     metrics = evaluate(run.algorithm, split, limit_batches=wanted.limit_batches)
     result = {
         "split": wanted.split,
         "dataset": wanted.data_name,
-        "checkpoint": path.name,
-        "step": state["step"],
+        "checkpoint": trained.path.name,
+        "step": trained.state["step"],
         "samples": split.num_samples,
         "limit_batches": wanted.limit_batches,
         "evaluated_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -70,16 +64,6 @@ def evaluate_run(parts: Parts, wanted: Evaluation) -> dict[str, Any]:
         draw_answers(run, split, directory / "figures" / label, wanted.split, wanted.limit_batches)
         list(run.algorithm.figures(directory / "figures" / label))
     return result
-
-
-def choose_checkpoint(folder: Path, wanted: str) -> Path:
-    """The checkpoint file called ``last`` or ``best``; ``auto`` is the best one where the run chose one."""
-    names = {"last": (LAST,), "best": (BEST,), "auto": (BEST, LAST)}[wanted]
-    for name in names:
-        if (folder / name).exists():
-            return folder / name
-    there = ", ".join(sorted(path.stem for path in folder.glob("*.pt"))) or "none"
-    raise ConfigError([Problem("checkpoint", f"{wanted} is not in {folder}", f"there: {there}", "checkpoint=last")])
 
 
 def choose_split(run: Assembly, name: str) -> Split:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-
-import torch
 
 from altprop.nn.export_binary import load_packed, save_packed, save_plain
-from altprop.problems import ConfigError, Problem, RunFailed
-from altprop.training.assembly import Assembly, assemble
-from altprop.training.checkpoint import BadCheckpoint, read_checkpoint
-from altprop.training.device import place_model
-from altprop.training.evaluate_run import choose_checkpoint
+from altprop.problems import ConfigError, Problem
 from altprop.training.parts import Parts
+from altprop.training.trained import load_trained, require_same_scores
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +20,7 @@ def export_binary(parts: Parts, checkpoint: str = "auto") -> dict[str, int]:
     The packed file is read back and must give exactly the run's scores on the test split. Returns the sizes in bytes. Raises
     ``ConfigError`` where there is no checkpoint or no layer is binary, ``RunFailed`` where the scores differ.
     """
-    try:
-        state = read_checkpoint(choose_checkpoint(parts.directory / "checkpoints", checkpoint), parts.key)
-    except BadCheckpoint as error:
-        raise RunFailed(str(error)) from error
-    run = assemble(parts)
-    run.algorithm.load_state_dict(state["algorithm"])
+    run = load_trained(parts, checkpoint).run
     folder = parts.directory / "export"
     try:
         sizes = {PACKED: save_packed(run.algorithm.model, folder / PACKED)}
@@ -39,19 +28,9 @@ def export_binary(parts: Parts, checkpoint: str = "auto") -> dict[str, int]:
         mend = "algorithm/weights=binary"
         raise ConfigError([Problem("task", str(error), "a run whose weights are binary", mend)]) from error
     sizes[PLAIN] = save_plain(run.algorithm.model, folder / PLAIN)
-    _compare(parts, run, folder / PACKED)
+    require_same_scores(parts, run, load_packed(folder / PACKED), folder / PACKED)
     log.info(
         "%s: %s bytes, %s: %s bytes, %.1f times as many; same scores on the test split",
         folder / PACKED, f"{sizes[PACKED]:,}", PLAIN, f"{sizes[PLAIN]:,}", sizes[PLAIN] / sizes[PACKED],
     )  # fmt: skip
     return sizes
-
-
-def _compare(parts: Parts, run: Assembly, path: Path) -> None:
-    model = parts.model_factory(input_shape=run.data.input_shape, num_classes=run.data.num_classes)
-    model.load_state_dict(load_packed(path))
-    model = place_model(model, run.context.device, parts.settings.channels_last).eval()
-    with run.algorithm.inference():
-        for inputs, _ in run.data.test.batches():
-            if not torch.equal(model(inputs), run.algorithm.model(inputs)):
-                raise RunFailed(f"{path} read back gives other scores than the run")
