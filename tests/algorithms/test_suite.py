@@ -12,6 +12,7 @@ import torch.distributed
 import torch.multiprocessing
 from torch import Tensor
 
+import altprop.training.processes  # noqa: F401  (imports before the group is made what would keep its threads)
 from tests.algorithms.harness import STEPS_PER_EPOCH, Training, assert_equal
 from tests.algorithms.registry import ALGORITHMS, WEIGHTS_RULES
 
@@ -166,6 +167,8 @@ def _distributed_steps(rank: int, name: str, folder: str) -> None:
     _steps_without_batch_norm(training, lambda tensor: tensor.tensor_split(2)[rank])
     torch.save(training.algorithm.model.state_dict(), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
+    # A thread that outlives the group can abort the process at its end.
+    assert not [thread for thread in Path("/proc/self/task").glob("*/comm") if "gloo" in thread.read_text()]
 
 
 def _steps_without_batch_norm(training: Training, share: object) -> None:

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed
+
+# Its functions take the group of the moment of import as a default. Imported after the group was made, they would keep it, and
+# with it threads that can abort the process at its end; destroy_process_group does not stop those.
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
