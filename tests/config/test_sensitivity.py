@@ -60,6 +60,19 @@ def test_several_seeds_are_averaged(outputs):
     assert [len(runs) for runs in content["runs"].values()] == [2, 2, 2]
 
 
+def test_an_order_that_changes_is_mentioned(outputs, caplog):
+    for layer, value in enumerate((90.0, 80.0, 70.0), start=1):
+        pretend_run(layer, [value], "seed=1")
+    rank_layers(parts_of("quick_sens"))
+    rank_layers(parts_of("quick_sens"))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    pretend_run(3, [100.0], "seed=2")
+    rank_layers(parts_of("quick_sens"))
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("the order was [1, 2, 3] before")
+    assert "resume=false" in warning
+
+
 def test_missing_runs_are_named(outputs):
     with pytest.raises(ConfigError, match="no finished run of this configuration"):
         rank_layers(parts_of("quick_sens"))

@@ -104,6 +104,8 @@ def _settings(config: Mapping[str, Any]) -> str:
 def _write(file: Path, runs: list[_Run], means: Mapping[str, float]) -> Path:
     layers, values, metric = list(means), list(means.values()), runs[0].said.metric
     order = ascending_order(values)
+    if (before := (read_json(file) or {}).get("order")) not in (None, list(order)):
+        log.warning("the order was %s before: a run that began with it keeps it; resume=false starts it anew", before)
     write_json(
         file,
         {
