@@ -13,6 +13,7 @@ from altprop.algorithms.base import Algorithm
 from altprop.data.base import Data, Split
 from altprop.problems import RunFailed
 from altprop.tracking.base import Tracker
+from altprop.training.cost import countable, counted_step
 from altprop.training.evaluation import evaluate
 from altprop.training.meter import Meter, NotFinite
 from altprop.training.plan import Plan
@@ -54,6 +55,8 @@ class Loop:
         self.stop_signal: int | None = None
         if progress.meter:
             self.meter.load_state_dict(progress.meter)
+        if progress.step == 0 and countable(algorithm):
+            progress.flops = 0
         self.select_by = selection_metric(settings.select_on, data.validation is not None)
         if settings.early_stopping is not None:
             warn_of_stopping_on_test(settings.early_stopping.metric)
@@ -80,7 +83,7 @@ class Loop:
         )
         clock = time.perf_counter()
         for inputs, targets in batches:
-            self.meter.update(self.algorithm.train_step(inputs, targets), targets.shape[0])
+            self.meter.update(self._train_step(inputs, targets), targets.shape[0])
             self.profiler.step()
             progress.step += 1
             progress.step_in_epoch += 1
@@ -106,6 +109,18 @@ class Loop:
             if self.stop_signal is not None or self.done or epoch_done:
                 break
         progress.train_seconds += time.perf_counter() - clock
+
+    def _train_step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """One step, its cost added to ``progress``: counted for the first step of an epoch, like that one for the others."""
+        progress = self.progress
+        if progress.flops is None:
+            return self.algorithm.train_step(inputs, targets)
+        if progress.step_in_epoch == 0:
+            metrics, progress.flops_per_step = counted_step(self.algorithm, inputs, targets)
+        else:
+            metrics = self.algorithm.train_step(inputs, targets)
+        progress.flops += progress.flops_per_step
+        return metrics
 
     def _ask(self, requests: StopRequests) -> None:
         """Whether to stop here; all processes of a run get the same answer."""
@@ -145,6 +160,8 @@ class Loop:
         metrics["time/evaluation_seconds"] = time.perf_counter() - started
         metrics["time/elapsed"] = progress.seconds
         metrics["time/images_per_second"] = progress.step * self.plan.batch_size / max(progress.train_seconds, 1e-9)
+        if progress.flops is not None:
+            metrics["cost/flops"] = float(progress.flops)
         record = self._stamp(metrics)
         self.tracker.log(record)
         log.debug("%s", ", ".join(f"{name} {value:.6g}" for name, value in record.items()))

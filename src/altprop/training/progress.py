@@ -20,6 +20,10 @@ class Progress:
     """Time spent in training steps, without evaluation, logging and saving; over all interruptions."""
     seconds: float = 0.0
     """Time since the start, over all interruptions."""
+    flops: int | None = None
+    """Floating-point operations of all training steps so far; None where they are not counted from the first step on."""
+    flops_per_step: int = 0
+    """Those of the first step of this epoch, which stands for its other steps."""
     best: dict[str, float] = field(default_factory=dict)
     """The record of the best evaluation so far; empty before the first."""
     stale: int = 0

@@ -18,6 +18,7 @@ from altprop.tracking.fanout import Trackers
 from altprop.tracking.metadata import write_metadata
 from altprop.training.artifacts import draw_figures
 from altprop.training.assembly import Assembly, assemble, load_context
+from altprop.training.cost import watch_memory
 from altprop.training.logs import log_to_file
 from altprop.training.loop import Loop
 from altprop.training.parts import Parts
@@ -75,6 +76,7 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
     progress = saver.restore(run.algorithm)
     if processes.first:
         write_metadata(directory.path, run.context.device)
+    watch_memory(run.context.device)
     saver.parameters = sum(parameter.numel() for parameter in run.algorithm.model.parameters())
     log.debug("%s: %d parameters on %s", parts.name, saver.parameters, run.context.device)
     if parts.settings.save_initial and progress.step == 0:
@@ -179,7 +181,7 @@ def _write_failure(directory: RunDirectory, error: BaseException) -> None:
         previous = directory.read_status() or {}
         kept = {
             name: previous[name]
-            for name in ("step", "total_steps", "epoch", "total_epochs", "last", "best", "parameters")
+            for name in ("step", "total_steps", "epoch", "total_epochs", "last", "best", "parameters", "flops", "peak_memory")
             if name in previous
         }
         directory.write_status("failed", **kept, error=f"{type(error).__name__}: {reason}", failed_at=time.time())

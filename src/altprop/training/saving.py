@@ -8,6 +8,7 @@ from typing import Any
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
 from altprop.training.checkpoint import FORMAT, INITIAL, CheckpointStore, random_state, restore_random_state
+from altprop.training.cost import peak_memory
 from altprop.training.plan import Plan
 from altprop.training.progress import Progress
 from altprop.training.rundir import RunDirectory
@@ -65,6 +66,13 @@ class Saver:
         log.info("resuming from step %d (%s)", found.state["step"], found.path.name)
         return Progress(**found.state["progress"])
 
+    def _peak_memory(self) -> dict[str, Any]:
+        """The most that this run held, over its interruptions."""
+        now, before = peak_memory(self.context.device), (self.directory.read_status() or {}).get("peak_memory")
+        if before is None or before["of"] != now["of"]:
+            return now
+        return max(before, now, key=lambda memory: int(memory["bytes"]))
+
     def last_good(self) -> str:
         """Where the last checkpoint stands, for error messages."""
         if self.saved_step is None:
@@ -88,5 +96,7 @@ class Saver:
             last=progress.last,
             best=progress.best,
             parameters=self.parameters,
+            flops=progress.flops,
+            peak_memory=self._peak_memory(),
             **fields,
         )

@@ -1,0 +1,75 @@
+"""What a run costs: floating-point operations of its training steps, and the most memory it held."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from altprop.algorithms.base import Algorithm
+from altprop.algorithms.distributed_greedy import DistributedGreedy
+from altprop.training.processes import sum_over_processes
+
+
+class FlopCounter(TorchDispatchMode):
+    """Counts ``flops`` of the matrix products, convolutions and attentions inside it, by torch's own formulas.
+
+    A multiplication and an addition are two. :class:`torch.utils.flop_counter.FlopCounterMode` counts the same, but hooks every
+    module besides, and its hooks would stay in the graphs that some algorithms keep from one step to the next.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(getattr(func, "_overloadpacket", None))
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def countable(algorithm: Algorithm) -> bool:
+    """Whether a step of ``algorithm`` can be counted: nothing of it is compiled or computed in processes of its own."""
+    return not algorithm.context.compile and not isinstance(algorithm, DistributedGreedy)
+
+
+def counted_step(algorithm: Algorithm, inputs: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], int]:
+    """A training step as it is always made, and its floating-point operations, summed over the processes of the run."""
+    with FlopCounter() as counter:
+        metrics = algorithm.train_step(inputs, targets)
+    return metrics, int(sum_over_processes({"flops": counter.flops}, algorithm.context.world_size)["flops"])
+
+
+def watch_memory(device: torch.device) -> None:
+    """Forget what earlier runs of this process held on a CUDA ``device``."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> dict[str, Any]:
+    """The most memory held so far: ``bytes``, and ``of`` what.
+
+    That of tensors on a CUDA ``device``; elsewhere the resident set of this process, with Python, libraries and data, since the
+    process began.
+    """
+    if device.type == "cuda":
+        return {"bytes": torch.cuda.max_memory_allocated(device), "of": "tensors on the GPU"}
+    return {"bytes": _peak_resident_bytes(), "of": "process"}
+
+
+def _peak_resident_bytes() -> int:
+    try:  # getrusage's maximum is inherited: a small program started by a large one reports the large one's
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return kilobytes if sys.platform == "darwin" else 1024 * kilobytes
