@@ -138,6 +138,16 @@ class Algorithm:
         """The rate to show: that of the first optimizer's first group."""
         return self.optimizers[0].learning_rate
 
+    # -- the alignment probe ---------------------------------------------------------------------------------------------------
+
+    def reference_gradient(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The gradient of the loss of the whole network on one mini-batch, by parameter name: what a step is compared with.
+
+        Changes neither parameters nor ``.grad``; the caller keeps random streams and running statistics as they were. The default
+        differentiates ``loss(model(inputs), targets)`` end to end, with every module in the mode that it is in.
+        """
+        return gradient_of(self.loss(self.model(inputs), targets), self.model)
+
     # -- prediction ------------------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -193,6 +203,13 @@ class Algorithm:
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
         """Problems that only this algorithm can see in its own node ``config`` and the whole resolved config ``root``."""
         yield from ()
+
+
+def gradient_of(loss: Tensor, model: nn.Module) -> dict[str, Tensor]:
+    """The gradient of the scalar ``loss`` with respect to every parameter of ``model`` that it depends on, by name."""
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    return {name: gradient for name, gradient in zip(named, gradients, strict=True) if gradient is not None}
 
 
 def top1(scores: Tensor, targets: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ class Capabilities:
     """One mini-batch may be cut into slices whose gradients are added up."""
     clip: bool = False
     """Gradient clipping by norm."""
+    probe: bool = True
+    """The alignment probe: what a step updates goes through its :class:`OptimizerStep` objects, in this process."""
     weights_rules: bool = True
     """Any weights rule may be attached."""
     needs_blocks: bool = False

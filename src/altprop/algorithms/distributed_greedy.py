@@ -54,7 +54,7 @@ class DistributedGreedy(LocalLosses):
     With several CUDA devices worker n uses device n, modulo their number. Dense weights only.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(amp=True, clip=True, needs_blocks=True, weights_rules=False)
+    capabilities: ClassVar[Capabilities] = Capabilities(amp=True, clip=True, probe=False, weights_rules=False, needs_blocks=True)
 
     def __init__(
         self,

@@ -48,6 +48,8 @@ class OptimizerStep:
         self.loss_scaling = loss_scaling
         self.scaler = self._new_scaler()
         self._autocast_dtype = _AUTOCAST.get(context.precision)
+        self.observer: Callable[[Iterable[nn.Parameter]], None] | None = None
+        """Sees the gradients of every step as the algorithm means them, before the weights rule and clipping change them."""
 
     @property
     def learning_rate(self) -> float:
@@ -77,6 +79,8 @@ class OptimizerStep:
             average_gradients(self.parameters)
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
+        if self.observer is not None:
+            self.observer(self.parameters)
         self.weights.adjust_gradients(self.parameters)
         if self.context.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.context.clip_norm)

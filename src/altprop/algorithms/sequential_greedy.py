@@ -53,6 +53,11 @@ class SequentialGreedy(LocalLosses):
         name = f"block{self.stage + 1}"
         return {"loss": loss, "accuracy": accuracy, f"{name}/loss": loss, f"{name}/accuracy": accuracy}
 
+    def reference_gradient(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        for block in self.blocks[: self.stage]:
+            block.eval()  # as the step will do
+        return super().reference_gradient(inputs, targets)
+
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
         self.optimizers[self.stage].schedule.epoch_end()
         return self.weights_epoch_end(epoch)

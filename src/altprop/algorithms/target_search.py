@@ -42,7 +42,7 @@ class TargetSearch(Algorithm):
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
-        clip=True, weights_rules=False, needs_blocks=True, needs_hard_units=True, native_hard_units=True
+        clip=True, probe=False, weights_rules=False, needs_blocks=True, needs_hard_units=True, native_hard_units=True
     )
 
     def __init__(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from altprop.algorithms.base import Algorithm, top1
+from altprop.algorithms.base import Algorithm, gradient_of, top1
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.equilibrium_propagation.costs import LOSSES, LossName
 from altprop.algorithms.equilibrium_propagation.diagnostics import (
@@ -22,7 +22,7 @@ from altprop.algorithms.equilibrium_propagation.diagnostics import (
 )
 from altprop.algorithms.equilibrium_propagation.dynamics import Masks
 from altprop.algorithms.equilibrium_propagation.network import Network, States, lowered, snapshot
-from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, UpdateOrder
+from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, UpdateOrder, unrolled
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
 from altprop.models.energy import EnergyModel, num_weight_layers
@@ -129,10 +129,13 @@ class EnergyAlgorithm(Algorithm):
 
     def free_phase(self, relaxation: Relaxation, steps: int) -> States:
         """``steps`` steps without a nudge, from zeros or from where the last mini-batch ended."""
-        start = self.previous
-        if self.free_start == "zeros" or start is None or start[0].shape[0] != relaxation.batch:
-            start = relaxation.network.zeros(relaxation.batch)
-        return relaxation.run(start, steps)
+        return relaxation.run(self.start(relaxation.network, relaxation.batch), steps)
+
+    def start(self, network: Network, batch: int) -> States:
+        """Where a free phase of ``batch`` images starts."""
+        if self.free_start == "zeros" or self.previous is None or self.previous[0].shape[0] != batch:
+            return network.zeros(batch)
+        return self.previous
 
     def remember(self, states: States) -> None:
         """Keep ``states`` for the next free phase where that starts from them."""
@@ -142,6 +145,13 @@ class EnergyAlgorithm(Algorithm):
     def fit(self, scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Loss and accuracy (percent) of training scores, which come from an un-nudged phase."""
         return {"loss": self.loss(scores, targets), "accuracy": top1(scores, targets)}
+
+    def reference_gradient(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Backpropagation through all steps of the free phase, the positions of max poolings constant."""
+        masks, network = self.draw_masks(inputs), self.network()
+        start = self.start(network, inputs.shape[0])
+        states = unrolled(network, inputs, start, self.free_steps, masks=masks, update_order=self.update_order)
+        return gradient_of(self.loss(network.scores(masked(states, masks)), targets), self.model)
 
     # -- what is going on ------------------------------------------------------------------------------------------------------
 

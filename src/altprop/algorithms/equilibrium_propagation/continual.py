@@ -194,9 +194,12 @@ class ContinualEquilibriumPropagation(NudgedAlgorithm):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """The problem of debugging with an optimizer whose small steps do not add up."""
+        """Problems of debug mode: an optimizer whose small steps do not add up, the alignment probe."""
         yield from super().check(config, root)
         optimizer = root["optimizer"]
         if config["debug"] and (optimizer["_target_"] != "torch.optim.SGD" or optimizer.get("momentum")):
             allowed = "only with plain gradient descent do small steps add up to a gradient"
             yield Problem("algorithm.debug", "true", allowed, "optimizer=sgd optimizer.momentum=0")
+        if config["debug"] and root["trainer"].get("probe_every") is not None:
+            allowed = "what is undone again would be counted: null in debug mode"
+            yield Problem("trainer.probe_every", root["trainer"]["probe_every"], allowed, "trainer.probe_every=null")

@@ -121,6 +121,27 @@ class Relaxation:
         return Masks(self.masks.inputs, tuple(torch.cat([mask] * copies) for mask in self.masks.states))
 
 
+def unrolled(
+    network: Network,
+    inputs: Tensor,
+    start: Sequence[Tensor],
+    steps: int,
+    *,
+    masks: Masks | None = None,
+    update_order: UpdateOrder = "synchronous",
+) -> States:
+    """What :meth:`Relaxation.run` computes without a nudge, with the graph of all ``steps`` steps: memory grows with them."""
+    drive, _ = input_drive(network, inputs if masks is None else inputs * masks.inputs)
+    states = list(start)
+    sweep = _RedBlack(network, drive, None, masks)
+    for _ in range(steps):
+        if update_order == "red_black":
+            sweep(states)
+        else:
+            states = step(network, drive, states, masks=masks)
+    return states
+
+
 class _Synchronous:
     """One step in place. ``drive`` is ``scale * (up_1 - centre)``, and ``biases`` have the centres taken off."""
 
