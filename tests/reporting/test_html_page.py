@@ -50,6 +50,9 @@ found.without_bands = document.getElementById("chart").data.length;
 found.epochs = lines()[0].x;
 change("axis", "seconds", "change");
 found.seconds = lines()[0].x;
+change("axis", "flops", "change");
+found.flops = lines()[0].x;
+found.title = document.querySelector("#chart .xtitle").textContent;
 document.querySelector("#rows tbody input:enabled").click();
 found.unticked = lines().map((trace) => trace.name);
 found.troubles = [...document.querySelectorAll("#troubles li")].map((entry) => entry.textContent);
@@ -106,6 +109,8 @@ def test_the_page_in_a_browser_sorts_filters_and_draws(page: str, tmp_path: Path
     assert (found["bands"], found["without_bands"]) == (3, 2)
     assert found["epochs"] == [1, 2]
     assert found["seconds"] == [2, 4]
+    assert found["flops"] == [5e9, 10e9]
+    assert found["title"] == "floating-point operations of training"
     assert found["unticked"] == ["alpha/beta"]
     assert found["troubles"] == ["failed: </script><i>gamma</i>"]
     assert found["requests"] == []

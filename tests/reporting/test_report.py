@@ -20,7 +20,7 @@ from scipy import stats
 from altprop.config.report_command import chosen, group_function
 from altprop.problems import ConfigError
 from altprop.reporting.collect import Row, best_record, collect
-from altprop.reporting.columns import duration
+from altprop.reporting.columns import duration, memory
 from altprop.reporting.runs import changes, read_runs
 from altprop.reporting.statistics import statistic
 from altprop.reporting.tables import csv_table, latex, markdown, print_table, summary, troubles
@@ -40,12 +40,15 @@ def write_run(
     command: Sequence[str] = (),
     **fields: Any,
 ) -> Path:
-    """A run directory as ``train.py`` leaves it: one record per epoch, 100 steps of 10 images and 2 s of training each."""
+    """A run directory as ``train.py`` leaves it: one record per epoch, each 100 steps of 10 images, 2 s of training, 5 GFLOPs."""
     directory = outputs / name / key
     directory.mkdir(parents=True)
     content = {"name": name, "seed": seed, "paper": {**PAPER, "seeds": 5}, "paths": {"outputs": str(outputs)}, **(config or {})}
     (directory / "config.yaml").write_text(yaml.safe_dump(content))
-    times = [{"time/train_seconds": 2.0 * epoch, "time/elapsed": 3.0 * epoch} for epoch in range(1, len(accuracies) + 1)]
+    times = [
+        {"time/train_seconds": 2.0 * epoch, "time/elapsed": 3.0 * epoch, "cost/flops": 5e9 * epoch}
+        for epoch in range(1, len(accuracies) + 1)
+    ]
     records = [
         {"epoch": float(epoch), "step": 100 * epoch, "test/accuracy": value, "time/images_per_second": 500.0, **timed}
         for epoch, (value, timed) in enumerate(zip(accuracies, times), start=1)
@@ -65,7 +68,8 @@ def rows_of(outputs: Path, **options: Any) -> list[Row]:
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
     """Three finished seeds of one row, one that failed, one that still runs; and a row of another experiment."""
-    write_run(tmp_path, "a/row", "00000000000a", [80.0, 92.0, 90.0], seed=0, parameters=12345)
+    cost = {"flops": 15_000_000_000, "peak_memory": {"bytes": 1_500_000_000, "of": "process"}}
+    write_run(tmp_path, "a/row", "00000000000a", [80.0, 92.0, 90.0], seed=0, parameters=12345, **cost)
     write_run(tmp_path, "a/row", "00000000000b", [82.0, 90.0, 91.0], seed=1, command=["seed=1", "trainer.duration=3ep"])
     write_run(tmp_path, "a/row", "00000000000c", [84.0, 91.0, 92.0], seed=2)
     write_run(tmp_path, "a/row", "00000000000d", [70.0], seed=3, status="failed", error="RunFailed: out of memory")
@@ -95,10 +99,14 @@ def test_a_row_against_numbers_worked_out_by_hand(outputs: Path) -> None:
     assert row.images_per_second is not None
     assert row.images_per_second.mean == 500.0
     assert row.parameters == 12345
+    assert row.flops is not None
+    assert row.flops.mean == 15e9
+    assert (memory(row), row.peak_memory_of) == ("1.50 GB (process)", "process")
     assert row.changed == "trainer.duration=3ep"
     assert row.curve is not None
     assert row.curve.epochs == [1, 2, 3]
     assert row.curve.seconds == [2.0, 4.0, 6.0]
+    assert row.curve.flops == [5e9, 10e9, 15e9]
     assert row.curve.mean == pytest.approx([82.0, 91.0, 91.0])
     assert row.curve.std == pytest.approx([2.0, 1.0, 1.0])
 
@@ -212,6 +220,30 @@ def test_a_diverged_run_shows_in_the_mean() -> None:
     assert statistic([]) is None
 
 
+def test_what_a_run_cost_stands_in_every_table(tmp_path: Path) -> None:
+    cost = {"flops": 2_340_000_000_000, "peak_memory": {"bytes": 321_000_000, "of": "tensors on the GPU"}, "parameters": 1000}
+    directory = write_run(tmp_path, "a/row", "00000000000a", [90.0], **cost)
+    record = json.loads((directory / "metrics.jsonl").read_text())
+    counts = {"weights/nonzero_parameters": 800, "weights/binary_weights": 640}
+    (directory / "metrics.jsonl").write_text(json.dumps({**record, **counts}) + "\n")
+    rows = rows_of(tmp_path)
+    stream = io.StringIO()
+    print_table(rows, Console(file=stream, width=260))
+    for text in (stream.getvalue(), markdown(rows), latex(rows)):
+        for cell in ("2.34e+12", "321 MB (tensors on the GPU)", "1,000", "800", "640"):
+            assert cell in text
+    line = next(csv.DictReader(io.StringIO(csv_table(rows))))
+    assert [line[name] for name in ("flops", "peak_memory", "peak_memory_of", "parameters", "nonzero", "binary_weights")] == [
+        "2340000000000",
+        "321000000",
+        "tensors on the GPU",
+        "1000",
+        "800",
+        "640",
+    ]
+    assert summary(rows, []) == "1 row; runs: 1 finished"
+
+
 def test_csv_holds_every_number_in_full(outputs: Path) -> None:
     first, second = csv.DictReader(io.StringIO(csv_table(rows_of(outputs))))
     assert (first["experiment"], first["seeds"], first["finished"], first["failed"]) == ("a/row", "0 1 2", "3", "1")
@@ -247,9 +279,11 @@ def test_latex_has_as_many_cells_as_columns_and_no_bare_special_characters(outpu
 def test_the_terminal_shows_the_main_columns(outputs: Path) -> None:
     stream = io.StringIO()
     print_table(rows_of(outputs), Console(file=stream, width=180))
-    header, first, _ = stream.getvalue().splitlines()
+    header, first, _, gap, *costs = stream.getvalue().splitlines()
     assert header.split()[:3] == ["experiment", "seeds", "epochs"]
     assert first.split()[:6] == ["a/row", "3", "3", "91.00", "±", "1.00"]
+    assert (gap, len(costs)) == ("", 3)
+    assert costs[1].split() == ["a/row", "500", "1.5e+10", "1.50", "GB", "(process)", "12,345"]
 
 
 @pytest.mark.parametrize(

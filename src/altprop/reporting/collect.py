@@ -66,10 +66,18 @@ class Row:
     inside: bool | None
     seconds: Statistic | None
     images_per_second: Statistic | None
+    flops: Statistic | None
+    """Floating-point operations of all training steps of a run."""
+    peak_memory: Statistic | None
+    """In bytes."""
+    peak_memory_of: str
+    """What it is the peak of: ``tensors on the GPU``, ``process``, or both where runs differ."""
     parameters: int | None
     nonzero: Statistic | None
     """Parameters that are not zero at the end."""
     binary_layers: Statistic | None
+    binary_weights: Statistic | None
+    """Weights of the layers that are binary at the end."""
     curve: Curve | None
 
     @property
@@ -142,9 +150,13 @@ def _row(name: str, group: str, variant: str, runs: Sequence[Run], metric: str |
         inside=chosen.holds(paper.value) if comparable and chosen and paper and paper.value is not None else None,
         seconds=_ends(ends, "time/elapsed"),
         images_per_second=_ends(ends, "time/images_per_second"),
+        flops=statistic([run.flops for run in finished if run.flops is not None]),
+        peak_memory=statistic([run.peak_memory["bytes"] for run in finished if run.peak_memory]),
+        peak_memory_of=", ".join(sorted({run.peak_memory["of"] for run in finished if run.peak_memory})),
         parameters=next((run.parameters for run in runs if run.parameters is not None), None),
         nonzero=_ends(ends, "weights/nonzero_parameters"),
         binary_layers=_ends(ends, "weights/binary_layers"),
+        binary_weights=_ends(ends, "weights/binary_weights"),
         curve=curve([run.records for run in finished], metric),
     )
 

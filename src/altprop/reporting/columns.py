@@ -87,6 +87,20 @@ def mean_of(name: str) -> Callable[[Row], float | None]:
     return number
 
 
+def memory(row: Row) -> str:
+    """``1.2 GB (process)``: the most that a run held, and of what."""
+    value = mean_of("peak_memory")(row)
+    if value is None:
+        return DASH
+    amount = f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
+    return f"{amount} ({row.peak_memory_of})"
+
+
+def operations(value: float) -> str:
+    """``1.23e+12``."""
+    return f"{value:.3g}"
+
+
 def _shown(name: str, form: Callable[[float], str]) -> Callable[[Row], str]:
     number = mean_of(name)
     return lambda row: DASH if (value := number(row)) is None else form(value)
@@ -118,6 +132,8 @@ COLUMNS = (
     Column("inside", "inside", verdict),
     Column("seconds", "time", _shown("seconds", duration), mean_of("seconds")),
     Column("images_per_second", "images/s", _shown("images_per_second", _count), mean_of("images_per_second")),
+    Column("flops", "training FLOPs", _shown("flops", operations), mean_of("flops")),
+    Column("peak_memory", "peak memory", memory, mean_of("peak_memory")),
     Column(
         "parameters",
         "parameters",
@@ -126,6 +142,7 @@ COLUMNS = (
     ),
     Column("nonzero", "non-zero", _shown("nonzero", _count), mean_of("nonzero")),
     Column("binary_layers", "binary layers", _shown("binary_layers", _count), mean_of("binary_layers")),
+    Column("binary_weights", "binary weights", _shown("binary_weights", _count), mean_of("binary_weights")),
     Column("changed", "changed by the command", lambda row: row.changed),
     Column("source", "paper's table", source),
     Column("states", "not finished", states),
@@ -137,9 +154,12 @@ OPTIONAL = (
     "difference",
     "inside",
     "source",
+    "flops",
+    "peak_memory",
     "parameters",
     "nonzero",
     "binary_layers",
+    "binary_weights",
     "changed",
     "states",
 )
@@ -159,8 +179,13 @@ NARROW = (
     "states",
 )
 """Those of the terminal."""
-PRINTED = ("experiment", "seeds", "last", "selected", "best", "interval", "paper", "difference", "inside", "source")
-"""Those of a paper's table (LaTeX)."""
+COSTS = ("flops", "peak_memory", "parameters", "nonzero", "binary_weights")
+"""Those of the terminal's second table, beside the experiment and its speed."""
+PRINTED = (
+    *("experiment", "seeds", "last", "selected", "best", "interval", "paper", "difference", "inside", "source"),
+    *COSTS,
+)
+"""Those of a paper's table (LaTeX), in the order of :data:`COLUMNS`."""
 
 
 def columns_for(rows: Sequence[Row], names: Sequence[str] | None = None) -> list[Column]:
@@ -198,6 +223,7 @@ def plain(row: Row) -> dict[str, Any]:
     for part in ("value", "std", "seeds", "reference", "table"):
         found[f"paper_{part}"] = getattr(row.paper, part) if row.paper else None
     found |= {"compared": row.compared, "difference": row.difference, "inside": row.inside, "parameters": row.parameters}
-    for name in ("seconds", "images_per_second", "nonzero", "binary_layers"):
+    found["peak_memory_of"] = row.peak_memory_of
+    for name in ("seconds", "images_per_second", "flops", "peak_memory", "nonzero", "binary_layers", "binary_weights"):
         found[name] = mean_of(name)(row)
     return {**found, "hardware": row.hardware, "commits": row.commits}

@@ -8,19 +8,20 @@ from typing import Any
 
 from altprop.reporting.statistics import statistic
 
-TIME = "time/train_seconds"
+TIME, FLOPS = "time/train_seconds", "cost/flops"
 
 
 @dataclass(frozen=True)
 class Curve:
     """One point per epoch at which every run was evaluated.
 
-    ``seconds`` is the runs' mean training time up to there, without evaluation; empty where a run did not record it. ``std`` is
-    zero for a single run.
+    ``seconds`` is the runs' mean training time up to there, without evaluation, ``flops`` the mean of their floating-point
+    operations; either is empty where a run did not record it. ``std`` is zero for a single run.
     """
 
     epochs: list[float]
     seconds: list[float]
+    flops: list[float]
     mean: list[float]
     std: list[float]
     count: int
@@ -36,11 +37,15 @@ def curve(runs: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> Curve | N
     if not epochs:
         return None
     values = [statistic([records[epoch][metric] for records in held]) for epoch in epochs]
-    timed = all(TIME in records[epoch] for records in held for epoch in epochs)
-    seconds = [sum(records[epoch][TIME] for records in held) / len(held) for epoch in epochs] if timed else []
+
+    def means(cost: str) -> list[float]:
+        known = all(cost in records[epoch] for records in held for epoch in epochs)
+        return [sum(records[epoch][cost] for records in held) / len(held) for epoch in epochs] if known else []
+
     return Curve(
         epochs=epochs,
-        seconds=seconds,
+        seconds=means(TIME),
+        flops=means(FLOPS),
         mean=[value.mean for value in values if value],
         std=[value.std or 0.0 for value in values if value],
         count=len(held),

@@ -31,7 +31,8 @@ NO_CHANGE = (
         "run",
     ),
     *("task", "trainer.device", "trainer.threads", "trainer.figures", "trainer.log_every", "trainer.checkpoint_every"),
-    *("trainer.keep", "trainer.save_initial", "trainer.profile_steps", "dataset.workers", "dataset.prefetch"),
+    *("trainer.keep", "trainer.save_initial", "trainer.probe_every", "trainer.profile_steps"),
+    *("dataset.workers", "dataset.prefetch"),
 )
 """Keys on a command line that say which run, where and how, not what is computed."""
 
@@ -56,6 +57,10 @@ class Run:
     selected: Mapping[str, Any]
     """The record of the epoch that the validation split selected; empty without a selection."""
     parameters: int | None
+    flops: float | None
+    """Floating-point operations of all training steps."""
+    peak_memory: Mapping[str, Any]
+    """``bytes``, and ``of`` what; empty where it was not recorded."""
     changed: Sequence[str]
     """Overrides on its command line that change what is computed, its seed aside."""
     hardware: str
@@ -124,6 +129,8 @@ def read_run(path: Path) -> Run:
         records=read_metrics(path / JSON_NAME),
         selected=status.get("best") or {},
         parameters=status.get("parameters"),
+        flops=status.get("flops"),
+        peak_memory=status.get("peak_memory") or {},
         changed=changes(meta.get("command") or []),
         hardware=_hardware(meta),
         commit=_commit(meta),

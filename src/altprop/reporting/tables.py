@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from altprop.reporting.collect import WHICH, Row
-from altprop.reporting.columns import DASH, NARROW, PRINTED, columns_for, plain
+from altprop.reporting.columns import COSTS, DASH, NARROW, PRINTED, Column, columns_for, plain
 from altprop.reporting.runs import Run, Unreadable
 
 LATEX = {
@@ -72,13 +72,20 @@ def summary(rows: Sequence[Row], unreadable: Sequence[Unreadable]) -> str:
         "failed": sum(len(row.failed) for row in rows),
         "not readable": len(unreadable),
     }
-    return f"{len(rows)} rows; runs: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    noun = "row" if len(rows) == 1 else "rows"
+    return f"{len(rows)} {noun}; runs: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count)
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
-    """The main columns on a terminal."""
+    """The main columns on a terminal, and what the runs cost below them."""
+    _print_columns(rows, columns_for(rows, NARROW), console)
+    if columns_for(rows, COSTS):
+        console.print()
+        _print_columns(rows, columns_for(rows, ("experiment", "images_per_second", *COSTS)), console)
+
+
+def _print_columns(rows: Sequence[Row], columns: Sequence[Column], console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = columns_for(rows, NARROW)
     for column in columns:
         table.add_column(
             column.title,

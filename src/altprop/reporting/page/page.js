@@ -12,6 +12,12 @@
     return child;
   }
 
+  const AXES = {
+    epochs: "epoch",
+    seconds: "training time in seconds, without evaluation",
+    flops: "floating-point operations of training",
+  };
+
   function compare(first, second) {
     // Rows without a value come last, whichever way the others are sorted.
     if (first === null || second === null) return (first === null) - (second === null);
@@ -65,7 +71,7 @@
       });
       row.text.forEach((text, index) => add(line, "td", text, data.columns[index].number ? "number" : ""));
     }
-    element("count").textContent = rows.length + " of " + data.rows.length + " rows";
+    element("count").textContent = rows.length + " of " + data.rows.length + (data.rows.length === 1 ? " row" : " rows");
   }
 
   function traces(row, axis, band) {
@@ -75,7 +81,7 @@
       x, y: curve.mean, name: label, legendgroup: label, mode: x.length > 1 ? "lines" : "markers",
       line: { color: colour, width: 2 }, marker: { color: colour },
       customdata: curve.std, meta: curve.count,
-      hovertemplate: "%{y:.2f} ± %{customdata:.2f} (n = %{meta}) at %{x:.4~g}",
+      hovertemplate: "%{y:.2f} ± %{customdata:.2f} (n = %{meta}) at %{x:.4~s}",
     };
     if (!band || curve.count < 2) return [line];
     const edges = {
@@ -93,7 +99,7 @@
     const drawn = rows.filter((row) => row.curve && row.curve[axis].length && !state.hidden.has(row.label));
     const metrics = [...new Set(drawn.map((row) => row.metric))].join(", ");
     Plotly.react("chart", drawn.flatMap((row) => traces(row, axis, element("band").checked)), {
-      xaxis: { title: { text: axis === "epochs" ? "epoch" : "training time in seconds, without evaluation" }, rangemode: "tozero" },
+      xaxis: { title: { text: AXES[axis] }, rangemode: "tozero" },
       yaxis: { title: { text: metrics } },
       hovermode: "closest", margin: { t: 20 }, legend: { orientation: "h", y: -0.2 }, showlegend: true,
     }, { displaylogo: false, responsive: true });
