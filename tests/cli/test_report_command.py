@@ -32,6 +32,18 @@ def test_the_table_is_printed_and_its_forms_are_written(tmp_path: Path) -> None:
     assert "3 finished" in again.stdout
 
 
+def test_runs_of_one_model_and_data_set_are_shown_side_by_side(tmp_path: Path) -> None:
+    shared = {"model": {"_target_": "models.MLP"}, "dataset": {"label": "MNIST"}}
+    for name, key in {"a/row": "00000000000a", "b/row": "00000000000b"}.items():
+        write_run(tmp_path, name, key, [90.0, 91.0], config=shared)
+    done = report("formats=[csv,markdown,latex]", outputs=tmp_path)
+    assert done.returncode == 0, done.stderr
+    files = sorted((tmp_path / "report").iterdir())
+    assert [file.name for file in files] == ["report.csv", "report.md", "report.tex", "side_by_side.csv"]
+    for text in (done.stdout, files[1].read_text(), files[2].read_text()):
+        assert "Side by side at equal cost: MLP on MNIST, test/accuracy" in text
+
+
 def test_mistakes_are_one_line_each_and_nothing_is_written(tmp_path: Path) -> None:
     write_run(tmp_path, "a/row", "00000000000a", [90.0])
     for argument, line in {

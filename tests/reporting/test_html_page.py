@@ -15,6 +15,7 @@ import pytest
 from altprop.reporting.collect import collect
 from altprop.reporting.html_page import embedded, html_page, page_data
 from altprop.reporting.runs import read_runs
+from altprop.reporting.side_by_side import comparisons
 from tests.reporting.test_report import PAPER, write_run
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -55,6 +56,7 @@ found.flops = lines()[0].x;
 found.title = document.querySelector("#chart .xtitle").textContent;
 document.querySelector("#rows tbody input:enabled").click();
 found.unticked = lines().map((trace) => trace.name);
+found.comparison = [...document.querySelectorAll("#comparisons tr")].map((line) => line.children[3].textContent);
 found.troubles = [...document.querySelectorAll("#troubles li")].map((entry) => entry.textContent);
 found.requests = performance.getEntriesByType("resource").map((entry) => entry.name);
 const result = document.createElement("pre");
@@ -66,12 +68,15 @@ document.body.appendChild(result);
 
 @pytest.fixture
 def page(tmp_path: Path) -> str:
-    write_run(tmp_path, "alpha", "00000000000a", [80.0, 90.0], seed=0)
-    write_run(tmp_path, "alpha", "00000000000b", [82.0, 92.0], seed=1)
-    write_run(tmp_path, "alpha/beta", "00000000000c", [70.0, 9.5], config={"paper": {**PAPER, "table": "</script><b>bold"}})
+    shared = {"model": {"_target_": "models.MLP"}, "dataset": {"label": "MNIST"}}
+    hostile = {"paper": {**PAPER, "table": "</script><b>bold"}}
+    write_run(tmp_path, "alpha", "00000000000a", [80.0, 90.0], seed=0, config=shared)
+    write_run(tmp_path, "alpha", "00000000000b", [82.0, 92.0], seed=1, config=shared)
+    write_run(tmp_path, "alpha/beta", "00000000000c", [70.0, 9.5], config={**shared, **hostile})
     write_run(tmp_path, "gamma", "00000000000d", [60.0], status="failed", error="</script><img src=x onerror=alert(1)>")
     runs, _ = read_runs(tmp_path)
-    return html_page(collect(runs, lambda run: run.name), "summary", ["failed: </script><i>gamma</i>"])
+    rows = collect(runs, lambda run: run.name)
+    return html_page(rows, "summary", ["failed: </script><i>gamma</i>"], comparisons(rows))
 
 
 def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
@@ -112,6 +117,7 @@ def test_the_page_in_a_browser_sorts_filters_and_draws(page: str, tmp_path: Path
     assert found["flops"] == [5e9, 10e9]
     assert found["title"] == "floating-point operations of training"
     assert found["unticked"] == ["alpha/beta"]
+    assert found["comparison"] == ["at 2 epochs", "91.00 ± 1.41", "9.50"]
     assert found["troubles"] == ["failed: </script><i>gamma</i>"]
     assert found["requests"] == []
 

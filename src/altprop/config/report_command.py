@@ -18,7 +18,18 @@ from altprop.problems import ConfigError, Problem, nearest
 from altprop.reporting.collect import WHICH, collect
 from altprop.reporting.html_page import can_draw, html_page
 from altprop.reporting.runs import Run, read_runs
-from altprop.reporting.tables import csv_table, latex, markdown, print_table, summary, troubles
+from altprop.reporting.side_by_side import comparisons, csv_comparisons
+from altprop.reporting.tables import (
+    csv_table,
+    latex,
+    latex_comparisons,
+    markdown,
+    markdown_comparisons,
+    print_comparisons,
+    print_table,
+    summary,
+    troubles,
+)
 
 FORMATS = {"markdown": "report.md", "csv": "report.csv", "latex": "report.tex", "html": "report.html"}
 WIDTH = 180
@@ -46,16 +57,21 @@ def report(config: DictConfig) -> None:
     print_table(rows, console)
     for line in [summary(rows, unreadable), *lines]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    compared = comparisons(rows)
+    print_comparisons(compared, console)
     contents: dict[str, Callable[[], str]] = {
-        "markdown": lambda: markdown(rows, lines),
+        "markdown": lambda: markdown(rows, lines) + markdown_comparisons(compared),
         "csv": lambda: csv_table(rows),
-        "latex": lambda: latex(rows),
-        "html": lambda: html_page(rows, summary(rows, unreadable), lines),
+        "latex": lambda: latex(rows) + latex_comparisons(compared),
+        "html": lambda: html_page(rows, summary(rows, unreadable), lines, compared),
     }
     folder = Path(given["to"]).absolute()
-    for name in formats:
-        write_text(folder / FORMATS[name], contents[name]())
-        console.print(f"written: {folder / FORMATS[name]}", markup=False, highlight=False, soft_wrap=True)
+    files = {FORMATS[name]: contents[name] for name in formats}
+    if "csv" in formats and compared:
+        files["side_by_side.csv"] = lambda: csv_comparisons(compared)
+    for name, content in files.items():
+        write_text(folder / name, content())
+        console.print(f"written: {folder / name}", markup=False, highlight=False, soft_wrap=True)
 
 
 def chosen(runs: Sequence[Run], patterns: str | Sequence[str], group: str | None, outputs: Path) -> list[Run]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from altprop.reporting.collect import Row
 from altprop.reporting.columns import DASH, Column, columns_for, experiment
+from altprop.reporting.side_by_side import Comparison, cells
 from altprop.reporting.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION
 from altprop.reporting.tables import notes
 
@@ -23,7 +24,7 @@ def can_draw() -> bool:
     return find_spec("plotly") is not None
 
 
-def html_page(rows: Sequence[Row], summary: str, troubles: Sequence[str]) -> str:
+def html_page(rows: Sequence[Row], summary: str, troubles: Sequence[str], compared: Sequence[Comparison] = ()) -> str:
     """The whole page. Raises ``ImportError`` without plotly."""
     from plotly.offline import get_plotlyjs
 
@@ -31,7 +32,7 @@ def html_page(rows: Sequence[Row], summary: str, troubles: Sequence[str]) -> str
     parts = {
         "/*STYLE*/": (TEMPLATES / "page.css").read_text(),
         "/*PLOTLY*/": get_plotlyjs(),
-        "/*DATA*/": embedded(page_data(rows, summary, troubles)),
+        "/*DATA*/": embedded({**page_data(rows, summary, troubles), "comparisons": [_tables(entry) for entry in compared]}),
         "/*SCRIPT*/": (TEMPLATES / "page.js").read_text(),
     }
     pieces = []
@@ -71,6 +72,11 @@ def page_data(rows: Sequence[Row], summary: str, troubles: Sequence[str]) -> dic
         "columns": [{"title": column.title, "number": column.number is not None} for column in columns],
         "rows": shown,
     }
+
+
+def _tables(comparison: Comparison) -> dict[str, Any]:
+    titles, lines = cells(comparison)
+    return {"title": f"{comparison.title}, {comparison.metric}", "columns": titles, "rows": lines}
 
 
 def _sorted_by(column: Column, row: Row) -> float | str | None:

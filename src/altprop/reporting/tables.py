@@ -13,6 +13,9 @@ from rich.table import Table
 from altprop.reporting.collect import WHICH, Row
 from altprop.reporting.columns import COSTS, DASH, NARROW, PRINTED, Column, columns_for, plain
 from altprop.reporting.runs import Run, Unreadable
+from altprop.reporting.side_by_side import Comparison, cells
+
+EQUAL = "Side by side at equal cost"
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -110,6 +113,42 @@ def markdown(rows: Sequence[Row], extra: Sequence[str] = ()) -> str:
         *(f"- {line}" for line in extra),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def print_comparisons(found: Sequence[Comparison], console: Console) -> None:
+    """Side by side on a terminal."""
+    for comparison in found:
+        titles, lines = cells(comparison)
+        console.print(f"\n{EQUAL}: {comparison.title}, {comparison.metric}", markup=False, highlight=False)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for place, title in enumerate(titles):
+            table.add_column(title, justify="left" if place < 2 else "right", overflow="fold")
+        for line in lines:
+            table.add_row(*line)
+        console.print(table, markup=False, highlight=False)
+
+
+def markdown_comparisons(found: Sequence[Comparison]) -> str:
+    """Side by side as Markdown, a table for each; empty without any."""
+    parts = []
+    for comparison in found:
+        titles, lines = cells(comparison)
+        rule = "|" + "|".join("---" if place < 2 else "---:" for place in range(len(titles))) + "|"
+        table = [_markdown_line(titles), rule, *map(_markdown_line, lines)]
+        parts.append("\n".join(["", f"### {EQUAL}: {comparison.title}, {comparison.metric}", "", *table, ""]))
+    return "".join(parts)
+
+
+def latex_comparisons(found: Sequence[Comparison]) -> str:
+    """Side by side, a ``tabular`` for each; empty without any."""
+    parts = []
+    for comparison in found:
+        titles, lines = cells(comparison)
+        body = [" & ".join(map(escape, line)) + r" \\" for line in (titles, *lines)]
+        begin = rf"\begin{{tabular}}{{ll{'r' * (len(titles) - 2)}}}"
+        head = ["", f"% {EQUAL}: {comparison.title}, {comparison.metric}", begin, r"\toprule", body[0], r"\midrule"]
+        parts.append("\n".join([*head, *body[1:], r"\bottomrule", r"\end{tabular}", ""]))
+    return "".join(parts)
 
 
 def csv_table(rows: Sequence[Row]) -> str:

@@ -111,11 +111,28 @@
     chart(rows);
   }
 
+  function comparisons() {
+    const section = element("comparisons");
+    if (data.comparisons.length) add(section, "h2", "Side by side at equal cost");
+    for (const comparison of data.comparisons) {
+      add(section, "h3", comparison.title);
+      const table = add(add(section, "div", undefined, "wide"), "table", undefined, "comparison");
+      const line = (parent, texts, tag) => {
+        const row = add(parent, "tr");
+        texts.forEach((text, index) => add(row, tag, text, index < 2 ? "" : "number"));
+      };
+      line(add(table, "thead"), comparison.columns, "th");
+      const body = add(table, "tbody");
+      comparison.rows.forEach((texts) => line(body, texts, "td"));
+    }
+  }
+
   element("summary").textContent = data.summary;
   data.notes.forEach((note) => add(element("notes"), "p", note));
   data.troubles.forEach((trouble) => add(element("troubles"), "li", trouble));
   if (!data.troubles.length) add(element("troubles"), "li", "none");
   header();
+  comparisons();
   element("filter").addEventListener("input", draw);
   element("axis").addEventListener("change", draw);
   element("band").addEventListener("change", draw);
