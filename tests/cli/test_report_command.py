@@ -36,11 +36,13 @@ def test_runs_of_one_model_and_data_set_are_shown_side_by_side(tmp_path: Path) -
     shared = {"model": {"_target_": "models.MLP"}, "dataset": {"label": "MNIST"}}
     for name, key in {"a/row": "00000000000a", "b/row": "00000000000b"}.items():
         write_run(tmp_path, name, key, [90.0, 91.0], config=shared)
-    done = report("formats=[csv,markdown,latex]", outputs=tmp_path)
+    done = report("formats=[csv,markdown,latex]", "figures=true", outputs=tmp_path)
     assert done.returncode == 0, done.stderr
     files = sorted((tmp_path / "report").iterdir())
-    assert [file.name for file in files] == ["report.csv", "report.md", "report.tex", "side_by_side.csv"]
-    for text in (done.stdout, files[1].read_text(), files[2].read_text()):
+    assert [file.name for file in files] == ["figures", "report.csv", "report.md", "report.tex", "side_by_side.csv"]
+    drawn = sorted(str(file.relative_to(files[0])) for file in files[0].rglob("*.png"))
+    assert drawn == ["a/row/00000000000a/curves.png", "b/row/00000000000b/curves.png", "side_by_side_1.png"]
+    for text in (done.stdout, files[2].read_text(), files[3].read_text()):
         assert "Side by side at equal cost: MLP on MNIST, test/accuracy" in text
 
 
@@ -50,6 +52,7 @@ def test_mistakes_are_one_line_each_and_nothing_is_written(tmp_path: Path) -> No
         "runs=a/rwo": "runs: 'a/rwo' matches no run; there are: a/row; try: runs=a/row",
         "metric=test/acuracy": "metric: no run recorded 'test/acuracy'",
         "compare=worst": "compare: is 'worst'; must be last or selected or best; try: compare=last",
+        "figures=yess": "figures: is 'yess'; must be true or false; try: figures=true",
         "formats=[pdf]": "formats: 'pdf' is none",
     }.items():
         done = report(argument, outputs=tmp_path)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from altprop.reporting.collect import collect
 from altprop.reporting.html_page import embedded, html_page, page_data
 from altprop.reporting.runs import read_runs
 from altprop.reporting.side_by_side import comparisons
+from altprop.reporting.style import save
 from tests.reporting.test_report import PAPER, write_run
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -57,6 +59,7 @@ found.title = document.querySelector("#chart .xtitle").textContent;
 document.querySelector("#rows tbody input:enabled").click();
 found.unticked = lines().map((trace) => trace.name);
 found.comparison = [...document.querySelectorAll("#comparisons tr")].map((line) => line.children[3].textContent);
+found.figures = [...document.querySelectorAll("#figures img")].map((image) => [image.alt, image.src.slice(0, 22)]);
 found.troubles = [...document.querySelectorAll("#troubles li")].map((entry) => entry.textContent);
 found.requests = performance.getEntriesByType("resource").map((entry) => entry.name);
 const result = document.createElement("pre");
@@ -76,7 +79,8 @@ def page(tmp_path: Path) -> str:
     write_run(tmp_path, "gamma", "00000000000d", [60.0], status="failed", error="</script><img src=x onerror=alert(1)>")
     runs, _ = read_runs(tmp_path)
     rows = collect(runs, lambda run: run.name)
-    return html_page(rows, "summary", ["failed: </script><i>gamma</i>"], comparisons(rows))
+    figure = save(Figure(figsize=(1, 1)), tmp_path / "figure.png")
+    return html_page(rows, "summary", ["failed: </script><i>gamma</i>"], comparisons(rows), {"</script>a figure": figure})
 
 
 def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
@@ -117,6 +121,7 @@ def test_the_page_in_a_browser_sorts_filters_and_draws(page: str, tmp_path: Path
     assert found["flops"] == [5e9, 10e9]
     assert found["title"] == "floating-point operations of training"
     assert found["unticked"] == ["alpha/beta"]
+    assert found["figures"] == [["</script>a figure", "data:image/png;base64,"]]
     assert found["comparison"] == ["at 2 epochs", "91.00 ± 1.41", "9.50"]
     assert found["troubles"] == ["failed: </script><i>gamma</i>"]
     assert found["requests"] == []

@@ -15,10 +15,10 @@ from rich.console import Console
 from altprop.config.key import run_key
 from altprop.files import write_text
 from altprop.problems import ConfigError, Problem, nearest
-from altprop.reporting.collect import WHICH, collect
+from altprop.reporting.collect import WHICH, Row, collect
 from altprop.reporting.html_page import can_draw, html_page
 from altprop.reporting.runs import Run, read_runs
-from altprop.reporting.side_by_side import comparisons, csv_comparisons
+from altprop.reporting.side_by_side import Comparison, comparisons, csv_comparisons
 from altprop.reporting.tables import (
     csv_table,
     latex,
@@ -59,19 +59,28 @@ def report(config: DictConfig) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     compared = comparisons(rows)
     print_comparisons(compared, console)
+    folder = Path(given["to"]).absolute()
+    figures = _figures(rows, compared, folder / "figures") if given["figures"] else {}
     contents: dict[str, Callable[[], str]] = {
         "markdown": lambda: markdown(rows, lines) + markdown_comparisons(compared),
         "csv": lambda: csv_table(rows),
         "latex": lambda: latex(rows) + latex_comparisons(compared),
-        "html": lambda: html_page(rows, summary(rows, unreadable), lines, compared),
+        "html": lambda: html_page(rows, summary(rows, unreadable), lines, compared, figures),
     }
-    folder = Path(given["to"]).absolute()
     files = {FORMATS[name]: contents[name] for name in formats}
     if "csv" in formats and compared:
         files["side_by_side.csv"] = lambda: csv_comparisons(compared)
     for name, content in files.items():
         write_text(folder / name, content())
         console.print(f"written: {folder / name}", markup=False, highlight=False, soft_wrap=True)
+    if figures:
+        console.print(f"drawn: {len(figures)} figures, {folder / 'figures'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _figures(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> dict[str, Path]:
+    from altprop.reporting.of_runs import draw  # matplotlib and torch are wanted for this alone
+
+    return draw(rows, compared, folder)
 
 
 def chosen(runs: Sequence[Run], patterns: str | Sequence[str], group: str | None, outputs: Path) -> list[Run]:
@@ -133,6 +142,8 @@ def _problems(given: Mapping[str, Any], formats: Sequence[Any]) -> list[Problem]
     problems = []
     if given["compare"] not in WHICH:
         problems.append(Problem("compare", f"is {given['compare']!r}", f"must be {' or '.join(WHICH)}", "compare=last"))
+    if not isinstance(given["figures"], bool):
+        problems.append(Problem("figures", f"is {given['figures']!r}", "must be true or false", "figures=true"))
     for name in formats:
         if name not in FORMATS:
             problems.append(Problem("formats", f"{name!r} is none", f"a list of {', '.join(FORMATS)}", "formats=[markdown,html]"))

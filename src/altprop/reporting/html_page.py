@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,30 @@ def can_draw() -> bool:
     return find_spec("plotly") is not None
 
 
-def html_page(rows: Sequence[Row], summary: str, troubles: Sequence[str], compared: Sequence[Comparison] = ()) -> str:
-    """The whole page. Raises ``ImportError`` without plotly."""
+def html_page(
+    rows: Sequence[Row],
+    summary: str,
+    troubles: Sequence[str],
+    compared: Sequence[Comparison] = (),
+    figures: Mapping[str, Path] | None = None,
+) -> str:
+    """The whole page, with ``figures`` (title -> PNG file) inside it. Raises ``ImportError`` without plotly."""
     from plotly.offline import get_plotlyjs
 
     text = (TEMPLATES / "page.html").read_text()
     parts = {
         "/*STYLE*/": (TEMPLATES / "page.css").read_text(),
         "/*PLOTLY*/": get_plotlyjs(),
-        "/*DATA*/": embedded({**page_data(rows, summary, troubles), "comparisons": [_tables(entry) for entry in compared]}),
+        "/*DATA*/": embedded(
+            {
+                **page_data(rows, summary, troubles),
+                "comparisons": [_tables(entry) for entry in compared],
+                "figures": [
+                    {"title": title, "png": base64.b64encode(path.read_bytes()).decode()}
+                    for title, path in (figures or {}).items()
+                ],
+            }
+        ),
         "/*SCRIPT*/": (TEMPLATES / "page.js").read_text(),
     }
     pieces = []

@@ -127,12 +127,25 @@
     }
   }
 
+  function figures() {
+    const section = element("figures");
+    if (data.figures.length) add(section, "h2", "Figures");
+    for (const figure of data.figures) {
+      const part = add(section, "figure");
+      const image = add(part, "img");
+      image.src = "data:image/png;base64," + figure.png;
+      image.alt = figure.title;
+      add(part, "figcaption", figure.title);
+    }
+  }
+
   element("summary").textContent = data.summary;
   data.notes.forEach((note) => add(element("notes"), "p", note));
   data.troubles.forEach((trouble) => add(element("troubles"), "li", trouble));
   if (!data.troubles.length) add(element("troubles"), "li", "none");
   header();
   comparisons();
+  figures();
   element("filter").addEventListener("input", draw);
   element("axis").addEventListener("change", draw);
   element("band").addEventListener("change", draw);

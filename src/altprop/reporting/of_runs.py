@@ -1,0 +1,90 @@
+"""The papers' figures of the runs of a report: what each run's records allow, and what several of them show together."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from altprop.reporting import of_records, sparse_figures
+from altprop.reporting.collect import Row, last_value
+from altprop.reporting.columns import experiment
+from altprop.reporting.dgl_figures import SweepPoint, block_curves, draw_blocks, draw_buffer_size, draw_methods, draw_slowdown
+from altprop.reporting.runs import Run
+from altprop.reporting.side_by_side import Comparison
+
+GRADIENT_CHECK = "gradient_check"
+"""Folder of a run into which ``task=check_gradients`` draws."""
+
+
+def draw(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> dict[str, Path]:
+    """Every figure that the finished runs allow, into ``folder``; by title.
+
+    Of each row those of its first seed: curves, layers that become binary, moving structure, alignment, blocks, and the gradient
+    check of equilibrium propagation where the run has been checked. Together: accuracy curves of rows that share model and data
+    (activations, estimators, algorithms), accuracy over sparsity, and over slow-down and buffer size.
+    """
+    found: dict[str, Path] = {}
+    for row in rows:
+        if row.finished:
+            found |= _of_run(row.finished[0], experiment(row), folder)
+    for number, comparison in enumerate(compared, start=1):
+        firsts = {experiment(row): row.finished[0].records for row in comparison.rows}
+        path = draw_methods(firsts, folder / f"side_by_side_{number}.png")
+        found[f"{comparison.title}, first seed of each row"] = path
+    runs = [run for row in rows for run in row.finished]
+    return found | _over_sparsity(runs, folder) | _asynchronous(runs, folder)
+
+
+def _of_run(run: Run, label: str, folder: Path) -> dict[str, Path]:
+    own = folder / run.name / run.key
+    title = f"{label}, seed {run.seed}"
+    paths = of_records.draw(run.records, own, title=title) if run.records else []
+    if block_curves(run.records, "train/loss"):
+        paths.append(draw_blocks(run.records, own / "blocks.png"))
+    paths += sorted((run.path / GRADIENT_CHECK).glob("*.png"))
+    return {f"{title}: {path.stem}": path for path in paths}
+
+
+def _over_sparsity(runs: Sequence[Run], folder: Path) -> dict[str, Path]:
+    """One figure for every set of experiments ``<rows>_<method>``, as :mod:`.sparse_figures` names the methods."""
+    sets: dict[str, dict[str, dict[float, list[float]]]] = defaultdict(lambda: {name: {} for name in sparse_figures.METHODS})
+    dense: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        rows, _, method = run.name.rpartition("_")
+        accuracy = last_value(run.records, "test/accuracy")
+        weights = (run.config.get("algorithm") or {}).get("weights") or {}
+        if accuracy is None:
+            continue
+        if method == "dense":
+            dense[rows].append(accuracy)
+        elif method in sparse_figures.METHODS and "sparsity" in weights:
+            sets[rows][method].setdefault(float(weights["sparsity"]), []).append(accuracy)
+    return {
+        f"{rows}: accuracy over sparsity": sparse_figures.draw_accuracy_over_sparsity(
+            results, dense[rows], folder / rows / "accuracy_over_sparsity.png", title=f"{rows}: accuracy over sparsity"
+        )
+        for rows, results in sets.items()
+    }
+
+
+def _asynchronous(runs: Sequence[Run], folder: Path) -> dict[str, Path]:
+    """Accuracy over slow-down and over buffer size, where runs of one experiment differ in it."""
+    points: dict[str, list[SweepPoint]] = defaultdict(list)
+    for run in runs:
+        algorithm, accuracy = run.config.get("algorithm") or {}, last_value(run.records, "test/accuracy")
+        if accuracy is not None and {"slow_block", "slowdown", "buffer_size"} <= set(algorithm):
+            point = SweepPoint(algorithm["slow_block"], algorithm["slowdown"], algorithm["buffer_size"], accuracy)
+            points[run.name].append(point)
+    found: dict[str, Path] = {}
+    figures: Mapping[str, Callable[[Sequence[SweepPoint], Path], Path]] = {
+        "slowdown": draw_slowdown,
+        "buffer_size": draw_buffer_size,
+    }
+    for name, own in points.items():
+        for setting, function in figures.items():
+            if len({getattr(point, setting) for point in own}) > 1:
+                file = re.sub(r"\W+", "_", name)
+                found[f"{name}: {setting.replace('_', ' ')}"] = function(own, folder / f"{file}_{setting}.png")
+    return found

@@ -1,0 +1,51 @@
+"""Which figures a report draws of which runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from altprop.reporting.of_runs import draw
+from altprop.reporting.side_by_side import comparisons
+from tests.reporting.test_report import rows_of, write_run
+
+SHARED: dict[str, Any] = {"model": {"_target_": "models.MLP"}, "dataset": {"label": "MNIST"}, "paper": None}
+SIGNATURE = b"\x89PNG"
+
+
+def drawn(outputs: Path) -> dict[str, str]:
+    """Titles of the figures, and the files below the figures' folder."""
+    rows = rows_of(outputs)
+    folder = outputs.parent / "figures"
+    found = draw(rows, comparisons(rows), folder)
+    assert all(path.read_bytes().startswith(SIGNATURE) for path in found.values())
+    return {title: str(path.relative_to(folder if path.is_relative_to(folder) else outputs)) for title, path in found.items()}
+
+
+def test_what_a_run_shows_alone(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    run = write_run(outputs, "a", "00000000000a", [80.0, 90.0], seed=3)
+    write_run(outputs, "b", "00000000000b", [80.0], status="failed")
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    blocks = {"train/block1/loss": 1.0, "train/block2/loss": 0.5, "test/block1/accuracy": 70.0, "test/block2/accuracy": 80.0}
+    (run / "metrics.jsonl").write_text("".join(json.dumps({**record, **blocks}) + "\n" for record in records))
+    assert drawn(outputs) == {"a, seed 3: curves": "a/00000000000a/curves.png", "a, seed 3: blocks": "a/00000000000a/blocks.png"}
+
+
+def test_what_runs_show_together(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    for number, (method, sparsity) in enumerate([("dynamic", 0.9), ("dynamic", 0.98), ("set", 0.9)]):
+        config = {**SHARED, "algorithm": {"weights": {"sparsity": sparsity}}}
+        write_run(outputs, f"dsr/mnist_{method}", f"00000000000{number}", [90.0 + number], config=config)
+    write_run(outputs, "dsr/mnist_dense", "000000000010", [98.0], config=SHARED)
+    for slowdown in (1, 2):
+        algorithm = {"slow_block": 1, "slowdown": slowdown, "buffer_size": 4}
+        config = {"algorithm": algorithm, "paper": None}
+        write_run(outputs, "dgl/buffer", f"00000000002{slowdown}", [90.0 - slowdown], config=config)
+    together = {title: path for title, path in drawn(outputs).items() if "seed 0" not in title}
+    assert together == {
+        "MLP on MNIST, first seed of each row": "side_by_side_1.png",
+        "dsr/mnist: accuracy over sparsity": "dsr/mnist/accuracy_over_sparsity.png",
+        "dgl/buffer: slowdown": "dgl_buffer_slowdown.png",
+    }
