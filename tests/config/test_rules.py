@@ -68,6 +68,17 @@ def test_an_option_that_the_algorithm_does_not_support_is_refused(option: str, o
     assert told(f"trainer.{option}") == []
 
 
+def test_algorithms_that_update_elsewhere_are_not_probed() -> None:
+    mend = [("trainer.probe_every", "trainer.probe_every=null")]
+    blocks = ["algorithm=distributed_greedy", "trainer.probe_every=1ep"]
+    assert told(*blocks) == mend
+    assert told("algorithm=decoupled_greedy", "trainer.probe_every=1ep") == []
+    continual = ["model=eqprop_mlp", "algorithm=continual_equilibrium_propagation", "trainer.probe_every=1ep"]
+    plain = ["optimizer=sgd", "optimizer.momentum=0"]
+    assert told(*continual, *plain, "algorithm.debug=true") == mend
+    assert told(*continual, *plain) == []
+
+
 def test_weights_rules() -> None:
     rule = f"algorithm.weights._target_={HERE}.Halved"
     assert told(by(Plain), rule) == [("algorithm.weights", "algorithm/weights=dense")]

@@ -19,6 +19,7 @@ def test_defaults_are_valid_and_frozen() -> None:
         ("duration", "10%"),
         ("evaluate_every", "0ep"),
         ("checkpoint_every", "often"),
+        ("probe_every", "1"),
         ("device", "gpu"),
         ("device", "cuda:x"),
         ("log_every", 0),

@@ -30,6 +30,7 @@ VOLATILE = (
     "trainer.keep",
     "trainer.save_initial",
     "trainer.figures",
+    "trainer.probe_every",
     "trainer.profile_steps",
     "dataset.workers",
     "dataset.prefetch",

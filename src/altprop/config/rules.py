@@ -37,6 +37,7 @@ def _check_options(config: Mapping[str, Any], capabilities: Capabilities, name: 
         ("compile", trainer["compile"], capabilities.compile, "false"),
         ("accumulate", trainer["accumulate"] > 1, capabilities.accumulate, "1"),
         ("clip_norm", trainer["clip_norm"] is not None, capabilities.clip, "null"),
+        ("probe_every", trainer["probe_every"] is not None, capabilities.probe, "null"),
     )
     for option, switched_on, supported, off in options:
         if switched_on and not supported:

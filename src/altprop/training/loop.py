@@ -9,6 +9,7 @@ from itertools import islice
 
 from torch import Tensor
 
+from altprop.algorithms.alignment_probe import AlignmentProbe
 from altprop.algorithms.base import Algorithm
 from altprop.data.base import Data, Split
 from altprop.problems import RunFailed
@@ -50,6 +51,7 @@ class Loop:
         self.tracker = tracker
         self.saver = saver
         self.profiler = profiler
+        self.probe = AlignmentProbe(algorithm)
         self.world_size = algorithm.context.world_size
         self.meter = Meter(self.world_size)
         self.stop_signal: int | None = None
@@ -83,10 +85,16 @@ class Loop:
         )
         clock = time.perf_counter()
         for inputs, targets in batches:
-            self.meter.update(self._train_step(inputs, targets), targets.shape[0])
+            probed = self.plan.probe_at(progress.step)
+            metrics = self.probe.step(inputs, targets, self._train_step) if probed else self._train_step(inputs, targets)
+            self.meter.update(metrics, targets.shape[0])
             self.profiler.step()
             progress.step += 1
             progress.step_in_epoch += 1
+            if probed:
+                clock += self.probe.seconds
+                if self.probe.alignments:
+                    self.tracker.log(self._stamp(self.probe.alignments))
             self._ask(requests)
             if progress.step % self.settings.log_every == 0:
                 self._look(clock)

@@ -18,6 +18,7 @@ class Plan:
     batch_size: int
     evaluate_every: int | None
     save_every: int | None
+    probe_every: int | None = None
 
     @property
     def total_epochs(self) -> int:
@@ -31,6 +32,10 @@ class Plan:
     def save_at(self, step: int) -> bool:
         """Whether a checkpoint is due after ``step`` steps."""
         return self.save_every is not None and step % self.save_every == 0
+
+    def probe_at(self, step: int) -> bool:
+        """Whether the step that follows ``step`` finished ones is probed: the first one, and then one in every interval."""
+        return self.probe_every is not None and step % self.probe_every == 0
 
 
 def steps_in_epoch(settings: TrainerSettings, batches: int) -> int:
@@ -49,4 +54,5 @@ def make_plan(settings: TrainerSettings, steps_per_epoch: int, batch_size: int, 
     def interval(text: str | None) -> int | None:
         return None if text is None else Duration.parse(text).steps(steps_per_epoch, total)
 
-    return Plan(steps_per_epoch, total, batch_size, interval(settings.evaluate_every), interval(settings.checkpoint_every))
+    intervals = [interval(text) for text in (settings.evaluate_every, settings.checkpoint_every, settings.probe_every)]
+    return Plan(steps_per_epoch, total, batch_size, *intervals)

@@ -42,6 +42,8 @@ class TrainerSettings:
     """Interval of evaluations: ``1ep``, ``500st`` or ``10%`` of the run; null: only at the end."""
     checkpoint_every: str | None = "1ep"
     """Interval of checkpoints, like ``evaluate_every``; null: only at the end."""
+    probe_every: str | None = None
+    """Interval of the alignment probe, like ``evaluate_every``, from the first step on; null: never."""
     log_every: int = 50
     """Steps between two updates of the progress display."""
 
@@ -86,7 +88,7 @@ class TrainerSettings:
     """Trace this many steps with torch.profiler into the run directory; null: none. For debugging."""
 
     def __post_init__(self) -> None:
-        for name in ("duration", "evaluate_every", "checkpoint_every"):
+        for name in ("duration", "evaluate_every", "checkpoint_every", "probe_every"):
             text = getattr(self, name)
             if text is not None:
                 _check_duration(name, text)
