@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import torch
 
-from tests.slurm.jobs import SMALL, command, log_of, signal_job, submit, wait_for, wait_for_end, wait_for_step, weights
+from tests.slurm.jobs import SMALL, command, log_of, signal_job, state, submit, wait_for, wait_for_end, wait_for_step, weights
 
 SHARED = [*SMALL, "trainer.sync_batch_norm=true", "optimizer=sgd", "optimizer.lr=0.01"]
 TWO = ["resources.processes=2", "resources.memory=2"]
@@ -35,8 +36,11 @@ def test_two_tasks_are_preempted_together(tmp_path: Path) -> None:
 
 
 def test_each_run_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
-    short = ["resources=gpu", *SMALL[1:], "trainer.device=cpu", "trainer.duration=4ep"]
-    runs = submit(tmp_path, *short, "seed=0,1").runs
-    wait_for_end(*runs)
-    assert [run.status["status"] for run in runs] == ["done", "done"]
-    assert {run.status["job"]["cuda_visible_devices"] for run in runs} <= {"0", "1"}
+    endless = ["resources=gpu", *SMALL[1:], "trainer.device=cpu", "trainer.duration=100000ep"]
+    sweep = submit(tmp_path, *endless, "seed=0,1")
+    for run in sweep.runs:
+        wait_for_step(run)
+    assert [state(run) for run in sweep.runs] == ["RUNNING", "RUNNING"]
+    assert {run.status["job"]["cuda_visible_devices"] for run in sweep.runs} == {"0", "1"}
+    subprocess.run(["scancel", sweep.job or "", sweep.table or ""], check=True)
+    wait_for_end(*sweep.runs)

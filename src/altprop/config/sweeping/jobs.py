@@ -15,7 +15,8 @@ from altprop.config.plain import to_plain
 from altprop.config.sweeping.composing import JobComposer
 from altprop.files import read_json, write_json
 
-TRAIN = "altprop.training.run.train"
+TRAINING = ("altprop.training.run.train", "altprop.config.sensitivity.rank_then_train")
+"""Tasks that leave a run directory of the configuration's own name and key."""
 MANIFEST = "runs.json"
 
 
@@ -79,7 +80,7 @@ def sweep_runs(composer: JobComposer, job_overrides: Sequence[Sequence[str]]) ->
 
 def _directory(config: DictConfig) -> tuple[str | None, bool]:
     """Where the run of a job's configuration lies, and whether it may be resumed."""
-    if config.run is not None or config.task.get("_target_") != TRAIN:
+    if config.run is not None or config.task.get("_target_") not in TRAINING:
         return None, False
     with open_dict(config):
         hydra = config.pop("hydra")
@@ -108,6 +109,12 @@ class Manifest:
     job: str | None = None
     table: str | None = None
     """SLURM's number of the job that writes the tables."""
+
+    @classmethod
+    def begin(cls, folder: Path, group: str, cluster: str, runs: list[SweepRun]) -> Manifest:
+        """The manifest of a sweep that starts ``runs``, and of what it started before where it goes in several batches."""
+        before = cls.read(folder)
+        return cls(folder, group, cluster, [*(before.runs if before else ()), *runs])
 
     def write(self) -> None:
         """Write it into the sweep's folder."""

@@ -35,9 +35,10 @@ def launch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Seq
     runs = [run for run, _ in planned]
     left = [run for run, finished in planned if not finished]
     folder = Path(config.hydra.sweep.dir).absolute()
-    for number, run in enumerate(runs):
+    manifest = Manifest.begin(folder, config.group or config.name, "local", runs)
+    for number, run in enumerate(runs, start=len(manifest.runs) - len(runs)):
         run.log = str(folder / f"{number}.log")
-    Manifest(folder, config.group or config.name, "local", runs).write()
+    manifest.write()
     slots = worker_slots(config)
     print(f"{len(runs)} runs, {len(runs) - len(left)} done already; {min(len(slots), len(left))} at a time; logs in {folder}")
     codes = Workers(slots).run(left)

@@ -47,7 +47,7 @@ def launch(
     queued = _find_queued(outputs, unfinished)
     left = [run for run in unfinished if run.job is None]
     folder = Path(config.hydra.sweep.dir).absolute()
-    manifest = Manifest(folder, config.group or config.name, "slurm", runs)
+    manifest = Manifest.begin(folder, config.group or config.name, "slurm", runs)
     said = [f"{len(runs)} runs", f"{len(runs) - len(unfinished)} done already"]
     said += [f"{queued} in the queue already"] if queued else []
     if left:
@@ -113,6 +113,8 @@ def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path
     """Submit the job that writes the tables once every run of the sweep has ended, however."""
     executor = _executor(manifest.folder, {**parameters, "cpus_per_task": 1}, code)
     site = {f"slurm_{name}": parameters[name] for name in SITE}
+    # Options of sbatch win over the rest, and a dependency given for the runs would replace that on them.
+    additional = {name: value for name, value in parameters["additional_parameters"].items() if name != "dependency"}
     executor.update_parameters(
         name="altprop-table",
         timeout_min=TABLE_MINUTES,
@@ -120,7 +122,7 @@ def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path
         mem_gb=parameters["mem_gb"],
         stderr_to_stdout=True,
         slurm_dependency=f"afterany:{manifest.job}",
-        slurm_additional_parameters=parameters["additional_parameters"],
+        slurm_additional_parameters=additional,
         **site,
     )
     from submitit.helpers import CommandFunction

@@ -37,7 +37,8 @@ def show(config: DictConfig) -> None:
             print_rows(Console(file=stream, width=WIDTH), manifest, rows, None)
         write_text(manifest.folder / "status.txt", (manifest.folder / ".status.txt").read_text())
         (manifest.folder / ".status.txt").unlink()
-        write_report(manifest, Path(config.paths.outputs).absolute())
+        if any(run.directory is not None for run in manifest.runs):
+            write_report(manifest, Path(config.paths.outputs).absolute())
 
 
 def find(outputs: Path, folder: str | None = None, group: str | None = None) -> Manifest:
