@@ -19,7 +19,7 @@ from scipy import stats
 
 from altprop.config.report_command import chosen, group_function
 from altprop.problems import ConfigError
-from altprop.reporting.collect import Row, best_record, collect
+from altprop.reporting.collect import Row, best_record, collect, variant_of
 from altprop.reporting.columns import duration, memory
 from altprop.reporting.runs import changes, read_runs
 from altprop.reporting.statistics import statistic
@@ -145,6 +145,21 @@ def test_configurations_are_kept_apart_and_named_by_what_differs(outputs: Path) 
     assert "optimizer.lr=0.1" in first.variant
     assert "optimizer.lr=0.5" in second.variant
     assert "momentum" not in first.variant
+
+
+def test_another_class_is_named_without_the_keys_that_it_alone_has() -> None:
+    rule = {"_target_": "package.rules.Sparse", "sparsity": 0.9}
+    configs: list[dict[str, object]] = [
+        {"algorithm": {"_target_": "package.Backprop", "weights": rule}, "optimizer": {"lr": 0.1}},
+        {"algorithm": {"_target_": "package.Greedy", "heads": 3, "weights": rule}, "optimizer": {"lr": 0.1}},
+        {"algorithm": {"_target_": "package.Greedy", "heads": 5, "weights": rule}, "optimizer": {"lr": 0.2}},
+    ]
+    assert [variant_of(config, configs) for config in configs] == [
+        "algorithm=Backprop optimizer.lr=0.1",
+        "algorithm=Greedy algorithm.heads=3 optimizer.lr=0.1",
+        "algorithm=Greedy algorithm.heads=5 optimizer.lr=0.2",
+    ]
+    assert variant_of(configs[1], configs[1:]) == "algorithm.heads=3 optimizer.lr=0.1"
 
 
 def test_runs_that_start_from_runs_of_their_own_seed_are_one_row(tmp_path: Path) -> None:

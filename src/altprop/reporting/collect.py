@@ -16,6 +16,8 @@ from altprop.reporting.statistics import Statistic, statistic
 METRICS = ("test/accuracy", "validation/accuracy")
 """What is reported where neither the user nor the paper names a metric: the first that the runs recorded."""
 WHICH = ("last", "selected", "best")
+TARGET = "_target_"
+"""The key of a node that names its class."""
 COMPARED_WITHOUT = ("seed", "name", "group", "tags", "paper", "run", "resume", "task", "hydra", "paths", "cluster", "resources")
 """Keys that do not tell two rows of one experiment apart (with ``logger``, which is compared nowhere)."""
 
@@ -196,14 +198,23 @@ def paper_of(config: Mapping[str, Any]) -> Paper | None:
 
 
 def variant_of(config: Mapping[str, Any], all_configs: Sequence[Mapping[str, Any]]) -> str:
-    """``key=value`` of every key in which ``all_configs`` differ, with ``config``'s values; empty where there is one alone."""
+    """``key=value`` of what tells ``config`` from the rest of ``all_configs``; empty where there is one alone.
+
+    A node of another class is named by it, ``algorithm=Backprop``, without the keys that only this class has.
+    """
     if len(all_configs) < 2:
         return ""
-    flattened = [flat(other) for other in all_configs]
-    keys = sorted({key for other in flattened for key in other})
-    differing = [key for key in keys if len({repr(other.get(key)) for other in flattened}) > 1]
-    own = flat(config)
-    return " ".join(f"{key}={own[key]}" for key in differing if key in own)
+    own, flattened = flat(config), [flat(other) for other in all_configs]
+    told = []
+    for key, value in sorted(own.items()):
+        nodes = [f"{key[:end]}.{TARGET}" for end, letter in enumerate(key) if letter == "."]
+        classes = [node for node in nodes if node != key]
+        alike = [other for other in flattened if all(other.get(node) == own.get(node) for node in classes)]
+        everywhere = all(key in other for other in flattened)
+        if len({repr(other.get(key)) for other in (flattened if everywhere else alike)}) > 1:
+            is_class = key.endswith(f".{TARGET}")
+            told.append(f"{key.removesuffix(f'.{TARGET}')}={value.rpartition('.')[2]}" if is_class else f"{key}={value}")
+    return " ".join(told)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
