@@ -313,6 +313,8 @@ def test_mistakes_are_named(outputs: Path, tmp_path_factory: pytest.TempPathFact
     runs, _ = read_runs(outputs)
     with pytest.raises(ConfigError, match=r"runs: 'a/rwo' matches no run.*try: runs=a/row"):
         chosen(runs, "a/rwo", None, outputs)
+    with pytest.raises(ConfigError, match=r"runs: is an empty list"):
+        chosen(runs, [], None, outputs)
     with pytest.raises(ConfigError, match=r"group: 'g' matches no run's group"):
         chosen(runs, "*", "g", outputs)
     with pytest.raises(ConfigError, match=r"paths.outputs: there is no run below"):

@@ -86,6 +86,8 @@ def _figures(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) 
 def chosen(runs: Sequence[Run], patterns: str | Sequence[str], group: str | None, outputs: Path) -> list[Run]:
     """The runs whose name or ``<name>/<key>`` matches one of ``patterns`` (``ftprop/*``) and whose group matches ``group``."""
     wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not wanted:
+        raise ConfigError([Problem("runs", "is an empty list", "names of runs, or '*' for all", "runs='*'")])
     named = [run for run in runs if any(_matches(run, pattern) for pattern in wanted)]
     names = sorted({run.name for run in runs})
     if not names:
