@@ -1,12 +1,20 @@
 import subprocess
 import sys
 
+import pytest
+
 from altprop.config.help import WIDTH, help_page, help_text
-from altprop.config.project import ROOT
+from altprop.config.project import ROOT, register_resolvers
 from tests.config.catalogue import folders
 
 STORED = ROOT / "tests" / "config" / "help.txt"
 REFRESH = "python train.py --help > tests/config/help.txt"
+
+
+@pytest.fixture(autouse=True)
+def resolvers() -> None:
+    """As an entry point registers them at its import."""
+    register_resolvers()
 
 
 def test_the_page_is_the_stored_one() -> None:

@@ -65,7 +65,6 @@ def help_text() -> str:
         lines += _row(group, _choices(group), 2 if group in TWO_LINES else 1)
     small = "   ".join(f"{group}: {', '.join(_choices(group))}".replace(" ", _TIED) for group in SMALL_GROUPS)
     lines += [line.replace(_TIED, " ") for line in textwrap.wrap(small, WIDTH, initial_indent="  ", subsequent_indent="  ")]
-    lines.append("")
     for group, title in (("experiment", "experiments"), ("sweep", "sweeps")):
         lines.append(f"{title}: {group}=<paper>/<name>")
         for folder in _folders(group):
