@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -33,9 +34,21 @@ LONG = [*SMALL, "trainer.duration=80ep", "trainer.evaluate_every=5ep", "trainer.
 
 
 def command(outputs: Path, script: str, *arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "ALTPROP_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "ALTPROP_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root / "src")}
     line = [sys.executable, str(root / script), *arguments]
     return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def checkout(folder: Path) -> Path:
+    """A copy of the project that a test may change, without this machine's own settings."""
+    for name in ("src", "conf", "sweeps"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
+    for file in (folder / "conf/local").glob("*.yaml"):
+        file.unlink()
+    for script in ROOT.glob("*.py"):
+        shutil.copy(script, folder)
+    return folder
 
 
 def submit(outputs: Path, *overrides: str) -> Manifest:

@@ -24,6 +24,7 @@ from tests.slurm.jobs import (
     wait_for_end,
     wait_for_step,
 )
+from tests.tracking.test_wandb import of_kind, records_in
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def records(run: SweepRun) -> list[int]:
 
 
 def test_preemption_in_mid_epoch(undisturbed: SweepRun, tmp_path: Path) -> None:
-    [run] = submit(tmp_path, *LONG).runs
+    [run] = submit(tmp_path, *LONG, "logger=wandb", "logger.wandb.mode=offline").runs
     wait_for_step(run)
     signal_job(run, "USR2")
     stopped_at = wait_for("saving", lambda: run.status["status"] == "preempted" and run.status["step"])
@@ -50,6 +51,10 @@ def test_preemption_in_mid_epoch(undisturbed: SweepRun, tmp_path: Path) -> None:
     assert run.status["job"]["slurm_restart_count"] == "1"
     assert records(run) == records(undisturbed)
     assert_same_weights(run, undisturbed)
+    sessions = [records_in(file) for file in sorted(Path(run.directory or "").glob("wandb/offline-run-*/*.wandb"))]
+    assert [of_kind(session, "run")[0].run_id for session in sessions] == [Path(run.directory or "").name] * 2
+    assert [len(of_kind(session, "preempting")) for session in sessions] == [1, 0]
+    assert [of_kind(session, "exit")[0].exit_code for session in sessions] == [1, 0]
 
 
 def test_killed_task_resumes_when_submitted_again(undisturbed: SweepRun, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from altprop.config.sweeping.jobs import Manifest, manifests
+from altprop.files import read_json
 from tests.slurm.jobs import SMALL, assert_same_weights, command, state, submit, wait_for, wait_for_end
 
 GRID = [*SMALL, "trainer.duration=2ep", "seed=0,1,2", "optimizer.lr=0.001,0.01"]
@@ -55,6 +57,33 @@ def test_what_is_left_is_submitted(sweep: Manifest, outputs: Path) -> None:
     told = command(outputs, "train.py", "-m", "cluster=slurm", *SMALL, "trainer.duration=2ep", "seed=3", "optimizer.lr=0.001")
     assert "1 in the queue already; nothing to submit" in told.stdout
     wait_for_end(more.runs[1])
+
+
+def test_staying_until_the_last_job_has_ended(tmp_path: Path) -> None:
+    overrides = ["cluster=slurm", "cluster.wait=true", *SMALL, "trainer.duration=1ep", "optimizer.lr=0.01,1e30"]
+    done = command(tmp_path, "train.py", "-m", *overrides)
+    runs = next(manifests(tmp_path)).runs
+    assert [run.status["status"] for run in runs] == ["done", "failed"]
+    assert done.returncode == 1
+    [line] = [line for line in done.stderr.splitlines() if "failed: RunFailed" in line]
+    assert "optimizer.lr=1e" in line
+    assert "the loss became" in line
+
+
+def test_a_run_that_waits_for_a_papers_sweep(tmp_path: Path) -> None:
+    """The two commands of docs/algorithms/iterative_binarization.md."""
+    small = [*SMALL[:-1], "trainer.duration=1ep"]
+    layers = submit(tmp_path, "sweep=iterative/quick_sensitivity", *small)
+    guided = submit(tmp_path, "experiment=iterative/quick_guided", *small, f"+cluster.sbatch.dependency=afterok:{layers.job}")
+    [run] = guided.runs
+    assert run.directory is not None
+    table = subprocess.run(["squeue", "--noheader", "--format=%E", f"--jobs={guided.table}"], capture_output=True, text=True)
+    assert table.stdout.startswith(f"afterany:{guided.job}(")
+    wait_for_end(*layers.runs, run)
+    assert [one.status["status"] for one in (*layers.runs, run)] == ["done"] * 4
+    assert sorted(read_json(tmp_path / "iterative/quick_sens/order.json")["order"]) == [1, 2, 3]
+    again = command(tmp_path, "train.py", "-m", "experiment=iterative/quick_guided", *small, "cluster=slurm")
+    assert "1 done already; nothing to submit" in again.stdout
 
 
 def test_status_lists_every_run(sweep: Manifest, outputs: Path) -> None:

@@ -63,10 +63,16 @@ def chunks(content: bytes) -> Iterator[bytes]:
 def records_of(directory: Path) -> list[Any]:
     """Everything in the newest offline file under ``directory``, after the service has closed it."""
     import wandb
-    from wandb.proto import wandb_internal_pb2
 
     wandb.teardown()
     (path,) = sorted(directory.glob("wandb/offline-run-*/*.wandb"))[-1:]
+    return records_in(path)
+
+
+def records_in(path: Path) -> list[Any]:
+    """Everything in one offline file that is closed."""
+    from wandb.proto import wandb_internal_pb2
+
     records = []
     for data in chunks(path.read_bytes()):
         record = wandb_internal_pb2.Record()
