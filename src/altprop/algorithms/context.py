@@ -28,6 +28,8 @@ class Capabilities:
     """Gradient clipping by norm."""
     probe: bool = True
     """The alignment probe: what a step updates goes through its :class:`OptimizerStep` objects, in this process."""
+    in_process: bool = True
+    """All of a step is computed in this process, so that its cost can be counted here."""
     weights_rules: bool = True
     """Any weights rule may be attached."""
     needs_blocks: bool = False

@@ -54,7 +54,9 @@ class DistributedGreedy(LocalLosses):
     With several CUDA devices worker n uses device n, modulo their number. Dense weights only.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(amp=True, clip=True, probe=False, weights_rules=False, needs_blocks=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        amp=True, clip=True, probe=False, in_process=False, weights_rules=False, needs_blocks=True
+    )
 
     def __init__(
         self,

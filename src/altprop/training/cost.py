@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from altprop.algorithms.base import Algorithm
-from altprop.algorithms.distributed_greedy import DistributedGreedy
 from altprop.training.processes import sum_over_processes
 
 
@@ -39,7 +38,7 @@ class FlopCounter(TorchDispatchMode):
 
 def countable(algorithm: Algorithm) -> bool:
     """Whether a step of ``algorithm`` can be counted: nothing of it is compiled or computed in processes of its own."""
-    return not algorithm.context.compile and not isinstance(algorithm, DistributedGreedy)
+    return not algorithm.context.compile and algorithm.capabilities.in_process
 
 
 def counted_step(algorithm: Algorithm, inputs: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], int]:
