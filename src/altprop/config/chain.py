@@ -8,13 +8,18 @@ directory follows from what the other run computes, so it is known before that r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from altprop.problems import Problem
+
+if TYPE_CHECKING:
+    from altprop.config.sweeping.composing import JobComposer
 
 _SOURCES = ("weights_from", "mask_from")
 _COMMANDS: dict[str, str] = {}
@@ -23,19 +28,28 @@ _COMMANDS: dict[str, str] = {}
 
 def run_of(experiment: str, *overrides: str, _root_: DictConfig) -> str:
     """``<paths.outputs>/<name>/<key>`` of the run that ``experiment``, this run's seed and ``overrides`` describe."""
-    from altprop.config.compose import compose
     from altprop.config.key import run_key
     from altprop.config.plain import to_plain
 
     words = [f"experiment={experiment}", f"seed={_root_.seed}", *overrides]
-    running = GlobalHydra.instance().hydra
-    try:
-        plain, _ = to_plain(compose(words))
-    finally:
-        GlobalHydra.instance().hydra = running
+    plain, _ = to_plain(deepcopy(_composer().compose(words)))  # a copy, because that run may start from another one, too
     directory = f"{_root_.paths.outputs}/{plain['name']}/{run_key(plain)}"
     _COMMANDS[directory] = f"python train.py {' '.join(words)}"
     return directory
+
+
+@cache
+def _composer() -> JobComposer:
+    """Composes once for all seeds: the runs of a sweep resolve this by the hundred."""
+    from altprop.config.compose import config_loader
+    from altprop.config.sweeping.composing import JobComposer
+
+    running = GlobalHydra.instance().hydra
+    try:
+        with config_loader() as composer:
+            return JobComposer(composer.loader, composer.compose("train", []))
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def missing_sources(config: Mapping[str, Any], directory: Path) -> Iterator[Problem]:

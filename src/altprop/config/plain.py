@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -15,9 +15,11 @@ UNRESOLVED = object()
 
 def to_plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     """``config`` as dicts, lists and scalars with all interpolations resolved, and the problems met on the way."""
-    problems: list[Problem] = []
-    plain = _plain(config, "", problems)
-    return plain, problems
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True)), []
+    except OmegaConfBaseException:  # names one problem; we want each
+        problems: list[Problem] = []
+        return _plain(config, "", problems), problems
 
 
 def _plain(node: Any, key: str, problems: list[Problem]) -> Any:

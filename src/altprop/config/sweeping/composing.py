@@ -10,7 +10,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 
 class JobComposer:
@@ -24,15 +24,16 @@ class JobComposer:
         self.loader = loader
         self.master = master
         self._parser = OverridesParser.create(config_loader=loader)
+        self._parsed: dict[str, Override] = {}
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._is_group: dict[str, bool] = {}
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of the job with ``overrides``, ``hydra`` included. Valid until the next call.
+        """The configuration of the job with ``overrides``, as the job sees it: without ``hydra``. Valid until the next call.
 
         Raises what Hydra raises.
         """
-        parsed = self._parser.parse_overrides(list(overrides))
+        parsed = [self._parse(text) for text in overrides]
         values = [override for override in parsed if self._sets_a_value(override)]
         keys = tuple(str(override.key_or_group) for override in values)
         others = tuple(text for text, override in zip(overrides, parsed, strict=True) if override not in values)
@@ -44,10 +45,17 @@ class JobComposer:
                 self.master.hydra.job.config_name, [*hydra_overrides, *others], run_mode=RunMode.RUN
             )
             OmegaConf.copy_cache(from_config=self.master, to_config=config)
+            with open_dict(config):
+                del config["hydra"]
             self._composed[shared] = config
         config = self._composed[shared]
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
         return config
+
+    def _parse(self, text: str) -> Override:
+        if text not in self._parsed:
+            self._parsed[text] = self._parser.parse_override(text)
+        return self._parsed[text]
 
     def _sets_a_value(self, override: Override) -> bool:
         """Whether ``override`` replaces the value of a key, which is the same on whatever configuration it is done."""

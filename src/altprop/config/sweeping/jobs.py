@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from altprop.config.key import run_key
 from altprop.config.plain import to_plain
@@ -64,6 +64,7 @@ def sweep_runs(composer: JobComposer, job_overrides: Sequence[Sequence[str]]) ->
     master = composer.master
     paths = [f"paths.{name}={Path(master.paths[name]).absolute()}" for name in ("data", "outputs")]
     hydra_overrides = [text for text in OmegaConf.to_container(master.hydra.overrides.hydra) if _is_kept(str(text))]  # type: ignore[union-attr]
+    config_folder = _config_folder()
     seen: set[str] = set()
     for overrides in job_overrides:
         config = composer.compose(overrides)
@@ -73,7 +74,7 @@ def sweep_runs(composer: JobComposer, job_overrides: Sequence[Sequence[str]]) ->
                 continue
             seen.add(directory)
         given = [text for text in overrides if not text.startswith(("paths.data=", "paths.outputs="))]
-        arguments = [*_config_folder(), *map(str, hydra_overrides), *given, *paths, "hydra.mode=RUN"]
+        arguments = [*config_folder, *map(str, hydra_overrides), *given, *paths, "hydra.mode=RUN"]
         run = SweepRun(list(overrides), arguments, directory, int(config.seed))
         yield run, resume and run.status.get("status") == "done"
 
@@ -82,10 +83,7 @@ def _directory(config: DictConfig) -> tuple[str | None, bool]:
     """Where the run of a job's configuration lies, and whether it may be resumed."""
     if config.run is not None or config.task.get("_target_") not in TRAINING:
         return None, False
-    with open_dict(config):
-        hydra = config.pop("hydra")
-        plain, _ = to_plain(config)
-        config.hydra = hydra
+    plain, _ = to_plain(config)
     return str(Path(plain["paths"]["outputs"]).absolute() / plain["name"] / run_key(plain)), bool(plain["resume"])
 
 
