@@ -198,3 +198,24 @@ def test_initial_weights_are_kept_when_asked(tmp_path: Path) -> None:
     initial = read_checkpoint(parts.directory / "checkpoints" / "initial.pt", parts.key)
     assert initial["step"] == 0
     assert not initial["algorithm"]["optimizers"][0]["optimizer"]["state"]
+
+
+def test_checkpoints_of_chosen_epochs_stay(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path, keep_epochs=[1, 2], keep=1, checkpoint_every=None, duration="4ep")
+    train(parts)
+    folder = parts.directory / "checkpoints"
+    assert sorted(path.name for path in folder.glob("epoch-*.pt")) == ["epoch-1.pt", "epoch-2.pt"]
+    steps = [read_checkpoint(folder / name, parts.key)["step"] for name in ("epoch-1.pt", "epoch-2.pt", "last.pt")]
+    assert steps == [step * steps[0] for step in (1, 2, 4)]
+
+
+def test_an_evaluation_before_the_first_step_changes_nothing(tmp_path: Path) -> None:
+    parts, plain = make_parts(tmp_path / "first", evaluate_first=True), make_parts(tmp_path / "plain")
+    for each in (parts, plain):
+        train(each)
+    first, *others = records(parts.directory)
+    assert (first["epoch"], first["step"]) == (0, 0)
+    assert first["test/accuracy"] < others[0]["test/accuracy"]
+    assert "train/loss" not in first
+    assert [record["test/loss"] for record in others] == [record["test/loss"] for record in records(plain.directory)]
+    assert_equal(final_state(parts.directory), final_state(plain.directory))

@@ -31,7 +31,8 @@ NO_CHANGE = (
         "run",
     ),
     *("task", "trainer.device", "trainer.threads", "trainer.figures", "trainer.log_every", "trainer.checkpoint_every"),
-    *("trainer.keep", "trainer.save_initial", "trainer.probe_every", "trainer.profile_steps"),
+    *("trainer.keep", "trainer.keep_epochs", "trainer.save_initial", "trainer.evaluate_first"),
+    *("trainer.probe_every", "trainer.profile_steps"),
     *("dataset.workers", "dataset.prefetch"),
 )
 """Keys on a command line that say which run, where and how, not what is computed."""

@@ -45,8 +45,9 @@ class CheckpointStore:
         self.key = key
         self.recent = [LAST, *(f"last-{age}.pt" for age in range(1, keep))]
 
-    def save(self, state: Mapping[str, Any], *, best: bool = False) -> None:
-        """Write ``last.pt``; the ones before stay as ``last-1.pt``, …. With ``best`` the same file is also ``best.pt``.
+    def save(self, state: Mapping[str, Any], *, best: bool = False, keep_as: str | None = None) -> None:
+        """Write ``last.pt``; the ones before stay as ``last-1.pt``, …. With ``best`` the same file is also ``best.pt``, and
+        with ``keep_as`` it also has that name, under which nothing ever replaces it.
 
         Raises ``OSError`` when the disk is full; what was there before is then still there.
         """
@@ -56,6 +57,8 @@ class CheckpointStore:
         self.write(LAST, state)
         if best:
             _link(self.folder / LAST, self.folder / BEST)
+        if keep_as is not None:
+            _link(self.folder / LAST, self.folder / keep_as)
 
     def write(self, name: str, state: Mapping[str, Any]) -> None:
         """Write ``state`` to the file ``name``, atomically."""

@@ -79,6 +79,9 @@ class Loop:
     def _epoch(self, epoch: int, requests: StopRequests) -> None:
         progress = self.progress
         self.algorithm.epoch_start(epoch)
+        if self.settings.evaluate_first and progress.step == 0:
+            # Only now: what a run takes over from another one is there once its first epoch has begun.
+            self.tracker.log(self._stamp(self._evaluations()))
         order_epoch = 0 if self.settings.overfit else epoch
         batches = islice(
             self.data.train.batches(order_epoch, progress.step_in_epoch), self.plan.steps_per_epoch - progress.step_in_epoch
@@ -111,8 +114,9 @@ class Loop:
                     best = self._record(own)
                 elif own:
                     self.tracker.log(self._stamp({name: float(value) for name, value in own.items()}))
-                if best or (save_now and not self.done):
-                    self._save(best=best)
+                kept = epoch_done and progress.epoch in self.settings.keep_epochs
+                if best or kept or (save_now and not self.done):
+                    self._save(best=best, keep_as=f"epoch-{progress.epoch}.pt" if kept else None)
                 clock = time.perf_counter()
             if self.stop_signal is not None or self.done or epoch_done:
                 break
@@ -149,19 +153,12 @@ class Loop:
 
     def _record(self, own: Mapping[str, Tensor]) -> bool:
         """Evaluate, log one record, and judge it; whether it is the best so far."""
-        progress, settings = self.progress, self.settings
+        progress = self.progress
         metrics: dict[str, float] = {f"train/{name}": value for name, value in self.meter.means().items()}
         self.meter.reset()
         metrics.update({name: float(value) for name, value in own.items()})
-        share_running_statistics(self.algorithm.model, self.world_size)
-        splits: dict[str, Split | None] = {"validation": self.data.validation, "test": self.data.test}
-        if settings.evaluate_train:
-            splits = {"train_plain": self.data.train_plain, **splits}
         started = time.perf_counter()
-        for name, split in splits.items():
-            if split is not None:
-                result = evaluate(self.algorithm, split, limit_batches=settings.limit_batches, world_size=self.world_size)
-                metrics.update({f"{name}/{metric}": value for metric, value in result.items()})
+        metrics.update(self._evaluations())
         progress.seconds = time.perf_counter() - self.started
         metrics["train/learning_rate"] = self.algorithm.learning_rate
         metrics["time/train_seconds"] = progress.train_seconds
@@ -182,6 +179,19 @@ class Loop:
         self.saver.status("running", progress)
         return best
 
+    def _evaluations(self) -> dict[str, float]:
+        """The metrics of every split that is to be evaluated."""
+        share_running_statistics(self.algorithm.model, self.world_size)
+        splits: dict[str, Split | None] = {"validation": self.data.validation, "test": self.data.test}
+        if self.settings.evaluate_train:
+            splits = {"train_plain": self.data.train_plain, **splits}
+        metrics: dict[str, float] = {}
+        for name, split in splits.items():
+            if split is not None:
+                result = evaluate(self.algorithm, split, limit_batches=self.settings.limit_batches, world_size=self.world_size)
+                metrics.update({f"{name}/{metric}": value for metric, value in result.items()})
+        return metrics
+
     def _stop_early(self, record: Mapping[str, float]) -> None:
         rule = self.settings.early_stopping
         if rule is None:
@@ -193,13 +203,13 @@ class Loop:
             self.progress.stale += 1
             self.progress.stopped_early = self.progress.stale >= rule.patience
 
-    def _save(self, *, best: bool = False) -> None:
+    def _save(self, *, best: bool = False, keep_as: str | None = None) -> None:
         self._guard(self.meter.check())
         share_running_statistics(self.algorithm.model, self.world_size)
         assert_identical(self.algorithm.model, self.world_size)
         self.progress.seconds = time.perf_counter() - self.started
         self.progress.meter = self.meter.state_dict()
-        self.saver.save(self.algorithm, self.progress, best=best)
+        self.saver.save(self.algorithm, self.progress, best=best, keep_as=keep_as)
 
     def _guard(self, broken: NotFinite | None) -> None:
         """Stop where a loss was not finite; nothing is saved after it."""

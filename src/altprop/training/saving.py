@@ -42,10 +42,10 @@ class Saver:
             "random": random_state(self.context.generators),
         }
 
-    def save(self, algorithm: Algorithm, progress: Progress, *, best: bool = False) -> None:
+    def save(self, algorithm: Algorithm, progress: Progress, *, best: bool = False, keep_as: str | None = None) -> None:
         """Write the checkpoint of this step."""
         if self.context.rank == 0:
-            self.store.save(self.state(algorithm, progress), best=best)
+            self.store.save(self.state(algorithm, progress), best=best, keep_as=keep_as)
         self.saved_step = progress.step
 
     def save_initial(self, algorithm: Algorithm, progress: Progress) -> None:

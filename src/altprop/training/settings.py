@@ -5,7 +5,7 @@ The configuration's schema (:mod:`altprop.config.schema`) is derived from these 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from altprop.training.duration import Duration
@@ -73,8 +73,12 @@ class TrainerSettings:
     """null: train to the end."""
     evaluate_train: bool = False
     """Evaluate the training images without augmentation, too."""
+    evaluate_first: bool = False
+    """Evaluate before the first step, too: what a run that begins from another one's weights starts from."""
     keep: int = 2
     """Most recent checkpoints kept beside the best one, at least 1; the older ones stand in for a torn newest one."""
+    keep_epochs: list[int] = field(default_factory=list)
+    """After so many finished epochs the checkpoint is kept for good, as ``epoch-<n>.pt``."""
     save_initial: bool = False
     """Keep the state before the first step as ``initial.pt``, for runs that start from the same initial weights."""
     figures: bool = True
@@ -100,6 +104,8 @@ class TrainerSettings:
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, not {number}")
+        if any(epoch < 1 for epoch in self.keep_epochs):
+            raise ValueError(f"trainer.keep_epochs counts finished epochs, from 1 on, not {self.keep_epochs}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"trainer.clip_norm must be positive, not {self.clip_norm}; null switches clipping off")
 
