@@ -18,6 +18,7 @@ from altprop.algorithms.distributed_greedy import DistributedGreedy
 from altprop.algorithms.feature_channel import Batch, Inbox, Mark, Outbox
 from altprop.algorithms.greedy_worker import process_group
 from altprop.algorithms.local_losses import LocalLosses
+from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.schedule import Schedule
 from altprop.models.greedy_cnn import GreedyCNN
 from altprop.problems import ConfigError, RunFailed
@@ -40,10 +41,10 @@ def opened() -> Iterator[list[DistributedGreedy]]:
         algorithm.close()
 
 
-def set_up(algorithm: LocalLosses) -> Any:
+def set_up(algorithm: LocalLosses, **context: Any) -> Any:
     torch.manual_seed(0)
     model = GreedyCNN(depth=4, width=4, downsample=(1,), units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES)
-    facts = {"steps_per_epoch": STEPS, "total_epochs": 4, "device": torch.device("cpu"), "seed": 0, "batch_size": 6}
+    facts = {"steps_per_epoch": STEPS, "total_epochs": 4, "device": torch.device("cpu"), "seed": 0, "batch_size": 6, **context}
     schedule = Schedule(partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5))
     algorithm.setup(model, ADAM, schedule, Context(input_shape=SHAPE, num_classes=CLASSES, **facts))  # type: ignore[arg-type]
     return algorithm
@@ -90,6 +91,19 @@ def test_gives_the_weights_of_one_process(workers: int, opened: list[Distributed
     with together.inference(), alone.inference():
         for name, scores in together.predictions(inputs).items():
             assert torch.equal(scores, alone.predictions(inputs)[name])
+
+
+@pytest.mark.slow
+def test_half_parameters_and_their_masters_travel(opened: list[DistributedGreedy]) -> None:
+    options: dict[str, Any] = {"loss_scaling": LossScaling(init_scale=2.0**18), "master_weights": True}
+    alone = set_up(DecoupledGreedy(**options), precision="fp16")
+    together = set_up(DistributedGreedy(workers=2, **options), precision="fp16")
+    opened.append(together)
+    train(alone, 2 * STEPS)
+    train(together, 2 * STEPS)
+    mine, theirs = together.state_dict(), alone.state_dict()
+    for key in ("model", "heads", "optimizers"):
+        assert_equal(mine[key], theirs[key], key)
 
 
 @pytest.mark.slow

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
 
+from altprop.algorithms.context import Context
 from altprop.models.base import FeedForward
 from altprop.problems import ConfigError, Problem
+from altprop.seeding import derive_seed
 
 
 def cut_positions(num_layers: int, block_size: int, cut_points: Sequence[int] | None) -> list[int]:
@@ -55,3 +58,30 @@ def output_shapes(blocks: Sequence[nn.Module], input_shape: Sequence[int], devic
         for module, training in modes:
             module.training = training
     return shapes
+
+
+def companions(
+    model: nn.Module,
+    shapes: Sequence[tuple[int, ...]],
+    make: Callable[[tuple[int, ...]], nn.Module],
+    context: Context,
+    stream: str,
+) -> nn.ModuleList:
+    """A module for every block that hands on ``shapes``, on the device and in the dtype of ``model``: heads, synthesisers.
+
+    Drawn from the random stream called ``stream``, so that they do not depend on how the model was drawn.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(derive_seed(context.seed, stream))
+        made = [make(shape) for shape in shapes]
+    return nn.ModuleList(made).to(context.device, next(model.parameters()).dtype)
+
+
+def cut_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Problems of ``block_size`` and ``cut_points`` that show without the model."""
+    block_size, cut_points = config.get("block_size", 1), config.get("cut_points")
+    if not isinstance(block_size, int) or block_size < 1:
+        yield Problem("algorithm.block_size", str(block_size), "a whole number from 1 on", "algorithm.block_size=1")
+    if cut_points is not None and block_size != 1:
+        given = f"given together with algorithm.block_size={block_size}"
+        yield Problem("algorithm.cut_points", given, "blocks are cut either by size or at given points", "algorithm.block_size=1")

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from altprop.algorithms.base import Algorithm, Loss, top1
-from altprop.algorithms.blocks import cut
+from altprop.algorithms.blocks import cut, cut_problems
 from altprop.algorithms.context import Capabilities
-from altprop.algorithms.local_losses import cut_problems
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.replaying import frozen_statistics, is_random, random_state, random_state_of
 from altprop.algorithms.schedule import Schedule

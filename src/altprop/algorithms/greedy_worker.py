@@ -19,6 +19,7 @@ from altprop.algorithms.base import Loss, top1
 from altprop.algorithms.context import Context
 from altprop.algorithms.feature_channel import Batch, Inbox, Mark, Outbox
 from altprop.algorithms.loss_scaling import LossScaling
+from altprop.algorithms.master_weights import block_optimizer
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.replay_buffer import ReplayBuffer
 from altprop.algorithms.schedule import Schedule
@@ -102,7 +103,7 @@ class Worker:
         optimizers = []
         for part, state in zip(plan.parts, plan.optimizer_states, strict=True):
             part.to(plan.context.device)
-            step = OptimizerStep(part.parameters(), plan.optimizer, plan.schedule, Dense(), plan.context, plan.loss_scaling)
+            step = block_optimizer(part.parameters(), plan.optimizer, plan.schedule, Dense(), plan.context, plan.loss_scaling)
             step.load_state_dict(state)
             optimizers.append(step)
         self.trainer = BlockTrainer(plan.parts, optimizers, plan.loss, [value.to(plan.context.device) for value in plan.sums])

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from altprop.algorithms.base import Algorithm, Loss, top1
-from altprop.algorithms.blocks import cut, output_shapes
+from altprop.algorithms.blocks import companions, cut, cut_problems, output_shapes
 from altprop.algorithms.context import Capabilities, Context
 from altprop.algorithms.loss_scaling import LossScaling
+from altprop.algorithms.master_weights import block_optimizer, is_half, master_weights_problems, to_half, with_half_inputs
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
 from altprop.models.base import FeedForward
@@ -24,7 +25,6 @@ from altprop.nn.head_ensemble import EnsembleOf, ensemble_scores
 from altprop.nn.local_heads import mlp_sr_head
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import Problem
-from altprop.seeding import derive_seed
 
 HeadFactory = Callable[[tuple[int, ...], int], nn.Module]
 """Takes the shape of a block's output, without the batch, and the number of classes."""
@@ -50,7 +50,8 @@ class LocalLosses(Algorithm):
     last one is the model's own classifier. Heads belong to the algorithm: weights rule and estimator do not reach them.
     ``reset_optimizer_at`` lists the 0-based epochs that begin with fresh optimizer state and loss scale, ``ensemble`` says
     what of the heads is averaged for the answer ``ensemble`` (None: there is none), ``loss_scaling`` replaces torch's rule in
-    fp16.
+    fp16. With ``master_weights`` fp16 is not autocast: parameters are halves, updated through fp32 copies
+    (:mod:`altprop.algorithms.master_weights`).
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(amp=True, compile=True, clip=True, needs_blocks=True)
@@ -64,6 +65,7 @@ class LocalLosses(Algorithm):
         ensemble: EnsembleOf | None = "probabilities",
         reset_optimizer_at: Sequence[int] = (),
         loss_scaling: LossScaling | None = None,
+        master_weights: bool = False,
         loss: Loss | None = None,
         weights: WeightsRule | None = None,
         estimator: object | None = None,
@@ -75,6 +77,7 @@ class LocalLosses(Algorithm):
         self.ensemble = ensemble
         self.reset_optimizer_at = frozenset(reset_optimizer_at)
         self.loss_scaling = loss_scaling
+        self.master_weights = master_weights
         self.last_reset = -1
 
     # -- set-up ----------------------------------------------------------------------------------------------------------------
@@ -83,18 +86,22 @@ class LocalLosses(Algorithm):
         self.blocks = cut(self.model, self.block_size, self.cut_points)
         assert isinstance(self.model, FeedForward)
         shapes = output_shapes(self.blocks, self.context.input_shape, self.context.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(derive_seed(self.context.seed, "heads"))
-            heads = [self.head_factory(shape, self.context.num_classes) for shape in shapes[:-1]]
-        dtype = next(self.model.parameters()).dtype
-        self.local_heads = nn.ModuleList(heads).to(self.context.device, dtype)
+        self.local_heads = companions(self.model, shapes[:-1], self._head, self.context, "heads")
         every_head = [*self.local_heads, self.model.head]
+        if self.master_weights:
+            to_half(self.model)
+            to_half(self.local_heads)
+            with_half_inputs(self.model.blocks[0])
         self.parts = [BlockWithHead(block, head) for block, head in zip(self.blocks, every_head, strict=True)]
         self.forwards = [torch.compile(part) if self.context.compile else part for part in self.parts]
         context = self.block_context()
         return [
-            OptimizerStep(part.parameters(), optimizer, schedule, self.weights, context, self.loss_scaling) for part in self.parts
+            block_optimizer(part.parameters(), optimizer, schedule, self.weights, context, self.loss_scaling)
+            for part in self.parts
         ]
+
+    def _head(self, shape: tuple[int, ...]) -> nn.Module:
+        return self.head_factory(shape, self.context.num_classes)
 
     def block_context(self) -> Context:
         """The facts that the blocks' optimizers and schedules see."""
@@ -131,6 +138,8 @@ class LocalLosses(Algorithm):
             loss = self.loss(scores, targets)
         optimization.backward(loss)
         optimization.step()
+        if is_half(loss):
+            loss = loss.float()  # sums over an epoch do not fit into halves
         return outputs.detach(), loss.detach(), top1(scores, targets)
 
     # -- prediction ------------------------------------------------------------------------------------------------------------
@@ -192,13 +201,5 @@ class LocalLosses(Algorithm):
         if config.get("loss_scaling") is not None and precision != "fp16":
             given = f"set with trainer.precision={precision}"
             yield Problem("algorithm.loss_scaling", given, "losses are scaled in fp16 only", "trainer.precision=fp16")
-
-
-def cut_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
-    """Problems of ``block_size`` and ``cut_points`` that show without the model."""
-    block_size, cut_points = config.get("block_size", 1), config.get("cut_points")
-    if not isinstance(block_size, int) or block_size < 1:
-        yield Problem("algorithm.block_size", str(block_size), "a whole number from 1 on", "algorithm.block_size=1")
-    if cut_points is not None and block_size != 1:
-        given = f"given together with algorithm.block_size={block_size}"
-        yield Problem("algorithm.cut_points", given, "blocks are cut either by size or at given points", "algorithm.block_size=1")
+        if config.get("master_weights"):
+            yield from master_weights_problems(config, root)

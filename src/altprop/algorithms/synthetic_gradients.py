@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from altprop.algorithms.base import Algorithm, Loss, top1
-from altprop.algorithms.blocks import cut, output_shapes
+from altprop.algorithms.blocks import companions, cut, cut_problems, output_shapes
 from altprop.algorithms.context import Capabilities
-from altprop.algorithms.local_losses import cut_problems
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
 from altprop.models.base import FeedForward
@@ -20,7 +18,6 @@ from altprop.nn.synthesizers import BasicSynthesizer, ConvSynthesizer
 from altprop.nn.synthetic_gradients import BackwardInterface, synthesizer_context
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import Problem
-from altprop.seeding import derive_seed
 
 
 class SyntheticGradients(Algorithm):
@@ -60,13 +57,12 @@ class SyntheticGradients(Algorithm):
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         self.blocks = cut(self.model, self.block_size, self.cut_points)
         shapes = output_shapes(self.blocks, self.context.input_shape, self.context.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(derive_seed(self.context.seed, "synthesizers"))
-            interfaces = [BackwardInterface(self._synthesizer(shape)) for shape in shapes]
-        dtype = next(self.model.parameters()).dtype
-        self.interfaces = nn.ModuleList(interfaces).to(self.context.device, dtype)
+        self.interfaces = companions(self.model, shapes, self._interface, self.context, "synthesizers")
         self.optimization = self.optimizer_step([*self.model.parameters(), *self.interfaces.parameters()], optimizer, schedule)
         return [self.optimization]
+
+    def _interface(self, shape: tuple[int, ...]) -> nn.Module:
+        return BackwardInterface(self._synthesizer(shape))
 
     def _synthesizer(self, shape: tuple[int, ...]) -> nn.Module:
         classes = self.context.num_classes
