@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,10 @@ from altprop.models.dni_cnn import DniCNN
 from altprop.models.greedy_cnn import GreedyCNN
 from altprop.nn import local_heads
 from altprop.nn.local_heads import ConvHead, mlp_head, mlp_sr_head
+from altprop.nn.weights.base import Dense, WeightsRule
+from altprop.nn.weights.binary import Binary
+from altprop.nn.weights.sparse import StaticSparse
+from altprop.nn.weights.tied import TiedWeights
 from tests.algorithms.harness import assert_equal
 
 SHAPE = (1, 8, 8)
@@ -109,6 +114,29 @@ def test_block_by_block_is_the_step_of_the_summed_losses(block_size: int, optimi
     assert_equal(algorithm.local_heads.state_dict(), fused.local_heads.state_dict())
 
 
+def test_one_graph_is_alive_at_a_time() -> None:
+    """When a block begins its forward pass, nothing is kept any more of what the graphs of the blocks before it needed."""
+    alive: set[int] = set()
+    at_the_start = []
+
+    class Kept:
+        def __init__(self, tensor: Tensor) -> None:
+            self.tensor = tensor
+            alive.add(id(self))
+            weakref.finalize(self, alive.discard, id(self))
+
+    algorithm = set_up(DecoupledGreedy())
+    for part in algorithm.parts:
+        part.register_forward_pre_hook(lambda *_: at_the_start.append(len(alive)))
+        part.head.register_forward_pre_hook(lambda *_: at_the_start.append(len(alive)))
+    algorithm.epoch_start(0)
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        algorithm.train_step(*batch(0))
+    assert at_the_start[::2] == [0, 0, 0]
+    assert all(at_the_start[1::2])
+    assert not alive
+
+
 @pytest.mark.parametrize("algorithm", [DecoupledGreedy, SequentialGreedy])
 def test_one_block_is_backprop(algorithm: type[LocalLosses]) -> None:
     greedy, plain = set_up(algorithm(block_size=3)), set_up(Backprop())
@@ -186,6 +214,17 @@ def test_metrics_and_answers_of_every_block() -> None:
     assert algorithm.local_heads.training
 
 
+def test_all_heads_are_evaluated_in_one_pass() -> None:
+    algorithm = set_up(DecoupledGreedy())
+    calls: list[nn.Module] = []
+    for part in algorithm.parts:
+        for module in (part.block, part.head):
+            module.register_forward_hook(lambda module, *_: calls.append(module))
+    with algorithm.inference():
+        algorithm.predictions(batch(0)[0])
+    assert calls == [module for part in algorithm.parts for module in (part.block, part.head)]
+
+
 def test_ensemble_can_be_switched_off() -> None:
     algorithm = set_up(DecoupledGreedy(ensemble=None))
     with algorithm.inference():
@@ -204,9 +243,11 @@ def test_heads_do_not_depend_on_how_the_model_was_drawn() -> None:
 # -- sequential ------------------------------------------------------------------------------------------------------------------
 
 
-def test_stages_leave_everything_else_alone() -> None:
+@pytest.mark.parametrize("weights", [Dense(), Binary(scale="channel", clip=1.0), StaticSparse(0.5), TiedWeights(0.5)])
+def test_stages_leave_everything_else_alone(weights: WeightsRule) -> None:
     """Bit for bit: the frozen blocks with their running statistics, and everything above the block in training."""
-    algorithm = set_up(SequentialGreedy(head=mlp_sr_head), epochs=2)
+    assert not weights.moves
+    algorithm = set_up(SequentialGreedy(head=mlp_sr_head, weights=weights), epochs=2)
     assert algorithm.context.total_epochs == 6
     for stage in range(3):
         before = [{name: value.clone() for name, value in part.state_dict().items()} for part in algorithm.parts]

@@ -86,6 +86,16 @@ def test_weights_rules() -> None:
     assert told(rule) == []
 
 
+@pytest.mark.parametrize("algorithm", ["sequential_greedy", "asynchronous_greedy"])
+def test_weights_that_move_by_themselves_do_not_go_with_frozen_blocks(algorithm: str) -> None:
+    for rule in ("dynamic_sparse", "set", "rigl", "deep_r", "iterative_pruning", "iterative_binary"):
+        mend = [("algorithm.weights", "algorithm/weights=static_sparse")]
+        assert told(f"algorithm={algorithm}", f"algorithm/weights={rule}") == mend
+        assert told("algorithm=decoupled_greedy", f"algorithm/weights={rule}") == []
+    for rule in ("dense", "static_sparse", "tied", "binary"):
+        assert told(f"algorithm={algorithm}", f"algorithm/weights={rule}") == []
+
+
 def test_models_that_an_algorithm_cannot_train() -> None:
     headless = ["~model", f"+model={{_target_: {HERE}.Headless, _partial_: true}}"]
     assert told(by(Blockwise), *headless) == [("model", "model=mlp")]

@@ -37,14 +37,14 @@ class AsynchronousGreedy(LocalLosses):
     times less often, or in turn, which with a buffer of one mini-batch is the synchronous form. Each trains for the epochs
     asked for, counted in its own steps, with its own schedule; with ``restart_at_decay`` a rate that drops brings a fresh
     optimizer and, as at the beginning, two picks for every worker in order. A worker that is done goes on passing features in
-    evaluation mode until the last one is.
+    evaluation mode until the last one is; weights rules that change weights by themselves are refused.
 
     A training step of the run hands one mini-batch to worker 1 and plays on until it is picked again, so an epoch of the run
     is a pass of worker 1, and the run ends with the slowest worker. ``strict_lifo`` and ``legacy_termination``: see
     ReplayBuffer and :class:`~altprop.algorithms.worker_choice.WorkerClock`.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(amp=True, compile=True, clip=True, needs_blocks=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(amp=True, compile=True, clip=True, freezes=True, needs_blocks=True)
 
     def __init__(
         self,

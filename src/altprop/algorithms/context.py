@@ -32,6 +32,8 @@ class Capabilities:
     """All of a step is computed in this process, so that its cost can be counted here."""
     weights_rules: bool = True
     """Any weights rule may be attached."""
+    freezes: bool = False
+    """Parts of the model are frozen before the run is over: no weights rule may be attached that changes weights by itself."""
     needs_blocks: bool = False
     """Only for models that expose ``blocks`` (:class:`altprop.models.base.FeedForward`)."""
     needs_energy: bool = False

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from altprop.algorithms.blocks import cut
-from altprop.algorithms.context import Context
+from altprop.algorithms.context import Capabilities, Context
 from altprop.algorithms.local_losses import LocalLosses
 
 
@@ -19,9 +19,10 @@ class SequentialGreedy(LocalLosses):
 
     A run of E epochs takes K * E passes over the data. Every block has its own schedule over E epochs, and
     ``reset_optimizer_at`` counts within them. Until the last stage the network's answer is that of the head in training. Frozen
-    blocks run without gradients and their heads are not evaluated. A weights rule that moves weights by itself does so in
-    frozen blocks, too.
+    blocks run without gradients and their heads are not evaluated. Weights rules that change weights by themselves are refused.
     """
+
+    capabilities: ClassVar[Capabilities] = dataclasses.replace(LocalLosses.capabilities, freezes=True)
 
     stage = 0
     """The block in training, 0-based."""

@@ -44,9 +44,15 @@ def _check_options(config: Mapping[str, Any], capabilities: Capabilities, name: 
             value = trainer[option]
             yield Problem(f"trainer.{option}", f"{value} is not supported by {name}", f"only {off} is", f"trainer.{option}={off}")
     weights = config["algorithm"].get("weights")
-    if weights is not None and not capabilities.weights_rules and not issubclass(_type(weights) or Dense, Dense):
-        rule = weights["_target_"].rpartition(".")[2]
+    if weights is None:
+        return
+    kind, rule = _type(weights) or Dense, weights["_target_"].rpartition(".")[2]
+    if not capabilities.weights_rules and not issubclass(kind, Dense):
         yield Problem("algorithm.weights", f"{name} does not support {rule}", "only dense weights", "algorithm/weights=dense")
+    elif capabilities.freezes and getattr(kind, "moves", False):
+        given = f"{rule} changes weights by itself, in blocks that {name} has frozen, too"
+        allowed = "a rule that leaves that to the updates: dense, static_sparse, tied, binary"
+        yield Problem("algorithm.weights", given, allowed, "algorithm/weights=static_sparse")
 
 
 def _check_model(config: Mapping[str, Any], capabilities: Capabilities, name: str) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ class WeightsRule:
     ``epoch_end``; every step ``step_start``, ``adjust_gradients`` once per optimizer between backward pass and update, and
     ``step_end``.
     """
+
+    moves: ClassVar[bool] = False
+    """Whether the rule changes weights apart from their gradients, in all layers: moving structure, layers that turn binary."""
 
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
         """Register the rule's parametrizations on ``model``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
@@ -29,6 +29,8 @@ class IterativeBinary(Binary):
     ``order: from_sensitivity`` reads, once, before the first step. Nothing else changes when a layer becomes binary: optimizer
     state, norm statistics and latent weights carry over. The other options are those of :class:`Binary`.
     """
+
+    moves: ClassVar[bool] = True
 
     def __init__(
         self,

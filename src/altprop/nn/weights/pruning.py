@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,8 @@ class IterativePruning(SparseRule):
     difference. ``weights_from`` is a checkpoint of the dense run: weights and momentum come from it, while learning rate, weight
     decay and so on are those of this run's configuration. Without it the network is pruned while it is trained from scratch.
     """
+
+    moves: ClassVar[bool] = True
 
     def __init__(
         self,

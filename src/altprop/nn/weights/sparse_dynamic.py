@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,8 @@ class DynamicSparse(SparseRule):
     are zero (``new_weights: zero``) or all inactive ones are drawn anew at every update (``init``). Momentum and other optimizer
     state of pruned and grown weights is kept, as published, or set to zero (``optimizer_state: reset``).
     """
+
+    moves: ClassVar[bool] = True
 
     def __init__(
         self,
