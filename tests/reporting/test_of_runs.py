@@ -49,3 +49,23 @@ def test_what_runs_show_together(tmp_path: Path) -> None:
         "dsr/mnist: accuracy over sparsity": "dsr/mnist/accuracy_over_sparsity.png",
         "dgl/buffer: slowdown": "dgl_buffer_slowdown.png",
     }
+
+
+def test_bars_once_every_layer_was_binary_alone(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+
+    def sensitivity(number: int, layer: int, rate: float) -> None:
+        config = {"algorithm": {"weights": {"order": layer}}, "optimizer": {"lr": rate}, "paper": None}
+        run = write_run(outputs, "sens", f"00000000000{number}", [80.0 + layer], config=config)
+        flags = {f"weights/binary/layer{place}": float(place == layer) for place in (1, 2)}
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        (run / "metrics.jsonl").write_text("".join(json.dumps({**record, **flags}) + "\n" for record in records))
+
+    def bars() -> dict[str, str]:
+        return {title: path for title, path in drawn(outputs).items() if title.endswith("sensitivity")}
+
+    sensitivity(1, 1, 0.1)
+    sensitivity(2, 2, 0.2)
+    assert bars() == {}
+    sensitivity(3, 2, 0.1)
+    assert bars() == {"sens optimizer.lr=0.1: sensitivity": "sens_optimizer_lr_0_1_sensitivity.png"}

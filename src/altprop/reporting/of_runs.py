@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from altprop.reporting import of_records, sparse_figures
 from altprop.reporting.collect import Row, last_value
 from altprop.reporting.columns import experiment
 from altprop.reporting.dgl_figures import SweepPoint, block_curves, draw_blocks, draw_buffer_size, draw_methods, draw_slowdown
+from altprop.reporting.iterative_figures import draw_sensitivity
 from altprop.reporting.runs import Run
+from altprop.reporting.sensitivity import SensitivityRun, mean_accuracies, read_run
 from altprop.reporting.side_by_side import Comparison
 
 GRADIENT_CHECK = "gradient_check"
 """Folder of a run into which ``task=check_gradients`` draws."""
+ONE_LAYER = "algorithm.weights.order="
+"""What tells the sensitivity runs of one network apart."""
 
 
 def draw(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> dict[str, Path]:
@@ -23,7 +28,8 @@ def draw(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> d
 
     Of each row those of its first seed: curves, layers that become binary, moving structure, alignment, blocks, and the gradient
     check of equilibrium propagation where the run has been checked. Together: accuracy curves of rows that share model and data
-    (activations, estimators, algorithms), accuracy over sparsity, and over slow-down and buffer size.
+    (activations, estimators, algorithms), accuracy over sparsity, over slow-down and buffer size, and bars of the sensitivity of
+    every layer.
     """
     found: dict[str, Path] = {}
     for row in rows:
@@ -34,7 +40,7 @@ def draw(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> d
         path = draw_methods(firsts, folder / f"side_by_side_{number}.png")
         found[f"{comparison.title}, first seed of each row"] = path
     runs = [run for row in rows for run in row.finished]
-    return found | _over_sparsity(runs, folder) | _asynchronous(runs, folder)
+    return found | _over_sparsity(runs, folder) | _asynchronous(runs, folder) | _sensitivities(rows, folder)
 
 
 def _of_run(run: Run, label: str, folder: Path) -> dict[str, Path]:
@@ -87,4 +93,25 @@ def _asynchronous(runs: Sequence[Run], folder: Path) -> dict[str, Path]:
             if len({getattr(point, setting) for point in own}) > 1:
                 file = re.sub(r"\W+", "_", name)
                 found[f"{name}: {setting.replace('_', ' ')}"] = function(own, folder / f"{file}_{setting}.png")
+    return found
+
+
+def _sensitivities(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
+    """Bars for every configuration that has run each layer of its network as the only binary one."""
+    said: dict[tuple[str, str], list[SensitivityRun]] = defaultdict(list)
+    for row in rows:
+        settings = " ".join(word for word in row.variant.split() if not word.startswith(ONE_LAYER))
+        for run in row.finished:
+            with suppress(ValueError):  # a run of anything else
+                one = read_run(run.records)
+                said[row.name, settings].append(one)
+    found: dict[str, Path] = {}
+    for (name, settings), own in said.items():
+        means = {layer: mean for layer, mean in mean_accuracies(own).items() if mean is not None}
+        if len(means) == len(own[0].layers):
+            title = f"{name} {settings}".rstrip()
+            file = folder / f"{re.sub(r'[^A-Za-z0-9]+', '_', title)}_sensitivity.png"
+            found[f"{title}: sensitivity"] = draw_sensitivity(
+                list(means), list(means.values()), file, metric=own[0].metric, title=f"{title}: one layer binary"
+            )
     return found
