@@ -79,6 +79,19 @@ def test_resumes_on_another_number_of_processes(alone: Path, tmp_path: Path) -> 
     assert_close(half, alone)
 
 
+def test_the_probe_of_two_processes_sees_the_whole_mini_batch(alone: Path, tmp_path: Path) -> None:
+    probed = train(tmp_path, 2, "trainer.probe_every=5st")
+    assert_close(probed, alone)
+    records = [json.loads(line) for line in (probed / "metrics.jsonl").read_text().splitlines()]
+    found = [record for record in records if any(name.startswith("alignment/") for name in record)]
+    assert [record["step"] for record in found] == [1, 6, 11]
+    for record in found:
+        ratios = [value for name, value in record.items() if name.startswith("alignment/norm_ratio/")]
+        angles = [value for name, value in record.items() if name.startswith("alignment/angle/")]
+        assert ratios == pytest.approx([1.0, 1.0], abs=1e-4)  # backprop's update is the gradient, on all of the mini-batch
+        assert angles == pytest.approx([0.0, 0.0], abs=0.1)
+
+
 def test_alone_nothing_is_exchanged() -> None:
     values = torch.arange(3.0)
     assert mean_over_processes(values, 1) is values

@@ -36,6 +36,8 @@ class SynchronizedBatchNorm(_BatchNorm):
         return output if self.bias is None else output + self.bias.view(shape)
 
     def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        if not self.track_running_stats:  # switched off for a moment, as torch's own batch norms understand it
+            return
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1
