@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn
@@ -11,9 +13,29 @@ from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from omegaconf import DictConfig
 
+from altprop.problems import RunFailed
+
 
 class GridSweeper(BasicSweeper):
-    """Hydra's basic sweeper, with its check of every job at a tenth of the time."""
+    """Hydra's basic sweeper, with its check of every job at a tenth of the time; a batch goes on after one that failed."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.launcher is not None
+        failures: list[RunFailed] = []
+        launch = self.launcher.launch
+
+        def go_on(job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+            try:
+                return launch(job_overrides, initial_job_idx)
+            except RunFailed as failure:
+                failures.append(failure)
+                return []
+
+        self.launcher.launch = go_on  # type: ignore[method-assign]
+        returns = super().sweep(arguments)
+        if failures:
+            raise RunFailed("\n".join(map(str, failures)), max(failures, key=lambda one: one.exit_code != 2).exit_code)
+        return returns
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         from altprop.config.sweeping.composing import composer_of
@@ -23,6 +45,32 @@ class GridSweeper(BasicSweeper):
         composer = composer_of(self.hydra_context.config_loader, self.config)
         for overrides in batch:
             composer.compose(overrides)
+
+
+class OptunaSearch(BasicSweeper):
+    """A hyper-parameter search in a study of its own: ``trials`` in all, ``max_batch_size`` of them at the same time."""
+
+    def __init__(self, trials: int, max_batch_size: int, params: dict[str, str] | None = None) -> None:
+        super().__init__(max_batch_size, params)
+        self.trials = trials
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        config.cluster.wait = True  # what came out must come back
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        from altprop.config.sweeping.composing import composer_of
+        from altprop.config.sweeping.search import Search
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        assert self.launcher is not None
+        name = (self.config.group or self.config.name).replace("/", "-")
+        file = Path(self.config.paths.outputs).absolute() / ".studies" / f"{name}.db"
+        composer = composer_of(self.hydra_context.config_loader, self.config)
+        Search(composer, self.launcher, file, self.trials, self.max_batch_size or self.trials).run(
+            [*self._parse_config(), *arguments]
+        )
 
 
 class LocalWorkers(Launcher):

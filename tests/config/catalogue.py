@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from altprop.config.compose import Composer
@@ -57,12 +57,14 @@ def jobs(name: str, composer: Composer) -> Iterator[tuple[str, DictConfig]]:
 
 
 def _values(text: str, composer: Composer) -> list[Override]:
-    """One override for each value of a swept one."""
+    """One override for each value of a swept one, and for both ends of an interval."""
     parser = OverridesParser.create(composer.loader)
     override = parser.parse_override(text)
     if not override.is_sweep_override():
         return [override]
-    return [parser.parse_override(f"{override.key_or_group}={value}") for value in override.sweep_string_iterator()]
+    sweep = override.value()
+    values = [sweep.start, sweep.end] if isinstance(sweep, IntervalSweep) else override.sweep_string_iterator()
+    return [parser.parse_override(f"{override.key_or_group}={value}") for value in values]
 
 
 def _thinned(overrides: list[Override], composer: Composer) -> list[Override]:

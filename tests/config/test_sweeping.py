@@ -84,6 +84,24 @@ def test_a_local_sweep_goes_on_after_a_failure_and_skips_what_is_done(tmp_path: 
     assert "1 runs, 1 done already" in again.stdout
 
 
+def test_batches_share_one_list_of_runs_and_go_on_after_a_failure(tmp_path: Path) -> None:
+    swept = command(tmp_path, "seed=0", "optimizer.lr=1e30,0.01", "trainer.duration=4ep", "hydra.sweeper.max_batch_size=1")
+    assert swept.returncode == 1
+    assert "failed: RunFailed: the loss became" in swept.stderr
+    [manifest] = manifests(tmp_path)
+    assert [run.status["status"] for run in manifest.runs] == ["failed", "done"]
+    assert [Path(run.log or "").name for run in manifest.runs] == ["0.log", "1.log"]
+
+
+def test_a_local_sweep_of_which_every_run_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    refused = command(tmp_path / "outputs", "trainer.duration=3,4")
+    assert refused.returncode == 2
+    for given, line in zip((3, 4), refused.stderr.splitlines(), strict=True):
+        assert line.startswith(f"trainer.duration={given} ")
+        assert f"trainer.duration: {given} is refused" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_each_worker_has_a_gpu_or_cores_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def slots(gpus: list[str], **changes: object) -> list[dict[str, str]]:
         monkeypatch.setattr(local, "visible_gpus", lambda: gpus)

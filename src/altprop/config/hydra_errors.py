@@ -137,6 +137,8 @@ def _bad_override(error: Exception, override: Override, rest: CommandLine) -> Pr
     config = composed(rest)
     if message.startswith("Ambiguous value"):
         return Problem(key, f"{value} is several values", f"a list is {key}=[{value}]; a sweep needs -m", f"-m {key}={value}")
+    if "does not support sweep type" in message:
+        return Problem(key, f"{value} is a range", "a sweep takes lists of values, a search ranges", "hydra/sweeper=optuna")
     if message.startswith("Could not append"):
         return Problem(key, "exists already", "+ adds a new key", f"{key}={value}")
     if override.is_delete():

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
+from altprop.config.callbacks import SweepNotes
 from altprop.config.project import ROOT
 from altprop.config.sweeping.composing import composer_of
-from altprop.config.sweeping.jobs import Manifest, SweepRun, sweep_runs
+from altprop.config.sweeping.jobs import MANIFEST, Manifest, SweepRun, sweep_runs
 from altprop.config.sweeping.outcome import settle_killed
 from altprop.problems import ConfigError, Problem, RunFailed
 
@@ -42,6 +44,8 @@ def launch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Seq
     slots = worker_slots(config)
     print(f"{len(runs)} runs, {len(runs) - len(left)} done already; {min(len(slots), len(left))} at a time; logs in {folder}")
     codes = Workers(slots).run(left)
+    if left and len(left) == len(manifest.runs) and all(code == REFUSED for code in codes):
+        raise RunFailed(_discarded(folder, left), REFUSED)
     if any(codes):
         raise RunFailed(_failures(left, codes), REFUSED if all(code in (0, REFUSED) for code in codes) else 1)
     return [finished_job(run) for run in runs]
@@ -74,8 +78,20 @@ def visible_gpus() -> list[str]:
     return [str(index) for index, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU")]
 
 
+def is_taken(run: SweepRun) -> bool:
+    """Whether another process is at work on ``run``: of another sweep, or left behind by a command that was killed."""
+    lock = Path(run.directory or "") / ".lock"
+    if run.directory is None or not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 class Workers:
-    """Processes of ``train.py``, at most one in each slot."""
+    """Processes of ``train.py``, at most one in each slot. What another process is at work on waits for that to end."""
 
     def __init__(self, slots: Sequence[dict[str, str]]) -> None:
         self.free = list(slots)
@@ -87,8 +103,8 @@ class Workers:
         waiting = list(range(len(left)))
         try:
             while waiting or self.busy:
-                while waiting and self.free:
-                    number = waiting.pop(0)
+                while self.free and (number := next((each for each in waiting if not is_taken(left[each])), None)) is not None:
+                    waiting.remove(number)
                     slot = self.free.pop(0)
                     self.busy[number] = (self._start(left[number], slot), slot)
                 time.sleep(POLL_SECONDS)
@@ -135,6 +151,15 @@ def objective_of(status: dict[str, Any]) -> float | None:
     """
     record = status.get("best") or status.get("last") or {}
     return record.get("validation/accuracy", record.get("test/accuracy"))
+
+
+def _discarded(folder: Path, refused: Sequence[SweepRun]) -> str:
+    """Remove what was written of a sweep of which every run is refused; returns what the runs said."""
+    lines = [f"{' '.join(run.overrides)}: {line}" for run in refused for line in run.printed.splitlines()]
+    for path in (*(Path(run.log) for run in refused if run.log is not None), folder / MANIFEST):
+        path.unlink(missing_ok=True)
+    SweepNotes.discard()
+    return "\n".join(lines)
 
 
 def _failures(left: Sequence[SweepRun], codes: Sequence[int]) -> str:

@@ -30,6 +30,10 @@ TABLE_MINUTES = 30
 SITE = ("partition", "account", "qos", "constraint")
 
 
+class SubmissionRefused(RunFailed):
+    """SLURM has taken none of the jobs."""
+
+
 def launch(
     loader: ConfigLoader, config: DictConfig, parameters: Mapping[str, Any], job_overrides: Sequence[Sequence[str]]
 ) -> list[JobReturn]:
@@ -121,7 +125,7 @@ def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path
         cpus_per_task=1,
         mem_gb=parameters["mem_gb"],
         stderr_to_stdout=True,
-        slurm_dependency=f"afterany:{manifest.job}",
+        slurm_dependency=f"afterany:{':'.join(_arrays(manifest))}",
         slurm_additional_parameters=additional,
         **site,
     )
@@ -130,6 +134,14 @@ def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path
     with _refusals():
         command = [sys.executable, str(code / "status.py"), f"folder={manifest.folder}", "table=true"]
         return str(executor.submit(CommandFunction(command)).job_id)
+
+
+def _arrays(manifest: Manifest) -> list[str]:
+    """The numbers of the arrays that the table waits for: the newest, and those of earlier batches that may still run."""
+    others = {run.job for run in manifest.runs if run.job is not None and run.job.partition("_")[0] != manifest.job}
+    states = job_states(others) if others else {}
+    left = {job.partition("_")[0] for job, state in states.items() if state in WAITING}
+    return [*sorted(left), str(manifest.job)]
 
 
 def _executor(folder: Path, parameters: Mapping[str, Any], code: Path) -> Any:
@@ -159,7 +171,7 @@ class _refusals:  # noqa: N801 - used like a function
 
         if isinstance(error, (FailedJobError, FailedSubmissionError)):
             lines = [line.strip() for line in str(error).splitlines() if "sbatch: error" in line]
-            raise RunFailed(f"SLURM refused the jobs: {'; '.join(lines) or error}") from None
+            raise SubmissionRefused(f"SLURM refused the jobs: {'; '.join(lines) or error}") from None
 
 
 def _wait(runs: Sequence[SweepRun]) -> list[JobReturn]:

@@ -1,0 +1,70 @@
+"""What a search tries: Hydra's ranges of values as Optuna's distributions, beside the overrides that all trials share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+from altprop.problems import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+EXAMPLE = "'optimizer.lr=tag(log,interval(1e-4,1e-1))'"
+
+
+@dataclass
+class Space:
+    """Distributions of what is searched, and the values of what is not, by key."""
+
+    searched: dict[str, BaseDistribution] = field(default_factory=dict)
+    fixed: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, overrides: Sequence[Override]) -> Space:
+        """A later override of a key replaces an earlier one. Raises ConfigError for a range that cannot be searched, or none."""
+        space = cls()
+        for override in overrides:
+            key = override.get_key_element()
+            space.searched.pop(key, None)
+            space.fixed.pop(key, None)
+            if override.is_sweep_override():
+                space.searched[key] = _distribution(override)
+            else:
+                space.fixed[key] = override.get_value_element_as_str()
+        if not space.searched:
+            raise ConfigError([Problem("hydra.sweeper.params", "nothing is searched", "a range of values", EXAMPLE)])
+        return space
+
+    def overrides(self, values: Mapping[str, Any]) -> list[str]:
+        """Those of the trial with ``values``."""
+        return [f"{key}={value}" for key, value in {**self.fixed, **values}.items()]
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """Values in which each choice of each key occurs, and the least of each range; the first are always the same."""
+        choices = {key: getattr(one, "choices", None) or [one.low] for key, one in self.searched.items()}  # type: ignore[attr-defined]
+        first = {key: values[0] for key, values in choices.items()}
+        yield first
+        for key, values in choices.items():
+            yield from ({**first, key: value} for value in values[1:])
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    """Whole numbers for ``int(interval(1,9))`` and ``range(1,10)``, real ones for ``interval``, choices for all else."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    sweep: Any = override.value()
+    try:
+        if isinstance(sweep, IntervalSweep):
+            kind: Any = IntDistribution if isinstance(sweep.start, int) else FloatDistribution
+            return kind(sweep.start, sweep.end, log="log" in sweep.tags)
+        if isinstance(sweep, RangeSweep):
+            numbers = list(sweep.range())
+            if numbers and numbers == sorted(numbers) and all(isinstance(number, int) for number in numbers):
+                return IntDistribution(int(numbers[0]), int(numbers[-1]), step=int(sweep.step))
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    except ValueError as error:
+        raise ConfigError([Problem(override.get_key_element(), str(error), "a range of values", EXAMPLE)]) from None

@@ -1,0 +1,303 @@
+"""A search goes on where it stopped, compares only what can be compared, and learns from what the runs say."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from filelock import FileLock
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from altprop.config.compose import config_loader
+from altprop.config.entry import entry_point
+from altprop.config.project import ROOT
+from altprop.config.sweeping import search as search_module
+from altprop.config.sweeping.composing import JobComposer
+from altprop.config.sweeping.jobs import sweep_runs
+from altprop.config.sweeping.local import REFUSED, is_taken
+from altprop.config.sweeping.search import Search
+from altprop.config.sweeping.slurm import SubmissionRefused
+from altprop.config.sweeping.space import Space
+from altprop.files import write_json
+from altprop.problems import ConfigError, RunFailed
+
+RATE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
+SPACE = ["trainer.select_on=validation", "dataset.validation.size=500", RATE, "model.hidden=[8],[16]"]
+DONE = {"status": "done", "best": {"validation/accuracy": 50.0}}
+
+
+def space_of(*texts: str) -> Space:
+    return Space.of(OverridesParser.create().parse_overrides(list(texts)))
+
+
+def test_what_hydra_sweeps_over_is_what_optuna_searches() -> None:
+    space = space_of(
+        "a=interval(1,5)",
+        "b=int(interval(1,5))",
+        "c=tag(log,interval(1e-4,0.1))",
+        "d=range(8,64,8)",
+        "e=choice([1,2],[3])",
+        "f=relu,gelu",
+        "g=range(0,1,0.25)",
+        "h=3",
+        "i=1,2",
+        "i=7",
+    )
+    assert space.searched == {
+        "a": FloatDistribution(1.0, 5.0),
+        "b": IntDistribution(1, 5),
+        "c": FloatDistribution(1e-4, 0.1, log=True),
+        "d": IntDistribution(8, 56, step=8),
+        "e": CategoricalDistribution(["[1,2]", "[3]"]),
+        "f": CategoricalDistribution(["relu", "gelu"]),
+        "g": CategoricalDistribution(["0.0", "0.25", "0.5", "0.75"]),
+    }
+    assert space.overrides({"a": 0.5, "e": "[3]"}) == ["h=3", "i=7", "a=0.5", "e=[3]"]
+
+
+def test_each_choice_is_among_the_samples() -> None:
+    samples = list(space_of("a=interval(1,5)", "b=x,y,z", "c=1,2").samples())
+    assert samples[0] == {"a": 1.0, "b": "x", "c": "1"}
+    assert {sample["b"] for sample in samples} == {"x", "y", "z"}
+    assert {sample["c"] for sample in samples} == {"1", "2"}
+
+
+@pytest.mark.parametrize("text", ["a=interval(5,1)", "a=tag(log,interval(0,1))"])
+def test_a_range_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^a: ") as caught:
+        space_of(text)
+    assert "\n" not in str(caught.value)
+
+
+class Pretended(Launcher):
+    """Writes into the run directories what a run would: ``outcome`` is called with each job's overrides."""
+
+    def __init__(self, composer: JobComposer) -> None:
+        self.composer = composer
+        self.outcome: Callable[[list[str]], dict[str, Any]] = lambda overrides: DONE
+        self.launched: list[list[str]] = []
+
+    def setup(self, **arguments: Any) -> None:
+        raise AssertionError("it has all it needs")
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        for run, _ in sweep_runs(self.composer, job_overrides):
+            self.launched.append(run.overrides)
+            write_json(Path(run.directory or "") / "status.json", self.outcome(run.overrides))
+        return []
+
+
+@pytest.fixture
+def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretended]:
+    monkeypatch.setattr(sys, "argv", ["train.py"])  # Hydra reads the command line of the process
+    monkeypatch.setenv("ALTPROP_OUTPUTS", str(tmp_path / "outputs"))
+    with config_loader() as composer:
+        yield Pretended(JobComposer(composer.loader, composer.compose("train", [], multirun=True)))
+
+
+def search(launcher: Pretended, trials: int, *more: str, at_once: int = 2) -> optuna.Study:
+    file = Path(os.environ["ALTPROP_OUTPUTS"]) / ".studies" / "scratch.db"
+    Search(launcher.composer, launcher, file, trials, at_once).run([*SPACE, *more])
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{file}")
+
+
+def rate(overrides: Sequence[str]) -> float:
+    [text] = [text for text in overrides if text.startswith("optimizer.lr=")]
+    return float(text.partition("=")[2])
+
+
+def test_the_best_trial_is_that_of_the_highest_accuracy(launcher: Pretended, capsys: pytest.CaptureFixture[str]) -> None:
+    launcher.outcome = lambda overrides: {"status": "done", "best": {"validation/accuracy": 100 - rate(overrides)}}
+    study = search(launcher, 12)
+    assert len(launcher.launched) == 12
+    assert study.best_trial.params["optimizer.lr"] == min(map(rate, launcher.launched))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"best of 12: trial {study.best_trial.number}, ")
+    assert f"optimizer.lr={study.best_trial.params['optimizer.lr']}" in shlex.split(last)
+
+
+def test_a_finished_search_is_not_repeated_but_extended(launcher: Pretended) -> None:
+    before = search(launcher, 3).trials
+    assert search(launcher, 3).trials == before
+    assert len(launcher.launched) == 3
+    after = search(launcher, 5).trials
+    assert after[:3] == before
+    assert len(launcher.launched) == 5
+    assert len({rate(overrides) for overrides in launcher.launched}) == 5
+
+
+def test_what_was_under_way_goes_on_first(launcher: Pretended) -> None:
+    def die(overrides: list[str]) -> dict[str, Any]:
+        if len(launcher.launched) == 4:
+            raise KeyboardInterrupt
+        return DONE
+
+    launcher.outcome = die
+    with pytest.raises(KeyboardInterrupt):
+        search(launcher, 6)
+    interrupted = launcher.launched[2:]
+    launcher.outcome = lambda overrides: DONE
+    launcher.launched = []
+    study = search(launcher, 6)
+    assert launcher.launched[:2] == interrupted
+    assert len(launcher.launched) == 4
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
+
+
+def test_a_trial_that_was_only_half_asked_for_is_given_up(launcher: Pretended) -> None:
+    study = search(launcher, 1)
+    study.ask({"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True)})
+    study = search(launcher, 3)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_a_run_that_fails_is_a_failed_trial(launcher: Pretended, capsys: pytest.CaptureFixture[str]) -> None:
+    launcher.outcome = lambda overrides: {**DONE, "status": "failed"} if "model.hidden=[8]" in overrides else DONE
+    study = search(launcher, 8)
+    failed = ["model.hidden=[8]" in overrides for overrides in launcher.launched]
+    assert [trial.state == TrialState.FAIL for trial in study.trials] == failed
+    assert 0 < sum(failed) < 8
+    assert f"best of {8 - sum(failed)}: " in capsys.readouterr().out
+
+
+def test_nothing_but_failures(launcher: Pretended) -> None:
+    launcher.outcome = lambda overrides: {"status": "failed"}
+    with pytest.raises(RunFailed, match="no trial of"):
+        search(launcher, 2)
+
+
+def test_another_search_needs_another_study(launcher: Pretended) -> None:
+    before = search(launcher, 1).trials
+    others = {
+        "optimizer.lr=interval(0.1,0.2)": "optimizer.lr was something else",
+        "model.hidden=[8]": "model.hidden was something else",
+        "optimizer.weight_decay=0.0,0.1": "optimizer.weight_decay was something else",
+        "trainer.duration=7ep": "a setting that is not searched was something else",
+    }
+    for more, said in others.items():
+        with pytest.raises(ConfigError) as caught:
+            search(launcher, 2, more)
+        [problem] = caught.value.problems
+        assert said in problem.given
+        assert problem.mend == "group=<another name>"
+    assert search(launcher, 1, "logger=all", "trainer.device=cpu").trials == before  # these change no result
+
+
+def test_two_commands_on_one_study(launcher: Pretended) -> None:
+    study = Path(os.environ["ALTPROP_OUTPUTS"]) / ".studies" / "scratch.db"
+    study.parent.mkdir(parents=True)
+    with FileLock(f"{study}.lock"), pytest.raises(RunFailed, match="another command is at work on"):
+        search(launcher, 1)
+
+
+@pytest.mark.parametrize(
+    "error", [RunFailed("every run is refused", REFUSED), ConfigError([]), SubmissionRefused("no partition")]
+)
+def test_a_study_of_which_no_run_has_begun_is_removed(error: Exception, launcher: Pretended, tmp_path: Path) -> None:
+    def refuse(job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        raise error
+
+    launcher.launch = refuse  # type: ignore[method-assign]
+    with pytest.raises(type(error)):
+        search(launcher, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_jobs_that_slurm_does_not_take_stay_under_way(launcher: Pretended) -> None:
+    search(launcher, 1)
+    launch = launcher.launch
+
+    def refuse(job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        raise SubmissionRefused("the queue is full")
+
+    launcher.launch = refuse  # type: ignore[method-assign]
+    with pytest.raises(SubmissionRefused):
+        search(launcher, 3)
+    launcher.launch = launch  # type: ignore[method-assign]
+    assert [trial.state for trial in search(launcher, 3).trials] == [TrialState.COMPLETE] * 3
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("optimizer.lr=0.1 model.hidden=[8] model/units=relu", "hydra.sweeper.params: nothing is searched"),
+        ("model/units=relu,reluu", "model/units: there is no choice 'reluu'"),
+        ("trainer.select_on=auto", "trainer.select_on: auto; validation (or test) where a search chooses"),
+        ("task=validate", "task: it leaves no run"),
+        ("optimizer.lr=interval(1,0.1)", "optimizer.lr: `low <= high` must hold"),
+    ],
+)
+def test_a_search_that_cannot_be_leaves_nothing_behind(
+    more: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "sweep=quick/search", *more.split()])
+    monkeypatch.setenv("ALTPROP_OUTPUTS", str(tmp_path / "outputs"))
+    with pytest.raises(SystemExit) as left:
+        entry_point("train", print)
+    assert left.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_optuna_one_line_says_what_to_install(launcher: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ConfigError) as caught:
+        search(launcher, 1)
+    [problem] = caught.value.problems
+    assert problem.mend == search_module.INSTALL
+
+
+def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
+    """``kill -9`` of the worked search while a run trains: the run is left behind, and the next command takes it over."""
+    script = [sys.executable, str(ROOT / "train.py"), "-m", "sweep=quick/search", "hydra.sweeper.trials=2"]
+    tiny = ["trainer.device=cpu", "trainer.figures=false", "trainer.threads=1", "~logger"]
+    command = [*script, "hydra.sweeper.max_batch_size=1", "trainer.duration=3ep", *tiny]
+    environment = {**os.environ, "ALTPROP_OUTPUTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    file = tmp_path / ".studies" / "quick-search.db"
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    trained = tmp_path / "search" / "mnist_sample"
+    while len(list(trained.glob("*/status.json"))) < 2:
+        assert first.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    before = optuna.load_study(study_name=None, storage=f"sqlite:///{file}").trials
+    assert [trial.state for trial in before] == [TrialState.COMPLETE, TrialState.RUNNING]
+    second = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert second.returncode == 0, second.stderr
+    assert "1 of 2 trials have ended, 1 are under way" in second.stdout
+    after = optuna.load_study(study_name=None, storage=f"sqlite:///{file}").trials
+    assert after[0] == before[0]
+    assert after[1].params == before[1].params
+    assert [trial.state for trial in after] == [TrialState.COMPLETE] * 2
+    assert len(list(trained.iterdir())) == 2
+    _, _, line = second.stdout.splitlines()[-1].partition(": python train.py ")
+    best = subprocess.run([*script[:2], *shlex.split(line)], env=environment, capture_output=True, text=True, timeout=100)
+    assert best.returncode == 0, best.stderr
+    assert len(list(trained.iterdir())) == 2  # it is one of these
+
+
+def test_a_run_that_another_process_trains_is_waited_for(launcher: Pretended) -> None:
+    [(run, _)] = list(sweep_runs(launcher.composer, [["seed=5"]]))
+    assert not is_taken(run)
+    lock = Path(run.directory or "") / ".lock"
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        assert is_taken(run)
+    assert not is_taken(run)
