@@ -11,6 +11,7 @@ from altprop.reporting.side_by_side import comparisons
 from tests.reporting.test_report import rows_of, write_run
 
 SHARED: dict[str, Any] = {"model": {"_target_": "models.MLP"}, "dataset": {"label": "MNIST"}, "paper": None}
+METRICS = (("train", "loss"), ("test", "accuracy"))
 SIGNATURE = b"\x89PNG"
 
 
@@ -49,6 +50,28 @@ def test_what_runs_show_together(tmp_path: Path) -> None:
         "dsr/mnist: accuracy over sparsity": "dsr/mnist/accuracy_over_sparsity.png",
         "dgl/buffer: slowdown": "dgl_buffer_slowdown.png",
     }
+
+
+def test_greedy_learning_at_once_beside_one_block_after_the_other(tmp_path: Path) -> None:
+    """Only with a row of both, and only where they have as many blocks."""
+    outputs = tmp_path / "outputs"
+
+    def greedy(number: int, form: str, blocks: int) -> None:
+        config = {**SHARED, "algorithm": {"_target_": f"altprop.algorithms.{form}"}}
+        run = write_run(outputs, f"dgl/{form.lower()}_{blocks}", f"00000000000{number}", [80.0, 82.0, 84.0, 86.0], config=config)
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        values = {f"{metric}/block{n + 1}/{name}": 1.0 for n in range(blocks) for metric, name in METRICS}
+        (run / "metrics.jsonl").write_text("".join(json.dumps({**record, **values}) + "\n" for record in records))
+
+    def together() -> dict[str, str]:
+        return {title: path for title, path in drawn(outputs).items() if "one after the other" in title}
+
+    greedy(1, "DecoupledGreedy", 2)
+    greedy(2, "SequentialGreedy", 3)
+    assert together() == {}
+    greedy(3, "SequentialGreedy", 2)
+    title = "dgl/decoupledgreedy_2 and dgl/sequentialgreedy_2: blocks at once and one after the other"
+    assert together() == {title: "learning_curves_1.png"}
 
 
 def test_bars_once_every_layer_was_binary_alone(tmp_path: Path) -> None:

@@ -87,20 +87,23 @@ def draw_learning_curves(parallel: Records, sequential: Records, path: Path) -> 
     last, middle = blocks[-1], blocks[(len(blocks) - 1) // 2]
     loss = block_curves(parallel, "train/loss")
     staged_loss = in_stages(block_curves(sequential, "train/loss"), len(accuracy))
-    both = {f"{label}, {form}": curves[label] for label in (middle, last) for form, curves in _forms(accuracy, staged).items()}
+    forms = {"parallel": (accuracy, BLUE), "sequential": (staged, VERMILLION)}
+    both = {f"{label}, {form}": curves[label] for label in (middle, last) for form, (curves, _) in forms.items()}
+    looks = {
+        f"{label}, {form}": (colour, "--" if label == middle != last else "-")
+        for label in (middle, last)
+        for form, (_, colour) in forms.items()
+    }
     with styled():
         figure = Figure(figsize=(9.6, 6.2))
         grid = figure.subplots(2, 2)
-        ends = {form: curves[last] for form, curves in _forms(accuracy, staged).items()}
-        _panel(grid[0, 0], f"Test accuracy of {last} (percent)", ends)
-        _panel(grid[0, 1], f"Test accuracy of {middle} and {last}" if middle != last else "Test accuracy", both)
+        _panel(grid[0, 0], f"Test accuracy of {last} (percent)", {form: curves[last] for form, (curves, _) in forms.items()})
+        _panel(grid[0, 1], "Test accuracy (percent)", both, looks)
         _panel(grid[1, 0], "Training loss, parallel", loss)
         _panel(grid[1, 1], "Training loss, sequential", staged_loss)
+        for axes in grid.flat:
+            axes.set_xlabel("epoch in which the block is trained")
         return save(figure, path)
-
-
-def _forms(parallel: Curves, sequential: Curves) -> dict[str, Curves]:
-    return {"parallel": parallel, "sequential": sequential}
 
 
 @dataclass(frozen=True)
@@ -148,12 +151,14 @@ def _draw_sweep(groups: Mapping[str, Sequence[tuple[float, float]]], label: str,
         return save(figure, path)
 
 
-def _panel(axes: Axes, title: str, curves: Curves) -> None:
+def _panel(axes: Axes, title: str, curves: Curves, looks: Mapping[str, tuple[str, str]] | None = None) -> None:
+    """``looks`` gives colour and line style of the curves; without it every curve has a colour of its own."""
     ends = {}
-    for (label, (epochs, values)), colour in zip(curves.items(), COLOURS * (1 + len(curves) // len(COLOURS))):
+    for number, (label, (epochs, values)) in enumerate(curves.items()):
+        colour, line = (looks or {}).get(label, (COLOURS[number % len(COLOURS)], "-"))
         if epochs:
-            axes.plot(epochs, values, color=colour, marker="o" if len(epochs) <= 20 else None, markersize=3)
-            ends[f"{label} {values[-1]:.4g}"] = (values[-1], colour)
+            axes.plot(epochs, values, line, color=colour, marker="o" if len(epochs) <= 20 else None, markersize=3)
+            ends[f"{label} {values[-1]:.3g}"] = (values[-1], colour)
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.set_xlim(left=0)

@@ -11,7 +11,15 @@ from pathlib import Path
 from altprop.reporting import of_records, sparse_figures
 from altprop.reporting.collect import Row, last_value
 from altprop.reporting.columns import experiment
-from altprop.reporting.dgl_figures import SweepPoint, block_curves, draw_blocks, draw_buffer_size, draw_methods, draw_slowdown
+from altprop.reporting.dgl_figures import (
+    SweepPoint,
+    block_curves,
+    draw_blocks,
+    draw_buffer_size,
+    draw_learning_curves,
+    draw_methods,
+    draw_slowdown,
+)
 from altprop.reporting.iterative_figures import draw_sensitivity
 from altprop.reporting.runs import Run
 from altprop.reporting.sensitivity import SensitivityRun, mean_accuracies, read_run
@@ -22,14 +30,17 @@ GRADIENT_CHECK = "gradient_check"
 ONE_LAYER = "algorithm.weights.order="
 """What tells the sensitivity runs of one network apart."""
 
+AT_ONCE, IN_TURN = "DecoupledGreedy", "SequentialGreedy"
+"""What rows call greedy learning of all blocks at once and of one after the other."""
+
 
 def draw(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> dict[str, Path]:
     """Every figure that the finished runs allow, into ``folder``; by title.
 
     Of each row those of its first seed: curves, layers that become binary, moving structure, alignment, blocks, and the gradient
     check of equilibrium propagation where the run has been checked. Together: accuracy curves of rows that share model and data
-    (activations, estimators, algorithms), accuracy over sparsity, over slow-down and buffer size, and bars of the sensitivity of
-    every layer.
+    (activations, estimators, algorithms), greedy learning at once beside one block after the other, accuracy over sparsity, over
+    slow-down and buffer size, and bars of the sensitivity of every layer.
     """
     found: dict[str, Path] = {}
     for row in rows:
@@ -39,6 +50,7 @@ def draw(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> d
         firsts = {experiment(row): row.finished[0].records for row in comparison.rows}
         path = draw_methods(firsts, folder / f"side_by_side_{number}.png")
         found[f"{comparison.title}, first seed of each row"] = path
+        found |= _learning_curves(comparison, folder / f"learning_curves_{number}.png")
     runs = [run for row in rows for run in row.finished]
     return found | _over_sparsity(runs, folder) | _asynchronous(runs, folder) | _sensitivities(rows, folder)
 
@@ -51,6 +63,20 @@ def _of_run(run: Run, label: str, folder: Path) -> dict[str, Path]:
         paths.append(draw_blocks(run.records, own / "blocks.png"))
     paths += sorted((run.path / GRADIENT_CHECK).glob("*.png"))
     return {f"{title}: {path.stem}": path for path in paths}
+
+
+def _learning_curves(comparison: Comparison, path: Path) -> dict[str, Path]:
+    """Blocks trained at once beside blocks trained one after the other: the first row of each with the same number of blocks."""
+    rows: dict[tuple[str, int], Row] = {}
+    for row in comparison.rows:
+        if row.algorithm in (AT_ONCE, IN_TURN):
+            rows.setdefault((row.algorithm, len(block_curves(row.finished[0].records, "test/accuracy"))), row)
+    for (algorithm, blocks), parallel in rows.items():
+        sequential = rows.get((IN_TURN, blocks))
+        if algorithm == AT_ONCE and sequential is not None and blocks > 1:
+            title = f"{experiment(parallel)} and {experiment(sequential)}: blocks at once and one after the other"
+            return {title: draw_learning_curves(parallel.finished[0].records, sequential.finished[0].records, path)}
+    return {}
 
 
 def _over_sparsity(runs: Sequence[Run], folder: Path) -> dict[str, Path]:
