@@ -101,6 +101,22 @@ def signal_job(run: SweepRun, name: str) -> None:
     subprocess.run(["scancel", f"--signal={name}", run.job], check=True)
 
 
+def cancel(sweep: Manifest) -> None:
+    """Take the sweep's jobs back, and the one that writes its table."""
+    subprocess.run(["scancel", sweep.table or "", *{str(run.job) for run in sweep.runs}], check=True)
+
+
+def preempt(run: SweepRun) -> int:
+    """Take the job's machine away in the middle, as a cluster does, and see it to its end; the step at which it was saved."""
+    wait_for_step(run)
+    signal_job(run, "USR2")
+    stopped_at = wait_for("saving", lambda: run.status["status"] == "preempted" and run.status["step"])
+    wait_for_end(run)
+    assert run.status["status"] == "done"
+    assert f"resuming from step {stopped_at}" in log_of(run)
+    return stopped_at
+
+
 def log_of(run: SweepRun) -> str:
     assert run.log is not None
     return Path(run.log).read_text()

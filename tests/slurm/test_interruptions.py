@@ -17,7 +17,7 @@ from tests.slurm.jobs import (
     assert_same_weights,
     command,
     log_of,
-    signal_job,
+    preempt,
     state,
     submit,
     wait_for,
@@ -42,12 +42,7 @@ def records(run: SweepRun) -> list[int]:
 
 def test_preemption_in_mid_epoch(undisturbed: SweepRun, tmp_path: Path) -> None:
     [run] = submit(tmp_path, *LONG, "logger=wandb", "logger.wandb.mode=offline").runs
-    wait_for_step(run)
-    signal_job(run, "USR2")
-    stopped_at = wait_for("saving", lambda: run.status["status"] == "preempted" and run.status["step"])
-    wait_for_end(run)
-    assert run.status["status"] == "done"
-    assert f"resuming from step {stopped_at}" in log_of(run)
+    preempt(run)
     assert run.status["job"]["slurm_restart_count"] == "1"
     assert records(run) == records(undisturbed)
     assert_same_weights(run, undisturbed)

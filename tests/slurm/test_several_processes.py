@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import torch
 
-from tests.slurm.jobs import SMALL, command, log_of, signal_job, state, submit, wait_for, wait_for_end, wait_for_step, weights
+from tests.slurm.jobs import SMALL, cancel, command, preempt, state, submit, wait_for_end, wait_for_step, weights
 
 SHARED = [*SMALL, "trainer.sync_batch_norm=true", "optimizer=sgd", "optimizer.lr=0.01"]
 TWO = ["resources.processes=2", "resources.memory=2"]
@@ -27,12 +26,7 @@ def test_two_tasks_give_the_update_of_one(tmp_path: Path) -> None:
 def test_two_tasks_are_preempted_together(tmp_path: Path) -> None:
     long = ["trainer.duration=40ep", "trainer.evaluate_every=2ep", "trainer.checkpoint_every=null"]
     [run] = submit(tmp_path, *SHARED, *TWO, *long).runs
-    wait_for_step(run)
-    signal_job(run, "USR2")
-    stopped_at = wait_for("saving", lambda: run.status["status"] == "preempted" and run.status["step"])
-    wait_for_end(run)
-    assert run.status["status"] == "done"
-    assert f"resuming from step {stopped_at}" in log_of(run)
+    preempt(run)
 
 
 def test_each_run_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
@@ -42,5 +36,5 @@ def test_each_run_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
         wait_for_step(run)
     assert [state(run) for run in sweep.runs] == ["RUNNING", "RUNNING"]
     assert {run.status["job"]["cuda_visible_devices"] for run in sweep.runs} == {"0", "1"}
-    subprocess.run(["scancel", sweep.job or "", sweep.table or ""], check=True)
+    cancel(sweep)
     wait_for_end(*sweep.runs)

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from altprop.config.sweeping.jobs import manifests
-from tests.slurm.jobs import SMALL, checkout, command, wait_for_end
+from tests.slurm.jobs import SMALL, cancel, checkout, command, wait_for_end
 
 SITE = """\
 # @package _global_
@@ -45,7 +45,7 @@ def test_a_sites_settings_reach_the_job(tmp_path: Path) -> None:
     sweep = next(manifests(outputs))
     [run] = sweep.runs
     shown = subprocess.run(["scontrol", "show", "job", run.job or ""], capture_output=True, text=True, check=True).stdout
-    subprocess.run(["scancel", sweep.job or "", sweep.table or ""], check=True)
+    cancel(sweep)
     for word in ("TimeLimit=00:07:00", "Comment=from the site", "Reason=JobHeldUser", "mem=1G"):
         assert word in shown, word
     [submission] = sweep.folder.glob(f".submitit/{sweep.job}*/*submission.sh")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from altprop.config.sweeping.jobs import Manifest, manifests
 from altprop.files import read_json
-from tests.slurm.jobs import SMALL, assert_same_weights, command, state, submit, wait_for, wait_for_end
+from tests.slurm.jobs import SMALL, assert_same_weights, cancel, command, state, submit, wait_for, wait_for_end
 
 GRID = [*SMALL, "trainer.duration=2ep", "seed=0,1,2", "optimizer.lr=0.001,0.01"]
 
@@ -84,6 +87,65 @@ def test_a_run_that_waits_for_a_papers_sweep(tmp_path: Path) -> None:
     assert sorted(read_json(tmp_path / "iterative/quick_sens/order.json")["order"]) == [1, 2, 3]
     again = command(tmp_path, "train.py", "-m", "experiment=iterative/quick_guided", *small, "cluster=slurm")
     assert "1 done already; nothing to submit" in again.stdout
+
+
+def test_pruning_waits_for_the_dense_run_it_starts_from(tmp_path: Path) -> None:
+    """The two commands of docs/algorithms/dynamic_sparse.md; the second is given before the run that it starts from exists."""
+    small = SMALL[:-1]
+    dense = submit(tmp_path, "experiment=dsr/quick_dense", *small, "+cluster.sbatch.hold=true")
+    pruned = submit(
+        tmp_path,
+        "experiment=dsr/quick_prune",
+        "algorithm.weights.sparsity=0.9,0.8",
+        *small,
+        f"+cluster.sbatch.dependency=afterok:{dense.job}",
+    )
+    assert [run.directory for run in dense.runs if Path(run.directory or "").exists()] == []
+    assert [state(run) for run in pruned.runs] == ["PENDING"] * 2
+    subprocess.run(["scontrol", "release", dense.job or ""], check=True)
+    wait_for_end(*dense.runs, *pruned.runs)
+    assert [run.status["status"] for run in (*dense.runs, *pruned.runs)] == ["done"] * 3
+    for run in pruned.runs:
+        config = OmegaConf.load(Path(run.directory or "") / "config.yaml")
+        assert config.algorithm.weights.weights_from == f"{dense.runs[0].directory}/checkpoints/last.pt"
+
+
+def test_a_search(tmp_path: Path) -> None:
+    arguments = ["sweep=quick/search", "cluster=slurm", *SMALL[:-1], "trainer.duration=1ep"]
+    first = command(tmp_path, "train.py", "-m", *arguments, "hydra.sweeper.trials=2")
+    assert first.returncode == 0, first.stderr
+    more = command(tmp_path, "train.py", "-m", *arguments, "hydra.sweeper.trials=3")
+    assert more.returncode == 0, more.stderr
+    assert "2 of 3 trials have ended" in more.stdout
+    assert "1 submitted as job" in more.stdout
+    assert more.stdout.splitlines()[-1].startswith("best of 3: trial ")
+    assert len(list((tmp_path / "search" / "mnist_sample").glob("*/status.json"))) == 3
+
+
+def test_the_table_waits_for_every_batch(tmp_path: Path) -> None:
+    sweep = submit(tmp_path, *SMALL, "seed=0,1", "hydra.sweeper.max_batch_size=1", "+cluster.sbatch.hold=true")
+    first, second = (str(run.job).partition("_")[0] for run in sweep.runs)
+    asked = ["squeue", "--noheader", "--format=%E", f"--jobs={sweep.table}"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    cancel(sweep)
+    assert first != second == sweep.job
+    assert f"afterany:{first}_" in told or f"afterany:{first}(" in told
+    assert f"afterany:{second}_" in told or f"afterany:{second}(" in told
+
+
+def test_submitting_imports_neither_torch_nor_optuna(tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.argv = ["train.py", "-m", "cluster=slurm", *{SMALL!r}, "+cluster.sbatch.hold=true"]
+from altprop.config.entry import entry_point
+entry_point("train", print)
+assert not {{"torch", "pydantic", "optuna"}} & sys.modules.keys()
+"""
+    environment = {**os.environ, "ALTPROP_OUTPUTS": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    cancel(next(manifests(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    assert "1 submitted as job" in done.stdout
 
 
 def test_status_lists_every_run(sweep: Manifest, outputs: Path) -> None:
