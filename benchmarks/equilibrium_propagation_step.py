@@ -16,23 +16,19 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import platform
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as functional
+from measuring import Limit, Row, Timer, alternate, at_least, at_most, main, paired, standard_parser
+from subjects import CIFAR, MNIST, set_up
 from torch import Tensor
 
-from altprop.algorithms.context import Context
 from altprop.algorithms.equilibrium_propagation.algorithm import EquilibriumPropagation
-from altprop.algorithms.schedule import Schedule
 from altprop.models.energy import EnergyConvNet, EnergyMLP, EnergyModel
 
 
@@ -50,7 +46,11 @@ class Case:
     optimizer: Callable[..., torch.optim.Optimizer]
 
 
-MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
+Result = TypeVar("Result")
+
+SUITE = "--rounds 3 --short"
+QUICK = "--rounds 1 --cases mnist_mlp"
+
 CIFAR_NET = partial(
     EnergyConvNet, (128, 256, 512, 512), (3,) * 4, (1,) * 4, (1, 1, 1, 0), ("max",) * 4, (), "half_slope_hard_sigmoid",
     input_shape=CIFAR, num_classes=10,
@@ -66,7 +66,12 @@ CASES = {
     ),
     "cifar_cnn": Case(CIFAR_NET, 128, CIFAR, 250, 30, 0.5, True, partial(torch.optim.SGD, lr=0.05, momentum=0.9, fused=True)),
 }  # fmt: skip
-CIFAR_ON_CPU = {"batch": 16, "free_steps": 50, "nudge_steps": 6}
+TARGETS = {"mnist_mlp": 10.0, "mnist_cnn": 2.5, "cifar_cnn": 1.5}
+ON_CPU: dict[str, dict[str, Any]] = {"cifar_cnn": {"batch": 16, "free_steps": 50, "nudge_steps": 6}}
+SHORT: dict[str, dict[str, Any]] = {
+    "mnist_cnn": {"batch": 50, "free_steps": 100},
+    "cifar_cnn": {"batch": 4, "free_steps": 50, "nudge_steps": 6},
+}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "tf32": {"precision": "tf32"},
@@ -130,10 +135,9 @@ def closed_form(model: EnergyModel, case: Case, device: torch.device, **options:
     """altprop's own algorithm on the same row."""
     runtime = {name: options.pop(name) for name in ("precision", "compile") if name in options}
     settings = {"free_steps": case.free_steps, "nudge_steps": case.nudge_steps, **options}
-    algorithm = EquilibriumPropagation(beta=case.beta, nudging="symmetric" if case.symmetric else "one_sided", **settings)
-    context = Context(1, 1, device, 0, case.shape, 10, case.batch, **runtime)
-    algorithm.setup(model, case.optimizer, Schedule(), context)
-    return algorithm
+    nudging = "symmetric" if case.symmetric else "one_sided"
+    algorithm = EquilibriumPropagation(beta=case.beta, nudging=nudging, **settings)  # type: ignore[arg-type]
+    return set_up(algorithm, lambda: model, case.shape, case.batch, case.optimizer, device, **runtime)
 
 
 def mini_batch(case: Case, device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -145,18 +149,6 @@ def mini_batch(case: Case, device: torch.device, dtype: torch.dtype = torch.floa
 def make_model(case: Case, device: torch.device, dtype: torch.dtype = torch.float32) -> EnergyModel:
     torch.manual_seed(0)
     return case.model().to(device, dtype)
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time on CUDA; on a CPU with one thread processor time, which other processes disturb less."""
-    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = clock()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return clock() - started
 
 
 def gradients(side: Straightforward | EquilibriumPropagation, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -185,102 +177,103 @@ def agreement(case: Case, device: torch.device) -> dict[str, dict[str, float]]:
     return {name: error(result, truth) for name, result in results.items() if name != "straightforward 64"}
 
 
-def measure(case: Case, device: torch.device, rounds: int, **options: Any) -> dict[str, float]:
-    """Median milliseconds of both sides and the median ratio."""
-    batch = mini_batch(case, device)
-    plain, ours = Straightforward(make_model(case, device), case), closed_form(make_model(case, device), case, device, **options)
+def tf32(work: Callable[[], Result], allowed: bool) -> Result:
+    """``work()``, with TF32 in matrix products and convolutions where it is ``allowed``."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    result = work()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    times: list[tuple[float, float]] = []
-    for count in range(rounds + 1):
-        first = seconds(lambda: plain.train_step(*batch), device)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.get("precision") == "tf32"
-        second = seconds(lambda: ours.train_step(*batch), device)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        if count:
-            times.append((first, second))
-    return {
-        "straightforward_ms": 1e3 * statistics.median(first for first, _ in times),
-        "closed_form_ms": 1e3 * statistics.median(second for _, second in times),
-        "ratio": statistics.median(first / second for first, second in times),
+    return result
+
+
+def measure(name: str, case: Case, timer: Timer, rounds: int, limit: Limit, values: Mapping[str, float], **options: Any) -> Row:
+    """Both sides through the same mini-batches; the ratio is how many times faster ours is."""
+    batch = mini_batch(case, timer.device)
+    plain = Straightforward(make_model(case, timer.device), case)
+    ours = closed_form(make_model(case, timer.device), case, timer.device, **options)
+    sides = {
+        "straightforward": partial(tf32, partial(plain.train_step, *batch), False),
+        "closed form": partial(tf32, partial(ours.train_step, *batch), options.get("precision") == "tf32"),
     }
+    seconds = alternate(sides, rounds, timer)
+    form = f"batch {case.batch}, T1 {case.free_steps}, T2 {'2 x ' if case.symmetric else ''}{case.nudge_steps}"
+    what = f"equilibrium propagation step, {name}, {form}"
+    return paired(what, "autograd of Phi at every step", seconds["straightforward"], seconds["closed form"], limit, values=values)
 
 
-def convolution_limit(case: Case, device: torch.device, rounds: int) -> float:
+def convolution_limit(case: Case, timer: Timer, rounds: int) -> float:
     """Milliseconds of the convolutions alone, one forward and one transposed for every edge and step, in the faster layout."""
-    model = make_model(case, device)
+    model = make_model(case, timer.device)
     phases = 2 if case.symmetric else 1
     total = 0.0
     for edge, layer in list(zip(model.edges, model.layers, strict=True))[1:]:
         if not edge.is_convolution:
             continue
+        assert isinstance(layer.weight, Tensor)
         choices = []
         for layout in (torch.channels_last, torch.contiguous_format):
             weight = layer.weight.detach().contiguous(memory_format=layout)
-            below = torch.rand(case.batch, *edge.below, device=device).contiguous(memory_format=layout)
-            above = torch.rand(case.batch, *edge.unpooled, device=device).contiguous(memory_format=layout)
+            below = torch.rand(case.batch, *edge.below, device=timer.device).contiguous(memory_format=layout)
+            above = torch.rand(case.batch, *edge.unpooled, device=timer.device).contiguous(memory_format=layout)
 
             def pair(below: Tensor = below, above: Tensor = above, weight: Tensor = weight, padding: int = edge.padding) -> None:
                 functional.conv2d(below, weight, padding=padding)
                 functional.conv_transpose2d(above, weight, padding=padding)
 
             pair()
-            choices.append(statistics.median(seconds(pair, device) for _ in range(rounds)))
+            choices.append(statistics.median(timer(pair) for _ in range(rounds)))
         total += min(choices)
     return 1e3 * total * (case.free_steps + phases * case.nudge_steps)
 
 
-def option_costs(case: Case, device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
+def option_costs(case: Case, timer: Timer, rounds: int) -> Iterator[Row]:
     """Speed of every option, and how far its gradient lies from that of full phases in float64."""
-    few = replace(case, batch=4)
+    few, device = replace(case, batch=4), timer.device
     truth = gradients(closed_form(make_model(few, device, torch.float64), few, device), *mini_batch(few, device, torch.float64))
-    costs = {}
     for name, options in OPTIONS.items():
         if device.type != "cuda" and (options.get("precision") == "tf32" or options.get("compile")):
             continue
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.get("precision") == "tf32"
-        found = gradients(closed_form(make_model(few, device), few, device, **options), *mini_batch(few, device))
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        costs[name] = {**measure(case, device, rounds, **options), **error(found, truth)}
-        print(f"  {name}: {costs[name]['ratio']:.2f} times faster; gradient errors", errors_in_words(error(found, truth)))
-    return costs
+        side = closed_form(make_model(few, device), few, device, **options)
+        found = tf32(partial(gradients, side, *mini_batch(few, device)), options.get("precision") == "tf32")
+        yield measure(name, case, timer, rounds, at_least(1.0, "no slower"), errors("", error(found, truth)), **options)
 
 
-def errors_in_words(errors: dict[str, float]) -> str:
-    return ", ".join(f"{name.removeprefix('layers.').removesuffix('.weight')}: {value:.1e}" for name, value in errors.items())
+def errors(of: str, found: Mapping[str, float]) -> dict[str, float]:
+    """Errors of gradients by layer, named for a row's values."""
+    layers = {name.removeprefix("layers.").removesuffix(".weight"): value for name, value in found.items()}
+    return {f"relative error of the gradient of layer {layer}{of}": value for layer, value in layers.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> argparse.ArgumentParser:
+    parser = standard_parser(__doc__, rounds=5)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="on CUDA with --clock wall")
     parser.add_argument("--options", action="store_true", help="measure every option of the last case, too")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-    results: dict[str, Any] = {"torch": torch.__version__, "device": hardware, "threads": torch.get_num_threads()}
-    for name in arguments.cases:
+    parser.add_argument(
+        "--short", action="store_true", help="smaller mini-batches and shorter phases of the convolutional networks"
+    )
+    return parser
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    timer = Timer(given.clock, torch.device(given.device))
+    for name in given.cases:
         case = CASES[name]
-        if name == "cifar_cnn" and device.type == "cpu":
-            case = replace(case, **CIFAR_ON_CPU)
-        result: dict[str, Any] = {"agreement": agreement(case, device), **measure(case, device, arguments.rounds)}
-        print(
-            f"{name}: straightforward {result['straightforward_ms']:.1f} ms, closed form {result['closed_form_ms']:.1f} ms, "
-            f"{result['ratio']:.2f} times faster"
-        )
-        for side, errors in result["agreement"].items():
-            print(f"  gradient of {side} against straightforward 64:", errors_in_words(errors))
-        limit = convolution_limit(case, device, arguments.rounds)
+        if timer.device.type == "cpu":
+            case = replace(case, **ON_CPU.get(name, {}))
+        if given.short:
+            case = replace(case, **SHORT.get(name, {}))
+        values: dict[str, float] = {}
+        for side, found in agreement(case, timer.device).items():
+            values |= errors(f", {side}", found)
+        row = measure(name, case, timer, given.rounds, at_least(TARGETS[name], "target"), values)
+        yield row
+        limit = convolution_limit(case, timer, given.rounds)
         if limit:
-            result["convolutions_ms"] = limit
-            print(f"  convolutions alone {limit:.1f} ms, {100 * limit / result['closed_form_ms']:.0f} % of the closed form")
-        results[name] = result
-    if arguments.options:
-        results["options"] = option_costs(case, device, arguments.rounds)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+            most = at_most(1.5, "memory traffic of states and poolings")
+            yield Row(row.what, "its convolutions alone", row.values["ms"] / limit, most, values={"ms of the baseline": limit})
+    if given.options:
+        yield from option_costs(case, timer, given.rounds)
 
 
 if __name__ == "__main__":
-    main()
+    main(parser(), rows)

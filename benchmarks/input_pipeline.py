@@ -1,26 +1,21 @@
 """Augmented CIFAR-10-like mini-batches on one CPU core: ours against torchvision's transforms in a DataLoader.
 
-``python benchmarks/input_pipeline.py [--images 5000] [--rounds 5]``: random pixels, random crop after padding by 4, horizontal
-flip, normalisation, mini-batches of 128. All contenders run in this process, one after the other in every round; the best round
-of each counts. Prints a table and one line of JSON; exits with 1 where ours is less than 10 times as fast as the fastest other.
+    python benchmarks/input_pipeline.py [--images 5000] [--rounds 5] [--json result.json]
+
+Random pixels, random crop after padding by 4, horizontal flip, normalisation, mini-batches of 128. All contenders run in this
+process, one after the other in every round; ratios are formed round by round.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from typing import Any
 
 import torch
+from measuring import CPU, Row, Timer, alternate, at_least, main, paired, standard_parser
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -30,9 +25,10 @@ from altprop.data.base import LoadContext
 from altprop.data.device_split import device_splits
 from altprop.data.normalisation import Normalisation
 
+SUITE = "--images 2000 --rounds 5 --clock process"
+QUICK = "--images 256 --rounds 2"
+
 MEAN, STD, BATCH = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616], 128
-CPU = torch.device("cpu")
-WANTED = 10
 
 
 class Transformed(Dataset):
@@ -48,7 +44,8 @@ class Transformed(Dataset):
         return self.transform(self.images[index]), self.labels[index]
 
 
-def contenders(count: int) -> dict[str, Callable[[int], Iterable]]:
+def contenders(count: int) -> dict[str, Callable[[], Iterable]]:
+    """What yields the mini-batches of an epoch, by name."""
     tv = import_torchvision()
     from torchvision.transforms import v2
 
@@ -63,12 +60,10 @@ def contenders(count: int) -> dict[str, Callable[[int], Iterable]]:
         v2.ToDtype(torch.float32, scale=True),
         v2.Normalize(MEAN, STD),
     ]
-    loaders = {
-        "torchvision v1, PIL": DataLoader(Transformed(pictures, labels, v1.Compose(first)), BATCH, shuffle=True),
-        "torchvision v2, PIL": DataLoader(
-            Transformed(pictures, labels, v2.Compose([*second[:2], v2.ToImage(), *second[2:]])), BATCH, shuffle=True
-        ),
-        "torchvision v2, tensors": DataLoader(Transformed(list(pixels), labels, v2.Compose(second)), BATCH, shuffle=True),
+    transformed: dict[str, tuple[list, Any]] = {
+        "torchvision v1, PIL": (pictures, v1.Compose(first)),
+        "torchvision v2, PIL": (pictures, v2.Compose([*second[:2], v2.ToImage(), *second[2:]])),
+        "torchvision v2, tensors": (list(pixels), v2.Compose(second)),
     }
     ours, _ = device_splits(
         pixels,
@@ -80,49 +75,30 @@ def contenders(count: int) -> dict[str, Callable[[int], Iterable]]:
         augmentation=Augmentation(4, "zeros", 0.5),
         context=LoadContext(Path("."), CPU, seed=0),
     )
-    result: dict[str, Callable[[int], Iterable]] = {"altprop": ours.batches}
-    for name, loader in loaders.items():
-        result[name] = lambda epoch, loader=loader: loader
+    result: dict[str, Callable[[], Iterable]] = {"altprop": ours.batches}
+    for name, (images, transform) in transformed.items():
+        result[name] = partial(iter, DataLoader(Transformed(images, labels, transform), BATCH, shuffle=True))
     return result
 
 
-def seconds(batches: Iterable, count: int) -> float:
-    start = time.perf_counter()
-    seen = sum(len(labels) for _, labels in batches)
-    elapsed = time.perf_counter() - start
-    assert seen == count
-    return elapsed
+def consume(batches: Callable[[], Iterable], count: int) -> None:
+    assert sum(len(labels) for _, labels in batches()) == count
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser() -> argparse.ArgumentParser:
+    parser = standard_parser(__doc__, rounds=5, clock="wall")
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    everyone = contenders(given.images)
-    times: dict[str, list[float]] = {name: [] for name in everyone}
-    for epoch in range(given.rounds):
-        for name, batches in everyone.items():
-            times[name].append(seconds(batches(epoch), given.images))
-    rates = {name: given.images / min(values) for name, values in times.items()}
-    ratios = {name: rates["altprop"] / rate for name, rate in rates.items() if name != "altprop"}
-    for name, rate in rates.items():
-        ratio = f"   altprop is {ratios[name]:.1f} times as fast" if name in ratios else ""
-        print(f"{name:<24} {rate:>10,.0f} images/s{ratio}")
-    result = {
-        "images_per_second": {name: round(rate) for name, rate in rates.items()},
-        "ratio": {name: round(ratio, 1) for name, ratio in ratios.items()},
-        "slowest_ratio": round(min(ratios.values()), 1),
-        "images": given.images,
-        "rounds": given.rounds,
-        "torch": torch.__version__,
-        "torchvision": import_torchvision().__version__,
-        "processor": platform.machine(),
-    }
-    print(json.dumps(result))
-    sys.exit(0 if min(ratios.values()) >= WANTED else 1)
+    return parser
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    sides = {name: partial(consume, batches, given.images) for name, batches in contenders(given.images).items()}
+    seconds = alternate(sides, given.rounds, Timer(given.clock))
+    for name, values in seconds.items():
+        if name != "altprop":
+            ours = seconds["altprop"]
+            yield paired("augmented CIFAR-like images", name, values, ours, at_least(10, "target"), measure="images per second")
 
 
 if __name__ == "__main__":
-    main()
+    main(parser(), rows)

@@ -11,31 +11,33 @@ median is the result.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import torch
+from measuring import Row, Timer, alternate, at_least, at_most, main, paired, standard_parser
+from subjects import CIFAR, MNIST, noise, set_up
 from torch import Tensor, nn
 
 from altprop.algorithms.backprop import Backprop
-from altprop.algorithms.context import Context
-from altprop.algorithms.schedule import Schedule
 from altprop.models.convnet import ConvNet
 from altprop.models.mlp import MLP
 from altprop.nn.weights.base import Dense, WeightsRule
 from altprop.nn.weights.binary import Binary
 
+SUITE = "--rounds 150 --clock process"
+QUICK = "--rounds 3 --nets 300"
+
 BATCH = 100
 TARGETS = {"300": 1.15, "vgg5": 1.05}
-FORM = {"units": nn.ReLU, "num_classes": 10, "batch_norm_logits": True, "bias_before_norm": True}
+SHAPES = {"300": MNIST, "vgg5": CIFAR}
+FORM: dict[str, Any] = {"units": nn.ReLU, "num_classes": 10, "batch_norm_logits": True, "bias_before_norm": True}
 NETS: dict[str, Callable[[], nn.Module]] = {
-    "300": partial(MLP, (300, 100), input_shape=(1, 28, 28), **FORM),
-    "vgg5": partial(ConvNet, (64, 64, "pool"), hidden=(256, 256), input_shape=(3, 32, 32), **FORM),
+    "300": partial(MLP, (300, 100), input_shape=MNIST, **FORM),
+    "vgg5": partial(ConvNet, (64, 64, "pool"), hidden=(256, 256), input_shape=CIFAR, **FORM),
 }
+ADAM = partial(torch.optim.Adam, lr=0.1, fused=True)
 
 
 class CopyingRule(WeightsRule):
@@ -56,59 +58,27 @@ class CopyingRule(WeightsRule):
             layer.weight.data = saved
 
 
-def side(net: str, rule: WeightsRule) -> Callable[[Tensor, Tensor], object]:
-    """A function that makes one training step."""
-    torch.manual_seed(0)
-    algorithm = Backprop(weights=rule)
-    model = NETS[net]()
-    context = Context(10**9, 1, torch.device("cpu"), 0, model.input_shape, 10, BATCH)  # type: ignore[arg-type]
-    algorithm.setup(model, partial(torch.optim.Adam, lr=0.1, fused=True), Schedule(), context)
-    algorithm.epoch_start(0)
-    return algorithm.train_step
-
-
-def measure(net: str, rounds: int) -> dict[str, object]:
-    """Milliseconds and ratios to the float step, medians over ``rounds``."""
-    sides = {"float": side(net, Dense()), "binary": side(net, Binary()), "copying": side(net, CopyingRule())}
-    inputs = torch.randn(BATCH, *((1, 28, 28) if net == "300" else (3, 32, 32)))
-    targets = torch.randint(10, (BATCH,))
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds + 3):
-        for name, step in sides.items():
-            started = time.perf_counter()
-            step(inputs, targets)
-            if number >= 3:
-                seconds[name].append(time.perf_counter() - started)
-    return {
-        "net": net,
-        "rounds": rounds,
-        "milliseconds": {name: 1000 * statistics.median(values) for name, values in seconds.items()},
-        "ratio": {
-            name: statistics.median(ours / theirs for ours, theirs in zip(values, seconds["float"]))
-            for name, values in seconds.items()
-        },
-        "target": TARGETS[net],
-    }
-
-
-def main() -> None:
-    """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=400, help="steps of each side; a tenth of it for vgg5")
+def parser() -> argparse.ArgumentParser:
+    parser = standard_parser(__doc__, rounds=400, clock="wall")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    results = [measure(net, options.rounds if net == "300" else max(3, options.rounds // 10)) for net in options.nets]
-    for result in results:
-        milliseconds, ratio = result["milliseconds"], result["ratio"]
-        assert isinstance(milliseconds, dict)
-        assert isinstance(ratio, dict)
-        shown = ", ".join(f"{name} {milliseconds[name]:.2f} ms ({ratio[name]:.3f} x)" for name in milliseconds)
-        verdict = "met" if ratio["binary"] <= result["target"] else "missed"  # type: ignore[operator]
-        print(f"{result['net']}: {shown}; target for binary {result['target']} x: {verdict}")
-    if options.json:
-        options.json.write_text(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "results": results}))
+    return parser
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    for net in given.nets:
+        rounds = given.rounds if net == "300" else max(3, given.rounds // 10)
+        batch = noise(BATCH, SHAPES[net])
+        rules: dict[str, WeightsRule] = {"float": Dense(), "binary": Binary(), "copying": CopyingRule()}
+        steps = {
+            name: partial(set_up(Backprop(weights=rule), NETS[net], SHAPES[net], BATCH, ADAM).train_step, *batch)
+            for name, rule in rules.items()
+        }
+        seconds = alternate(steps, rounds, Timer(given.clock), warm_up=3)
+        limit = at_most(TARGETS[net], "target: one pass over the weights for the signs")
+        yield paired(f"binary step, {net}", "float step", seconds["binary"], seconds["float"], limit)
+        limit = at_least(1.0, "no slower")
+        yield paired(f"binary step, {net}", "two copies of the weights", seconds["copying"], seconds["binary"], limit)
 
 
 if __name__ == "__main__":
-    main()
+    main(parser(), rows)

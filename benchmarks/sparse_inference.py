@@ -1,61 +1,57 @@
 """Linear layers through torch's sparse kernels against dense ones: where is it faster?
 
-    OMP_NUM_THREADS=1 python benchmarks/sparse_inference.py [--repeats 30] [--json result.json]
+    OMP_NUM_THREADS=1 python benchmarks/sparse_inference.py [--rounds 30] [--json result.json]
 
-A layer 784 -> 300 and one 2048 -> 1000, for several sparsities and mini-batches; both ways alternate in one process. Printed is
-dense time / sparse time, above 1 where the sparse kernel is faster.
+A layer 784 -> 300 and one 2048 -> 1000, for several sparsities and mini-batches; both ways alternate in one process. The ratio is
+dense time / sparse time, above 1 where the sparse kernel is faster. The FLOPs are the share of weights that are left.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
 
 import torch
+from measuring import Row, Timer, alternate, at_least, main, paired, standard_parser
 from torch import nn
 
 from altprop.nn.sparse_inference import SparseLinear
 
-SHAPES = ((784, 300), (2048, 1000))
-SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
-BATCHES = (1, 10, 100, 1000)
+SUITE = "--rounds 15 --shapes 784x300 --sparsities 0.8 0.9 0.98 --batches 1 100"
+QUICK = "--rounds 2 --shapes 784x300 --sparsities 0.9 --batches 1"
+
+BREAK_EVEN = {0.9: 1.0, 0.95: 1.0, 0.98: 1.0, 0.99: 1.0}
 
 
 @torch.inference_mode()
-def speedup(shape: tuple[int, int], sparsity: float, batch: int, repeats: int) -> float:
-    dense = nn.Linear(*shape)
+def speed(shape: str, sparsity: float, batch: int, rounds: int, timer: Timer) -> Row:
+    width, outputs = map(int, shape.split("x"))
+    dense = nn.Linear(width, outputs)
     dense.weight.mul_(torch.rand_like(dense.weight) >= sparsity)
     sparse = SparseLinear(dense.weight, dense.bias)
-    inputs = torch.randn(batch, shape[0])
-    times: dict[nn.Module, list[float]] = {dense: [], sparse: []}
-    for _ in range(repeats + 3):
-        for layer, taken in times.items():
-            start = time.process_time()
-            layer(inputs)
-            taken.append(time.process_time() - start)
-    return statistics.median(times[dense][3:]) / statistics.median(times[sparse][3:])
+    inputs = torch.randn(batch, dense.in_features)
+    seconds = alternate({"dense": partial(dense, inputs), "sparse": partial(sparse, inputs)}, rounds, timer, warm_up=3)
+    limit = at_least(BREAK_EVEN.get(sparsity, 0.0), "break-even from 0.9 on" if sparsity in BREAK_EVEN else "none so dense")
+    what = f"sparse kernel, {shape}, sparsity {sparsity}, batch {batch}"
+    return paired(what, "dense", seconds["dense"], seconds["sparse"], limit, unit="µs", scale=1e6, flops=1 - sparsity)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+def parser() -> argparse.ArgumentParser:
+    parser = standard_parser(__doc__, rounds=30)
+    parser.add_argument("--shapes", nargs="+", default=["784x300", "2048x1000"])
+    parser.add_argument("--sparsities", nargs="+", type=float, default=[0.5, 0.8, 0.9, 0.95, 0.98, 0.99])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 10, 100, 1000])
+    return parser
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
     torch.manual_seed(0)
-    results = {}
-    for shape in SHAPES:
-        print(f"{shape[0]} -> {shape[1]}: dense time / sparse time")
-        print("sparsity " + "".join(f"{f'batch {batch}':>12}" for batch in BATCHES))
-        for sparsity in SPARSITIES:
-            row = [speedup(shape, sparsity, batch, arguments.repeats) for batch in BATCHES]
-            print(f"{sparsity:<9}" + "".join(f"{value:12.2f}" for value in row))
-            results[f"{shape[0]}x{shape[1]}, {sparsity}"] = dict(zip(map(str, BATCHES), row))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    for shape in given.shapes:
+        for sparsity in given.sparsities:
+            for batch in given.batches:
+                yield speed(shape, sparsity, batch, given.rounds, Timer(given.clock))
 
 
 if __name__ == "__main__":
-    main()
+    main(parser(), rows)

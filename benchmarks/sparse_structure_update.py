@@ -5,25 +5,22 @@
 Update: WRN-28-2 at sparsity 0.9. The other side is the obvious implementation, one tensor after the other with boolean index
 assignments and sets of free positions; both start from the same weights and masks. Steps: mini-batches of 100, SGD with Nesterov
 momentum, whole training steps of ``algorithm=backprop``. All sides alternate in one process with one thread; times are the
-processor's, which other programs disturb less than the clock on the wall; ratios are of medians.
+processor's, which other programs disturb less than the clock on the wall; ratios are formed round by round.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import torch
+from measuring import Row, Timer, alternate, at_least, at_most, main, paired, repeated, standard_parser
+from subjects import CIFAR, CLASSES, MNIST, Shape, noise
+from subjects import set_up as set_up_algorithm
 from torch import Tensor, nn
 
 from altprop.algorithms.backprop import Backprop
-from altprop.algorithms.context import Context
-from altprop.algorithms.schedule import Schedule
 from altprop.models.mlp import MLP
 from altprop.models.wide_resnet import WideResNet
 from altprop.nn.weights.base import Dense, WeightsRule
@@ -41,33 +38,22 @@ from altprop.nn.weights.sparse_strategies import (
     WithinTensor,
 )
 
+SUITE = "--rounds 5"
+QUICK = "--rounds 1 --depth 10 --batch 2 --steps 2"
+
 WRN_DENSE = ("stem", "shortcut", "classifier")
-MLP_SHAPE, WRN_SHAPE = (1, 28, 28), (3, 32, 32)
+SGD = partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+Times = dict[str, list[float]]
 
 
-def set_up(rule: WeightsRule, shape: tuple[int, int, int]) -> Backprop:
-    """``rule`` under backprop on the MNIST perceptron or on WRN-28-2."""
-    torch.manual_seed(0)
-    model: nn.Module
-    if shape == MLP_SHAPE:
-        model = MLP((300, 100), True, True, units=nn.ReLU, input_shape=shape, num_classes=10)
-    else:
-        model = WideResNet(28, 2, units=nn.ReLU, input_shape=shape, num_classes=10)
-    algorithm = Backprop(weights=rule)
-    algorithm.model = model
-    sgd = partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    context = Context(
-        steps_per_epoch=500,
-        total_epochs=200,
-        device=torch.device("cpu"),
-        seed=0,
-        input_shape=shape,
-        num_classes=10,
-        batch_size=100,
-    )
-    algorithm.setup(model, sgd, Schedule(), context)
-    algorithm.epoch_start(0)
-    return algorithm
+def set_up(rule: WeightsRule, shape: Shape, depth: int, batch: int) -> Backprop:
+    """``rule`` under backprop on the MNIST perceptron or on a WRN of ``depth`` layers and width 2."""
+    make_model: Callable[..., nn.Module] = partial(WideResNet, depth, 2)
+    if shape == MNIST:
+        make_model = partial(MLP, (300, 100), True, True)
+    make_model = partial(make_model, units=nn.ReLU, input_shape=shape, num_classes=CLASSES)
+    return set_up_algorithm(Backprop(weights=rule), make_model, shape, batch, SGD, steps_per_epoch=500)
 
 
 class IndexSets:
@@ -120,55 +106,35 @@ class IndexSets:
             self.threshold *= 2
 
 
-def seconds(function: Callable[[], object]) -> float:
-    start = time.process_time()
-    function()
-    return time.process_time() - start
-
-
-def compare_updates(rounds: int) -> dict[str, dict[str, float]]:
-    results = {}
+def compare_updates(given: argparse.Namespace, timer: Timer) -> Iterator[Row]:
     kinds: dict[str, tuple[Callable[[], Prune], type, int | None]] = {
         "dynamic": (lambda: ThresholdPrune(20_000), ProportionalToSurvivors, 20_000),
         "set": (lambda: FractionPrune(0.138), WithinTensor, None),
     }
     for name, (prune, redistribute, target) in kinds.items():
         rule = DynamicSparse(0.9, prune(), redistribute(), RandomGrow(), {0: 100}, dense=WRN_DENSE)
-        algorithm = set_up(rule, WRN_SHAPE)
+        algorithm = set_up(rule, CIFAR, given.depth, given.batch)
         weights = rule.weights
         reference = IndexSets(list(weights.weights), [masking.mask for masking in weights.maskings], target, 0.138)
         optimizers = [step.optimizer for step in algorithm.optimizers]
-        ours, theirs, step = [], [], 100
-        for _ in range(rounds + 4):  # the first updates find the threshold
+        ours, theirs = [], []
+        for number in range(given.rounds + 4):  # the first updates find the threshold
             for weight, twin in zip(weights.weights, reference.weights):
                 change = torch.randn_like(weight) * 2e-3
                 weight.data.add_(change)
                 twin.add_(change)
-            ours.append(seconds(partial(rule.step_end, step, optimizers)))
-            theirs.append(seconds(reference.update))
-            step += 100
-        results[f"update_{name}"] = ratio(theirs[4:], ours[4:], "index sets", "altprop", 1e3, "ms")
-    return results
+            ours.append(timer(partial(rule.step_end, 100 * (number + 1), optimizers)))
+            theirs.append(timer(reference.update))
+        limit = at_least(50, "target") if name == "dynamic" else at_least(15, "no target; what there is")
+        yield paired(f"structure update, {name}, WRN-{given.depth}-2", "index sets per tensor", theirs[4:], ours[4:], limit)
 
 
-def compare_steps(rounds: int, shape: tuple[int, int, int], rules: dict[str, WeightsRule], steps: int) -> dict[str, list[float]]:
-    """Seconds per training step of every rule, alternating."""
-    algorithms = {name: set_up(rule, shape) for name, rule in rules.items()}
-    inputs, targets = torch.randn(100, *shape), torch.randint(10, (100,))
-    times: dict[str, list[float]] = {name: [] for name in rules}
-    for round_number in range(rounds + 1):
-        for name, algorithm in algorithms.items():
-            for _ in range(steps):
-                elapsed = seconds(partial(algorithm.train_step, inputs, targets))
-                if round_number:
-                    times[name].append(elapsed)
-    return times
-
-
-def ratio(one: list[float], other: list[float], left: str, right: str, scale: float, unit: str) -> dict[str, float]:
-    first, second = statistics.median(one), statistics.median(other)
-    print(f"  {left} {first * scale:.2f} {unit}, {right} {second * scale:.2f} {unit}: ratio {first / second:.3f}")
-    return {left: first, right: second, "ratio": first / second}
+def compare_steps(given: argparse.Namespace, timer: Timer, shape: Shape, steps: int, rules: dict[str, WeightsRule]) -> Times:
+    """Seconds of ``steps`` training steps of every rule, round by round."""
+    batch = noise(given.batch, shape)
+    made = {name: set_up(rule, shape, given.depth, given.batch) for name, rule in rules.items()}
+    sides = {name: partial(repeated, partial(algorithm.train_step, *batch), steps) for name, algorithm in made.items()}
+    return alternate(sides, given.rounds, timer)
 
 
 def deep_r() -> DynamicSparse:
@@ -176,29 +142,34 @@ def deep_r() -> DynamicSparse:
     return DynamicSparse(0.98, SignChangePrune(), WithinTensor(), RandomGrow(), {0: 1}, noise=noise, penalty=penalty, dense=())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    print("structure update, WRN-28-2, sparsity 0.9 (wanted: at least 50)")
-    results = compare_updates(arguments.rounds)
-    print("training steps of the MNIST perceptron (wanted: masked / dense at most 1.35, DeepR / static at most 1.5)")
-    mlp = compare_steps(
-        arguments.rounds, MLP_SHAPE, {"dense": Dense(), "static": StaticSparse(0.98, dense=()), "deep_r": deep_r()}, 40
+def parser() -> argparse.ArgumentParser:
+    parser = standard_parser(__doc__, rounds=9)
+    parser.add_argument("--depth", type=int, default=28, help="of the WRN; default 28")
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=40, help="steps of the perceptron in a round; default 40")
+    return parser
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    timer = Timer(given.clock)
+    updates = list(compare_updates(given, timer))
+    yield from updates
+    rules: dict[str, WeightsRule] = {"dense": Dense(), "static": StaticSparse(0.98, dense=()), "deep_r": deep_r()}
+    mlp = compare_steps(given, timer, MNIST, given.steps, rules)
+    scale = 1e3 / given.steps
+    limit = at_most(1.35, "target: a product per weight, forward and backward")
+    yield paired("masked step, MNIST perceptron", "dense step", mlp["static"], mlp["dense"], limit, scale=scale)
+    limit = at_most(1.5, "target: signs, penalty and noise at every step")
+    yield paired("DeepR step, MNIST perceptron", "static sparse step", mlp["deep_r"], mlp["static"], limit, scale=scale)
+    wrn = compare_steps(given, timer, CIFAR, 1, {"dense": Dense(), "static": StaticSparse(0.9, dense=WRN_DENSE)})
+    limit = at_most(1.05, "target: a product per weight, forward and backward")
+    masked = paired(f"masked step, WRN-{given.depth}-2", "dense step", wrn["static"], wrn["dense"], limit)
+    yield masked
+    share = updates[0].values["ms"] / (100 * masked.values["ms"])
+    yield Row(
+        "an update every 100 steps", "training without updates", 1 + share, at_most(1.01, "target"), values={"share": share}
     )
-    results["mlp_masked"] = ratio(mlp["static"], mlp["dense"], "masked", "dense", 1e3, "ms")
-    results["mlp_deep_r"] = ratio(mlp["deep_r"], mlp["static"], "DeepR", "static", 1e3, "ms")
-    print("training steps of WRN-28-2 (wanted: masked / dense at most 1.05)")
-    wrn = compare_steps(arguments.rounds, WRN_SHAPE, {"dense": Dense(), "static": StaticSparse(0.9, dense=WRN_DENSE)}, 1)
-    results["wrn_masked"] = ratio(wrn["static"], wrn["dense"], "masked", "dense", 1.0, "s")
-    share = results["update_dynamic"]["altprop"] / (100 * results["wrn_masked"]["masked"])
-    print(f"update every 100 steps: {100 * share:.3f} % of the training time (wanted: below 1 %)")
-    results["share"] = {"ratio": share}
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(parser(), rows)

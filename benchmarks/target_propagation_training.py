@@ -13,22 +13,19 @@ by round and their median is the result.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import CPU, Row, Timer, alternate, at_least, main, paired, standard_parser
 from PIL import Image
+from subjects import CIFAR, CLASSES, set_up
 from torch import Tensor, nn
 
 from altprop._torchvision import import_torchvision
-from altprop.algorithms.context import Context
-from altprop.algorithms.schedule import Schedule
 from altprop.algorithms.target_propagation import TargetPropagation
 from altprop.data.augmentation import Augmentation
 from altprop.data.base import LoadContext
@@ -37,7 +34,10 @@ from altprop.models.threshold_nets import ConvNet4
 from altprop.nn.estimators.tanh import SoftHinge
 from altprop.nn.hard_units import SignStep
 
-BATCH, SHAPE, CLASSES = 64, (3, 32, 32), 10
+SUITE = "--rounds 4 --batches 4 --clock process"
+QUICK = "--rounds 2 --batches 1"
+
+BATCH = 64
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 LR, DECAY = 2.5e-4, 5e-4
 
@@ -89,7 +89,7 @@ class Straightforward:
 
     def __init__(self, images: Tensor, targets: Tensor) -> None:
         torch.manual_seed(0)
-        self.model = ConvNet4(units=PlainUnits, input_shape=SHAPE, num_classes=CLASSES)
+        self.model = ConvNet4(units=PlainUnits, input_shape=CIFAR, num_classes=CLASSES)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LR, weight_decay=DECAY, foreach=False, fused=False)
         self.loader = torch.utils.data.DataLoader(PlainImages(images, targets), BATCH, shuffle=True)
         self.total = [0.0, 0.0, 0.0]
@@ -113,7 +113,6 @@ class Ours:
     """The project's side."""
 
     def __init__(self, size: int, channels_last: bool) -> None:
-        device = torch.device("cpu")
         data_set = Shapes(
             train_size=size,
             batch_size=BATCH,
@@ -122,17 +121,23 @@ class Ours:
             std=STD,
             augmentation=Augmentation(padding=4, flip=0.5),
         )
-        self.data = data_set.load(LoadContext(Path(), device, 0, channels_last))
-        torch.manual_seed(0)
-        model = ConvNet4(units=SignStep, input_shape=SHAPE, num_classes=CLASSES)
-        if channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.algorithm = TargetPropagation(estimator=SoftHinge())
-        context = Context(len(self.data.train), 100, device, 0, SHAPE, CLASSES, BATCH, channels_last=channels_last)
-        self.algorithm.setup(model, partial(torch.optim.Adam, lr=LR, weight_decay=DECAY, fused=True), Schedule(), context)
-        self.algorithm.epoch_start(0)
+        self.data = data_set.load(LoadContext(Path(), CPU, 0, channels_last))
+        self.algorithm = set_up(
+            TargetPropagation(estimator=SoftHinge()),
+            partial(self._model, channels_last),
+            CIFAR,
+            BATCH,
+            partial(torch.optim.Adam, lr=LR, weight_decay=DECAY, fused=True),
+            steps_per_epoch=len(self.data.train),
+            channels_last=channels_last,
+        )
         self.epoch = 0
         self.total: dict[str, Tensor] = {}
+
+    @staticmethod
+    def _model(channels_last: bool) -> nn.Module:
+        model = ConvNet4(units=SignStep, input_shape=CIFAR, num_classes=CLASSES)
+        return model.to(memory_format=torch.channels_last) if channels_last else model  # type: ignore[call-overload]
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.epoch += 1
@@ -143,45 +148,37 @@ class Ours:
             self.total[name] = self.total.get(name, 0) + value
 
 
-def seconds(batches: Iterator[Any], step: Callable[[Tensor, Tensor], None], count: int) -> float:
-    start = time.perf_counter()
-    for inputs, targets in islice(batches, count):
-        step(inputs, targets)
-    return (time.perf_counter() - start) / count
+def epoch(side: Straightforward | Ours, count: int) -> None:
+    """The first ``count`` mini-batches of an epoch."""
+    for inputs, targets in islice(side.batches(), count):
+        side.step(inputs, targets)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
+def parser() -> argparse.ArgumentParser:
+    parser = standard_parser(__doc__, rounds=7, clock="wall")
     parser.add_argument("--batches", type=int, default=8)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    return parser
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
     size = BATCH * 40
-    images = torch.randint(256, (size, *SHAPE), dtype=torch.uint8)
+    images = torch.randint(256, (size, *CIFAR), dtype=torch.uint8)
     targets = torch.arange(size) % CLASSES
     sides: dict[str, Straightforward | Ours] = {
         "straightforward": Straightforward(images, targets),
         "ours": Ours(size, channels_last=False),
         "ours, channels_last": Ours(size, channels_last=True),
     }
-    for side in sides.values():
-        seconds(side.batches(), side.step, 3)
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(arguments.rounds):
-        for name, side in sides.items():
-            times[name].append(seconds(side.batches(), side.step, arguments.batches))
-    results: dict[str, Any] = {"torch": torch.__version__, "batch": BATCH}
-    for name in sides:
-        ratios = [plain / own for plain, own in zip(times["straightforward"], times[name], strict=True)]
-        speed = BATCH / statistics.median(times[name])
-        results[name] = {"images_per_second": speed, "speedup": statistics.median(ratios), "speedups": ratios}
-        print(
-            f"{name:22s} {speed:7.0f} images/s   {statistics.median(ratios):5.2f} times   {min(ratios):.2f} to {max(ratios):.2f}"
+    epochs = {name: partial(epoch, side, given.batches) for name, side in sides.items()}
+    seconds = alternate(epochs, given.rounds, Timer(given.clock))
+    limits = {"ours": at_least(1.2, "no slower in anything"), "ours, channels_last": at_least(1.5, "target")}
+    for name, limit in limits.items():
+        plain, scale = seconds["straightforward"], 1e3 / given.batches
+        what = f"training of convnet4, sign units: {name}"
+        yield paired(
+            what, "straightforward implementation", plain, seconds[name], limit, scale=scale, measure="images per second"
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(parser(), rows)

@@ -1,0 +1,118 @@
+"""The algorithms that train blocks apart, beside the same algorithms written out in plain PyTorch.
+
+    OMP_NUM_THREADS=1 python benchmarks/block_algorithms_step.py [--batch 64] [--width 32] [--rounds 7] [--json result.json]
+
+Both sides train the same blocks, heads and synthesisers with SGD on the same noise and make the same updates (there is a test for
+that): decoupled and sequential greedy learning, delayed gradients (DDG), features replay, synthetic gradients (DNI) and backprop.
+4 blocks of 3 x 3 convolutions (``greedy_cnn``), 32 x 32 images. Time and peak of tensor bytes in a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import straightforward_greedy as plain
+from measuring import CPU, Row, Timer, alternate, at_most, main, paired, standard_parser
+from memory import peak_bytes
+from subjects import CIFAR, CLASSES, SGD, Shape, noise, set_up, stepper
+from torch import Tensor, nn
+
+from altprop.algorithms.backprop import Backprop
+from altprop.algorithms.base import Algorithm
+from altprop.algorithms.decoupled_greedy import DecoupledGreedy
+from altprop.algorithms.delayed_gradients import DelayedGradients
+from altprop.algorithms.local_losses import LocalLosses
+from altprop.algorithms.sequential_greedy import SequentialGreedy
+from altprop.algorithms.synthetic_gradients import SyntheticGradients
+from altprop.models.base import FeedForward
+from altprop.models.greedy_cnn import GreedyCNN
+
+SUITE = "--rounds 5"
+QUICK = "--rounds 2 --batch 2 --width 4"
+
+WARM_UP = 5
+"""Steps until every block of the delayed algorithms trains."""
+
+Step = Callable[[Tensor, Tensor], None]
+ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
+    "backprop": Backprop,
+    "decoupled_greedy": DecoupledGreedy,
+    "sequential_greedy": SequentialGreedy,
+    "delayed_gradients": DelayedGradients,
+    "features_replay": partial(DelayedGradients, semantics="replay"),
+    "synthetic_gradients": SyntheticGradients,
+}
+
+
+def make(name: str, batch: int, width: int, shape: Shape = CIFAR) -> Algorithm:
+    model = partial(GreedyCNN, width=width, units=nn.ReLU, input_shape=shape, num_classes=CLASSES)
+    return set_up(ALGORITHMS[name](), model, shape, batch)
+
+
+def twin(algorithm: Algorithm) -> Step:
+    """The straightforward side, with copies of the modules of ``algorithm``."""
+    algorithm = copy.deepcopy(algorithm)
+    model = algorithm.model
+    assert isinstance(model, FeedForward)
+    if isinstance(algorithm, LocalLosses):
+        return plain.Greedy(algorithm.blocks, [*algorithm.local_heads, model.head], SGD)
+    if isinstance(algorithm, DelayedGradients):
+        return plain.DelayedGradients(algorithm.modules, SGD, algorithm.semantics == "replay")
+    if isinstance(algorithm, SyntheticGradients):
+        synthesizers = [interface.synthesizer for interface in algorithm.interfaces]
+        return plain.SyntheticGradients(algorithm.blocks, synthesizers, model.head, SGD)  # type: ignore[arg-type]
+    return plain.EndToEnd(model, SGD)
+
+
+def every_stage(step: Step, batch: tuple[Tensor, Tensor]) -> None:
+    """One call of ``stepper(algorithm, batch)[0]`` by the straightforward side: for a greedy one a step in every stage."""
+    if isinstance(step, plain.Greedy) and step.stage is not None:
+        for stage, block in enumerate(step.blocks):
+            step.stage = stage
+            block.train()
+            step(*batch)
+    else:
+        step(*batch)
+
+
+def straightforward(name: str, batch: tuple[Tensor, Tensor], width: int) -> Callable[[], None]:
+    """What makes a training step of the straightforward side."""
+    step = twin(make(name, len(batch[1]), width))
+    if name == "sequential_greedy":
+        assert isinstance(step, plain.Greedy)
+        step.stage = 0
+    return partial(every_stage, step, batch)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = standard_parser(__doc__, rounds=7)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
+    return parser
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    batch = noise(given.batch, CIFAR)
+    for name in given.algorithms:
+        ours = partial(lambda name: stepper(make(name, given.batch, given.width), batch)[0], name)
+        theirs = partial(straightforward, name, batch, given.width)
+        mine, other = (peak_bytes(side, CPU, WARM_UP) for side in (ours, theirs))
+        seconds = alternate({"ours": ours(), "plain": theirs()}, given.rounds, Timer(given.clock), warm_up=WARM_UP)
+        yield paired(
+            name,
+            "plain PyTorch",
+            seconds["ours"],
+            seconds["plain"],
+            at_most(1.05, "the same work"),
+            values={"MiB": mine / 2**20, "MiB of the baseline": other / 2**20},
+            memory=mine / other,
+            memory_limit=at_most(1.05, "the same tensors"),
+        )
+
+
+if __name__ == "__main__":
+    main(parser(), rows)

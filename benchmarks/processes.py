@@ -1,0 +1,129 @@
+"""How much sooner the same work is done by two processes: data-parallel backprop, and blocks on processes of their own.
+
+    OMP_NUM_THREADS=1 python benchmarks/processes.py [--batch 64] [--steps 4] [--rounds 5] [--json result.json]
+
+Every process has one thread; time is that of the clock, until the last process is done. Data-parallel: one process with the whole
+mini-batch, two with half of it each (gloo). Blocks: decoupled greedy learning in this process, and on two with
+``algorithm=distributed_greedy``, weights fetched at the end of a round. With fewer idle cores than processes there is nothing to
+gain; the limits are for two idle ones. 6 blocks of 3 x 3 convolutions (``greedy_cnn``), 32 x 32 images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed
+from measuring import Row, Timer, alternate, at_least, main, paired, standard_parser
+from subjects import CIFAR, CLASSES, noise, set_up
+from torch import nn
+
+from altprop.algorithms.backprop import Backprop
+from altprop.algorithms.decoupled_greedy import DecoupledGreedy
+from altprop.algorithms.distributed_greedy import DistributedGreedy
+from altprop.algorithms.local_losses import LocalLosses
+from altprop.models.greedy_cnn import GreedyCNN
+
+SUITE = "--rounds 5 --clock wall"
+QUICK = "--rounds 1 --steps 1 --batch 4 --width 4 --clock wall"
+
+
+def make_model(width: int) -> nn.Module:
+    return GreedyCNN(depth=6, width=width, units=nn.ReLU, input_shape=CIFAR, num_classes=CLASSES)
+
+
+def worker(rank: int, world_size: int, meeting: str, width: int, batch: int, pipe: Any) -> None:
+    """A process of a data-parallel training: makes as many steps as it is told to, until it is told none."""
+    torch.set_num_threads(1)
+    if world_size > 1:
+        torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
+    size = batch // world_size
+    algorithm = set_up(Backprop(), partial(make_model, width), CIFAR, size, rank=rank, world_size=world_size)
+    mini_batch = noise(size, CIFAR)
+    while steps := pipe.recv():
+        for _ in range(steps):
+            algorithm.train_step(*mini_batch)
+        pipe.send(steps)
+    if world_size > 1:
+        torch.distributed.destroy_process_group()
+
+
+class DataParallel:
+    """``world_size`` processes that wait between rounds."""
+
+    def __init__(self, world_size: int, width: int, batch: int) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        meeting = f"file://{Path(self.folder.name) / 'meeting'}"
+        spawn = multiprocessing.get_context("spawn")
+        self.pipes, self.processes = [], []
+        for rank in range(world_size):
+            mine, theirs = spawn.Pipe()
+            process = spawn.Process(target=worker, args=(rank, world_size, meeting, width, batch, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self.pipes.append(mine)
+            self.processes.append(process)
+
+    def __enter__(self) -> DataParallel:
+        return self
+
+    def __call__(self, steps: int) -> None:
+        for pipe in self.pipes:
+            pipe.send(steps)
+        for pipe in self.pipes:
+            pipe.recv()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for pipe, process in zip(self.pipes, self.processes):
+            if process.is_alive():
+                pipe.send(0)
+            process.join(timeout=10)
+        self.folder.cleanup()
+
+
+def train(algorithm: LocalLosses, batch: int, steps: int) -> None:
+    """``steps`` steps, and every weight that they change brought into this process."""
+    inputs, targets = noise(batch, CIFAR)
+    for _ in range(steps):
+        algorithm.train_step(inputs, targets)
+    if isinstance(algorithm, DistributedGreedy):
+        algorithm.synchronise()
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = standard_parser(__doc__, rounds=5, clock="wall")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=4, help="steps in a round; default 4")
+    return parser
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    timer = Timer("wall")
+    scale, limit = 1e3 / given.steps, at_least(1.6, "2 idle cores, 80 % of them used")
+    with DataParallel(1, given.width, given.batch) as one, DataParallel(2, given.width, given.batch) as two:
+        seconds = alternate({"1": partial(one, given.steps), "2": partial(two, given.steps)}, given.rounds, timer)
+    yield paired("data-parallel backprop, processes 2", "processes 1", seconds["1"], seconds["2"], limit, scale=scale)
+
+    single, several = DecoupledGreedy(), DistributedGreedy(workers=2)
+    try:
+        sides = {}
+        for name, algorithm in {"1": single, "2": several}.items():
+            made = set_up(algorithm, partial(make_model, given.width), CIFAR, given.batch)
+            sides[name] = partial(train, made, given.batch, given.steps)
+        seconds = alternate(sides, given.rounds, timer)
+    finally:
+        several.close()
+    limit = at_least(1.3, "2 idle cores, blocks of unequal cost, a pipeline that fills")
+    yield paired("decoupled greedy, blocks on processes 2", "processes 1", seconds["1"], seconds["2"], limit, scale=scale)
+
+
+if __name__ == "__main__":
+    main(parser(), rows)

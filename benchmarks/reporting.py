@@ -1,0 +1,168 @@
+"""Rows of benchmarks as a table in the terminal, as Markdown in a document and as JSON, with the machine they come from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import Row, number
+
+import altprop
+from altprop.code_state import code_state
+from altprop.files import write_bytes
+
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+"""Between these lines of a document stand the tables that ``run.py --document`` writes."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """The rows of one benchmark, its command line and where it ran."""
+
+    name: str
+    arguments: str
+    machine: Mapping[str, Any]
+    rows: tuple[Row, ...]
+
+
+def machine(clock: str, device: str = "cpu") -> dict[str, Any]:
+    """What the numbers depend on beside the code."""
+    facts, _ = code_state(Path(altprop.__file__).resolve().parent)
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU",
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),
+        "clock": clock,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "altprop": altprop.__version__,
+        "commit": facts and facts["commit"],
+        "changed": facts and facts["dirty"],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def place(facts: Mapping[str, Any]) -> str:
+    """``machine()`` in words."""
+    device = facts["processor"] if facts["device"] == "CPU" else facts["device"]
+    commit = f"{str(facts['commit'])[:7]}{' with changes' if facts['changed'] else ''}" if facts["commit"] else "unknown"
+    clock = "processor time" if facts["clock"] == "process" else "wall time"
+    return (
+        f"{facts['date']}, {device}, {facts['cores']} cores, threads {facts['threads']}, load {facts['load']}, {clock}, "
+        f"torch {facts['torch']}, commit {commit}"
+    )
+
+
+# -- cells -----------------------------------------------------------------------------------------------------------------
+
+
+def verdict(row: Row) -> str:
+    """Whether both limits hold, and which does not."""
+    if row.held and row.memory_held:
+        return "held"
+    return "missed" if not row.held else "memory missed"
+
+
+def _quartiles(row: Row) -> str:
+    return "-" if row.quartiles is None else f"{number(row.quartiles[0])} to {number(row.quartiles[1])}"
+
+
+def _memory(row: Row) -> str:
+    if row.memory is None:
+        return ""
+    return f"{number(row.memory)} ({row.memory_limit})" if row.memory_limit else number(row.memory)
+
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "what": lambda row: row.what,
+    "baseline": lambda row: row.baseline,
+    "ratio of": lambda row: row.measure,
+    "ratio": lambda row: number(row.ratio),
+    "quartiles": _quartiles,
+    "FLOPs": lambda row: "" if row.flops is None else number(row.flops),
+    "limit": lambda row: str(row.limit),
+    "held against": lambda row: row.limit.reason,
+    "memory (limit)": _memory,
+    "": verdict,
+}
+
+
+def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Titles and cells, without columns that are empty in every row."""
+    columns = {title: [cell(row) for row in rows] for title, cell in COLUMNS.items()}
+    columns = {title: values for title, values in columns.items() if any(values)}
+    return list(columns), [list(values) for values in zip(*columns.values(), strict=True)]
+
+
+def line(row: Row) -> str:
+    """``row`` by itself, for the progress of a run."""
+    memory = f"; memory {_memory(row)}" if row.memory is not None else ""
+    return f"  {row.what} / {row.baseline}: {number(row.ratio)} ({_quartiles(row)}), {row.limit}{memory}: {verdict(row)}"
+
+
+def aligned(sections: Iterable[Section]) -> str:
+    """All sections as text in columns."""
+    lines = []
+    for section in sections:
+        titles, body = cells(section.rows)
+        widths = [max(map(len, column)) for column in zip(titles, *body, strict=True)]
+        lines += ["", f"{section.name} {section.arguments}".rstrip(), place(section.machine)]
+        lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [titles, *body]]
+    return "\n".join(lines)
+
+
+def markdown(section: Section) -> str:
+    """One section under a heading of the third level."""
+    titles, body = cells(section.rows)
+    table = [titles, ["---"] * len(titles), *body]
+    command = f"`python benchmarks/{section.name}.py {section.arguments}".rstrip() + "`"
+    rows = "\n".join("| " + " | ".join(row) + " |" for row in table)
+    return f"### {section.name}\n\n{command}; {place(section.machine)}.\n\n{rows}\n"
+
+
+# -- files -----------------------------------------------------------------------------------------------------------------
+
+
+def as_json(section: Section) -> dict[str, Any]:
+    """One section in plain values."""
+    rows = [{**asdict(row), "held": row.held, "memory_held": row.memory_held} for row in section.rows]
+    return {"benchmark": section.name, "arguments": section.arguments, "machine": dict(section.machine), "rows": rows}
+
+
+def write_json(sections: Iterable[Section], path: Path) -> None:
+    write_bytes(path, (json.dumps([as_json(section) for section in sections], indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_document(sections: Iterable[Section], path: Path) -> None:
+    """Put ``sections`` between the marks of the document ``path``; sections of other benchmarks that stand there stay.
+
+    Raises ``ValueError`` for a document without the marks.
+    """
+    text = path.read_text()
+    before, begun, rest = text.partition(BEGIN)
+    inside, ended, after = rest.partition(END)
+    if not begun or not ended:
+        raise ValueError(f"{path} has no lines {BEGIN} and {END}")
+    parts = re.split(r"^(?=### )", inside, flags=re.MULTILINE)
+    there = {part.split("\n", 1)[0].removeprefix("### ").strip(): part for part in parts if part.startswith("### ")}
+    there |= {section.name: markdown(section) for section in sections}
+    body = "\n".join(part.strip() + "\n" for part in there.values())
+    write_bytes(path, f"{before}{BEGIN}\n\n{body}\n{END}{after}".encode())
