@@ -1,0 +1,85 @@
+"""Blocks on several processes beside the same blocks in one: how much sooner decoupled greedy learning is done with its steps.
+
+    OMP_NUM_THREADS=1 python benchmarks/parallel_blocks.py [--batch 64] [--steps 12] [--workers 2] [--rounds 3]
+
+Both sides train the 6-layer CIFAR network (width 128, mlp_sr heads, one layer per block) with SGD on the same noise, every
+process with one thread. A round is ``--steps`` steps; on several processes it ends when the last one has made its last update
+and its weights and optimizer state have been fetched, as at the end of an epoch. The speed-up needs as many idle cores as
+processes; the load at the beginning stands beside it. Which part of the time the busiest process computes needs none: it is
+what the speed-up comes to where cores are idle and nothing waits (Linux only, it reads /proc).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from measuring import CPU, Row, Timer, alternate, at_least, main, paired, standard_parser
+from subjects import CIFAR, CLASSES, noise, set_up
+from torch import nn
+
+from altprop.algorithms.decoupled_greedy import DecoupledGreedy
+from altprop.algorithms.distributed_greedy import DistributedGreedy
+from altprop.models.greedy_cnn import GreedyCNN
+
+SUITE = "--rounds 3 --clock wall"
+QUICK = "--rounds 1 --batch 4 --width 8 --steps 2"
+SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = standard_parser(__doc__, rounds=3, clock="wall")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--workers", type=int, default=2)
+    return parser
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    make_model = partial(GreedyCNN, depth=6, width=given.width, units=nn.ReLU, input_shape=CIFAR, num_classes=CLASSES)
+    inputs, targets = noise(given.batch, CIFAR, CPU)
+    single, several = DecoupledGreedy(), DistributedGreedy(workers=given.workers)
+    for algorithm in (single, several):
+        set_up(algorithm, make_model, CIFAR, given.batch, SGD, CPU)
+    computed: dict[str, list[list[float]]] = {"single": [], "several": []}
+
+    def train(name: str) -> None:
+        before = cpu_seconds(several)
+        for _ in range(given.steps):
+            (single if name == "single" else several).train_step(inputs, targets)
+        several.synchronise()
+        computed[name].append([after - start for start, after in zip(before, cpu_seconds(several))])
+
+    several.train_step(inputs, targets)  # the processes start
+    load = os.getloadavg()[0]
+    try:
+        seconds = alternate({name: partial(train, name) for name in computed}, given.rounds, Timer(given.clock))
+    finally:
+        several.close()
+    what, baseline = f"decoupled greedy, {given.workers} processes, batch {given.batch}", "the same blocks in one process"
+    limit = at_least(1.0, "cores idle: the blocks of each process take less time than all of them")
+    values = {"load": load, "cores": float(os.cpu_count() or 1)}
+    yield paired(what, baseline, seconds["single"], seconds["several"], limit, unit="s", scale=1.0, values=values)
+    alone = [own[0] for own in computed["single"][1:]]
+    busiest = [max(own) for own in computed["several"][1:]]
+    yield paired(f"{what}: CPU time of the busiest", baseline, alone, busiest, limit, unit="s", scale=1.0)
+
+
+def cpu_seconds(algorithm: DistributedGreedy) -> list[float]:
+    """Processor time so far of this process and of the workers it has started."""
+    return [time.process_time(), *(_cpu_seconds_of(process.pid) for process in algorithm.processes)]
+
+
+def _cpu_seconds_of(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main(parser(), rows)
