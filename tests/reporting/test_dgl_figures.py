@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
+from altprop.reporting import dgl_figures
 from altprop.reporting.dgl_figures import SweepPoint, block_curves, draw_buffer_size, in_stages, main, sweep_point
 
 
@@ -66,6 +68,15 @@ def test_figures_of_sweeps(tmp_path: Path) -> None:
     assert sweep_point(Path(runs[0])) == SweepPoint(slow_block=1, slowdown=1.0, buffer_size=30, accuracy=54.0)
     points = [SweepPoint(4, 1.1, size, 80.0 + size + seed) for size in (1, 10) for seed in range(2)]
     assert draw_buffer_size(points, tmp_path / "size.png").exists()
+
+
+def test_axis_of_buffer_sizes_names_the_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(dgl_figures, "save", lambda figure, path: drawn.append(figure) or path)
+    draw_buffer_size([SweepPoint(4, 1.1, size, 80.0 + size) for size in (1, 5, 30)], tmp_path / "size.png")
+    [axes] = drawn[0].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "5", "30"]
+    assert not list(axes.get_xticks(minor=True))
 
 
 def test_runs_of_other_algorithms_are_no_points(tmp_path: Path) -> None:

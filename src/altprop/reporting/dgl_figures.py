@@ -146,7 +146,10 @@ def _draw_sweep(groups: Mapping[str, Sequence[tuple[float, float]]], label: str,
         axes.set_title("Test accuracy (percent)")
         axes.set_xlabel(label)
         if logarithmic:
+            sizes = sorted({value for pairs in groups.values() for value, _ in pairs})
             axes.set_xscale("log")
+            axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+            axes.minorticks_off()
         label_ends(axes, {name: end for name, end in ends.items() if name})
         return save(figure, path)
 
