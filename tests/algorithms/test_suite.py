@@ -162,6 +162,34 @@ def test_two_processes_give_the_update_of_one(name: str, tmp_path: Path) -> None
             assert torch.allclose(state[key], value, rtol=0, atol=1e-10), key
 
 
+def test_weights_rules_move_alike_on_two_processes(tmp_path: Path) -> None:
+    """Masks, reallocation and random draws are the same on both, and those of one process, over two epochs of each rule."""
+    torch.multiprocessing.spawn(_distributed_rules, (str(tmp_path),), nprocs=2)
+    states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for rule, make in WEIGHTS_RULES.items():
+        alone = Training(ALGORITHMS["backprop"], make(), dtype=torch.float64)
+        for epoch in range(2):
+            _steps_without_batch_norm(alone, lambda tensor: tensor, epoch)
+            alone.algorithm.epoch_end(epoch)
+        for key, value in alone.algorithm.model.state_dict().items():
+            assert torch.equal(states[0][rule][key], states[1][rule][key]), (rule, key)
+            assert torch.allclose(states[0][rule][key].double(), value.double(), rtol=0, atol=1e-10), (rule, key)
+
+
+def _distributed_rules(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    states = {}
+    for rule, make in WEIGHTS_RULES.items():
+        training = Training(ALGORITHMS["backprop"], make(), dtype=torch.float64, rank=rank, world_size=2)
+        for epoch in range(2):
+            _steps_without_batch_norm(training, lambda tensor: tensor.tensor_split(2)[rank], epoch)
+            training.algorithm.epoch_end(epoch)
+        states[rule] = training.algorithm.model.state_dict()
+    torch.save(states, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
 def _distributed_steps(rank: int, name: str, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
@@ -173,10 +201,10 @@ def _distributed_steps(rank: int, name: str, folder: str) -> None:
     assert not [thread for thread in Path("/proc/self/task").glob("*/comm") if "gloo" in thread.read_text()]
 
 
-def _steps_without_batch_norm(training: Training, share: object) -> None:
-    training.algorithm.epoch_start(0)
+def _steps_without_batch_norm(training: Training, share: object, epoch: int = 0) -> None:
+    training.algorithm.epoch_start(epoch)
     _freeze_batch_norm(training.algorithm.model)
-    for inputs, targets in training.train_split.batches():
+    for inputs, targets in training.train_split.batches(epoch):
         training.algorithm.train_step(share(inputs), share(targets))  # type: ignore[operator]
 
 
