@@ -21,6 +21,7 @@ from altprop.config.sweeping.composing import JobComposer
 from altprop.config.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs
 from altprop.config.sweeping.local import objective_of, worker_slots
 from altprop.config.sweeping.outcome import _jobs_of, settle_killed
+from altprop.config.sweeping.status import row_of
 from altprop.files import write_json
 from altprop.problems import ConfigError
 
@@ -138,6 +139,15 @@ def test_a_copy_of_the_code_is_whole_and_knows_its_commit(tmp_path: Path) -> Non
     assert (copy / "conf/sweep").is_symlink()
     assert code_state(copy / "src/altprop")[0] == code_state(ROOT / "src/altprop")[0]
     assert snapshot.take_snapshot(tmp_path) == copy or len(list(tmp_path.iterdir())) == 2  # somebody edited meanwhile
+
+
+def test_a_refused_run_is_no_waiting_run(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    run = SweepRun(["seed=0"], [], str(tmp_path / "scratch" / "key"), 0, log=str(log))
+    assert row_of(run, {})["state"] == "waiting"
+    log.write_text("trainer.keep: -1; at least 0\n")
+    row = row_of(run, {})
+    assert (row["state"], row["reason"]) == ("failed", "trainer.keep: -1; at least 0")
 
 
 def test_slurms_ways_to_write_jobs() -> None:

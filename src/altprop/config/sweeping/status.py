@@ -64,6 +64,8 @@ def row_of(run: SweepRun, states: Mapping[str, str]) -> dict[str, str]:
     slurm = states.get(run.job or "", "")
     if state in ("preempted", "interrupted", "failed") and slurm == "PENDING":
         state = "waiting"
+    if not status and not slurm and run.last_words:  # refused, so it has no directory
+        state, status = "failed", {"error": run.last_words}
     record = {**(status.get("last") or {}), **(status.get("best") or {})}
     accuracy = record.get("test/accuracy", record.get("validation/accuracy"))
     return {
