@@ -21,10 +21,11 @@ from altprop.problems import Problem
 
 
 def to_half(module: nn.Module) -> None:
-    """Parameters and buffers of ``module`` in half precision, in place, except those of batch norms, which stay in fp32."""
+    """Parameters and buffers of ``module`` in half precision, in place, and those of batch norms back in fp32."""
+    module.half()
     for layer in module.modules():
-        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer._apply(lambda value: value.half() if value.is_floating_point() else value, recurse=False)
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.float()
 
 
 def with_half_inputs(layer: nn.Module) -> None:
