@@ -237,6 +237,7 @@ def test_jobs_that_slurm_does_not_take_stay_under_way(launcher: Pretended) -> No
         ("model/units=relu,reluu", "model/units: there is no choice 'reluu'"),
         ("trainer.select_on=auto", "trainer.select_on: auto; validation (or test) where a search chooses"),
         ("task=validate", "task: it leaves no run"),
+        ("hydra.sweeper.trials=many", "hydra.sweeper.trials: many; a whole number from 1 on"),
         ("optimizer.lr=interval(1,0.1)", "optimizer.lr: `low <= high` must hold"),
     ],
 )

@@ -55,6 +55,9 @@ class Search:
             import optuna
         except ImportError:
             raise ConfigError([Problem("hydra/sweeper", "optuna is not installed", "a search needs it", INSTALL)]) from None
+        for key, number in (("trials", self.trials), ("max_batch_size", self.at_once)):
+            if not isinstance(number, int) or number < 1:
+                raise ConfigError([Problem(f"hydra.sweeper.{key}", str(number), "a whole number from 1 on")])
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         space = Space.of(OverridesParser.create(self.composer.loader).parse_overrides(list(arguments)))
         comparable = self._check(space)
