@@ -228,7 +228,17 @@ def test_all_heads_are_evaluated_in_one_pass() -> None:
 def test_ensemble_can_be_switched_off() -> None:
     algorithm = set_up(DecoupledGreedy(ensemble=None))
     with algorithm.inference():
-        assert "ensemble" not in algorithm.predictions(batch(0)[0])
+        assert not any("ensemble" in name for name in algorithm.predictions(batch(0)[0]))
+
+
+def test_ensembles_of_the_heads_up_to_a_block() -> None:
+    algorithm = set_up(DecoupledGreedy(ensemble="logits"))
+    with algorithm.inference():
+        answers = algorithm.predictions(batch(0)[0])
+    one, two, three = (answers[f"block{number}"] for number in (1, 2, 3))
+    assert torch.allclose(answers["block2/ensemble"], (one + 2 * two) / 3, atol=1e-6)
+    assert torch.allclose(answers["ensemble"], (one + 2 * two + 4 * three) / 7, atol=1e-6)
+    assert "block3/ensemble" not in answers
 
 
 def test_heads_do_not_depend_on_how_the_model_was_drawn() -> None:
@@ -292,7 +302,8 @@ def test_sequential_answers_with_the_head_in_training() -> None:
         with algorithm.inference():
             answers = algorithm.predictions(inputs)
             assert torch.equal(answers[""], algorithm.predict(inputs))
-        assert set(answers) == {"", "ensemble", *(f"block{index + 1}" for index in range(stage + 1))}
+        partial_ensembles = {f"block{count}/ensemble" for count in range(2, stage + 1)}
+        assert set(answers) == {"", "ensemble", *(f"block{index + 1}" for index in range(stage + 1)), *partial_ensembles}
     with algorithm.inference():
         assert torch.equal(algorithm.predict(inputs), algorithm.model(inputs))
     restored = set_up(SequentialGreedy(), epochs=1)

@@ -161,14 +161,20 @@ class LocalLosses(Algorithm):
         return self.num_blocks
 
     def predictions(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Class scores of every head in one pass: ``block1`` …, the deepest one's as ``""``, and their ``ensemble``."""
+        """Class scores of every head in one pass: ``block1`` …, the deepest one's as ``""``, and their ``ensemble``.
+
+        ``block2/ensemble`` is that of heads 1 and 2, and so on.
+        """
         answers: dict[str, Tensor] = {}
         features = inputs
         for index, part in enumerate(self.parts[: self.answering_blocks]):
             features, answers[f"block{index + 1}"] = part(features)
         result = {"": answers[f"block{self.answering_blocks}"], **answers}
         if self.ensemble is not None:
-            result["ensemble"] = ensemble_scores(list(answers.values()), self.ensemble)
+            scores = list(answers.values())
+            for count in range(2, len(scores)):
+                result[f"block{count}/ensemble"] = ensemble_scores(scores[:count], self.ensemble)
+            result["ensemble"] = ensemble_scores(scores, self.ensemble)
         return result
 
     def figures(self, directory: Path) -> Iterable[Path]:
