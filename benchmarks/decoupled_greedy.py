@@ -25,7 +25,7 @@ from altprop.algorithms.decoupled_greedy import DecoupledGreedy
 from altprop.models.greedy_cnn import GreedyCNN
 from altprop.nn import local_heads
 
-SUITE = "--rounds 5 --clock process"
+SUITE = "--batch 64 --rounds 4 --clock process"
 QUICK = "--rounds 2 --batch 2 --width 4"
 
 BASELINE = "backprop in plain PyTorch"

@@ -151,8 +151,8 @@ def paired(
 def number(value: float) -> str:
     """``value`` with as many digits as a ratio deserves."""
     size = abs(value)
-    if 0 < abs(size - 1) < 0.01:
-        return f"{value:.4f}"
+    if 0.9 <= size < 1.1:
+        return f"{value:.3f}".removesuffix("0")
     return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.1 else f"{value:.1e}"
 
 

@@ -65,9 +65,10 @@ def place(facts: Mapping[str, Any]) -> str:
     device = facts["processor"] if facts["device"] == "CPU" else facts["device"]
     commit = f"{str(facts['commit'])[:7]}{' with changes' if facts['changed'] else ''}" if facts["commit"] else "unknown"
     clock = "processor time" if facts["clock"] == "process" else "wall time"
+    threads = f"{facts['threads']} thread{'s' * (facts['threads'] > 1)}"
     return (
-        f"{facts['date']}, {device}, {facts['cores']} cores, threads {facts['threads']}, load {facts['load']}, {clock}, "
-        f"torch {facts['torch']}, commit {commit}"
+        f"{facts['date']}, {device}, {facts['cores']} cores, {threads}, load {facts['load']}, {clock}, torch {facts['torch']}, "
+        f"commit {commit}"
     )
 
 

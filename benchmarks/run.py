@@ -32,7 +32,8 @@ NAMES = (
     "algorithm_step",
     "block_algorithms_step",
     "scaling",
-    "processes",
+    "parallel_blocks",
+    "data_parallel",
     "equilibrium_propagation_step",
     "target_propagation_step",
     "target_propagation_training",
@@ -44,7 +45,7 @@ NAMES = (
 )
 """The most telling first."""
 
-WALL = ("processes",)
+WALL = ("parallel_blocks", "data_parallel")
 
 
 def measure(name: str, arguments: str, clock: str | None) -> Section:
@@ -76,6 +77,19 @@ def sections(names: Sequence[str], quick: bool, clock: str | None, failed: list[
         print(f"    {time.perf_counter() - started:.0f} s, {time.process_time() - worked:.0f} s of processor time", flush=True)
 
 
+def write(found: Sequence[Section], to: Path | None, document: Path | None) -> None:
+    """All that is there so far, so that nothing is lost where the rest is broken off."""
+    if to:
+        write_json(found, to)
+        write_bytes(to.with_suffix(".md"), "\n".join(markdown(section) for section in found).encode())
+    if document:
+        write_document(found, document)
+        if found[-1].name == "scaling":
+            from scaling_figure import draw  # matplotlib is wanted here only
+
+            draw(found[-1].rows, document.parent / "figures" / "scaling.png")
+
+
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=f"of {', '.join(NAMES)}")
@@ -90,21 +104,14 @@ def main() -> int:
     given = parser().parse_args()
     torch.set_num_threads(1)
     failed: list[str] = []
-    found = list(sections(given.only, given.quick, given.clock, failed))
+    found: list[Section] = []
+    for section in sections(given.only, given.quick, given.clock, failed):
+        found.append(section)
+        write(found, given.json, given.document)
     print(aligned(found))
     every = [row for section in found for row in section.rows]
     missed = [row.what for row in every if verdict(row) != "held"]
     print(f"\n{len(every)} rows, {len(every) - len(missed)} held, {len(missed)} missed")
-    if given.json:
-        write_json(found, given.json)
-        write_bytes(given.json.with_suffix(".md"), "\n".join(markdown(section) for section in found).encode())
-    if given.document:
-        write_document(found, given.document)
-        for section in found:
-            if section.name == "scaling":
-                from scaling_figure import draw
-
-                draw(section.rows, given.document.parent / "figures" / "scaling.png")
     if failed:
         print("failed:", ", ".join(failed), file=sys.stderr)
     return 1 if failed else 0

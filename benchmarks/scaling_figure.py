@@ -19,6 +19,7 @@ COLOURS = {
     "backpropagation through time": PURPLE,
     "delayed gradients": SKY,
 }
+TITLES = {"T2": "relaxation steps (T2)", "batch": "mini-batch"}
 
 
 def series(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
@@ -70,13 +71,14 @@ def panel(axes: object, axis: str, subjects: Mapping[str, Sequence[Row]], what: 
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(FixedLocator(ticks))
-    powers = [2.0**power for power in range(-3, 12) if min(heights) / 1.5 <= 2.0**power <= max(heights) * 1.5]
+    bottom, top = min(0.75, min(heights) / 1.3), max(2.6, max(heights) * 1.3)
+    powers = [2.0**power for power in range(-5, 12) if bottom <= 2.0**power <= top]
     axes.yaxis.set_major_locator(FixedLocator(powers[:: 1 + len(powers) // 7]))
     for side in (axes.xaxis, axes.yaxis):
         side.set_minor_locator(NullLocator())
         side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_ylim(min(heights) / 1.3, max(2.0, max(heights)) * 1.3)
+    axes.set_ylim(bottom, top)
     if what == "time":
-        axes.set_title(axis)
+        axes.set_title(TITLES.get(axis, axis))
     else:
         axes.set_xlabel(axis)

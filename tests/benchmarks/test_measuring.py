@@ -53,7 +53,7 @@ def test_memory_has_a_limit_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(1.0, "1.00"), (1.0013, "1.0013"), (123.4, "123"), (12.34, "12.3"), (0.02, "2.0e-02")]
+    ("value", "shown"), [(1.0, "1.00"), (1.0013, "1.001"), (1.05, "1.05"), (123.4, "123"), (12.34, "12.3"), (0.02, "2.0e-02")]
 )
 def test_ratios_have_the_digits_they_deserve(value: float, shown: str) -> None:
     assert number(value) == shown

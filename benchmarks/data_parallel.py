@@ -1,11 +1,11 @@
-"""How much sooner the same work is done by two processes: data-parallel backprop, and blocks on processes of their own.
+"""How much sooner data-parallel backprop is done with the same mini-batch on two processes than on one.
 
-    OMP_NUM_THREADS=1 python benchmarks/processes.py [--batch 64] [--steps 4] [--rounds 5] [--json result.json]
+    OMP_NUM_THREADS=1 python benchmarks/data_parallel.py [--batch 64] [--steps 4] [--rounds 5] [--json result.json]
 
-Every process has one thread; time is that of the clock, until the last process is done. Data-parallel: one process with the whole
-mini-batch, two with half of it each (gloo). Blocks: decoupled greedy learning in this process, and on two with
-``algorithm=distributed_greedy``, weights fetched at the end of a round. With fewer idle cores than processes there is nothing to
-gain; the limits are for two idle ones. 6 blocks of 3 x 3 convolutions (``greedy_cnn``), 32 x 32 images.
+Every process has one thread; time is that of the clock, until the last process is done. One process takes the whole mini-batch,
+two take half of it each and average their gradients (gloo). With fewer idle cores than processes there is nothing to gain; the
+limit is for two idle ones. 6 blocks of 3 x 3 convolutions (``greedy_cnn``), 32 x 32 images. Blocks on processes of their own:
+``parallel_blocks.py``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ from subjects import CIFAR, CLASSES, noise, set_up
 from torch import nn
 
 from altprop.algorithms.backprop import Backprop
-from altprop.algorithms.decoupled_greedy import DecoupledGreedy
-from altprop.algorithms.distributed_greedy import DistributedGreedy
-from altprop.algorithms.local_losses import LocalLosses
 from altprop.models.greedy_cnn import GreedyCNN
 
 SUITE = "--rounds 5 --clock wall"
@@ -88,15 +85,6 @@ class DataParallel:
         self.folder.cleanup()
 
 
-def train(algorithm: LocalLosses, batch: int, steps: int) -> None:
-    """``steps`` steps, and every weight that they change brought into this process."""
-    inputs, targets = noise(batch, CIFAR)
-    for _ in range(steps):
-        algorithm.train_step(inputs, targets)
-    if isinstance(algorithm, DistributedGreedy):
-        algorithm.synchronise()
-
-
 def parser() -> argparse.ArgumentParser:
     parser = standard_parser(__doc__, rounds=5, clock="wall")
     parser.add_argument("--batch", type=int, default=64)
@@ -106,23 +94,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def rows(given: argparse.Namespace) -> Iterator[Row]:
-    timer = Timer("wall")
-    scale, limit = 1e3 / given.steps, at_least(1.6, "2 idle cores, 80 % of them used")
     with DataParallel(1, given.width, given.batch) as one, DataParallel(2, given.width, given.batch) as two:
-        seconds = alternate({"1": partial(one, given.steps), "2": partial(two, given.steps)}, given.rounds, timer)
-    yield paired("data-parallel backprop, processes 2", "processes 1", seconds["1"], seconds["2"], limit, scale=scale)
-
-    single, several = DecoupledGreedy(), DistributedGreedy(workers=2)
-    try:
-        sides = {}
-        for name, algorithm in {"1": single, "2": several}.items():
-            made = set_up(algorithm, partial(make_model, given.width), CIFAR, given.batch)
-            sides[name] = partial(train, made, given.batch, given.steps)
-        seconds = alternate(sides, given.rounds, timer)
-    finally:
-        several.close()
-    limit = at_least(1.3, "2 idle cores, blocks of unequal cost, a pipeline that fills")
-    yield paired("decoupled greedy, blocks on processes 2", "processes 1", seconds["1"], seconds["2"], limit, scale=scale)
+        sides = {"1": partial(one, given.steps), "2": partial(two, given.steps)}
+        seconds = alternate(sides, given.rounds, Timer("wall"))
+    what, limit = f"backprop, batch {given.batch}, two processes", at_least(1.6, "2 idle cores, 80 % of them used")
+    yield paired(what, "one process", seconds["1"], seconds["2"], limit, scale=1e3 / given.steps)
 
 
 if __name__ == "__main__":
