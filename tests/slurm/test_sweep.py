@@ -125,12 +125,13 @@ def test_a_search(tmp_path: Path) -> None:
 def test_the_table_waits_for_every_batch(tmp_path: Path) -> None:
     sweep = submit(tmp_path, *SMALL, "seed=0,1", "hydra.sweeper.max_batch_size=1", "+cluster.sbatch.hold=true")
     first, second = (str(run.job).partition("_")[0] for run in sweep.runs)
-    asked = ["squeue", "--noheader", "--format=%E", f"--jobs={sweep.table}"]
-    told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    asked = ["squeue", "--noheader", "--name=altprop-table", "--format=%A %E"]
+    tables = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()
     cancel(sweep)
     assert first != second == sweep.job
-    assert f"afterany:{first}_" in told or f"afterany:{first}(" in told
-    assert f"afterany:{second}_" in told or f"afterany:{second}(" in told
+    [told] = [line for line in tables if f"afterany:{first}" in line]
+    assert told.startswith(f"{sweep.table} ")
+    assert f"afterany:{second}" in told
 
 
 def test_submitting_imports_neither_torch_nor_optuna(tmp_path: Path) -> None:

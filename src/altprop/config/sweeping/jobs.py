@@ -111,8 +111,8 @@ class Manifest:
     @classmethod
     def begin(cls, folder: Path, group: str, cluster: str, runs: list[SweepRun]) -> Manifest:
         """The manifest of a sweep that starts ``runs``, and of what it started before where it goes in several batches."""
-        before = cls.read(folder)
-        return cls(folder, group, cluster, [*(before.runs if before else ()), *runs])
+        before = cls.read(folder) or cls(folder, group, cluster, [])
+        return cls(folder, group, cluster, [*before.runs, *runs], before.job, before.table)
 
     def write(self) -> None:
         """Write it into the sweep's folder."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,8 @@ def launch(
     if left:
         code = take_snapshot(outputs / ".snapshots") if config.cluster.snapshot else ROOT
         manifest.job = _submit(left, folder, parameters, code)
+        if manifest.table is not None:  # of an earlier batch; the new one waits for all of them
+            subprocess.run(["scancel", "--state=PENDING", manifest.table], capture_output=True)
         manifest.table = _submit_tables(manifest, parameters, code)
         said.append(f"{len(left)} submitted as job {manifest.job}")
     else:
