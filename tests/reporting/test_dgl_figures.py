@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from altprop.reporting import dgl_figures
-from altprop.reporting.dgl_figures import SweepPoint, block_curves, draw_buffer_size, in_stages, main, sweep_point
+from altprop.reporting.dgl_figures import SweepPoint, block_curves, draw_buffer_size, draw_methods, in_stages, main, sweep_point
 
 
 def records(blocks: int = 12, epochs: int = 4, sequential: bool = False) -> list[dict[str, Any]]:
@@ -68,6 +68,18 @@ def test_figures_of_sweeps(tmp_path: Path) -> None:
     assert sweep_point(Path(runs[0])) == SweepPoint(slow_block=1, slowdown=1.0, buffer_size=30, accuracy=54.0)
     points = [SweepPoint(4, 1.1, size, 80.0 + size + seed) for size in (1, 10) for seed in range(2)]
     assert draw_buffer_size(points, tmp_path / "size.png").exists()
+
+
+@pytest.mark.parametrize(("labels", "below"), [(["DGL", "DNI"], 0), (["DGL", "x" * 40], 1), ([f"run {n}" for n in range(9)], 1)])
+def test_many_or_long_labels_stand_below(labels: list[str], below: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(dgl_figures, "save", lambda figure, path: drawn.append(figure) or path)
+    draw_methods({label: records(2) for label in labels}, tmp_path / "methods.png")
+    [figure] = drawn
+    assert len(figure.legends) == below
+    assert [len(axes.texts) for axes in figure.axes] == [0 if below else len(labels)] * 2
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(looks) == len(labels)
 
 
 def test_axis_of_buffer_sizes_names_the_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,18 @@ def test_what_runs_show_together(tmp_path: Path) -> None:
     }
 
 
+def test_sweeps_of_asynchronous_runs_do_not_mix_other_settings(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    for number, (slowdown, size) in enumerate([(1, 4), (2, 4), (2, 8)]):
+        config = {"algorithm": {"slow_block": 1, "slowdown": slowdown, "buffer_size": size}, "paper": None}
+        write_run(outputs, "dgl/buffer", f"00000000000{number}", [90.0], config=config)
+    together = {title for title in drawn(outputs) if "seed 0" not in title}
+    assert together == {
+        "dgl/buffer algorithm.buffer_size=4: slowdown",
+        "dgl/buffer algorithm.slowdown=2: buffer size",
+    }
+
+
 def test_greedy_learning_at_once_beside_one_block_after_the_other(tmp_path: Path) -> None:
     """Only with a row of both, and only where they have as many blocks."""
     outputs = tmp_path / "outputs"

@@ -14,16 +14,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from altprop.reporting.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, label_ends, save, styled
 from altprop.tracking.metrics_file import read_metrics
 
+Line = Literal["-", "--", ":", "-."]
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
+LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
+SHORT = 24
+"""Letters of a label that fit beside a panel."""
 Records = Sequence[Mapping[str, float]]
 Curves = Mapping[str, tuple[list[float], list[float]]]
 
@@ -55,12 +60,23 @@ def draw_blocks(records: Records, path: Path) -> Path:
 
 
 def draw_methods(runs: Mapping[str, Records], path: Path) -> Path:
-    """Test accuracy (percent) and training loss of several runs over epochs."""
+    """Test accuracy (percent) and training loss of several runs over epochs.
+
+    Few short labels stand at the ends of the curves, many or long ones in a legend below, with the last accuracy.
+    """
+    accuracy = {label: curve(records, "test/accuracy") for label, records in runs.items()}
+    loss = {label: curve(records, "train/loss") for label, records in runs.items()}
+    at_the_ends = len(runs) <= len(COLOURS) and max(map(len, runs), default=0) <= SHORT
+    looks = {label: (COLOURS[n % len(COLOURS)], LINES[n // len(COLOURS) % len(LINES)]) for n, label in enumerate(runs)}
     with styled():
-        figure = Figure(figsize=(9.2, 3.2))
+        figure = Figure(figsize=(9.2, 3.2 if at_the_ends else 3.4 + 0.2 * len(runs)))
         left, right = figure.subplots(1, 2)
-        _panel(left, "Test accuracy (percent)", {label: curve(records, "test/accuracy") for label, records in runs.items()})
-        _panel(right, "Training loss", {label: curve(records, "train/loss") for label, records in runs.items()})
+        _panel(left, "Test accuracy (percent)", accuracy, looks, named=at_the_ends)
+        _panel(right, "Training loss", loss, looks, named=at_the_ends)
+        if not at_the_ends:
+            names = [f"{label}  {values[-1]:.4g}" if values else label for label, (_, values) in accuracy.items()]
+            lines = [Line2D([], [], color=colour, linestyle=line) for colour, line in looks.values()]
+            figure.legend(lines, names, loc="outside lower left", frameon=False, fontsize=8)
         return save(figure, path)
 
 
@@ -89,7 +105,7 @@ def draw_learning_curves(parallel: Records, sequential: Records, path: Path) -> 
     staged_loss = in_stages(block_curves(sequential, "train/loss"), len(accuracy))
     forms = {"parallel": (accuracy, BLUE), "sequential": (staged, VERMILLION)}
     both = {f"{label}, {form}": curves[label] for label in (middle, last) for form, (curves, _) in forms.items()}
-    looks = {
+    looks: dict[str, tuple[str, Line]] = {
         f"{label}, {form}": (colour, "--" if label == middle != last else "-")
         for label in (middle, last)
         for form, (_, colour) in forms.items()
@@ -154,8 +170,10 @@ def _draw_sweep(groups: Mapping[str, Sequence[tuple[float, float]]], label: str,
         return save(figure, path)
 
 
-def _panel(axes: Axes, title: str, curves: Curves, looks: Mapping[str, tuple[str, str]] | None = None) -> None:
-    """``looks`` gives colour and line style of the curves; without it every curve has a colour of its own."""
+def _panel(
+    axes: Axes, title: str, curves: Curves, looks: Mapping[str, tuple[str, Line]] | None = None, *, named: bool = True
+) -> None:
+    """Curves, their names at their ends if ``named``; ``looks`` gives colour and line style, else each has its own colour."""
     ends = {}
     for number, (label, (epochs, values)) in enumerate(curves.items()):
         colour, line = (looks or {}).get(label, (COLOURS[number % len(COLOURS)], "-"))
@@ -165,7 +183,8 @@ def _panel(axes: Axes, title: str, curves: Curves, looks: Mapping[str, tuple[str
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.set_xlim(left=0)
-    label_ends(axes, ends)
+    if named:
+        label_ends(axes, ends)
 
 
 def sweep_point(run: Path) -> SweepPoint:

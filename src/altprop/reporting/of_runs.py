@@ -33,6 +33,12 @@ ONE_LAYER = "algorithm.weights.order="
 AT_ONCE, IN_TURN = "DecoupledGreedy", "SequentialGreedy"
 """What rows call greedy learning of all blocks at once and of one after the other."""
 
+SWEEPS: Mapping[str, tuple[tuple[str, ...], Callable[[Sequence[SweepPoint], Path], Path]]] = {
+    "slowdown": (("algorithm.slow_block=", "algorithm.slowdown="), draw_slowdown),
+    "buffer_size": (("algorithm.buffer_size=",), draw_buffer_size),
+}
+"""What asynchronous runs are swept over: the settings in which the runs of one figure may differ, and how it is drawn."""
+
 
 def draw(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> dict[str, Path]:
     """Every figure that the finished runs allow, into ``folder``; by title.
@@ -52,7 +58,7 @@ def draw(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> d
         found[f"{comparison.title}, first seed of each row"] = path
         found |= _learning_curves(comparison, folder / f"learning_curves_{number}.png")
     runs = [run for row in rows for run in row.finished]
-    return found | _over_sparsity(runs, folder) | _asynchronous(runs, folder) | _sensitivities(rows, folder)
+    return found | _over_sparsity(runs, folder) | _asynchronous(rows, folder) | _sensitivities(rows, folder)
 
 
 def _of_run(run: Run, label: str, folder: Path) -> dict[str, Path]:
@@ -101,24 +107,22 @@ def _over_sparsity(runs: Sequence[Run], folder: Path) -> dict[str, Path]:
     }
 
 
-def _asynchronous(runs: Sequence[Run], folder: Path) -> dict[str, Path]:
-    """Accuracy over slow-down and over buffer size, where runs of one experiment differ in it."""
-    points: dict[str, list[SweepPoint]] = defaultdict(list)
-    for run in runs:
-        algorithm, accuracy = run.config.get("algorithm") or {}, last_value(run.records, "test/accuracy")
-        if accuracy is not None and {"slow_block", "slowdown", "buffer_size"} <= set(algorithm):
-            point = SweepPoint(algorithm["slow_block"], algorithm["slowdown"], algorithm["buffer_size"], accuracy)
-            points[run.name].append(point)
+def _asynchronous(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
+    """Accuracy over slow-down and over buffer size, where runs of one experiment differ in that alone."""
     found: dict[str, Path] = {}
-    figures: Mapping[str, Callable[[Sequence[SweepPoint], Path], Path]] = {
-        "slowdown": draw_slowdown,
-        "buffer_size": draw_buffer_size,
-    }
-    for name, own in points.items():
-        for setting, function in figures.items():
+    for setting, (varied, function) in SWEEPS.items():
+        points: dict[str, list[SweepPoint]] = defaultdict(list)
+        for row in rows:
+            others = [word for word in row.variant.split() if not word.startswith(varied)]
+            for run in row.finished:
+                algorithm, accuracy = run.config.get("algorithm") or {}, last_value(run.records, "test/accuracy")
+                if accuracy is not None and {"slow_block", "slowdown", "buffer_size"} <= set(algorithm):
+                    point = SweepPoint(algorithm["slow_block"], algorithm["slowdown"], algorithm["buffer_size"], accuracy)
+                    points[" ".join([row.name, *others])].append(point)
+        for title, own in points.items():
             if len({getattr(point, setting) for point in own}) > 1:
-                file = re.sub(r"\W+", "_", name)
-                found[f"{name}: {setting.replace('_', ' ')}"] = function(own, folder / f"{file}_{setting}.png")
+                file = folder / f"{re.sub(r'[^A-Za-z0-9]+', '_', title)}_{setting}.png"
+                found[f"{title}: {setting.replace('_', ' ')}"] = function(own, file)
     return found
 
 
