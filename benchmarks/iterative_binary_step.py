@@ -26,7 +26,7 @@ from altprop.models.mlp import MLP
 from altprop.nn.weights.base import Dense, WeightsRule
 from altprop.nn.weights.binary import Binary
 
-SUITE = "--rounds 150 --clock process"
+SUITE = "--rounds 100 --clock process"
 QUICK = "--rounds 3 --nets 300"
 
 BATCH = 100

@@ -56,10 +56,16 @@ class Timer:
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], rounds: int, timer: Timer, warm_up: int = 1) -> dict[str, list[float]]:
-    """Seconds of every side in every round; the sides take turns, every other round backwards, ``warm_up`` rounds are dropped."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    """Seconds of every side in every round, after ``warm_up`` rounds that are dropped.
+
+    The sides take turns, each round beginning with the next of them. None is favoured by coming after itself, with its weights
+    still in the cache: of two sides both do, of more none does.
+    """
+    names = list(sides)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(-warm_up, rounds):
-        for name in list(sides) if number % 2 else reversed(list(sides)):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
             taken = timer(sides[name])
             if number >= 0:
                 seconds[name].append(taken)

@@ -90,7 +90,7 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
                 scale=1e3 / given.steps,
                 values=values,
                 memory=memory[side] / memory[BASELINE],
-                memory_limit=at_most(1.15, "target"),
+                memory_limit=at_most(1.05, "target"),
             )
 
 

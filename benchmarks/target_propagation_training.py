@@ -148,9 +148,14 @@ class Ours:
             self.total[name] = self.total.get(name, 0) + value
 
 
-def epoch(side: Straightforward | Ours, count: int) -> None:
-    """The first ``count`` mini-batches of an epoch."""
-    for inputs, targets in islice(side.batches(), count):
+def endless(side: Straightforward | Ours) -> Iterator[Any]:
+    """Mini-batches of one epoch after the other: what begins an epoch counts with its share."""
+    while True:
+        yield from side.batches()
+
+
+def train(side: Straightforward | Ours, batches: Iterator[Any], count: int) -> None:
+    for inputs, targets in islice(batches, count):
         side.step(inputs, targets)
 
 
@@ -169,9 +174,9 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
         "ours": Ours(size, channels_last=False),
         "ours, channels_last": Ours(size, channels_last=True),
     }
-    epochs = {name: partial(epoch, side, given.batches) for name, side in sides.items()}
-    seconds = alternate(epochs, given.rounds, Timer(given.clock))
-    limits = {"ours": at_least(1.2, "no slower in anything"), "ours, channels_last": at_least(1.5, "target")}
+    rounds = {name: partial(train, side, endless(side), given.batches) for name, side in sides.items()}
+    seconds = alternate(rounds, given.rounds, Timer(given.clock))
+    limits = {"ours": at_least(1.2, "no target; no slower in anything"), "ours, channels_last": at_least(1.5, "target")}
     for name, limit in limits.items():
         plain, scale = seconds["straightforward"], 1e3 / given.batches
         what = f"training of convnet4, sign units: {name}"

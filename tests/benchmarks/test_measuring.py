@@ -21,12 +21,13 @@ def row(what: str = "ours", ratio: float = 1.0) -> Row:
     )
 
 
-def test_sides_take_turns_and_the_first_round_is_dropped() -> None:
+@pytest.mark.parametrize(("names", "order"), [("ab", "baabba"), ("abc", "cababcbca")])
+def test_sides_take_turns_and_the_first_round_is_dropped(names: str, order: str) -> None:
     made: list[str] = []
-    sides = {name: (lambda name=name: made.append(name)) for name in "ab"}
-    seconds = alternate(sides, 3, Timer())
-    assert made == ["a", "b", "b", "a", "a", "b", "b", "a"]
-    assert [len(values) for values in seconds.values()] == [3, 3]
+    sides = {name: (lambda name=name: made.append(name)) for name in names}
+    seconds = alternate(sides, 2, Timer())
+    assert "".join(made) == order
+    assert [len(values) for values in seconds.values()] == [2] * len(names)
 
 
 def test_the_ratio_is_the_median_of_rounds_not_of_times() -> None:
