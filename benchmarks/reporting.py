@@ -152,8 +152,10 @@ def write_json(sections: Iterable[Section], path: Path) -> None:
     write_bytes(path, (json.dumps([as_json(section) for section in sections], indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def write_document(sections: Iterable[Section], path: Path) -> None:
+def write_document(sections: Iterable[Section], path: Path, order: Sequence[str] = ()) -> None:
     """Put ``sections`` between the marks of the document ``path``; sections of other benchmarks that stand there stay.
+
+    Those named in ``order`` come first, in that order.
 
     Raises ``ValueError`` for a document without the marks.
     """
@@ -165,5 +167,7 @@ def write_document(sections: Iterable[Section], path: Path) -> None:
     parts = re.split(r"^(?=### )", inside, flags=re.MULTILINE)
     there = {part.split("\n", 1)[0].removeprefix("### ").strip(): part for part in parts if part.startswith("### ")}
     there |= {section.name: markdown(section) for section in sections}
-    body = "\n".join(part.strip() + "\n" for part in there.values())
+    names = [name for name in order if name in there]
+    names += [name for name in there if name not in names]
+    body = "\n".join(there[name].strip() + "\n" for name in names)
     write_bytes(path, f"{before}{BEGIN}\n\n{body}\n{END}{after}".encode())

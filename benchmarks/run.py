@@ -83,7 +83,7 @@ def write(found: Sequence[Section], to: Path | None, document: Path | None) -> N
         write_json(found, to)
         write_bytes(to.with_suffix(".md"), "\n".join(markdown(section) for section in found).encode())
     if document:
-        write_document(found, document)
+        write_document(found, document, NAMES)
         if found[-1].name == "scaling":
             from scaling_figure import draw  # matplotlib is wanted here only
 

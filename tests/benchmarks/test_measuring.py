@@ -108,6 +108,8 @@ def test_a_document_keeps_what_is_not_measured_anew(tmp_path: Path) -> None:
     assert text.index("third") < text.index("second")
     write_document([Section("one", "", FACTS, (row("third"),))], page)
     assert page.read_text() == text
+    write_document([], page, ("two", "one"))
+    assert page.read_text().index("second") < page.read_text().index("third")
     for line in markdown(Section("one", "", FACTS, (row(), row()))).splitlines()[4:]:
         assert line.count("|") == 11
 
