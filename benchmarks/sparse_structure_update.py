@@ -125,7 +125,7 @@ def compare_updates(given: argparse.Namespace, timer: Timer) -> Iterator[Row]:
                 twin.add_(change)
             ours.append(timer(partial(rule.step_end, 100 * (number + 1), optimizers)))
             theirs.append(timer(reference.update))
-        limit = at_least(50, "target") if name == "dynamic" else at_least(15, "no target; what there is")
+        limit = at_least(50, "target") if name == "dynamic" else at_least(15, "no target; to notice what gets slower")
         yield paired(f"structure update, {name}, WRN-{given.depth}-2", "index sets per tensor", theirs[4:], ours[4:], limit)
 
 
