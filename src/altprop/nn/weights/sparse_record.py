@@ -29,7 +29,7 @@ class MovementRecord:
 
     def moved(self, pruned: Tensor, grown: Tensor) -> None:
         """One update, as flat indices."""
-        again = self.just_grown[pruned].sum()
+        again = self.just_grown.index_select(0, pruned).count_nonzero()
         self._add(torch.tensor(len(pruned), device=again.device), torch.tensor(len(grown), device=again.device), again)
         self.just_grown.zero_()
         self.just_grown.index_fill_(0, grown, True)
