@@ -8,6 +8,7 @@ distribution, because counting on the host is cheap on a CPU and makes a GPU wai
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def _guess(taken: NDArray[np.bool_], layout: Layout, counts: dict[int, int], gen
     nothing has to be given back. ``taken`` is overwritten. Positions are sorted, which finds repeated ones and keeps memory
     accesses in order.
     """
-    kind = np.int32 if layout.total < 1 << 31 else np.int64  # sorting is the largest part of the work
+    kind: Any = np.int32 if layout.total < 1 << 31 else np.int64  # sorting is the largest part of the work
     missing = np.array(list(counts.values()))
     sizes = np.array([layout.sizes[place] for place in counts], dtype=kind)
     starts = np.array([layout.offsets[place] for place in counts], dtype=kind)
