@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/sparse_structure_update.py [--rounds 9] [--json result.json]
 
 Update: WRN-28-2 at sparsity 0.9. The other side is the obvious implementation, one tensor after the other with boolean index
-assignments and sets of free positions; both start from the same weights and masks. Steps: mini-batches of 100, SGD with Nesterov
-momentum, whole training steps of ``algorithm=backprop``. All sides alternate in one process with one thread; times are the
-processor's, which other programs disturb less than the clock on the wall; ratios are formed round by round.
+assignments, sets of free positions (in Python or NumPy) and permutations of them; all start from the same weights and masks.
+Steps: mini-batches of 100, SGD with Nesterov momentum, whole training steps of ``algorithm=backprop``. All sides alternate in one
+process with one thread; times are the processor's, which other programs disturb less than the clock on the wall; ratios are
+formed round by round.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import numpy as np
 import torch
 from measuring import Row, Timer, alternate, at_least, at_most, main, paired, repeated, standard_parser
 from subjects import CIFAR, CLASSES, MNIST, Shape, noise
@@ -56,10 +58,36 @@ def set_up(rule: WeightsRule, shape: Shape, depth: int, batch: int) -> Backprop:
     return set_up_algorithm(Backprop(weights=rule), make_model, shape, batch, SGD, steps_per_epoch=500)
 
 
+def of_python(positions: Tensor, others: Tensor) -> Tensor:
+    """``positions`` that are not among ``others``, as Python's sets."""
+    return torch.tensor(sorted(set(positions.tolist()) - set(others.tolist())), dtype=torch.int64)
+
+
+def of_numpy(positions: Tensor, others: Tensor) -> Tensor:
+    """The same by NumPy, the usual call for index sets."""
+    return torch.from_numpy(np.setdiff1d(positions.numpy(), others.numpy()))
+
+
+def of_numpy_unique(positions: Tensor, others: Tensor) -> Tensor:
+    """The same, told that nothing occurs twice, which spares NumPy two sorts."""
+    return torch.from_numpy(np.setdiff1d(positions.numpy(), others.numpy(), assume_unique=True))
+
+
+DIFFERENCES = {"Python": of_python, "NumPy": of_numpy, "NumPy, told that they are unique": of_numpy_unique}
+
+
 class IndexSets:
     """The update as one would write it down: per tensor, boolean indexing, sets of positions, permutations of what is free."""
 
-    def __init__(self, weights: list[Tensor], masks: list[Tensor], target: int | None, fraction: float) -> None:
+    def __init__(
+        self,
+        weights: list[Tensor],
+        masks: list[Tensor],
+        target: int | None,
+        fraction: float,
+        difference: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
+        self.difference = difference
         self.weights = [weight.detach().clone() for weight in weights]
         self.masks = [mask.clone() for mask in masks]
         self.target, self.fraction, self.threshold = target, fraction, 1e-3
@@ -79,8 +107,7 @@ class IndexSets:
 
     def grow(self, mask: Tensor, gone: Tensor, count: int) -> int:
         """Random free positions that were not pruned just now."""
-        free = set((mask.view(-1) == 0).nonzero().view(-1).tolist()) - set(gone.tolist())
-        candidates = torch.tensor(sorted(free), dtype=torch.int64)
+        candidates = self.difference((mask.view(-1) == 0).nonzero().view(-1), gone)
         count = min(count, len(candidates))
         mask.view(-1)[candidates[torch.randperm(len(candidates))[:count]]] = 1
         return count
@@ -106,6 +133,14 @@ class IndexSets:
             self.threshold *= 2
 
 
+NO_TARGET = "no target; to notice what gets slower"
+LIMITS = {(name, of): at_least(3, NO_TARGET) for name in ("dynamic", "set") for of in DIFFERENCES} | {
+    ("dynamic", "Python"): at_least(50, "target"),
+    ("dynamic", "NumPy"): at_least(50, "target"),
+    ("set", "Python"): at_least(15, NO_TARGET),
+}
+
+
 def compare_updates(given: argparse.Namespace, timer: Timer) -> Iterator[Row]:
     kinds: dict[str, tuple[Callable[[], Prune], type, int | None]] = {
         "dynamic": (lambda: ThresholdPrune(20_000), ProportionalToSurvivors, 20_000),
@@ -115,18 +150,22 @@ def compare_updates(given: argparse.Namespace, timer: Timer) -> Iterator[Row]:
         rule = DynamicSparse(0.9, prune(), redistribute(), RandomGrow(), {0: 100}, dense=WRN_DENSE)
         algorithm = set_up(rule, CIFAR, given.depth, given.batch)
         weights = rule.weights
-        reference = IndexSets(list(weights.weights), [masking.mask for masking in weights.maskings], target, 0.138)
+        masks = [masking.mask for masking in weights.maskings]
+        forms = {of: IndexSets(list(weights.weights), masks, target, 0.138, function) for of, function in DIFFERENCES.items()}
         optimizers = [step.optimizer for step in algorithm.optimizers]
-        ours, theirs = [], []
+        ours: list[float] = []
+        theirs: dict[str, list[float]] = {of: [] for of in forms}
         for number in range(given.rounds + 4):  # the first updates find the threshold
-            for weight, twin in zip(weights.weights, reference.weights):
+            for weight, *twins in zip(weights.weights, *(form.weights for form in forms.values())):
                 change = torch.randn_like(weight) * 2e-3
-                weight.data.add_(change)
-                twin.add_(change)
+                for each in (weight.data, *twins):
+                    each.add_(change)
             ours.append(timer(partial(rule.step_end, 100 * (number + 1), optimizers)))
-            theirs.append(timer(reference.update))
-        limit = at_least(50, "target") if name == "dynamic" else at_least(15, "no target; to notice what gets slower")
-        yield paired(f"structure update, {name}, WRN-{given.depth}-2", "index sets per tensor", theirs[4:], ours[4:], limit)
+            for of, form in forms.items():
+                theirs[of].append(timer(form.update))
+        for of, seconds in theirs.items():
+            baseline = f"index sets of {of} per tensor"
+            yield paired(f"structure update, {name}, WRN-{given.depth}-2", baseline, seconds[4:], ours[4:], LIMITS[name, of])
 
 
 def compare_steps(given: argparse.Namespace, timer: Timer, shape: Shape, steps: int, rules: dict[str, WeightsRule]) -> Times:
