@@ -8,7 +8,6 @@ distribution, because counting on the host is cheap on a CPU and makes a GPU wai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +22,18 @@ EXACT_BELOW = 4
 the free ones is wanted; guessing then wastes too many draws."""
 
 
-def random_free(taken: Tensor, layout: Layout, counts: Sequence[int], free: Sequence[int], generator: torch.Generator) -> Tensor:
+def random_free(
+    taken: Tensor,
+    layout: Layout,
+    counts: Sequence[int],
+    free: Sequence[int],
+    generator: torch.Generator,
+    scratch: NDArray[np.int32] | None = None,
+) -> Tensor:
     """``counts[l]`` of the ``free[l]`` free units of every tensor, uniformly without replacement: flat indices in any order.
 
-    ``counts[l] <= free[l]``. For the CPU.
+    Draws random positions and keeps the first distinct free ones; ``counts[l] <= free[l]``. For the CPU;
+    ``scratch`` ``[units]`` is overwritten, and saves allocating as much every time.
     """
     offsets, sizes = layout.offsets, layout.sizes
     chosen = []
@@ -41,34 +48,50 @@ def random_free(taken: Tensor, layout: Layout, counts: Sequence[int], free: Sequ
         else:
             guessed[place] = count
     if guessed:
-        chosen += _guess(taken.numpy().copy(), layout, guessed, generator)
+        scratch = np.empty(layout.total, dtype=np.int32) if scratch is None else scratch
+        chosen.append(_guess(taken.numpy(), layout, guessed, free, generator, scratch))
     return torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.int64)
 
 
-def _guess(taken: NDArray[np.bool_], layout: Layout, counts: dict[int, int], generator: torch.Generator) -> list[Tensor]:
-    """Rejection sampling: all tensors in one draw of as many positions as are missing, until none is.
+def _guess(
+    taken: NDArray[np.bool_],
+    layout: Layout,
+    counts: dict[int, int],
+    free: Sequence[int],
+    generator: torch.Generator,
+    scratch: NDArray[np.int32],
+) -> Tensor:
+    """Rejection sampling: all tensors in one draw, again with twice as many draws where a tensor did not get enough.
 
-    A position that is taken, or was drawn before, does not count; what is drawn is never more than what is missing, so that
-    nothing has to be given back. ``taken`` is overwritten. Positions are sorted, which finds repeated ones and keeps memory
-    accesses in order.
+    Starting afresh instead of topping up keeps the rule one line: the first ``count`` distinct free positions of an independent
+    sequence of draws are a uniform sample, however long the sequence.
     """
-    kind: Any = np.int32 if layout.total < 1 << 31 else np.int64  # sorting is the largest part of the work
-    missing = np.array(list(counts.values()))
-    sizes = np.array([layout.sizes[place] for place in counts], dtype=kind)
-    starts = np.array([layout.offsets[place] for place in counts], dtype=kind)
-    chosen = []
-    while missing.any():
-        # 53 random bits: the bias is below 2^-21 for any tensor of fewer than 2^32 units, and u * size never rounds up to size
-        numbers = torch.rand(int(missing.sum()), generator=generator, dtype=torch.float64).numpy()
-        positions = (numbers * np.repeat(sizes, missing)).astype(kind) + np.repeat(starts, missing)
-        positions.sort()
-        new = ~taken[positions]
-        new[1:] &= positions[1:] != positions[:-1]
-        positions = positions[new]
-        taken[positions] = True
-        missing -= np.searchsorted(positions, starts + sizes) - np.searchsorted(positions, starts)
-        chosen.append(torch.from_numpy(positions.astype(np.int64)))
-    return chosen
+    wanted = np.array(list(counts.values()))
+    sizes = np.array([layout.sizes[place] for place in counts])
+    starts = np.array([layout.offsets[place] for place in counts])
+    expected = wanted * sizes / np.array([free[place] for place in counts])
+    surplus = 1.25
+    while True:
+        draws = (surplus * expected).astype(np.int64) + 16
+        segment = np.repeat(np.arange(len(counts)), draws)
+        # the remainder of 62 random bits: its bias is below 2^-30 for any tensor of fewer than 2^32 units
+        numbers = torch.randint(1 << 62, (len(segment),), generator=generator).numpy()
+        positions = starts[segment] + numbers % sizes[segment]
+        kept = _first_free(positions, taken, scratch)
+        positions, segment = positions[kept], segment[kept]
+        found = np.bincount(segment, minlength=len(counts))
+        if (found >= wanted).all():
+            rank = np.arange(len(segment)) - (found.cumsum() - found)[segment]
+            return torch.from_numpy(positions[rank < wanted[segment]])
+        surplus *= 2
+
+
+def _first_free(positions: NDArray[np.int64], taken: NDArray[np.bool_], scratch: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Ascending places in ``positions`` of the first occurrence of every free one."""
+    places = np.flatnonzero(~taken[positions])
+    # only what is written is read, so it need not be cleared; the last one written stays: the first occurrence
+    scratch[positions[places[::-1]]] = places[::-1]
+    return places[scratch[positions[places]] == places]
 
 
 def random_free_on_device(taken: Tensor, layout: Layout, counts: Tensor, generator: torch.Generator) -> Tensor:

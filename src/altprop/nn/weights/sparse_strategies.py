@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed
+from numpy.typing import NDArray
 from torch import Tensor
 
 from altprop.nn.weights.sparse_grow import largest_free, random_free, random_free_on_device
@@ -198,11 +200,16 @@ class Grow:
 class RandomGrow(Grow):
     """Uniformly at random (the paper's rule)."""
 
+    def __init__(self) -> None:
+        self._scratch: NDArray[np.int32] | None = None
+
     def select(
         self, weights: MaskedWeights, taken: Tensor, counts: Sequence[int], free: Sequence[int], generator: torch.Generator
     ) -> Tensor:
         if weights.device.type == "cpu":
-            return random_free(taken, weights.layout, counts, free, generator)
+            if self._scratch is None:
+                self._scratch = np.empty(weights.layout.total, dtype=np.int32)
+            return random_free(taken, weights.layout, counts, free, generator, self._scratch)
         wanted = torch.tensor(counts, device=weights.device)
         return true_indices(random_free_on_device(taken, weights.layout, wanted, generator))
 
