@@ -27,7 +27,7 @@ from altprop.algorithms.decoupled_greedy import DecoupledGreedy
 from altprop.algorithms.distributed_greedy import DistributedGreedy
 from altprop.models.greedy_cnn import GreedyCNN
 
-SUITE = "--rounds 3 --batch 16 --steps 6 --clock wall"
+SUITE = "--rounds 2 --steps 6 --clock wall"
 QUICK = "--rounds 1 --batch 4 --width 8 --steps 2"
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4)
 
