@@ -119,6 +119,25 @@ def test_a_run_goes_on_with_its_stored_configuration(run_directory: Path, monkey
     assert dict(parts.trackers) == {}
 
 
+def test_a_run_of_an_older_version_goes_on(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = run_directory / "config.yaml"
+    stored = OmegaConf.load(file)
+    del stored.trainer["probe_every"], stored.trainer["keep_epochs"]  # do not change what a run computes
+    OmegaConf.save(stored, file)
+    parts = restore(monkeypatch, f"run={run_directory}")
+    assert (parts.directory, parts.settings.probe_every, parts.settings.keep_epochs) == (run_directory, None, [])
+    del stored.trainer["clip_norm"]
+    renamed = run_directory.with_name(run_key(OmegaConf.to_container(stored)))
+    run_directory.rename(renamed)
+    OmegaConf.save(stored, renamed / "config.yaml")
+    with pytest.raises(SystemExit):
+        restore(monkeypatch, f"run={renamed}")
+    [line] = capsys.readouterr().err.splitlines()
+    assert "is a run of another version: trainer.clip_norm missing" in line
+
+
 def test_a_moved_tree_of_runs_still_works(run_directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     elsewhere = tmp_path / "moved"
     elsewhere.mkdir()

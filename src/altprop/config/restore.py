@@ -15,6 +15,7 @@ from altprop.config.key import is_volatile, run_key
 from altprop.config.schema import RootConfig
 from altprop.config.validation import problems_of_plain
 from altprop.problems import ConfigError, Problem
+from altprop.training.settings import TrainerSettings
 
 _FROM_THE_COMMAND_LINE = ("run", "resume", "task")
 _NEEDED = tuple(field.name for field in dataclasses.fields(RootConfig))
@@ -37,6 +38,7 @@ def restored(config: Mapping[str, Any]) -> dict[str, Any]:
     if directory.parts[-1] != key or not f"/{directory.parent.as_posix()}".endswith(f"/{stored['name']}"):
         expected = f"<outputs>/{stored['name']}/{key}"
         raise ConfigError([Problem("run", f"{directory} does not match the configuration in it", f"it belongs into {expected}")])
+    _complete(stored, directory)
     stored["paths"]["outputs"] = str(directory.parents[len(Path(stored["name"]).parts)])
     if problems := problems_of_plain(stored):
         raise ConfigError(problems)
@@ -61,6 +63,15 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def _no_run(given: str, allowed: str = "the file as altprop wrote it") -> ConfigError:
     return ConfigError([Problem("run", given, allowed)])
+
+
+def _complete(stored: dict[str, Any], directory: Path) -> None:
+    """Give ``trainer`` the keys that are younger than the run, where they do not change what it computes."""
+    missing = {key: value for key, value in dataclasses.asdict(TrainerSettings()).items() if key not in stored["trainer"]}
+    if needed := [f"trainer.{key}" for key in missing if not is_volatile(f"trainer.{key}")]:
+        given = f"{directory} is a run of another version: {', '.join(needed)} missing"
+        raise _no_run(given, "a run of this version; that version goes on with it")
+    stored["trainer"] |= missing
 
 
 def _overridden_keys() -> list[str]:
