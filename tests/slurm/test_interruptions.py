@@ -41,7 +41,8 @@ def records(run: SweepRun) -> list[int]:
 
 
 def test_preemption_in_mid_epoch(undisturbed: SweepRun, tmp_path: Path) -> None:
-    [run] = submit(tmp_path, *LONG, "logger=wandb", "logger.wandb.mode=offline").runs
+    wandb = ["logger=wandb", "logger.wandb.mode=offline", "logger.wandb.finish_timeout=120"]  # it starts slowly on a busy machine
+    [run] = submit(tmp_path, *LONG, *wandb).runs
     preempt(run)
     assert run.status["job"]["slurm_restart_count"] == "1"
     assert records(run) == records(undisturbed)
