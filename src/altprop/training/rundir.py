@@ -39,7 +39,7 @@ class RunDirectory:
         Raises :class:`RunFailed` while another trainer holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock", timeout=0)
+        lock = _lock(self.path)
         try:
             lock.acquire()
         except Timeout as error:
@@ -102,3 +102,19 @@ class RunDirectory:
             os.replace(temporary, link)
         except OSError:  # no symbolic links here, or "latest" is a real directory: a convenience, not worth a failure
             temporary.unlink(missing_ok=True)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the run in the directory ``path``, which need not exist."""
+    lock = _lock(path)
+    if not Path(lock.lock_file).exists():
+        return False
+    try:
+        with lock:
+            return False
+    except Timeout:
+        return True
+
+
+def _lock(path: Path) -> FileLock:
+    return FileLock(path / ".lock", timeout=0)

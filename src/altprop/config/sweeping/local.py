@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
@@ -22,6 +21,7 @@ from altprop.config.sweeping.composing import composer_of
 from altprop.config.sweeping.jobs import MANIFEST, Manifest, SweepRun, sweep_runs
 from altprop.config.sweeping.outcome import settle_killed
 from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.training.rundir import is_locked
 
 POLL_SECONDS = 0.1
 REFUSED = 2
@@ -80,14 +80,7 @@ def visible_gpus() -> list[str]:
 
 def is_taken(run: SweepRun) -> bool:
     """Whether another process is at work on ``run``: of another sweep, or left behind by a command that was killed."""
-    lock = Path(run.directory or "") / ".lock"
-    if run.directory is None or not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True
+    return run.directory is not None and is_locked(Path(run.directory))
 
 
 class Workers:
