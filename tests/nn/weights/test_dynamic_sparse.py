@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from altprop.nn.weights.sparse_dynamic import DynamicSparse, new_weight_deviation
+from altprop.nn.weights.sparse_record import MovementRecord
 from altprop.nn.weights.sparse_strategies import (
     FractionPrune,
     GradientGrow,
@@ -97,7 +98,9 @@ class Machine(RuleBasedStateMachine):
             assert sum(self.initial) <= sum(now) <= sum(self.initial) + 3 * len(now) * (self.trained.algorithm.step + 1)
         else:
             assert now == self.initial
-        assert torch.equal(self.trained.rule.weights.alive, self.trained.rule.weights.mask == 1)
+        weights = self.trained.rule.weights
+        assert torch.equal(weights.alive, weights.mask == 1)
+        assert torch.equal(weights.active_units(), weights.alive.nonzero().view(-1))
         if self.prune == "threshold":
             assert self.trained.rule.prune.threshold in self.powers
 
@@ -162,6 +165,42 @@ def test_deep_r_leaves_dense_tensors_alone():
     trained = Trained(rule, small_mlp()).steps(5)
     assert active(trained.model)[-1] == 40
     assert active(trained.model)[0] < 192
+
+
+def test_deep_r_prunes_the_same_weights_with_and_without_a_host_sync():
+    rule = make("sign", "within", "random", sparsity={"linear": 0.6, "classifier": 0.0})
+    trained = Trained(rule, small_mlp())
+    for _ in range(6):
+        trained.step()
+        with torch.no_grad():
+            for weight in stored(trained.model):
+                weight.add_(torch.randn(weight.shape, generator=rule.generator, dtype=weight.dtype), alpha=0.2)
+        twin = copy.deepcopy(rule.prune)
+        expected = twin.flips(rule.weights).nonzero().view(-1)
+        assert len(expected) > 0
+        assert torch.equal(rule.prune.select(rule.weights, 0.0), expected)
+        assert torch.equal(rule.prune.signs, twin.signs)
+
+
+def test_the_record_counts_the_same_from_indices_and_from_booleans():
+    """Also across a checkpoint that one form wrote and the other one reads."""
+    generator = torch.Generator().manual_seed(0)
+    alive = torch.rand(200, generator=generator) < 0.5
+    one, other = MovementRecord(alive.float()), MovementRecord(alive.float())
+    for number in range(6):
+        pruned = alive & (torch.rand(200, generator=generator) < 0.3)
+        grown = ~alive & (torch.rand(200, generator=generator) < 0.3)
+        alive = (alive & ~pruned) | grown
+        one.moved(pruned.nonzero().view(-1), grown.nonzero().view(-1), alive)
+        other.moved_on_device(pruned, grown)
+        states = one.state_dict(), other.state_dict()
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+        if number == 3:
+            one.load_state_dict(copy.deepcopy(states[1]))
+            other.load_state_dict(copy.deepcopy(states[0]))
+    metrics = one.epoch_end(), other.epoch_end()
+    assert metrics[0] == metrics[1]
+    assert 0 < metrics[0]["pruned_again"] < 1
 
 
 def test_the_update_without_host_sync_obeys_the_same_laws():

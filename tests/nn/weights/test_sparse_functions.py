@@ -12,7 +12,14 @@ from scipy import stats
 
 from altprop.nn.weights.sparse_distribution import active_count, capped, erk_densities, random_mask, sparsities
 from altprop.nn.weights.sparse_grow import largest_free, random_free, random_free_on_device
-from altprop.nn.weights.sparse_layout import Layout, segment_counts, unit_scores, unit_shape
+from altprop.nn.weights.sparse_layout import (
+    Layout,
+    few_true_indices,
+    segment_counts,
+    true_indices,
+    unit_scores,
+    unit_shape,
+)
 from altprop.nn.weights.sparse_prune import adapted_threshold, below_threshold, fraction_count, keep_one, sign_flips, smallest
 from altprop.nn.weights.sparse_redistribute import proportional, within
 
@@ -54,6 +61,13 @@ def test_scores_are_mean_magnitudes(shapes, granularity, seed):
         units = weight.reshape(math.prod(unit_shape(weight.shape, granularity)), -1)
         expected.extend(sum(abs(float(value)) for value in unit) / len(unit) for unit in units)
     torch.testing.assert_close(scores, torch.tensor(expected, dtype=torch.float64))
+
+
+@given(st.lists(st.booleans(), max_size=70))
+def test_true_entries_are_found_eight_at_a_time_and_one_at_a_time(chosen):
+    expected = [place for place, value in enumerate(chosen) if value]
+    assert true_indices(torch.tensor(chosen, dtype=torch.bool)).tolist() == expected
+    assert few_true_indices(torch.tensor(chosen, dtype=torch.bool)).tolist() == expected
 
 
 def test_one_by_one_convolutions_have_the_same_units_from_granularity_2_on():
@@ -121,8 +135,7 @@ def test_fraction_prunes_one_more_than_the_floor(fraction, active):
 def test_a_zero_is_no_change_of_sign():
     new = torch.tensor([1.0, -1.0, 0.0, 1.0, -2.0, 1.0])
     old = torch.tensor([-1.0, 1.0, 1.0, 0.0, 1.0, 1.0])
-    alive = torch.tensor([True, True, True, True, False, True])
-    assert sign_flips(new, old, alive).tolist() == [True, True, False, False, False, False]
+    assert sign_flips(new, old).tolist() == [True, True, False, False, True, False]
 
 
 @given(st.lists(st.integers(0, 3000), max_size=40), st.integers(1, 1000))

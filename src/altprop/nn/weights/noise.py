@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from altprop.nn.weights.sparse_layout import true_indices
 from altprop.nn.weights.sparse_mask import MaskedWeights
 from altprop.nn.weights.tables import Table, as_table, at_epoch, table_problems
 from altprop.problems import Problem
@@ -33,15 +32,16 @@ class LangevinNoise:
         sigma = self.sigma(epoch)
         if sigma == 0.0:
             return
-        parts = zip(weights.weights, weights.maskings, weights.parts(weights.alive))
-        for place, (weight, masking, alive) in enumerate(parts):
+        on_host = weights.device.type == "cpu"
+        active = weights.active_units().split(weights.active) if on_host else []
+        for place, (weight, masking) in enumerate(zip(weights.weights, weights.maskings)):
             if id(weight) not in trained or weight.grad is None or weights.active[place] == weights.layout.sizes[place]:
                 continue
-            if weights.device.type == "cpu":
+            if on_host:
                 # drawing for the active weights alone is the same distribution, and the draws are what costs time
-                active = true_indices(alive)
-                noise = torch.randn(len(active), generator=generator, dtype=weight.dtype) * sigma
-                weight.grad.view(-1).index_add_(0, active, noise)
+                positions = active[place] - weights.layout.offsets[place]
+                noise = torch.randn(len(positions), generator=generator, dtype=weight.dtype) * sigma
+                weight.grad.view(-1).index_add_(0, positions, noise)
             else:
                 noise = torch.randn(weight.shape, generator=generator, device=weight.device, dtype=weight.dtype)
                 weight.grad.addcmul_(noise, masking.broadcast(), value=sigma)

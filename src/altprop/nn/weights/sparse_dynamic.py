@@ -140,7 +140,7 @@ class DynamicSparse(SparseRule):
         weights.switch(grown, True)
         weights.active = [kept + count for kept, count in zip(survivors, counts)]
         self.prune.pruned(sum(lost))
-        self.record.moved(pruned, grown)
+        self.record.moved(pruned, grown, weights.alive)
         if sum(counts) < sum(lost):
             log.warning("%d pruned units could not be grown again: the tensors are full", sum(lost) - sum(counts))
 

@@ -70,28 +70,29 @@ def _guess(
     sizes = np.array([layout.sizes[place] for place in counts])
     starts = np.array([layout.offsets[place] for place in counts])
     expected = wanted * sizes / np.array([free[place] for place in counts])
-    surplus = 1.25
+    surplus = 1.1
     while True:
         draws = (surplus * expected).astype(np.int64) + 16
-        segment = np.repeat(np.arange(len(counts)), draws)
         # the remainder of 62 random bits: its bias is below 2^-30 for any tensor of fewer than 2^32 units
-        numbers = torch.randint(1 << 62, (len(segment),), generator=generator).numpy()
-        positions = starts[segment] + numbers % sizes[segment]
-        kept = _first_free(positions, taken, scratch)
-        positions, segment = positions[kept], segment[kept]
-        found = np.bincount(segment, minlength=len(counts))
-        if (found >= wanted).all():
-            rank = np.arange(len(segment)) - (found.cumsum() - found)[segment]
-            return torch.from_numpy(positions[rank < wanted[segment]])
+        numbers = torch.randint(1 << 62, (int(draws.sum()),), generator=generator).numpy()
+        positions = np.repeat(starts, draws) + numbers % np.repeat(sizes, draws)
+        positions, order = _first_free(positions, taken, scratch)
+        begins = np.searchsorted(order, np.concatenate([[0], draws.cumsum()]))
+        if (np.diff(begins) >= wanted).all():
+            return torch.from_numpy(np.concatenate([positions[at : at + count] for at, count in zip(begins, wanted)]))
         surplus *= 2
 
 
-def _first_free(positions: NDArray[np.int64], taken: NDArray[np.bool_], scratch: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Ascending places in ``positions`` of the first occurrence of every free one."""
+def _first_free(
+    positions: NDArray[np.int64], taken: NDArray[np.bool_], scratch: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The distinct free ones of ``positions`` in the order in which they first occur, and where that is, ascending."""
     places = np.flatnonzero(~taken[positions])
+    found = positions[places]
     # only what is written is read, so it need not be cleared; the last one written stays: the first occurrence
-    scratch[positions[places[::-1]]] = places[::-1]
-    return places[scratch[positions[places]] == places]
+    scratch[found[::-1]] = places[::-1]
+    first = scratch[found] == places
+    return found[first], places[first]
 
 
 def random_free_on_device(taken: Tensor, layout: Layout, counts: Tensor, generator: torch.Generator) -> Tensor:

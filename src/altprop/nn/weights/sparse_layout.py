@@ -62,6 +62,19 @@ def true_indices(chosen: Tensor) -> Tensor:
     return chosen.nonzero().view(-1)
 
 
+def few_true_indices(chosen: Tensor) -> Tensor:
+    """The same, faster where few of many entries of a contiguous ``chosen`` are true: looks at eight at a time first."""
+    if chosen.device.type != "cpu":
+        return true_indices(chosen)
+    entries = chosen.numpy()
+    whole = len(entries) // 8 * 8
+    eights = entries[:whole].view(np.int64)
+    places = np.flatnonzero(eights != 0)
+    inside = np.flatnonzero(eights[places].view(np.bool_))
+    found = (places << 3)[inside >> 3] + (inside & 7)
+    return torch.from_numpy(np.concatenate([found, np.flatnonzero(entries[whole:]) + whole]))
+
+
 def segment_counts(indices: Tensor, boundaries: Tensor) -> Tensor:
     """How many of the ascending flat ``indices`` ``[k]`` lie in each tensor: integers ``[tensors]``."""
     return torch.searchsorted(indices, boundaries).diff()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from altprop.nn.weights.layers import WeightLayer, register_on_weight
-from altprop.nn.weights.sparse_layout import Layout, flat_weights, segment_counts, unit_scores, unit_shape
+from altprop.nn.weights.sparse_layout import Layout, flat_weights, segment_counts, true_indices, unit_scores, unit_shape
 
 
 class Mask(nn.Module):
@@ -76,17 +77,28 @@ class MaskedWeights:
     def recount(self) -> None:
         """Derive ``alive`` and ``active`` from the masks anew, with one host sync."""
         self.alive = self.mask != 0
+        self._units: Tensor | None = None
         self.active: list[int] = torch.stack([part.count_nonzero() for part in self.parts(self.alive)]).tolist()
 
     def switch(self, indices: Tensor, active: bool) -> None:
         """Activate or deactivate the units at flat ``indices``; ``active`` (the counts) is the caller's to keep."""
         self.mask.index_fill_(0, indices, float(active))
         self.alive.index_fill_(0, indices, active)
+        if self._units is not None:
+            self._units = _with(self._units, indices) if active else _without(self._units, indices)
 
     def switch_where(self, chosen: Tensor, active: bool) -> None:
         """The same for booleans ``[units]``, without a host sync."""
         self.mask.masked_fill_(chosen, float(active))
         self.alive.masked_fill_(chosen, active)
+        self._units = None
+
+    def active_units(self) -> Tensor:
+        """Ascending flat indices of all active units. Kept from call to call on a CPU, where :meth:`switch` mends them."""
+        units = true_indices(self.alive) if self._units is None else self._units
+        if self.device.type == "cpu":
+            self._units = units
+        return units
 
     def parts(self, flat: Tensor) -> tuple[Tensor, ...]:
         """Views of a flat buffer ``[units]``, one per tensor."""
@@ -118,3 +130,14 @@ class MaskedWeights:
         """Active weights (not units) of every tensor, integers ``[tensors]`` on the device."""
         widths = torch.tensor(self.layout.widths, device=self.device)
         return torch.stack([part.count_nonzero() for part in self.parts(self.alive)]) * widths
+
+
+def _with(units: Tensor, more: Tensor) -> Tensor:
+    """Ascending ``units`` and ``more``, which is in any order and has none of them; on the host."""
+    added = np.sort(more.numpy())
+    return torch.from_numpy(np.insert(units.numpy(), np.searchsorted(units.numpy(), added), added))
+
+
+def _without(units: Tensor, fewer: Tensor) -> Tensor:
+    """Ascending ``units`` without ``fewer``, which are all among them; on the host."""
+    return torch.from_numpy(np.delete(units.numpy(), np.searchsorted(units.numpy(), fewer.numpy())))

@@ -9,30 +9,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from altprop.nn.weights.sparse_layout import Layout, tensor_scores, true_indices
+from altprop.nn.weights.sparse_layout import Layout, few_true_indices, tensor_scores, true_indices
 
 
-def below_threshold(weights: Sequence[Tensor], layout: Layout, alive: Tensor, threshold: float) -> Tensor:
-    """Ascending indices of the active units whose magnitude is strictly below ``threshold``; ``alive`` ``[units]``."""
-    chosen = torch.empty_like(alive)
+def below_threshold(
+    weights: Sequence[Tensor], layout: Layout, alive: Tensor, threshold: float, scratch: Tensor | None = None
+) -> Tensor:
+    """Ascending indices of the active units whose magnitude is strictly below ``threshold``; ``alive`` ``[units]``.
+
+    ``scratch``, of the kind of ``alive``, is overwritten and saves allocating as much every time.
+    """
+    chosen = torch.empty_like(alive) if scratch is None else scratch
     parts = chosen.split(list(layout.sizes))
     if alive.device.type == "cpu":
         _compare_on_host(weights, layout, parts, threshold)
     else:
         for weight, width, part in zip(weights, layout.widths, parts):
             torch.lt(tensor_scores(weight, width), threshold, out=part)
-    return true_indices(chosen.logical_and_(alive))
+    return few_true_indices(chosen.logical_and_(alive))
 
 
 def _compare_on_host(weights: Sequence[Tensor], layout: Layout, parts: Sequence[Tensor], threshold: float) -> None:
-    """Tensor by tensor in one buffer, so that magnitudes stay in the cache; NumPy compares several times faster than torch."""
-    buffer = np.empty(max(layout.sizes), dtype=weights[0].detach().numpy().dtype)
+    """Tensor by tensor, so that they stay in the cache; NumPy compares several times faster than torch, and two comparisons
+    write less than magnitudes would."""
+    buffer = np.empty(max(layout.sizes), dtype=np.bool_)
     for weight, width, part in zip(weights, layout.widths, parts):
+        chosen = part.numpy()
         if width == 1:
-            magnitudes = np.abs(weight.detach().reshape(-1).numpy(), out=buffer[: part.numel()])
+            values = weight.detach().reshape(-1).numpy()
+            limit = values.dtype.type(threshold)
+            np.less(values, limit, out=chosen)
+            np.logical_and(chosen, np.greater(values, -limit, out=buffer[: len(chosen)]), out=chosen)
         else:
             magnitudes = tensor_scores(weight, width).numpy()
-        np.less(magnitudes, buffer.dtype.type(threshold), out=part.numpy())
+            np.less(magnitudes, magnitudes.dtype.type(threshold), out=chosen)
 
 
 def keep_one(pruned: Tensor, counts: Sequence[int], active: Sequence[int]) -> Tensor:
@@ -72,12 +82,9 @@ def smallest(scores: Tensor, sizes: Sequence[int], counts: Sequence[int]) -> Ten
     return true_indices(torch.cat(chosen))
 
 
-def sign_flips(signs: Tensor, reference: Tensor, alive: Tensor) -> Tensor:
-    """Boolean ``[units]``: the active units whose sign is strictly opposite to the reference; a zero never counts.
-
-    ``signs`` may be the weights themselves, ``reference`` holds -1, 0 or 1.
-    """
-    return (signs * reference < 0).logical_and_(alive)
+def sign_flips(values: Tensor, reference: Tensor) -> Tensor:
+    """Booleans: where ``values`` have strictly the opposite sign of ``reference`` (-1, 0 or 1). A zero never counts."""
+    return values * reference < 0
 
 
 def adapted_threshold(threshold: float, pruned: int, target: int, tolerance: float, gain: float) -> float:

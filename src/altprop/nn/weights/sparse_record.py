@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from altprop.nn.weights.sparse_layout import true_indices
+
 _SUMS = ("updates", "pruned", "grown", "pruned_again", "grown_before")
 
 
@@ -20,6 +22,8 @@ class MovementRecord:
     def __init__(self, mask: Tensor) -> None:
         self.ever_active = mask != 0
         self.just_grown = torch.zeros_like(self.ever_active)
+        """What the last update grew, until one comes as indices; then :attr:`grown` says it, as indices."""
+        self.grown: Tensor | None = None
         self.last_grown = torch.zeros((), dtype=torch.int64, device=mask.device)
         self.sums = torch.zeros(len(_SUMS), dtype=torch.int64, device=mask.device)
 
@@ -27,25 +31,22 @@ class MovementRecord:
         """Begin anew with ``mask``, after it was replaced from outside."""
         self.__init__(mask)  # type: ignore[misc]
 
-    def moved(self, pruned: Tensor, grown: Tensor) -> None:
-        """One update, as flat indices."""
-        again = self.just_grown.index_select(0, pruned).count_nonzero()
-        self._add(torch.tensor(len(pruned), device=again.device), torch.tensor(len(grown), device=again.device), again)
-        self.just_grown.zero_()
-        self.just_grown.index_fill_(0, grown, True)
+    def moved(self, pruned: Tensor, grown: Tensor, alive: Tensor) -> None:
+        """One update, as flat indices; ``alive`` ``[units]`` are booleans of the units that are active now."""
+        before = true_indices(self.just_grown) if self.grown is None else self.grown
+        # what the last update grew was active until this one, and what this one pruned it did not grow again
+        again = len(before) - int(alive.index_select(0, before).count_nonzero())
+        self.sums += torch.tensor([1, len(pruned), len(grown), again, len(before)], device=alive.device)
+        self.grown = grown
         self.ever_active.index_fill_(0, grown, True)
 
     def moved_on_device(self, pruned: Tensor, grown: Tensor) -> None:
-        """One update, as booleans ``[units]``."""
-        again = (self.just_grown & pruned).sum()
-        self._add(pruned.sum(), grown.sum(), again)
+        """One update, as booleans ``[units]``, without a host sync."""
+        again, number = (self.just_grown & pruned).sum(), grown.sum()
+        self.sums += torch.stack([torch.ones_like(again), pruned.sum(), number, again, self.last_grown])
+        self.last_grown = number
         self.just_grown.copy_(grown)
         self.ever_active |= grown
-
-    def _add(self, pruned: Tensor, grown: Tensor, again: Tensor) -> None:
-        one = torch.ones_like(again)
-        self.sums += torch.stack([one, pruned, grown, again, self.last_grown])
-        self.last_grown = grown
 
     def epoch_end(self) -> dict[str, Tensor]:
         """Metrics of the epoch as device scalars; the counts start again at zero. Shares are between 0 and 1."""
@@ -62,11 +63,14 @@ class MovementRecord:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that later metrics depend on."""
+        """Everything that later metrics depend on; the same from updates of either form."""
+        just_grown = self.just_grown
+        if self.grown is not None:
+            just_grown = torch.zeros_like(just_grown).index_fill_(0, self.grown, True)
         return {
             "ever_active": self.ever_active,
-            "just_grown": self.just_grown,
-            "last_grown": self.last_grown,
+            "just_grown": just_grown,
+            "last_grown": just_grown.sum(),
             "sums": self.sums,
         }
 
@@ -74,3 +78,4 @@ class MovementRecord:
         """Restore what :meth:`state_dict` returned."""
         for name, value in state.items():
             getattr(self, name).copy_(value)
+        self.grown = None

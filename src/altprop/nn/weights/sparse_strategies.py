@@ -68,9 +68,12 @@ class ThresholdPrune(Prune):
         self.threshold = initial
         self.tolerance = tolerance
         self.gain = gain
+        self._scratch: Tensor | None = None
 
     def select(self, weights: MaskedWeights, progress: float) -> Tensor:
-        found = below_threshold(weights.weights, weights.layout, weights.alive, self.threshold)
+        if self._scratch is None:
+            self._scratch = torch.empty_like(weights.alive)
+        found = below_threshold(weights.weights, weights.layout, weights.alive, self.threshold, self._scratch)
         return keep_one(found, weights.counts(found), weights.active)
 
     def pruned(self, count: int) -> None:
@@ -139,7 +142,7 @@ class SignChangePrune(Prune):
     def flips(self, weights: MaskedWeights) -> Tensor:
         """Boolean ``[units]`` of the weights to prune; records the signs of all stored weights, inactive ones included."""
         values = weights.values()
-        flipped = sign_flips(values, self.signs, weights.alive)
+        flipped = sign_flips(values, self.signs).logical_and_(weights.alive)
         # completely dense tensors take no part: there is nowhere to grow
         for part, size, active in zip(weights.parts(flipped), weights.layout.sizes, weights.active):
             if active == size:
@@ -148,7 +151,16 @@ class SignChangePrune(Prune):
         return flipped
 
     def select(self, weights: MaskedWeights, progress: float) -> Tensor:
-        return true_indices(self.flips(weights))
+        """The same as indices. Looks at the active weights alone, which are few; :meth:`flips` looks at all of them."""
+        units, values = weights.active_units(), weights.values()
+        flipped = sign_flips(values.index_select(0, units), self.signs.index_select(0, units))
+        start = 0
+        for size, active in zip(weights.layout.sizes, weights.active):
+            if active == size:
+                flipped[start : start + active] = False
+            start += active
+        torch.sign(values, out=self.signs)
+        return units.index_select(0, true_indices(flipped))
 
     def state_dict(self) -> dict[str, Any]:
         return {"signs": self.signs.to(torch.int8)}
