@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -39,13 +41,17 @@ class Activation:
 
     def squash_(self, scaled: Tensor) -> Tensor:
         """``squash`` of ``scaled = scale * (u - centre)`` in place, without a graph."""
+        return self.in_place()(scaled)
+
+    def in_place(self) -> Callable[[Tensor], Tensor]:
+        """:meth:`squash_` as a function that has nothing left to decide, for what is called thousands of times."""
         if self.squash == "logistic":
-            return scaled.sigmoid_()
+            return torch.sigmoid_
         if self.squash == "tanh":
-            return scaled.tanh_()
+            return torch.tanh_
         if self.squash == "clip":
-            return scaled.clamp_(*self.bounds)
-        return scaled
+            return partial(torch.clamp_, min=self.bounds[0], max=self.bounds[1])
+        return _as_it_is
 
     def slope(self, potential: Tensor) -> Tensor:
         """The derivative at ``potential``; 0 at the kinks of a clip."""
@@ -53,6 +59,10 @@ class Activation:
             leaf = potential.detach().requires_grad_()
             (slope,) = torch.autograd.grad(self(leaf).sum(), leaf)
         return slope
+
+
+def _as_it_is(values: Tensor) -> Tensor:
+    return values
 
 
 IDENTITY = Activation("identity")

@@ -149,6 +149,7 @@ class _Synchronous:
         self.network, self.drive, self.biases, self.nudge = network, drive, biases, nudge
         self.last = len(states) - 1
         self.output = network.activations[-1]
+        self.squash = [activation.in_place() for activation in network.activations]
         if nudge is not None:
             strength = nudge.strength * self.output.scale
             self.strength = strength.view(-1, *(1,) * (states[-1].dim() - 1))
@@ -160,27 +161,26 @@ class _Synchronous:
             index: torch.empty_like(states[index]) for index in range(1, len(states)) if not network.edges[index].is_convolution
         }
         self.transposed = {index: network.weights[index].t() for index in self.uppers}
+        self.meet = [self._meet_linear if index + 1 in self.uppers else self._meet_convolution for index in range(self.last)]
 
     def __call__(self, states: States) -> None:
         ahead = self.drive
-        for index in range(self.last):
-            meet = self._meet_convolution if self.network.edges[index + 1].is_convolution else self._meet_linear
+        for index, meet in enumerate(self.meet):
             ahead = meet(index, ahead, states)
         self._finish(ahead, states)
 
     def _meet_linear(self, index: int, ahead: Tensor, states: States) -> Tensor:
         """Update hidden state ``index``, whose bottom-up drive is ``ahead``; returns the drive of the state above."""
-        network, activation = self.network, self.network.activations[index]
-        scale = activation.scale
-        above = self.output.scale if index + 1 == self.last else 1.0
-        flat = flatten(states[index])
-        upper = torch.addmm(
-            self.biases[index + 1], flat, self.transposed[index + 1], beta=above, alpha=above, out=self.uppers[index + 1]
-        )
-        torch.addmm(
-            flatten(ahead), states[index + 1], network.feedback[index], beta=scale if index else 1.0, alpha=scale, out=flat
-        )
-        activation.squash_(flat)
+        above = index + 1
+        scale = self.network.activations[index].scale
+        gain = self.output.scale if above == self.last else 1.0
+        state = states[index]
+        if state.dim() > 2:
+            state, ahead = flatten(state), flatten(ahead)
+        upper = self.uppers[above]
+        torch.addmm(self.biases[above], state, self.transposed[above], beta=gain, alpha=gain, out=upper)
+        torch.addmm(ahead, states[above], self.network.feedback[index], beta=scale if index else 1.0, alpha=scale, out=state)
+        self.squash[index](state)
         return upper
 
     def _meet_convolution(self, index: int, ahead: Tensor, states: States) -> Tensor:
@@ -197,7 +197,7 @@ class _Synchronous:
             total.add_(ahead)
             if activation.scale != 1.0:
                 total.mul_(activation.scale)
-        states[index] = activation.squash_(total)
+        states[index] = self.squash[index](total)
         if index + 1 == self.last and self.output.scale != 1.0:
             upper = upper * self.output.scale
         return upper
@@ -208,7 +208,7 @@ class _Synchronous:
         total = ahead.clone() if self.last == 0 else ahead
         if self.nudge is not None:
             total.addcmul_(self.network.output_error(states, self.nudge.targets), self.strength, value=-1.0)
-        states[self.last] = self.output.squash_(total)
+        states[self.last] = self.squash[self.last](total)
         if self.last in self.uppers:
             self.uppers[self.last] = state
 
