@@ -74,12 +74,26 @@ def test_figures_of_sweeps(tmp_path: Path) -> None:
 def test_many_or_long_labels_stand_below(labels: list[str], below: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Figure] = []
     monkeypatch.setattr(dgl_figures, "save", lambda figure, path: drawn.append(figure) or path)
-    draw_methods({label: records(2) for label in labels}, tmp_path / "methods.png")
+    draw_methods({label: [records(2)] for label in labels}, tmp_path / "methods.png")
     [figure] = drawn
     assert len(figure.legends) == below
     assert [len(axes.texts) for axes in figure.axes] == [0 if below else len(labels)] * 2
     looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
     assert len(looks) == len(labels)
+
+
+def test_methods_are_means_over_seeds_with_a_band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(dgl_figures, "save", lambda figure, path: drawn.append(figure) or path)
+    low = [{"epoch": 1.0, "test/accuracy": 50.0, "train/loss": 2.0}, {"epoch": 2.0, "test/accuracy": 60.0, "train/loss": 1.0}]
+    high = [{**record, "test/accuracy": record["test/accuracy"] + 2.0} for record in low]
+    draw_methods({"DGL": [low, high], "DNI": [low]}, tmp_path / "methods.png")
+    accuracy, loss = drawn[0].axes
+    assert [list(line.get_ydata()) for line in accuracy.lines] == [[51.0, 61.0], [50.0, 60.0]]
+    [band] = accuracy.collections
+    edges = sorted({round(float(y), 4) for _, y in band.get_paths()[0].vertices})
+    assert edges == [round(at + sign * 2**0.5, 4) for at in (51, 61) for sign in (-1, 1)]
+    assert not loss.collections
 
 
 def test_axis_of_buffer_sizes_names_the_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

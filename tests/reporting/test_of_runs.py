@@ -46,7 +46,7 @@ def test_what_runs_show_together(tmp_path: Path) -> None:
         write_run(outputs, "dgl/buffer", f"00000000002{slowdown}", [90.0 - slowdown], config=config)
     together = {title: path for title, path in drawn(outputs).items() if "seed 0" not in title}
     assert together == {
-        "MLP on MNIST, first seed of each row": "side_by_side_1.png",
+        "MLP on MNIST, mean over seeds": "side_by_side_1.png",
         "dsr/mnist: accuracy over sparsity": "dsr/mnist/accuracy_over_sparsity.png",
         "dgl/buffer: slowdown": "dgl_buffer_slowdown.png",
     }

@@ -1,6 +1,6 @@
 """Figures of block-wise training: blocks over epochs, methods compared, sequential against parallel, and the buffer sweeps.
 
-python -m altprop.reporting.dgl_figures methods --out methods.png backprop=outputs/dgl/dni_bp/<key> DGL=outputs/dgl/dni_dgl/<key>
+python -m altprop.reporting.dgl_figures methods --out methods.png backprop=<run> DGL=<run> DGL=<run of another seed>
 python -m altprop.reporting.dgl_figures learning_curves --out curves.png parallel=<run> sequential=<run>
 python -m altprop.reporting.dgl_figures slowdown --out slowdown.png outputs/dgl/buffer_example/*
 python -m altprop.reporting.dgl_figures buffer_size --out size.png outputs/dgl/buffer_example/*
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from altprop.reporting.curves import curve as over_runs
 from altprop.reporting.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, label_ends, save, styled
 from altprop.tracking.metrics_file import read_metrics
 
@@ -59,13 +61,14 @@ def draw_blocks(records: Records, path: Path) -> Path:
         return save(figure, path)
 
 
-def draw_methods(runs: Mapping[str, Records], path: Path) -> Path:
-    """Test accuracy (percent) and training loss of several runs over epochs.
+def draw_methods(runs: Mapping[str, Sequence[Records]], path: Path) -> Path:
+    """Test accuracy (percent) and training loss of several methods over epochs: the mean of each one's runs, and a band of one
+    standard deviation where there are several.
 
     Few short labels stand at the ends of the curves, many or long ones in a legend below, with the last accuracy.
     """
-    accuracy = {label: curve(records, "test/accuracy") for label, records in runs.items()}
-    loss = {label: curve(records, "train/loss") for label, records in runs.items()}
+    over_seeds = {metric: _means(runs, metric) for metric in ("test/accuracy", "train/loss")}
+    accuracy, loss = ({label: mean for label, (mean, _) in each.items()} for each in over_seeds.values())
     at_the_ends = len(runs) <= len(COLOURS) and max(map(len, runs), default=0) <= SHORT
     looks = {label: (COLOURS[n % len(COLOURS)], LINES[n // len(COLOURS) % len(LINES)]) for n, label in enumerate(runs)}
     with styled():
@@ -77,7 +80,18 @@ def draw_methods(runs: Mapping[str, Records], path: Path) -> Path:
             names = [f"{label}  {values[-1]:.4g}" if values else label for label, (_, values) in accuracy.items()]
             lines = [Line2D([], [], color=colour, linestyle=line) for colour, line in looks.values()]
             figure.legend(lines, names, loc="outside lower left", frameon=False, fontsize=8)
+        for axes, found in zip((left, right), over_seeds.values()):
+            for label, ((epochs, means), deviations) in found.items():
+                if any(deviations):
+                    band = [(mean - deviation, mean + deviation) for mean, deviation in zip(means, deviations)]
+                    axes.fill_between(epochs, *zip(*band), color=looks[label][0], alpha=0.15, linewidth=0)
         return save(figure, path)
+
+
+def _means(runs: Mapping[str, Sequence[Records]], metric: str) -> dict[str, tuple[tuple[list[float], list[float]], list[float]]]:
+    """Of every label: epochs and means of ``metric`` over its runs, and standard deviations; empty where it is not recorded."""
+    found = {label: over_runs(records, metric) for label, records in runs.items()}
+    return {label: ((one.epochs, one.mean), one.std) if one else (([], []), []) for label, one in found.items()}
 
 
 def in_stages(curves: Curves, stages: int) -> dict[str, tuple[list[float], list[float]]]:
@@ -199,15 +213,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("figure", choices=["methods", "learning_curves", "slowdown", "buffer_size"])
     parser.add_argument("--out", type=Path, required=True, help="the PNG file to write")
-    parser.add_argument("runs", nargs="+", help="run directories, as label=directory for methods and learning_curves")
+    parser.add_argument(
+        "runs", nargs="+", help="run directories; label=directory for methods (a label for every seed) and learning_curves"
+    )
     given = parser.parse_args(arguments)
     if given.figure in ("methods", "learning_curves"):
-        pairs = dict(run.split("=", 1) for run in given.runs)
-        runs: dict[str, list[dict[str, Any]]] = {label: read_metrics(Path(run) / "metrics.jsonl") for label, run in pairs.items()}
+        runs: dict[str, list[list[dict[str, Any]]]] = defaultdict(list)
+        for label, _, run in (run.partition("=") for run in given.runs):
+            runs[label].append(read_metrics(Path(run) / "metrics.jsonl"))
         if given.figure == "methods":
             draw_methods(runs, given.out)
         else:
-            draw_learning_curves(runs["parallel"], runs["sequential"], given.out)
+            draw_learning_curves(runs["parallel"][0], runs["sequential"][0], given.out)
         return
     points = [sweep_point(Path(run)) for run in given.runs]
     (draw_slowdown if given.figure == "slowdown" else draw_buffer_size)(points, given.out)

@@ -44,18 +44,17 @@ def draw(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> d
     """Every figure that the finished runs allow, into ``folder``; by title.
 
     Of each row those of its first seed: curves, layers that become binary, moving structure, alignment, blocks, and the gradient
-    check of equilibrium propagation where the run has been checked. Together: accuracy curves of rows that share model and data
-    (activations, estimators, algorithms), greedy learning at once beside one block after the other, accuracy over sparsity, over
-    slow-down and buffer size, and bars of the sensitivity of every layer.
+    check of equilibrium propagation where the run has been checked. Together: accuracy curves, means over seeds, of rows that
+    share model and data (activations, estimators, algorithms), greedy learning at once beside one block after the other, accuracy
+    over sparsity, over slow-down and buffer size, and bars of the sensitivity of every layer.
     """
     found: dict[str, Path] = {}
     for row in rows:
         if row.finished:
             found |= _of_run(row.finished[0], experiment(row), folder)
     for number, comparison in enumerate(compared, start=1):
-        firsts = {experiment(row): row.finished[0].records for row in comparison.rows}
-        path = draw_methods(firsts, folder / f"side_by_side_{number}.png")
-        found[f"{comparison.title}, first seed of each row"] = path
+        runs_of = {experiment(row): [run.records for run in row.finished] for row in comparison.rows}
+        found[f"{comparison.title}, mean over seeds"] = draw_methods(runs_of, folder / f"side_by_side_{number}.png")
         found |= _learning_curves(comparison, folder / f"learning_curves_{number}.png")
     runs = [run for row in rows for run in row.finished]
     return found | _over_sparsity(runs, folder) | _asynchronous(rows, folder) | _sensitivities(rows, folder)
