@@ -87,6 +87,28 @@ def test_a_stopped_run_goes_on_bit_exactly(tmp_path: Path, at: int, number: int,
     assert records(straight.directory) == records(stopped.directory)
 
 
+class Watched(Backprop):
+    """Reads ``status.json`` at the beginning of every step."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.steps: list[int] = []
+
+    def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        self.steps.append((RunDirectory(self.path, "tiny", "").read_status() or {})["step"])
+        return super().update(inputs, targets)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.0, 5), (1000.0, STEPS_PER_EPOCH)])
+def test_the_status_follows_within_an_epoch(tmp_path: Path, seconds: float, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("altprop.training.loop.STATUS_EVERY", seconds)
+    watched = Watched(make_parts(tmp_path).directory)
+    train(make_parts(tmp_path, algorithm=watched))
+    assert min(step for step in watched.steps if step) == told
+    assert all(seen <= step for step, seen in enumerate(watched.steps))
+
+
 def test_preemption_saves_then_hands_over_to_the_handler_before(tmp_path: Path) -> None:
     seen: list[Any] = []
     directory = make_parts(tmp_path).directory

@@ -28,6 +28,9 @@ from altprop.training.signals import StopRequests
 
 log = logging.getLogger(__name__)
 
+STATUS_EVERY = 10.0
+"""Seconds between two updates of ``status.json`` while an epoch is under way."""
+
 
 class Loop:
     """Trains ``algorithm`` on ``data`` from wherever ``progress`` stands until the plan is fulfilled or somebody asks to stop."""
@@ -66,6 +69,7 @@ class Loop:
     def run(self, requests: StopRequests) -> None:
         """Train until done or until ``requests`` holds a signal; everything is saved on return."""
         self.started = time.perf_counter() - self.progress.seconds
+        self.told = time.perf_counter()
         self._ask(requests)
         while not self.done and self.stop_signal is None:
             self._epoch(self.progress.epoch, requests)
@@ -139,12 +143,16 @@ class Loop:
         self.stop_signal = requests.received = agreed_signal(requests.received, self.world_size)
 
     def _look(self, clock: float) -> None:
-        """Read the running means and show them; the only regular host sync."""
+        """Read the running means and show them; the only regular host sync. Now and then ``status.json`` is told, too."""
         self._guard(self.meter.flush())
         seconds = self.progress.train_seconds + time.perf_counter() - clock
         shown = {f"train/{name}": value for name, value in self.meter.means().items()}
         shown["time/images_per_second"] = self.progress.step * self.plan.batch_size / max(seconds, 1e-9)
         self.tracker.progress(self.progress.epoch, self.progress.step, shown)
+        if time.perf_counter() - self.told > STATUS_EVERY:
+            self.told = time.perf_counter()
+            self.progress.seconds = self.told - self.started
+            self.saver.status("running", self.progress)
 
     def _stamp(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """``metrics`` as a record: with the position they belong to."""
