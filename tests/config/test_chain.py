@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from altprop.config.build import build
@@ -8,6 +11,8 @@ from altprop.config.compose import compose
 from altprop.config.key import run_key
 from altprop.config.plain import to_plain
 from altprop.problems import ConfigError
+from altprop.training.assembly import assemble
+from altprop.training.run import train
 
 PRUNE = ["experiment=dsr/quick_prune"]
 
@@ -77,3 +82,34 @@ def test_resolving_leaves_the_running_hydra_alone(tmp_path):
 def test_lookup(sparsity, value):
     plain = plain_of("experiment=dsr/mnist_dynamic", f"algorithm.weights.sparsity={sparsity}")
     assert plain["paper"]["value"] == value
+
+
+def test_new_random_weights_are_not_the_initial_ones_of_the_run_whose_mask_is_taken(tmp_path: Path) -> None:
+    """Section 2.8: the two halves of the lottery-ticket test differ in the weights alone, also with one seed for all runs."""
+    outputs = [f"paths.outputs={tmp_path}", "seed=2", "~logger"]
+    source, _ = build(compose(["experiment=dsr/quick_dynamic", "trainer.figures=false", *outputs]))
+    train(source)
+
+    def start(experiment: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The weights and the masks with which the run begins."""
+        parts, _ = build(compose([f"experiment={experiment}", *outputs]))
+        algorithm = assemble(parts).algorithm
+        algorithm.epoch_start(0)
+        state = algorithm.model.state_dict()
+        masks = {name: value for name, value in state.items() if name.endswith(".mask")}
+        return {name: value for name, value in state.items() if name.endswith(".original")}, masks
+
+    new, masks = start("dsr/quick_mask_random")
+    initial, same_masks = start("dsr/quick_mask_init")
+    first, last = (
+        torch.load(source.directory / "checkpoints" / name, weights_only=True)["algorithm"]["model"]
+        for name in ("initial.pt", "last.pt")
+    )
+    assert len(initial) == len(masks) == 3
+    for name, weight in initial.items():
+        assert torch.equal(weight, first[name])
+        assert (new[name] == weight).float().mean() < 0.01
+    for name, mask in masks.items():
+        assert torch.equal(mask, last[name])
+        assert torch.equal(mask, same_masks[name])
+        assert not torch.equal(mask, first[name])

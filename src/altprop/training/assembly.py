@@ -29,12 +29,12 @@ class Assembly:
 
 
 def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
-    """Load data, build the model from the ``init`` stream, and hand it to the algorithm."""
+    """Load data, build the model from the random stream that the weights rule names, and hand it to the algorithm."""
     settings = parts.settings
     configure_torch(settings)
     device = choose_device(settings.device)
     data = parts.data_set.load(load_context(parts, device, rank, world_size))
-    torch.manual_seed(derive_seed(parts.seed, "init"))
+    torch.manual_seed(derive_seed(parts.seed, parts.algorithm.weights.initial_stream))
     model = parts.model_factory(input_shape=data.input_shape, num_classes=data.num_classes)
     model = place_model(model, device, settings.channels_last)
     if settings.sync_batch_norm and world_size > 1:

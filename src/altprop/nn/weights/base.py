@@ -33,6 +33,11 @@ class WeightsRule:
     moves: ClassVar[bool] = False
     """Whether the rule changes weights apart from their gradients, in all layers: moving structure, layers that turn binary."""
 
+    @property
+    def initial_stream(self) -> str:
+        """Name of the random stream of the seed from which the model's initial weights are drawn, before :meth:`attach`."""
+        return "init"
+
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
         """Register the rule's parametrizations on ``model``."""
 

@@ -55,6 +55,14 @@ class SparseRule(WeightsRule):
 
     # -- set-up ----------------------------------------------------------------------------------------------------------------
 
+    @property
+    def initial_stream(self) -> str:
+        """Another stream than usual for the mask of another run with weights of this run's own (section 2.8).
+
+        That run mostly has the same seed, so from the same stream the "new random" weights would be its initial ones.
+        """
+        return "init_of_new_weights" if self.mask_from is not None and self.weights_from is None else "init"
+
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
         """Draw the masks and register them. Raises ``ConfigError`` where nothing is selected or a name fits no layer."""
         self.model = model
