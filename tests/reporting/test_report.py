@@ -19,8 +19,9 @@ from scipy import stats
 
 from altprop.config.report_command import chosen, group_function
 from altprop.problems import ConfigError
-from altprop.reporting.collect import Row, best_record, collect, variant_of
+from altprop.reporting.collect import Row, collect, variant_of
 from altprop.reporting.columns import duration, memory
+from altprop.reporting.epochs import best_record
 from altprop.reporting.runs import changes, read_runs
 from altprop.reporting.statistics import statistic
 from altprop.reporting.tables import csv_table, latex, markdown, print_table, summary, troubles
@@ -206,14 +207,38 @@ def test_the_best_epoch_of_binary_networks_is_one_in_which_they_were_binary() ->
         {"epoch": epoch, "test/accuracy": value, "weights/fully_binary": binary}
         for epoch, value, binary in [(1, 99.0, 0.0), (2, 90.0, 1.0), (3, 95.0, 1.0), (4, 95.0, 1.0)]
     ]
-    best = best_record(records, "test/accuracy")
+    best = best_record(records, "test/accuracy", {})
     assert best is not None
     assert best["epoch"] == 3
-    assert best_record(records[:1], "test/accuracy") is None
+    assert best_record(records[:1], "test/accuracy", {}) is None
     losses = [{"epoch": 1, "test/loss": 2.0}, {"epoch": 2, "test/loss": 1.0}, {"epoch": 3, "test/loss": math.nan}]
-    lowest = best_record(losses, "test/loss")
+    lowest = best_record(losses, "test/loss", {})
     assert lowest is not None
     assert lowest["epoch"] == 2
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "told by the configuration"])
+def test_an_epoch_before_the_last_prune_is_neither_the_best_nor_the_selected_one(tmp_path: Path, recorded: bool) -> None:
+    weights = {"_target_": "rules.IterativePruning", "start_epoch": 1, "every_epochs": 2, "iterations": 2, "sparsity": 0.9}
+    config = {"algorithm": {"weights": {} if recorded else weights}}
+    for seed, (key, epoch) in enumerate({"00000000000a": 3.0, "00000000000b": 5.0}.items()):
+        accuracies = [99.0, 98.0, 97.0, 80.0 + seed, 90.0 + seed, 85.0]
+        best = {"epoch": epoch, "test/accuracy": accuracies[int(epoch) - 1]}
+        run = write_run(tmp_path, "pruned", key, accuracies, seed=seed, config=config)
+        if recorded:
+            best["weights/complete"] = float(epoch >= 4)
+            records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+            records = [{**record, "weights/complete": float(record["epoch"] >= 4)} for record in records]
+            (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        state = json.loads((run / "status.json").read_text())
+        (run / "status.json").write_text(json.dumps({**state, "best": best}))
+    (row,) = rows_of(tmp_path, compared="best")
+    assert row.best is not None
+    assert row.best_epoch is not None
+    assert row.selected is not None
+    assert (row.best.mean, row.best_epoch.mean) == (90.5, 5)
+    assert (row.selected.count, row.selected.mean) == (1, 91)
+    assert row.difference == 0
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=12))

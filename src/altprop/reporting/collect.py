@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from altprop.reporting.binary_accuracies import FULLY
 from altprop.reporting.curves import Curve, curve
+from altprop.reporting.epochs import best_record, selected_value
 from altprop.reporting.runs import Run
 from altprop.reporting.statistics import Statistic, statistic
 
@@ -122,10 +121,10 @@ def _row(name: str, group: str, variant: str, runs: Sequence[Run], metric: str |
     paper = paper_of(max(runs, key=lambda run: run.updated).config)
     metric = metric or (paper.metric if paper else None) or _recorded(runs)
     ends = [run.records[-1] for run in finished if run.records]
-    bests = [record for run in finished if (record := best_record(run.records, metric)) is not None]
+    bests = [record for run in finished if (record := best_record(run.records, metric, run.config)) is not None]
     statistics = {
         "last": statistic([value for run in finished if (value := last_value(run.records, metric)) is not None]),
-        "selected": statistic([run.selected[metric] for run in finished if metric in run.selected]),
+        "selected": statistic([value for run in finished if (value := selected_value(run, metric)) is not None]),
         "best": statistic([record[metric] for record in bests]),
     }
     chosen = statistics[compared]
@@ -166,20 +165,6 @@ def _row(name: str, group: str, variant: str, runs: Sequence[Run], metric: str |
 def last_value(records: Sequence[Mapping[str, Any]], metric: str) -> float | None:
     """``metric`` in the last record that holds it."""
     return next((record[metric] for record in reversed(records) if metric in record), None)
-
-
-def best_record(records: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any] | None:
-    """The earliest record with the best ``metric``: the highest accuracy, the lowest loss or error.
-
-    Of a network whose layers become binary in the course of the run, only epochs count in which all of them were.
-    """
-    held = [record for record in records if metric in record and not math.isnan(record[metric])]
-    if any(FULLY in record for record in held):
-        held = [record for record in held if record.get(FULLY)]
-    if not held:
-        return None
-    lower_is_better = metric.endswith(("loss", "error"))
-    return (min if lower_is_better else max)(held, key=lambda record: record[metric])
 
 
 def paper_of(config: Mapping[str, Any]) -> Paper | None:

@@ -82,6 +82,20 @@ def test_pruning_by_steps(profile, granularity):
     assert rule.epoch_end(4)["density"].item() == pytest.approx(0.2, abs=0.05)
 
 
+def test_a_network_is_complete_after_the_last_event():
+    """Only then may an epoch be chosen as the best one; also after a resume."""
+    rule = IterativePruning(0.8, 2, every_epochs=2, start_epoch=1)
+    trained = Trained(rule, small_mlp(), epochs=6)
+    assert not rule.complete
+    found = [(trained.steps(4).step()["weights/complete"].item(), trained.algorithm.selectable) for _ in range(6)]
+    assert found == [(0, False), (0, False), (0, False), (1, True), (1, True), (1, True)]
+    resumed = Trained(IterativePruning(0.8, 2, every_epochs=2, start_epoch=1), small_mlp(), epochs=6)
+    resumed.algorithm.load_state_dict(trained.algorithm.state_dict())
+    resumed.algorithm.epoch_start(5)
+    assert resumed.algorithm.epoch_end(5)["weights/complete"].item() == 1
+    assert resumed.algorithm.selectable
+
+
 def test_the_cap_of_the_last_layer():
     rule = IterativePruning(0.95, 2, every_epochs=1, caps={"classifier": 0.5})
     Trained(rule, small_mlp())

@@ -68,10 +68,11 @@ class IterativePruning(SparseRule):
         self.profile: Profile = profile
         self.caps = dict(caps or {})
         self.optimizer_state = optimizer_state
+        self.epoch: int | None = None
 
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
         """Raises ``ConfigError`` where the run is too short for all events."""
-        last = self.start_epoch + self.every_epochs * (self.iterations - 1)
+        last = self.last_event
         if last >= context.total_epochs:
             given = f"{context.total_epochs} epochs"
             allowed = f"more than {last}: the last of {self.iterations} prunes is at the end of 0-based epoch {last}"
@@ -86,6 +87,11 @@ class IterativePruning(SparseRule):
         sizes = Layout.of([tuple(weight.shape) for weight in self.weights.weights], self.granularity).sizes
         return capped(wanted, caps, sizes)
 
+    @property
+    def last_event(self) -> int:
+        """The 0-based epoch at whose end the final sparsity is reached."""
+        return self.start_epoch + self.every_epochs * (self.iterations - 1)
+
     def event(self, epoch: int) -> int | None:
         """Number of the prune at the end of 0-based ``epoch``, from 0 on, or None."""
         number, rest = divmod(epoch - self.start_epoch, self.every_epochs)
@@ -93,6 +99,8 @@ class IterativePruning(SparseRule):
 
     @torch.no_grad()
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
+        """Those of every sparse rule, and ``complete``: 1 from the last event on, 0 before it."""
+        self.epoch = epoch
         number = self.event(epoch)
         if number is not None:
             weights = self.weights
@@ -106,7 +114,12 @@ class IterativePruning(SparseRule):
                 weight.mul_(kept)
             if self.optimizer_state == "reset":
                 reset_inactive_state(weights.weights, keep, self.optimizers)
-        return super().epoch_end(epoch)
+        return {**super().epoch_end(epoch), "complete": torch.tensor(float(self.complete))}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last event is over: before it the network has more weights than what the run is to give."""
+        return self.epoch is not None and self.epoch >= self.last_event
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:

@@ -1,0 +1,51 @@
+"""Which epochs of a run may stand for it: those in which its weights were of the kind that it ends with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from altprop.reporting.binary_accuracies import FULLY
+from altprop.reporting.runs import Run
+
+COMPLETE = "weights/complete"
+"""1 in records of a pruned network after its last prune, 0 in those before."""
+PRUNING = ".IterativePruning"
+
+
+def best_record(records: Sequence[Mapping[str, Any]], metric: str, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The earliest record with the best ``metric``: the highest accuracy, the lowest loss or error.
+
+    Of a network whose layers become binary in the course of the run, only epochs count in which all of them were; of one that is
+    pruned, those after the last prune. ``config`` is the run's.
+    """
+    held = [record for record in records if metric in record and not math.isnan(record[metric])]
+    if any(FULLY in record for record in held):
+        held = [record for record in held if record.get(FULLY)]
+    held = [record for record in held if _is_pruned(record, config)]
+    if not held:
+        return None
+    lower_is_better = metric.endswith(("loss", "error"))
+    return (min if lower_is_better else max)(held, key=lambda record: record[metric])
+
+
+def selected_value(run: Run, metric: str) -> float | None:
+    """``metric`` at the epoch that the run selected; None without one, or where the network was not yet pruned then."""
+    return run.selected[metric] if metric in run.selected and _is_pruned(run.selected, run.config) else None
+
+
+def _is_pruned(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether the last prune, if there are any, was over when ``record`` was made.
+
+    Records of runs made before :data:`COMPLETE` was recorded do not say it; their configuration does.
+    """
+    return bool(record[COMPLETE]) if COMPLETE in record else record["epoch"] >= _last_prune(config)
+
+
+def _last_prune(config: Mapping[str, Any]) -> float:
+    """Finished epochs after which a run with ``config`` is pruned for the last time; 0 without pruning."""
+    weights = (config.get("algorithm") or {}).get("weights") or {}
+    if not str(weights.get("_target_")).endswith(PRUNING):
+        return 0.0
+    return float(weights["start_epoch"] + weights["every_epochs"] * (weights["iterations"] - 1) + 1)
