@@ -100,12 +100,23 @@ def test_refuses(kind: type[EnergyModel], options: dict[str, Any], match: str) -
         kind(**options, **MNIST)  # type: ignore[call-arg]
 
 
+CONTINUAL = "algorithm=continual_equilibrium_propagation"
+
+
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
         (["algorithm.learning_rates=[0.1]"], "algorithm.learning_rates"),
         (["algorithm.weight_decays=[0.1,0.1,0.1]"], "algorithm.weight_decays"),
         (["model.softmax_readout=true"], "algorithm.loss"),
+        (["algorithm.learning_rates=[-1,0.1]"], "algorithm.learning_rates"),
+        (["algorithm.weight_decays=[0.1,-1]"], "algorithm.weight_decays"),
+        (["model.init_scale=-2"], "model.init_scale"),
+        (["model=eqprop_cnn", "model.init_scale=0"], "model.init_scale"),
+        ([CONTINUAL, "algorithm.learning_rates=[0,0.1]", "algorithm.weight_decays=[0.1,0.1]"], "algorithm.learning_rates"),
+        ([CONTINUAL, "optimizer=sgd", "optimizer.lr=0", "optimizer.weight_decay=0.1"], "optimizer.lr"),
+        ([CONTINUAL, "algorithm.weight_decays=[20,0]"], "algorithm.weight_decays"),
+        ([CONTINUAL, "optimizer=sgd", "optimizer.weight_decay=20"], "optimizer.weight_decay"),
         (["algorithm.beta=0"], "algorithm.beta"),
         (["algorithm.free_steps=0"], "algorithm.free_steps"),
         (["algorithm.nudge_steps=0"], "algorithm.nudge_steps"),
@@ -119,7 +130,7 @@ def test_refuses(kind: type[EnergyModel], options: dict[str, Any], match: str) -
         (["model=mlp"], "model"),
         (["algorithm=backprop"], "model"),
         (["algorithm=backprop_through_time", "algorithm.differentiated_steps=30"], "algorithm.differentiated_steps"),
-        (["algorithm=continual_equilibrium_propagation", "algorithm.debug=true"], "algorithm.debug"),
+        ([CONTINUAL, "algorithm.debug=true"], "algorithm.debug"),
         (["model.pools=[max]", "model=eqprop_cnn"], "model.pools"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),

@@ -59,6 +59,22 @@ def test_a_trained_network_is_checked_from_its_run_or_from_a_file(tmp_path: Path
     assert own["rows"] == other["rows"] != fresh["rows"]
 
 
+def test_the_check_of_continual_updates_moves_parameters_and_takes_both_signs(tmp_path: Path) -> None:
+    """Sections 2.8 and 2.9: what the algorithm does is what is checked, unless the task says otherwise."""
+    words = [
+        "algorithm=continual_equilibrium_propagation",
+        "algorithm.nudge_steps=4",
+        "task=check_gradients",
+        "task.figures=false",
+    ]
+    published, _ = run(tmp_path, *words, "algorithm.third_phase=published")
+    assert set(published["bias_ratios"]) == {"layers.0.weight", "layers.1.weight"}
+    alone, _ = run(tmp_path, *words, "algorithm.third_phase=none")
+    assert alone["bias_ratios"] == {}
+    still, _ = run(tmp_path, *words, "algorithm.third_phase=none", "task.continual=false")
+    assert still["rows"]["layers.0.weight"]["rmse"] != alone["rows"]["layers.0.weight"]["rmse"]
+
+
 def test_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"task\.steps: 13; from 1 to algorithm\.free_steps"):
         run(tmp_path, "task=check_gradients", "task.steps=13")

@@ -151,6 +151,7 @@ class EnergyMLP(EnergyModel):
     def _problems(config: Mapping[str, Any]) -> Iterator[Problem]:
         yield from list_of_sizes("model.hidden", config["hidden"], "model.hidden=[512]")
         yield from activation_problems(config["activation"])
+        yield from scale_problems(config.get("init_scale"))
         if config["softmax_readout"] and not config["hidden"]:
             yield Problem(
                 "model.softmax_readout", "true without a hidden layer", "the readout needs a state to read", "model.hidden=[512]"
@@ -211,6 +212,7 @@ class EnergyConvNet(EnergyModel):
             yield from list_of_sizes(f"model.{name}", config[name], f"model.{name}=[…]")
         yield from list_of_sizes("model.hidden", config["hidden"], "model.hidden=[]")
         yield from activation_problems(config["activation"])
+        yield from scale_problems(config.get("init_scale"))
         if not config["channels"]:
             yield Problem("model.channels", "[]", "at least one convolution", "model=eqprop_mlp")
         count = len(config["channels"])
@@ -271,6 +273,12 @@ def activation_problems(name: object) -> Iterator[Problem]:
     if name not in ACTIVATIONS:
         suggestion = nearest(str(name), ACTIVATIONS) or "shifted_sigmoid"
         yield Problem("model.activation", str(name), f"one of {', '.join(ACTIVATIONS)}", f"model.activation={suggestion}")
+
+
+def scale_problems(scale: object) -> Iterator[Problem]:
+    """The problem of a factor on the initial parameters that leaves nothing of them, or turns them round."""
+    if isinstance(scale, (int, float)) and scale <= 0:
+        yield Problem("model.init_scale", str(scale), "above 0, or null for torch's own", "model.init_scale=null")
 
 
 def keep_problems(keep: Sequence[float] | None, num_states: int) -> Iterator[Problem]:

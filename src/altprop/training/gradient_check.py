@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from altprop.algorithms.equilibrium_propagation.common import EnergyAlgorithm
-from altprop.algorithms.equilibrium_propagation.nudging import NUDGINGS
 from altprop.algorithms.equilibrium_propagation.theorem import GradientCheck
 from altprop.algorithms.equilibrium_propagation.theorem import check_gradients as compare
 from altprop.problems import ConfigError, Problem, RunFailed
@@ -33,11 +32,12 @@ def check_gradients(
     steps: int | None = None,
     beta: float | None = None,
     opposite: bool | None = None,
-    continual: bool = False,
+    continual: bool | None = None,
     figures: bool = True,
 ) -> dict[str, Any]:
     """Check the network of ``parts`` on the first ``samples`` images of the first training mini-batch; returns the table.
 
+    ``steps``, ``beta``, ``opposite`` and ``continual`` follow the algorithm where they are None.
     Writes ``gradient_check/check.json``, the series as ``series.pt`` and the figures into the run's directory. Raises ConfigError
     for an algorithm without energy or settings that do not go together, RunFailed for a checkpoint that cannot be used.
     """
@@ -53,7 +53,9 @@ def check_gradients(
         allowed = f"from 1 to algorithm.free_steps, which is {algorithm.free_steps}"
         raise ConfigError([Problem("task.steps", str(steps), allowed, f"task.steps={algorithm.free_steps}")])
     if opposite is None:
-        opposite = getattr(algorithm, "nudging", None) is NUDGINGS["symmetric"]
+        opposite = bool(getattr(algorithm, "both_signs", False))
+    if continual is None:
+        continual = bool(getattr(algorithm, "continual", False))
     inputs, targets = next(iter(run.data.train.batches()))
     with torch.no_grad():
         network = algorithm.network()

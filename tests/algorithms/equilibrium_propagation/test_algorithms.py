@@ -15,9 +15,10 @@ from torch import Tensor
 
 from altprop.algorithms.equilibrium_propagation.algorithm import EquilibriumPropagation
 from altprop.algorithms.equilibrium_propagation.bptt import BackpropThroughTime
+from altprop.algorithms.equilibrium_propagation.common import EnergyAlgorithm
 from altprop.algorithms.equilibrium_propagation.continual import ContinualEquilibriumPropagation, converted_decay
 from altprop.algorithms.equilibrium_propagation.costs import LOSSES, one_hot
-from altprop.algorithms.equilibrium_propagation.dynamics import input_drive, step
+from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge, input_drive, step
 from altprop.algorithms.equilibrium_propagation.network import snapshot
 from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation
 from altprop.algorithms.equilibrium_propagation.schedule import CosineThenConstant
@@ -228,6 +229,18 @@ def test_cosine_then_constant_per_epoch() -> None:
     assert seen[50][1] == pytest.approx(0.050005, abs=1e-6)
 
 
+def test_decays_are_converted_at_the_nominal_rate() -> None:
+    """A schedule that warms up has changed the groups' rates before the first step."""
+    warm_up = Schedule(scheduler=partial(torch.optim.lr_scheduler.LinearLR, start_factor=0.1, total_iters=5))
+    converted = []
+    for schedule in (None, warm_up):
+        algorithm = ContinualEquilibriumPropagation(free_steps=3, nudge_steps=4, weight_decays=[0.1, 0.2, 0.3])
+        set_up(algorithm, network_of("max"), schedule, lr=0.05)
+        converted.append([group["weight_decay"] for group in algorithm.optimization.optimizer.param_groups])
+    assert algorithm.learning_rate == pytest.approx(0.005)
+    assert converted[0] == converted[1] == [converted_decay(decay, 0.05, 4) for decay in (0.1, 0.2, 0.3)]
+
+
 def settled(model: EnergyModel, inputs: Tensor) -> list[Tensor]:
     network = snapshot(model, "mse")
     return Relaxation(network, inputs).run(network.zeros(len(inputs)), 400)
@@ -244,6 +257,19 @@ def test_a_sample_at_its_target_has_no_gradient() -> None:
     assert torch.equal(settled(model, inputs)[-1], one_hot(targets, torch.zeros(4, 3, dtype=torch.float64)))
     gradients = gradient_of(set_up(EquilibriumPropagation(beta=0.5, free_steps=400, nudge_steps=10), model), inputs, targets)
     assert all(float(value.abs().max()) < 1e-9 for value in gradients.values())
+
+
+@pytest.mark.parametrize(("name", "readout"), [("mlp", False), ("max", False), ("average", True), ("mixed", True)])
+def test_a_nudge_of_zero_leaves_a_settled_network_where_it_is(name: str, readout: bool) -> None:
+    """Section 10, check 13."""
+    model, (inputs, targets) = network_of(name, readout=readout), problem()
+    network = snapshot(model, "cross_entropy" if readout else "mse")
+    relaxation = Relaxation(network, inputs)
+    free = relaxation.run(network.zeros(4), 400)
+    hot = one_hot(targets, torch.zeros(4, 3, dtype=torch.float64))
+    moved = {strength: relaxation.run(free, 20, Nudge(hot, torch.full((4, 1), strength).double())) for strength in (0.0, 0.1)}
+    assert max(float((old - new).abs().max()) for old, new in zip(free, moved[0.0], strict=True)) < 1e-12
+    assert max(float((old - new).abs().max()) for old, new in zip(free, moved[0.1], strict=True)) > 1e-4
 
 
 def test_evaluation_uses_the_output_of_training_unless_asked() -> None:
@@ -300,6 +326,31 @@ def test_dropout_trains_and_is_off_in_evaluation(algorithm: Any, readout: bool) 
     assert len(set(first)) == 3
     with training.inference():
         assert torch.equal(training.predict(inputs), training.predict(inputs))
+
+
+@pytest.mark.parametrize("algorithm", [EquilibriumPropagation, ContinualEquilibriumPropagation, BackpropThroughTime])
+@pytest.mark.parametrize("readout", [False, True])
+def test_dropout_that_drops_nothing_trains_and_predicts_the_same(
+    algorithm: Any, readout: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Section 10, check 15, with masks of ones in place of the short cut for networks without dropout."""
+
+    def ones(self: EnergyAlgorithm, inputs: Tensor) -> Masks:
+        shapes = self.model.state_shapes
+        return Masks(torch.ones_like(inputs), tuple(inputs.new_ones(len(inputs), *shape) for shape in shapes))
+
+    results = []
+    for masked in (False, True):
+        if masked:
+            monkeypatch.setattr(EnergyAlgorithm, "draw_masks", ones)
+        training = set_up(
+            algorithm(loss="cross_entropy" if readout else "mse", free_steps=12), network_of("mixed", readout=readout)
+        )
+        moved = gradient_of(training, *problem())
+        with training.inference():
+            results.append((moved, training.predict(problem()[0])))
+    assert distance(results[1][0], results[0][0]) < 1e-12
+    assert torch.allclose(results[1][1], results[0][1], atol=1e-13)
 
 
 def test_dropout_gradient_of_bptt_and_equilibrium_propagation_agree() -> None:

@@ -100,6 +100,15 @@ def test_errors_vanish_with_the_nudge_except_a_readouts() -> None:
     assert 0.9 < errors[-1]["layers.2.weight"][0] < 1.1
 
 
+def test_a_readout_has_no_estimate_to_align() -> None:
+    """Forwards its series is a difference of loss gradients, backwards all of it is at time 0: their sums say nothing."""
+    network = snapshot(network_of("mlp", readout=True), "cross_entropy")
+    check = check_gradients(network, *problem(), free_steps=300, steps=60, beta=0.01, opposite=True)
+    assert set(check.alignments()) == {f"layers.{index}.{kind}" for index in (0, 1) for kind in ("weight", "bias")}
+    assert set(check.bias_ratios()) == {"layers.0.weight", "layers.1.weight"}
+    assert all(float(alignment.angle) < 1.0 for alignment in check.alignments().values())
+
+
 @pytest.mark.parametrize("vector_field", [False, True])
 def test_symmetric_estimates_have_a_fraction_of_the_bias(vector_field: bool) -> None:
     model = network_of("max", vector_field=vector_field)

@@ -69,6 +69,7 @@ class EquilibriumPropagation(NudgedAlgorithm):
             weights=weights,
         )
         self.nudging: Nudging = NUDGINGS[nudging]
+        self.both_signs = nudging == "symmetric"
         self.same_update = same_update
         self.fixed_state = fixed_state
 

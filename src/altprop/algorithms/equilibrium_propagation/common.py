@@ -242,6 +242,10 @@ class EnergyAlgorithm(Algorithm):
                 values = config.get(name)
                 if values is not None and len(values) != num_weight_layers(model):
                     yield _wrong_length(f"algorithm.{name}", values, num_weight_layers(model))
+        for name in ("learning_rates", "weight_decays"):
+            for value in config.get(name) or ():
+                if isinstance(value, (int, float)) and value < 0:
+                    yield Problem(f"algorithm.{name}", str(value), "0 or more for every layer", f"algorithm.{name}=null")
         tolerance = config.get("tolerance")
         if isinstance(tolerance, (int, float)) and tolerance <= 0:
             yield Problem(

@@ -87,13 +87,18 @@ class ContinualEquilibriumPropagation(NudgedAlgorithm):
         self.random_sign = random_sign
         self.third_phase = third_phase
         self.debug = debug
+        self.continual = True
+        self.both_signs = third_phase != "none"
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         steps = super().build(optimizer, schedule)
         if not self.debug:
-            for group in self.optimization.optimizer.param_groups:
+            built = self.optimization.optimizer
+            for group, own in zip(built.param_groups, self.parameter_groups(), strict=True):
                 if group.get("weight_decay"):
-                    group["weight_decay"] = converted_decay(group["weight_decay"], float(group["lr"]), self.nudge_steps)
+                    # not the group's own rate, which a schedule may already have changed
+                    rate = float(own.get("lr", built.defaults["lr"]))
+                    group["weight_decay"] = converted_decay(group["weight_decay"], rate, self.nudge_steps)
         return steps
 
     @torch.no_grad()
@@ -194,12 +199,30 @@ class ContinualEquilibriumPropagation(NudgedAlgorithm):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of debug mode: an optimizer whose small steps do not add up, the alignment probe."""
+        """Problems of debug mode (an optimizer whose small steps do not add up, the alignment probe) and of converted decays."""
         yield from super().check(config, root)
         optimizer = root["optimizer"]
+        if not config["debug"]:
+            yield from _conversion_problems(config, optimizer)
         if config["debug"] and (optimizer["_target_"] != "torch.optim.SGD" or optimizer.get("momentum")):
             allowed = "only with plain gradient descent do small steps add up to a gradient"
             yield Problem("algorithm.debug", "true", allowed, "optimizer=sgd optimizer.momentum=0")
         if config["debug"] and root["trainer"].get("probe_every") is not None:
             allowed = "what is undone again would be counted: null in debug mode"
             yield Problem("trainer.probe_every", root["trainer"]["probe_every"], allowed, "trainer.probe_every=null")
+
+
+def _conversion_problems(config: Mapping[str, Any], optimizer: Mapping[str, Any]) -> Iterator[Problem]:
+    """Decays that :func:`converted_decay` has no answer for."""
+    decays, rates = config.get("weight_decays"), config.get("learning_rates")
+    key = "algorithm.weight_decays" if decays is not None else "optimizer.weight_decay"
+    for index, decay in enumerate(decays if decays is not None else [optimizer.get("weight_decay")]):
+        if not isinstance(decay, (int, float)) or decay <= 0:
+            continue
+        if DECAY_SHARE * decay >= 1.0:
+            allowed = f"below {1 / DECAY_SHARE:g}: a nudged phase shrinks weights by 1 - {DECAY_SHARE:g} times that"
+            yield Problem(key, str(decay), allowed, f"{key}=0" if decays is None else f"{key}=null")
+        of_layer = rates[index : index + 1] if rates is not None and decays is not None else (rates or [optimizer.get("lr")])
+        if any(rate == 0 for rate in of_layer):
+            allowed = "above 0 where there is a weight decay, which is divided by it; debug mode converts nothing"
+            yield Problem("optimizer.lr" if rates is None else "algorithm.learning_rates", "0", allowed, f"{key}=null")

@@ -23,7 +23,8 @@ class NudgedAlgorithm(EnergyAlgorithm):
 
     ``beta`` is the strength of the nudge, ``nudge_steps`` the paper's T2. Every ``check_every`` training steps the theorem check
     runs on the first images of the mini-batch and reports, for every parameter, the error of the one-sided estimate in time
-    (``check/<parameter>/rmse``), the percentage of wrong signs and the angle of the whole estimate to the gradient in degrees.
+    (``check/<parameter>/rmse``), the percentage of wrong signs and, but for a readout, the angle of the whole estimate to the
+    gradient in degrees.
     """
 
     def __init__(self, *, beta: float, nudge_steps: int, check_every: int | None, **options: Any) -> None:
@@ -32,6 +33,10 @@ class NudgedAlgorithm(EnergyAlgorithm):
         self.nudge_steps = nudge_steps
         self.check_every = check_every
         self.same_update = False
+        self.continual = False
+        """Whether the parameters move within the nudged phase, also during a check."""
+        self.both_signs = False
+        """Whether a check looks at both nudges, as the estimate does."""
 
     def train_step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         checked = {}
@@ -52,6 +57,7 @@ class NudgedAlgorithm(EnergyAlgorithm):
             steps=steps,
             beta=self.beta,
             same_update=self.same_update,
+            continual=self.continual,
         )
         metrics = {}
         for name, (rmse, signs) in check.errors().items():

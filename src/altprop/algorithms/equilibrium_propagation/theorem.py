@@ -31,12 +31,14 @@ CONTINUAL_RATE = 1e-5
 class GradientCheck:
     """Updates along the nudged phase (``forward``) beside gradients backwards in time (``backward``), ``[time, *shape]`` each.
 
-    ``opposite`` are the updates of the nudge with the other sign, where that was asked for.
+    ``opposite`` are the updates of the nudge with the other sign, where that was asked for. ``readout`` names the layer that is a
+    softmax readout, if there is one: its series do not belong together (see :meth:`errors`), so it has no estimate to align.
     """
 
     forward: Series
     backward: Series
     opposite: Series | None = None
+    readout: str | None = None
 
     def errors(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Relative root mean square difference over time, and share of opposite signs, by name.
@@ -51,18 +53,25 @@ class GradientCheck:
 
     def alignments(self) -> dict[str, Alignment]:
         """Whole estimates beside whole gradients: angle, ratio of norms, relative error, by parameter."""
-        update = self.estimates(self.forward)
+        update = self._comparable(self.forward)
         if self.opposite is not None:
-            opposite = self.estimates(self.opposite)
+            opposite = self._comparable(self.opposite)
             update = {name: 0.5 * (value + opposite[name]) for name, value in update.items()}
-        return align_all(update, self.estimates(self.backward))
+        return align_all(update, self._comparable(self.backward))
 
     def bias_ratios(self) -> dict[str, float]:
         """What the symmetric estimate leaves of the one-sided ones' error, by weight; needs ``opposite``."""
         if self.opposite is None:
             return {}
-        right, left, truth = (self.estimates(series) for series in (self.forward, self.opposite, self.backward))
+        right, left, truth = (self._comparable(series) for series in (self.forward, self.opposite, self.backward))
         return {name: float(bias_ratio(right[name], left[name], truth[name])) for name in right if name.endswith("weight")}
+
+    def _comparable(self, series: Series) -> Gradients:
+        return {
+            name: value
+            for name, value in self.estimates(series).items()
+            if self.readout is None or not name.startswith(f"{self.readout}.")
+        }
 
     @staticmethod
     def estimates(series: Series) -> Gradients:
@@ -96,7 +105,8 @@ def check_gradients(
     options = {"same_update": same_update, "continual": continual}
     forward = forward_series(network, inputs, targets, final, steps, beta, **options)
     other = forward_series(network, inputs, targets, final, steps, -beta, **options) if opposite else None
-    return GradientCheck(forward, backward, other)
+    readout = f"layers.{len(network.edges) - 1}" if network.softmax_readout else None
+    return GradientCheck(forward, backward, other, readout)
 
 
 def backward_series(network: Network, inputs: Tensor, targets: Tensor, start: States, steps: int) -> tuple[Series, States]:
