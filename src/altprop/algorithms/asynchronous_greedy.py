@@ -143,18 +143,25 @@ class AsynchronousGreedy(LocalLosses):
                     results.setdefault(worker, []).append(result)
         return self._metrics(results)
 
+    @property
+    def step_kind(self) -> None:
+        """Which workers a step will pick is not known before."""
+        return None
+
     def _work(self, worker: int, sample: Sample) -> tuple[Tensor, Tensor] | None:
         """One step of ``worker``; its loss and accuracy, or None where it only passes features on."""
         features, targets = sample
         self.clock.end(worker)
         result = None
-        self.parts[worker].train(not self.clock.is_frozen(worker))
-        if self.clock.is_frozen(worker):
-            with torch.no_grad(), self.optimizers[worker].autocast():
-                outputs = self.blocks[worker](features)
-        else:
-            outputs, loss, accuracy = self.train_block(worker, features, targets)
-            result = (loss, accuracy)
+        frozen = self.clock.is_frozen(worker)
+        self.parts[worker].train(not frozen)
+        with self.account(f"block {worker + 1} {'passes on' if frozen else 'trains on'} {targets.shape[0]}"):
+            if frozen:
+                with torch.no_grad(), self.optimizers[worker].autocast():
+                    outputs = self.blocks[worker](features)
+            else:
+                outputs, loss, accuracy = self.train_block(worker, features, targets)
+                result = (loss, accuracy)
         if worker < self.num_blocks - 1 and targets.shape[0] == self.context.batch_size:
             self.buffers[worker].add(outputs, targets)
         return result

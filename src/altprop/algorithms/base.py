@@ -7,7 +7,7 @@ has to do with gradients, layers, phases, blocks or masks is inside the algorith
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +26,11 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """``(scores [batch, classes], targets [batch]) -> scalar``, the mean over the batch."""
 
 
+def uncounted(kind: str) -> AbstractContextManager[object]:
+    """What :attr:`Algorithm.account` is where nobody counts."""
+    return nullcontext()
+
+
 class Algorithm:
     """How a model is trained. Owns the model, its optimizers and schedules, and the whole step.
 
@@ -41,6 +46,8 @@ class Algorithm:
         self.estimator = estimator
         self.model: nn.Module
         self.step = 0
+        self.account: Callable[[str], AbstractContextManager[object]] = uncounted
+        """``with self.account(kind):`` goes around each piece of work where :attr:`step_kind` is None; the loop sets it."""
 
     # -- set-up ----------------------------------------------------------------------------------------------------------------
 
@@ -137,6 +144,14 @@ class Algorithm:
     def learning_rate(self) -> float:
         """The rate to show: that of the first optimizer's first group."""
         return self.optimizers[0].learning_rate
+
+    @property
+    def step_kind(self) -> str | None:
+        """The kind of step that comes next. Steps of one kind on mini-batches of one size cost the same: one is counted for all.
+
+        None where a step is made of pieces that only show while it is made; the algorithm then names each to :attr:`account`.
+        """
+        return "step"
 
     # -- the alignment probe ---------------------------------------------------------------------------------------------------
 

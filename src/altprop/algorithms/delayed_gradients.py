@@ -180,6 +180,12 @@ class DelayedGradients(Algorithm):
         optimization.step()
         return received
 
+    @property
+    def step_kind(self) -> str:
+        """In the first steps nothing has come down to the lower modules; later each goes back through the batch of its delay."""
+        backward = zip(self.waiting, self.pending, strict=True)
+        return f"step back through {[0 if gradient is None else kept[0].inputs.shape[0] for kept, gradient in backward]}"
+
     # -- state -----------------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,45 @@ def counted_step(algorithm: Algorithm, inputs: Tensor, targets: Tensor) -> tuple
     """A training step as it is always made, and its floating-point operations, summed over the processes of the run."""
     with FlopCounter() as counter:
         metrics = algorithm.train_step(inputs, targets)
-    return metrics, int(sum_over_processes({"flops": counter.flops}, algorithm.context.world_size)["flops"])
+    return metrics, _over_processes(counter, algorithm)
+
+
+class StepCosts:
+    """Adds up what steps cost without counting every one: one of each kind is counted and stands for the others of that kind.
+
+    ``known`` holds the floating-point operations by kind, summed over the processes of the run; it is changed in place.
+    :attr:`altprop.algorithms.base.Algorithm.step_kind` says of what kind a step is.
+    """
+
+    def __init__(self, algorithm: Algorithm, known: dict[str, int]) -> None:
+        self.algorithm = algorithm
+        self.known = known
+        self.flops = 0
+        """Of everything since this object was made."""
+        algorithm.account = self.of
+
+    @contextmanager
+    def of(self, kind: str) -> Iterator[None]:
+        """Around work of ``kind``; it is the same work where it is counted."""
+        if kind in self.known:
+            yield
+        else:
+            with FlopCounter() as counter:
+                yield
+            self.known[kind] = _over_processes(counter, self.algorithm)
+        self.flops += self.known[kind]
+
+    def step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """A training step. The processes of a run get mini-batches of one size, so that all of them count the same steps."""
+        kind = self.algorithm.step_kind
+        if kind is None:
+            return self.algorithm.train_step(inputs, targets)
+        with self.of(f"{kind} on {targets.shape[0]}"):
+            return self.algorithm.train_step(inputs, targets)
+
+
+def _over_processes(counter: FlopCounter, algorithm: Algorithm) -> int:
+    return int(sum_over_processes({"flops": counter.flops}, algorithm.context.world_size)["flops"])
 
 
 def watch_memory(device: torch.device) -> None:

@@ -14,7 +14,7 @@ from altprop.algorithms.base import Algorithm
 from altprop.data.base import Data, Split
 from altprop.problems import RunFailed
 from altprop.tracking.base import Tracker
-from altprop.training.cost import countable, counted_step
+from altprop.training.cost import StepCosts, countable
 from altprop.training.evaluation import evaluate
 from altprop.training.meter import Meter, NotFinite
 from altprop.training.plan import Plan
@@ -62,6 +62,7 @@ class Loop:
             self.meter.load_state_dict(progress.meter)
         if progress.step == 0 and countable(algorithm):
             progress.flops = 0
+        self.costs = StepCosts(algorithm, progress.flops_by_kind) if progress.flops is not None else None
         self.select_by = selection_metric(settings.select_on, data.validation is not None)
         if settings.early_stopping is not None:
             warn_of_stopping_on_test(settings.early_stopping.metric)
@@ -127,15 +128,15 @@ class Loop:
         progress.train_seconds += time.perf_counter() - clock
 
     def _train_step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """One step, its cost added to ``progress``: counted for the first step of an epoch, like that one for the others."""
-        progress = self.progress
-        if progress.flops is None:
+        """One step, its cost added to ``progress``: the first of every kind in an epoch is counted, for all of that kind."""
+        progress, costs = self.progress, self.costs
+        if progress.flops is None or costs is None:
             return self.algorithm.train_step(inputs, targets)
         if progress.step_in_epoch == 0:
-            metrics, progress.flops_per_step = counted_step(self.algorithm, inputs, targets)
-        else:
-            metrics = self.algorithm.train_step(inputs, targets)
-        progress.flops += progress.flops_per_step
+            costs.known.clear()
+        before = costs.flops
+        metrics = costs.step(inputs, targets)
+        progress.flops += costs.flops - before
         return metrics
 
     def _ask(self, requests: StopRequests) -> None:

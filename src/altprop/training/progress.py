@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -22,8 +23,8 @@ class Progress:
     """Time since the start, over all interruptions."""
     flops: int | None = None
     """Floating-point operations of all training steps so far; None where they are not counted from the first step on."""
-    flops_per_step: int = 0
-    """Those of the first step of this epoch, which stands for its other steps."""
+    flops_by_kind: dict[str, int] = field(default_factory=dict)
+    """Those of one step of this epoch, or of one piece of a step, by kind; see :class:`altprop.training.cost.StepCosts`."""
     best: dict[str, float] = field(default_factory=dict)
     """The record of the best evaluation so far; empty before the first."""
     stale: int = 0
@@ -40,3 +41,8 @@ class Progress:
     def state_dict(self) -> dict[str, Any]:
         """Plain values for the checkpoint."""
         return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Progress:
+        """What :meth:`state_dict` returned, or an earlier version's, of which only what there still is counts."""
+        return cls(**{each.name: state[each.name] for each in fields(cls) if each.name in state})

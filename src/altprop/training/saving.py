@@ -64,7 +64,7 @@ class Saver:
         restore_random_state(found.state["random"], self.context.generator)
         self.saved_step = found.state["step"]
         log.info("resuming from step %d (%s)", found.state["step"], found.path.name)
-        return Progress(**found.state["progress"])
+        return Progress.from_state(found.state["progress"])
 
     def _peak_memory(self) -> dict[str, Any]:
         """The most that this run held, over its interruptions."""
