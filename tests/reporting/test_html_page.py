@@ -59,6 +59,7 @@ found.title = document.querySelector("#chart .xtitle").textContent;
 document.querySelector("#rows tbody input:enabled").click();
 found.unticked = lines().map((trace) => trace.name);
 found.comparison = [...document.querySelectorAll("#comparisons tr")].map((line) => line.children[3].textContent);
+found.remarks = [...document.querySelectorAll("#comparisons .remark")].map((remark) => remark.textContent);
 found.figures = [...document.querySelectorAll("#figures img")].map((image) => [image.alt, image.src.slice(0, 22)]);
 found.troubles = [...document.querySelectorAll("#troubles li")].map((entry) => entry.textContent);
 found.requests = performance.getEntriesByType("resource").map((entry) => entry.name);
@@ -75,7 +76,8 @@ def page(tmp_path: Path) -> str:
     hostile = {"paper": {**PAPER, "table": "</script><b>bold"}}
     write_run(tmp_path, "alpha", "00000000000a", [80.0, 90.0], seed=0, config=shared)
     write_run(tmp_path, "alpha", "00000000000b", [82.0, 92.0], seed=1, config=shared)
-    write_run(tmp_path, "alpha/beta", "00000000000c", [70.0, 9.5], config={**shared, **hostile})
+    dropout = {"model": {**shared["model"], "dropout": 0.5}}
+    write_run(tmp_path, "alpha/beta", "00000000000c", [70.0, 9.5], config={**shared, **hostile, **dropout})
     write_run(tmp_path, "gamma", "00000000000d", [60.0], status="failed", error="</script><img src=x onerror=alert(1)>")
     runs, _ = read_runs(tmp_path)
     rows = collect(runs, lambda run: run.name)
@@ -123,6 +125,7 @@ def test_the_page_in_a_browser_sorts_filters_and_draws(page: str, tmp_path: Path
     assert found["unticked"] == ["alpha/beta"]
     assert found["figures"] == [["</script>a figure", "data:image/png;base64,"]]
     assert found["comparison"] == ["at 2 epochs", "91.00 ± 1.41", "9.50"]
+    assert found["remarks"] == ["The rows differ in model.dropout, too."]
     assert found["troubles"] == ["failed: </script><i>gamma</i>"]
     assert found["requests"] == []
 

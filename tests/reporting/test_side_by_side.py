@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
-from altprop.reporting.side_by_side import Comparison, cells, comparisons, csv_comparisons
+from altprop.config.compose import compose
+from altprop.reporting.runs import read_runs
+from altprop.reporting.side_by_side import HOW, Comparison, cells, comparisons, csv_comparisons, not_compared
 from altprop.reporting.tables import latex_comparisons, markdown_comparisons, print_comparisons
 from tests.reporting.test_report import rows_of, write_run
 
@@ -84,3 +87,118 @@ def test_every_form_shows_them(found: Comparison) -> None:
         ("dear", "flops", 4e9, 61),
     ]
     assert markdown_comparisons([]) == latex_comparisons([]) == ""
+
+
+def pruned_after_dense(folder: Path, state: str, **options: Any) -> list[Comparison]:
+    """A dense run of four epochs (1 s, 1e9 each), one of five, and one of two that starts from ``state`` of the first."""
+    dense = write_run(folder, "dense", "00000000000a", [10.0, 20.0, 30.0, 40.0], config=CONFIG)
+    costs(dense, seconds=1, flops=1e9)
+    costs(write_run(folder, "other", "00000000000b", [1.0, 2.0, 3.0, 4.0, 5.0], config=CONFIG), seconds=1, flops=1e9)
+    weights = {
+        "weights_from": str(dense / "checkpoints" / state),
+        "mask_from": str(dense / "checkpoints" / "initial.pt"),
+        **options,
+    }
+    pruned = {**CONFIG, "algorithm": {"weights": weights}}
+    costs(write_run(folder, "pruned", "00000000000c", [60.0, 70.0], config=pruned), seconds=3, flops=4e9)
+    return comparisons(rows_of(folder))
+
+
+@pytest.mark.parametrize(
+    ("state", "epochs", "values"),
+    [
+        ("last.pt", (None, None, None), (4, 4, 4)),
+        ("epoch-2.pt", (70, None, None), (4, 4, 4)),
+        ("initial.pt", (70, 60, 60), (2, 4, 4)),
+    ],
+)
+def test_what_a_run_started_from_belongs_to_its_cost(tmp_path: Path, state: str, epochs: object, values: object) -> None:
+    (comparison,) = pruned_after_dense(tmp_path, state)
+    assert tuple(comparison.budgets[name] / unit for name, unit in (("epochs", 1), ("seconds", 1), ("flops", 1e9))) == values
+    assert tuple(means(comparison, name)[2] for name in ("epochs", "seconds", "flops")) == epochs
+    remarks = [] if state == "initial.pt" else [f"pruned ({'4' if state == 'last.pt' else '2'} epochs)"]
+    assert [remark.partition(": ")[2].rstrip(".") for remark in comparison.remarks] == remarks
+
+
+def test_what_a_run_started_from_is_counted_once_and_through_several_runs(tmp_path: Path) -> None:
+    pruned_after_dense(tmp_path, "last.pt")
+    both = {
+        name: f"elsewhere/pruned/00000000000c/checkpoints/{file}.pt"
+        for name, file in (("weights_from", "best"), ("mask_from", "last"))
+    }
+    last = {**CONFIG, "algorithm": {"weights": both}}
+    costs(write_run(tmp_path, "third", "00000000000d", [80.0], config=last), seconds=1, flops=1e9)
+    comparison, *_ = comparisons([row for row in rows_of(tmp_path) if row.name in ("third", "pruned")], read_runs(tmp_path)[0])
+    assert comparison.budgets == {"epochs": 6, "seconds": 10, "flops": 12e9}  # 4 dense and 2 pruned; the third has 7, 11 and 13
+    assert means(comparison, "epochs") == [70, None]
+
+
+def test_a_row_whose_start_is_not_found_is_left_out_and_named(tmp_path: Path) -> None:
+    pruned_after_dense(tmp_path, "last.pt", weights_from="/gone/dense/0123456789ab/checkpoints/last.pt")
+    rows = rows_of(tmp_path)
+    (comparison,) = comparisons(rows)
+    assert [row.name for row in comparison.rows] == ["dense", "other"]
+    (line,) = not_compared(rows)
+    assert line.startswith("not side by side: pruned: a run that it started from is not below paths.outputs")
+    few = [row for row in rows if row.name != "other"]
+    assert comparisons(few) == []
+    assert not_compared(few) == [line]
+    assert not_compared(few[1:]) == []
+
+
+def test_a_network_that_is_not_yet_pruned_has_no_value(tmp_path: Path) -> None:
+    costs(write_run(tmp_path, "short", "00000000000a", [50.0, 51.0], config=CONFIG), seconds=1, flops=1e9)
+    rule = {"_target_": "rules.IterativePruning", "start_epoch": 0, "every_epochs": 2, "iterations": 2}
+    config = {**CONFIG, "algorithm": {"weights": rule}}
+    costs(write_run(tmp_path, "pruned", "00000000000b", [99.0, 98.0, 60.0, 70.0], config=config), seconds=0.5, flops=1e9)
+    (comparison,) = comparisons(rows_of(tmp_path))
+    assert [row.name for row in comparison.rows] == ["pruned", "short"]
+    assert means(comparison, "epochs") == [None, 51]
+    assert means(comparison, "seconds") == [70, 51]
+
+
+@pytest.mark.parametrize(
+    ("names", "differ"),
+    [
+        (
+            ("ddg_resnet110_bp", "ddg_resnet110_ddg_k2", "ddg_resnet110_ddg_k4", "ddg_resnet110_dgl_k2"),
+            "dataset.mean, dataset.std, model.linear_init",
+        ),
+        (("imagenet_vgg13_bp", "imagenet_vgg13_k4", "imagenet_vgg13_k10"), "model.dropout"),
+        (
+            tuple(
+                f"quick_{name}" for name in ("asynchronous_greedy", "decoupled_greedy", "delayed_gradients", "features_replay")
+            ),
+            "dataset.drop_last",
+        ),
+    ],
+)
+def test_rows_of_one_table_stand_side_by_side(tmp_path: Path, names: tuple[str, ...], differ: str) -> None:
+    for place, name in enumerate(names):
+        config = OmegaConf.to_container(
+            compose([f"experiment=dgl/{name}", "paths.data=data", "paths.outputs=runs"]), resolve=True
+        )
+        assert isinstance(config, dict)
+        write_run(
+            tmp_path, f"dgl/{name}", f"0000000000a{place}", [50.0], config={str(key): value for key, value in config.items()}
+        )
+    (comparison,) = comparisons(rows_of(tmp_path))
+    assert {row.name for row in comparison.rows} == {f"dgl/{name}" for name in names}
+    assert comparison.remarks == [f"The rows differ in {differ}, too."]
+
+
+def test_comparisons_of_several_networks_of_one_class_are_told_apart(tmp_path: Path) -> None:
+    for place, width in enumerate((8, 8, 9, 9)):
+        model = {**MODEL, "hidden": [width], "dropout": 0.1 * place}
+        write_run(tmp_path, f"row{place}", f"00000000000{place}", [50.0], config={**CONFIG, "model": model})
+    titles = [comparison.title for comparison in comparisons(rows_of(tmp_path))]
+    assert titles == ["MLP on MNIST (model.hidden=[8])", "MLP on MNIST (model.hidden=[9])"]
+    assert "dropout" in HOW
+
+
+def test_remarks_stand_in_every_form(found: Comparison) -> None:
+    assert found.remarks == ["The rows differ in model.units, too."]
+    stream = io.StringIO()
+    print_comparisons([found], Console(file=stream, width=180))
+    for text in (stream.getvalue(), markdown_comparisons([found]), latex_comparisons([found])):
+        assert found.remarks[0] in text

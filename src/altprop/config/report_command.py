@@ -18,7 +18,7 @@ from altprop.problems import ConfigError, Problem, nearest
 from altprop.reporting.collect import WHICH, Row, collect
 from altprop.reporting.html_page import can_draw, html_page
 from altprop.reporting.runs import Run, read_runs
-from altprop.reporting.side_by_side import Comparison, comparisons, csv_comparisons
+from altprop.reporting.side_by_side import Comparison, comparisons, csv_comparisons, not_compared
 from altprop.reporting.tables import (
     csv_table,
     latex,
@@ -53,11 +53,11 @@ def report(config: DictConfig) -> None:
                 [Problem("metric", f"no run recorded {given['metric']!r}", *_like(given["metric"], known, "metric"))]
             )
     console = Console(width=None if sys.stdout.isatty() else WIDTH, soft_wrap=False)
-    lines = troubles(rows, unreadable, outputs)
+    lines = [*troubles(rows, unreadable, outputs), *not_compared(rows, all_runs)]
     print_table(rows, console)
     for line in [summary(rows, unreadable), *lines]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    compared = comparisons(rows)
+    compared = comparisons(rows, all_runs)
     print_comparisons(compared, console)
     folder = Path(given["to"]).absolute()
     figures = _figures(rows, compared, folder / "figures") if given["figures"] else {}

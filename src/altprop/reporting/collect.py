@@ -9,7 +9,7 @@ from typing import Any
 
 from altprop.reporting.curves import Curve, curve
 from altprop.reporting.epochs import best_record, selected_value
-from altprop.reporting.runs import Run
+from altprop.reporting.runs import NO_CHANGE, Run
 from altprop.reporting.statistics import Statistic, statistic
 
 METRICS = ("test/accuracy", "validation/accuracy")
@@ -17,8 +17,8 @@ METRICS = ("test/accuracy", "validation/accuracy")
 WHICH = ("last", "selected", "best")
 TARGET = "_target_"
 """The key of a node that names its class."""
-COMPARED_WITHOUT = ("seed", "name", "group", "tags", "paper", "run", "resume", "task", "hydra", "paths", "cluster", "resources")
-"""Keys that do not tell two rows of one experiment apart (with ``logger``, which is compared nowhere)."""
+COMPARED_WITHOUT = (*NO_CHANGE, "paper")
+"""Keys that do not tell two rows of one experiment apart: they change nothing of what is computed."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in config.items():
         key = f"{prefix}{name}"
-        if key in COMPARED_WITHOUT or key == "logger":
+        if key in COMPARED_WITHOUT:
             continue
         if isinstance(value, Mapping):
             found.update(flat(value, f"{key}."))

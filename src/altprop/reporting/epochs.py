@@ -30,6 +30,12 @@ def best_record(records: Sequence[Mapping[str, Any]], metric: str, config: Mappi
     return (min if lower_is_better else max)(held, key=lambda record: record[metric])
 
 
+def like_the_last(run: Run) -> list[Mapping[str, Any]]:
+    """The records of epochs in which the weights were of the kind that the run ends with: as binary, as pruned."""
+    binary = bool(run.records and run.records[-1].get(FULLY))
+    return [record for record in run.records if (not binary or record.get(FULLY)) and _is_pruned(record, run.config)]
+
+
 def selected_value(run: Run, metric: str) -> float | None:
     """``metric`` at the epoch that the run selected; None without one, or where the network was not yet pruned then."""
     return run.selected[metric] if metric in run.selected and _is_pruned(run.selected, run.config) else None

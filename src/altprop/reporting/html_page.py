@@ -92,7 +92,12 @@ def page_data(rows: Sequence[Row], summary: str, troubles: Sequence[str]) -> dic
 
 def _tables(comparison: Comparison) -> dict[str, Any]:
     titles, lines = cells(comparison)
-    return {"title": f"{comparison.title}, {comparison.metric}", "columns": titles, "rows": lines}
+    return {
+        "title": f"{comparison.title}, {comparison.metric}",
+        "columns": titles,
+        "rows": lines,
+        "remarks": list(comparison.remarks),
+    }
 
 
 def _sorted_by(column: Column, row: Row) -> float | str | None:

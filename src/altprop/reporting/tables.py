@@ -126,6 +126,8 @@ def print_comparisons(found: Sequence[Comparison], console: Console) -> None:
         for line in lines:
             table.add_row(*line)
         console.print(table, markup=False, highlight=False)
+        for remark in comparison.remarks:
+            console.print(remark, markup=False, highlight=False, soft_wrap=True)
 
 
 def markdown_comparisons(found: Sequence[Comparison]) -> str:
@@ -136,6 +138,7 @@ def markdown_comparisons(found: Sequence[Comparison]) -> str:
         rule = "|" + "|".join("---" if place < 2 else "---:" for place in range(len(titles))) + "|"
         table = [_markdown_line(titles), rule, *map(_markdown_line, lines)]
         parts.append("\n".join(["", f"### {EQUAL}: {comparison.title}, {comparison.metric}", "", *table, ""]))
+        parts += [f"\n{remark}\n" for remark in comparison.remarks]
     return "".join(parts)
 
 
@@ -146,7 +149,8 @@ def latex_comparisons(found: Sequence[Comparison]) -> str:
         titles, lines = cells(comparison)
         body = [" & ".join(map(escape, line)) + r" \\" for line in (titles, *lines)]
         begin = rf"\begin{{tabular}}{{ll{'r' * (len(titles) - 2)}}}"
-        head = ["", f"% {EQUAL}: {comparison.title}, {comparison.metric}", begin, r"\toprule", body[0], r"\midrule"]
+        comments = [f"% {line}" for line in (f"{EQUAL}: {comparison.title}, {comparison.metric}", *comparison.remarks)]
+        head = ["", *comments, begin, r"\toprule", body[0], r"\midrule"]
         parts.append("\n".join([*head, *body[1:], r"\bottomrule", r"\end{tabular}", ""]))
     return "".join(parts)
 

@@ -124,6 +124,7 @@
       line(add(table, "thead"), comparison.columns, "th");
       const body = add(table, "tbody");
       comparison.rows.forEach((texts) => line(body, texts, "td"));
+      comparison.remarks.forEach((remark) => add(section, "p", remark, "remark"));
     }
   }
 
