@@ -51,6 +51,8 @@ MISTAKES = {
     "trainer.log_every=abc": ("trainer.log_every", "it must be a whole number"),
     "resume=maybe": ("resume", "it must be true or false"),
     "seed=1.5": ("seed", "it must be a whole number"),
+    "trainer.keep_epochs=[null]": ("trainer.keep_epochs", "it must be a whole number"),
+    "trainer.keep_epochs=3": ("trainer.keep_epochs", "it must be a list"),
     "x==": ("command line", "'x==' cannot be read"),
     "trainer.duration": ("trainer.duration", "try: trainer.duration=10ep"),
     "seed=0,1": ("seed", "try: -m seed=0,1"),

@@ -46,6 +46,7 @@ def test_every_mixture_is_built(prune, redistribute, grow):
         ("algorithm.weights.prune.gain=1.0", "algorithm.weights.prune.gain"),
         ("algorithm.weights.penalty.coefficient=-1.0", "algorithm.weights.penalty.coefficient"),
         ("algorithm.weights.new_weights=one", "algorithm.weights.new_weights"),
+        ("algorithm.weights.stop_epoch=-1", "algorithm.weights.stop_epoch"),
     ],
 )
 def test_mistakes_are_one_line_each(override, key):
@@ -79,6 +80,20 @@ def test_every_key_of_a_rule_is_explained(rule):
 )
 def test_fractions_follow_sparsity(row, sparsity, fraction):
     assert node(f"experiment=dsr/{row}", f"algorithm.weights.sparsity={sparsity}")["prune"]["fraction"] == fraction
+
+
+def test_a_sparsity_without_a_published_fraction_needs_one():
+    row = ["experiment=dsr/wrn_set", "algorithm.weights.sparsity=0.85"]
+    (problem,) = (problem for problem in problems_of(compose(row)) if problem.key != "dataset")
+    assert (problem.given, problem.mend) == ("null does not fit", "algorithm.weights.prune.fraction=…")
+    assert all(problem.key == "dataset" for problem in problems_of(compose([*row, "algorithm.weights.prune.fraction=0.1"])))
+
+
+@pytest.mark.parametrize(("stop_epoch", "kept"), [("100", [100]), ("30", [30]), ("null", [])])
+def test_the_network_is_kept_at_the_moment_when_its_structure_is_final(stop_epoch, kept):
+    config = compose(["experiment=dsr/wrn_stop", f"algorithm.weights.stop_epoch={stop_epoch}"])
+    assert all(problem.key == "dataset" for problem in problems_of(config))
+    assert to_plain(config)[0]["trainer"]["keep_epochs"] == kept
 
 
 def test_published_settings_of_some_rows():

@@ -92,6 +92,12 @@ def test_unknown_arguments_name_the_nearest() -> None:
     )
 
 
+def test_entries_of_a_list_that_cannot_be_resolved_are_one_problem() -> None:
+    (problem,) = problems("trainer.keep_epochs=[1,'${name}']")
+    assert problem.key == "trainer.keep_epochs[1]"
+    assert problem.given.startswith("'${name}' cannot be resolved")
+
+
 def test_missing_arguments_say_what_they_must_be() -> None:
     problem = one(with_dataset({"_target_": f"{HERE}.Derived"}))
     assert (problem.key, problem.mend) == ("dataset.widths", "+dataset.widths=…")

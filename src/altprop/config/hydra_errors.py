@@ -19,7 +19,13 @@ from altprop.config.hints import accepts, all_choices, choices_of, composed, gro
 from altprop.problems import Problem, nearest
 
 GRAMMAR = "overrides are key=value, +key=value (a new key), ~key (remove it) or group=choice"
-_TYPES = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+_TYPES = {
+    "Integer": "a whole number",
+    "int": "a whole number",
+    "Float": "a number",
+    "bool": "true or false",
+    "ListConfig": "a list",
+}
 _LENGTHS = ("epochs", "max_epochs", "num_epochs", "steps", "max_steps")  # what other projects call trainer.duration
 
 Check = Callable[[DictConfig], list[Problem]]
@@ -146,8 +152,8 @@ def _bad_override(error: Exception, override: Override, rest: CommandLine) -> Pr
         return Problem(key, "cannot be removed, there is no such key", inventory(config, key), f"~{near}" if near else "")
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and "Could not override" not in message:
-        expected = re.search(r"could not be converted to (\w+)|valid (\w+)", str(cause))
-        kind = next((group for group in expected.groups() if group), "") if expected else ""
+        expected = re.search(r"(?:could not be converted to|is not a(?: valid| subclass of)?) (\w+)", str(cause))
+        kind = expected[1] if expected else ""
         allowed = (
             f"it must be {_TYPES.get(kind, kind)}" if kind else " ".join(str(cause.msg or cause).split("full_key:")[0].split())
         )

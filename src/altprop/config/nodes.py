@@ -104,7 +104,7 @@ def check_types(key: str, given: Mapping[str, Any], signature: Signature, placeh
             continue
         choices = choices_of(parameter.hint)
         near = nearest(str(value), [str(choice) for choice in choices])
-        mend = f"{key}.{name}={near}" if near else ""
+        mend = f"{key}.{name}={near or '…'}" if near or value is None else ""
         yield Problem(f"{key}.{name}", f"{shown(value)} does not fit", f"it must be {readable(parameter.hint)}", mend)
 
 

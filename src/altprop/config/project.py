@@ -16,12 +16,13 @@ def register_resolvers() -> None:
     """``${project_root:}`` is :data:`ROOT`, ``${help_text:}`` the text of ``--help``, ``${run_of:…}`` another run's directory.
 
     ``${lookup:<number>,{<number>: <value>, …}}`` is the value of the equal number, or null: for a row's settings and published
-    results that follow from a number that is swept over.
+    results that follow from a number that is swept over. ``${given:<value>,…}`` is the list of the values that are not null.
     """
     OmegaConf.register_new_resolver("project_root", lambda: str(ROOT), replace=True)
     OmegaConf.register_new_resolver("help_text", _help_text, replace=True)
     OmegaConf.register_new_resolver("run_of", _run_of, replace=True)
     OmegaConf.register_new_resolver("lookup", _lookup, replace=True)
+    OmegaConf.register_new_resolver("given", _given, replace=True)
 
 
 def _run_of(experiment: str, *overrides: str, _root_: DictConfig) -> str:
@@ -32,6 +33,10 @@ def _run_of(experiment: str, *overrides: str, _root_: DictConfig) -> str:
 
 def _lookup(number: float, table: Mapping[float, object]) -> object:
     return next((value for key, value in table.items() if float(key) == float(number)), None)
+
+
+def _given(*values: object) -> list[object]:
+    return [value for value in values if value is not None]
 
 
 def _help_text() -> str:

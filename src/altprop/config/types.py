@@ -26,7 +26,7 @@ def fits(value: Any, hint: Any) -> bool:
 
     Hints that cannot be checked (tensors, protocols) fit everything.
     """
-    if _holds(value, UNRESOLVED) or _has_node(value):
+    if holds_unresolved(value) or _has_node(value):
         return True
     if dataclasses.is_dataclass(hint) and not isinstance(value, dict):
         return False  # also where pydantic cannot express one of its fields
@@ -106,9 +106,10 @@ def _has_node(value: Any) -> bool:
     return isinstance(value, list) and any(_has_node(child) for child in value)
 
 
-def _holds(value: Any, wanted: object) -> bool:
+def holds_unresolved(value: Any) -> bool:
+    """Whether ``value``, or anything in it, is an interpolation that could not be resolved and is told as such."""
     if isinstance(value, dict):
-        return any(_holds(child, wanted) for child in value.values())
+        return any(holds_unresolved(child) for child in value.values())
     if isinstance(value, list):
-        return any(_holds(child, wanted) for child in value)
-    return value is wanted
+        return any(holds_unresolved(child) for child in value)
+    return value is UNRESOLVED

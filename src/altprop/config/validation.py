@@ -17,6 +17,7 @@ from altprop.config import rules, trial
 from altprop.config.nodes import Place, check_nested, check_node, check_types
 from altprop.config.plain import UNRESOLVED, to_plain
 from altprop.config.targets import locate, signature_of, unknown_target
+from altprop.config.types import holds_unresolved
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import ConfigError, Problem
 from altprop.tracking.base import Tracker
@@ -147,7 +148,7 @@ def _check_settings(key: str, node: Mapping[str, Any], cls: type) -> Iterator[Pr
     assert signature is not None
     known = {field.name for field in dataclasses.fields(cls)}
     for name, value in node.items():
-        if isinstance(value, Mapping) or value is UNRESOLVED:
+        if isinstance(value, Mapping) or holds_unresolved(value):
             continue
         if name not in known:
             yield Problem(f"{key}.{name}", "there is no such key", f"keys of {key}: {', '.join(sorted(known))}")

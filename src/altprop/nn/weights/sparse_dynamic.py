@@ -191,6 +191,10 @@ class DynamicSparse(SparseRule):
         """Problems of the node ``algorithm.weights``."""
         yield from super().check(config, root)
         yield from table_problems(f"{KEY}.period", config.get("period"), whole=True, least=1)
+        stop_epoch = config.get("stop_epoch")
+        if isinstance(stop_epoch, int) and stop_epoch < 0:
+            allowed = "an epoch, counted from 0 on, or null: to the end"
+            yield Problem(f"{KEY}.stop_epoch", str(stop_epoch), allowed, f"{KEY}.stop_epoch=null")
         prune = config.get("prune")
         target = prune.get("_target_", "") if isinstance(prune, Mapping) else ""
         if str(target).endswith(".SignChangePrune") and config.get("granularity", 4) != 4:
