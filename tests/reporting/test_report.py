@@ -314,14 +314,30 @@ def test_latex_has_as_many_cells_as_columns_and_no_bare_special_characters(outpu
     assert text.index(r"\toprule") < text.index(r"\midrule") < text.index(r"\bottomrule")
 
 
-def test_the_terminal_shows_the_main_columns(outputs: Path) -> None:
+def test_the_terminal_shows_results_the_paper_and_costs(outputs: Path) -> None:
     stream = io.StringIO()
-    print_table(rows_of(outputs), Console(file=stream, width=180))
-    header, first, _, gap, *costs = stream.getvalue().splitlines()
+    print_table(rows_of(outputs), Console(file=stream, width=100))
+    results, against, costs = stream.getvalue().split("\n\n")
+    header, first, second = results.splitlines()
     assert header.split()[:3] == ["experiment", "seeds", "epochs"]
     assert first.split()[:6] == ["a/row", "3", "3", "91.00", "±", "1.00"]
-    assert (gap, len(costs)) == ("", 3)
-    assert costs[1].split() == ["a/row", "500", "1.5e+10", "1.50", "GB", "(process)", "12,345"]
+    assert "1 failed, 1 unfinished" in first
+    assert second.split()[0] == "b/under_score"
+    assert "90.5 ± 0.2" in against
+    assert "+0.50" in against
+    assert "trainer.duration=3ep" in against
+    assert "Somebody" in against
+    assert "under_score" not in against  # it has no paper, and nothing of it was changed
+    line = costs.splitlines()[1]
+    assert line.split() == ["a/row", "9.0", "s", "500", "1.5e+10", "1.50", "GB", "(process)", "12,345"]
+
+
+def test_latex_says_what_was_changed_what_it_cost_and_what_did_not_finish(outputs: Path) -> None:
+    text = latex(rows_of(outputs), ["failed: a/row: out of\nmemory"])
+    table = text[text.index(r"\toprule") :]
+    for cell in ("trainer.duration=3ep", "9.0 s", "500", "1 failed, 1 unfinished", "changed by the command"):
+        assert cell in table
+    assert "% failed: a/row: out of memory\n" in text
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def report(config: DictConfig) -> None:
     contents: dict[str, Callable[[], str]] = {
         "markdown": lambda: markdown(rows, lines) + markdown_comparisons(compared),
         "csv": lambda: csv_table(rows),
-        "latex": lambda: latex(rows) + latex_comparisons(compared),
+        "latex": lambda: latex(rows, lines) + latex_comparisons(compared),
         "html": lambda: html_page(rows, summary(rows, unreadable), lines, compared, figures),
     }
     files = {FORMATS[name]: contents[name] for name in formats}

@@ -164,28 +164,16 @@ OPTIONAL = (
     "states",
 )
 """Left out where no row has anything to show in them."""
-NARROW = (
-    "experiment",
-    "seeds",
-    "epochs",
-    "last",
-    "selected",
-    "best",
-    "interval",
-    "paper",
-    "difference",
-    "inside",
-    "seconds",
-    "states",
-)
-"""Those of the terminal."""
-COSTS = ("flops", "peak_memory", "parameters", "nonzero", "binary_weights")
-"""Those of the terminal's second table, beside the experiment and its speed."""
-PRINTED = (
-    *("experiment", "seeds", "last", "selected", "best", "interval", "paper", "difference", "inside", "source"),
-    *COSTS,
-)
+RESULTS = ("experiment", "seeds", "epochs", "last", "selected", "best", "interval", "states")
+"""Those of the terminal's first table."""
+AGAINST = ("paper", "difference", "inside", "changed", "source")
+"""Those of the terminal's second table, beside the experiment: what is held against the paper, and what was changed of it."""
+COSTS = ("seconds", "images_per_second", "flops", "peak_memory", "parameters", "nonzero", "binary_weights")
+"""Those of the terminal's third table, beside the experiment."""
+PRINTED = (*RESULTS, *AGAINST, *COSTS)
 """Those of a paper's table (LaTeX), in the order of :data:`COLUMNS`."""
+WORDY = ("experiment", "changed", "source", "states")
+"""Those that may take several lines."""
 
 
 def columns_for(rows: Sequence[Row], names: Sequence[str] | None = None) -> list[Column]:

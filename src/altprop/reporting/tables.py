@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from altprop.reporting.collect import WHICH, Row
-from altprop.reporting.columns import COSTS, DASH, NARROW, PRINTED, Column, columns_for, plain
+from altprop.reporting.columns import AGAINST, COSTS, DASH, PRINTED, RESULTS, WORDY, Column, columns_for, plain
 from altprop.reporting.runs import Run, Unreadable
 from altprop.reporting.side_by_side import Comparison, cells
 
@@ -80,11 +80,14 @@ def summary(rows: Sequence[Row], unreadable: Sequence[Unreadable]) -> str:
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
-    """The main columns on a terminal, and what the runs cost below them."""
-    _print_columns(rows, columns_for(rows, NARROW), console)
-    if columns_for(rows, COSTS):
-        console.print()
-        _print_columns(rows, columns_for(rows, ("experiment", "images_per_second", *COSTS)), console)
+    """On a terminal: the results, below them what they are held against, and what the runs cost."""
+    _print_columns(rows, columns_for(rows, RESULTS), console)
+    for names in (AGAINST, COSTS):
+        columns = columns_for(rows, names)
+        telling = [row for row in rows if any(column.text(row) not in ("", DASH) for column in columns)]
+        if telling:
+            console.print()
+            _print_columns(telling, [*columns_for(rows, ("experiment",)), *columns], console)
 
 
 def _print_columns(rows: Sequence[Row], columns: Sequence[Column], console: Console) -> None:
@@ -94,7 +97,7 @@ def _print_columns(rows: Sequence[Row], columns: Sequence[Column], console: Cons
             column.title,
             justify="left" if column.number is None else "right",
             overflow="fold",
-            no_wrap=column.name not in ("experiment", "states"),
+            no_wrap=column.name not in WORDY,
         )
     for row in rows:
         table.add_row(*(column.text(row) for column in columns))
@@ -164,11 +167,11 @@ def csv_table(rows: Sequence[Row]) -> str:
     return stream.getvalue()
 
 
-def latex(rows: Sequence[Row]) -> str:
-    """A ``tabular`` for ``booktabs``, with the meaning of its numbers as comments above it."""
+def latex(rows: Sequence[Row], extra: Sequence[str] = ()) -> str:
+    """A ``tabular`` for ``booktabs``, with the meaning of its numbers and the ``extra`` lines as comments above it."""
     columns = columns_for(rows, PRINTED)
     lines = [
-        *(f"% {line}" for line in notes(rows)),
+        *(f"% {' '.join(line.split())}" for line in (*notes(rows), *extra)),
         r"% needs \usepackage{booktabs}",
         rf"\begin{{tabular}}{{{''.join('l' if column.number is None else 'r' for column in columns)}}}",
         r"\toprule",
