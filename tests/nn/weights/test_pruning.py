@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from altprop.algorithms.schedule import Schedule, piecewise_constant
 from altprop.nn.weights.base import Dense
 from altprop.nn.weights.pruning import IterativePruning, event_fraction
 from altprop.nn.weights.sparse import StaticSparse
@@ -44,6 +47,23 @@ def test_the_published_times():
     assert [epoch for epoch in range(48) if rule.event(epoch) is not None] == list(range(0, 39, 2))
     rule = IterativePruning(0.98, iterations=10, every_epochs=2, start_epoch=1)
     assert [epoch for epoch in range(39) if rule.event(epoch) is not None] == list(range(1, 20, 2))
+
+
+def test_the_first_epoch_of_the_published_schedule_trains_nothing():
+    """Section 10.10: what the first event removes are the smallest weights of the dense run as it ended."""
+    rates = [[0, 0.0], [1, 0.02], [15, 0.02], [25, 0.004], [35, 0.0008]]
+    schedule = Schedule(partial(piecewise_constant, values=rates))
+    trained = Trained(IterativePruning(0.9, 20), small_mlp(), epochs=48, schedule=schedule, weight_decay=5e-4)
+    before = [parameter.detach().clone() for parameter in trained.model.parameters()]
+    trained.steps(4)
+    assert all(torch.equal(old, new) for old, new in zip(before, trained.model.parameters()))
+    weights = [weight.detach().clone() for weight in stored(trained.model)]
+    trained.step()
+    assert any((mask == 0).any() for mask in masks(trained.model))
+    for old, new, mask in zip(weights, stored(trained.model), masks(trained.model)):
+        assert torch.equal(old * mask, new)
+    trained.steps(5)
+    assert all(not torch.equal(old, new) for old, new in zip(before, trained.model.parameters()))
 
 
 def expected_count(size: int, target: float, events: int, profile: str) -> int:

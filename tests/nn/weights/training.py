@@ -40,7 +40,15 @@ class Trained:
     """``rule`` under backprop on ``model``; SGD with Nesterov momentum as in section 5.1."""
 
     def __init__(
-        self, rule: WeightsRule, model: nn.Module, *, epochs: int = 4, steps_per_epoch: int = 5, seed: int = 0, **options: Any
+        self,
+        rule: WeightsRule,
+        model: nn.Module,
+        *,
+        epochs: int = 4,
+        steps_per_epoch: int = 5,
+        seed: int = 0,
+        schedule: Schedule | None = None,
+        **options: Any,
     ) -> None:
         settings = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3, **options}
         self.rule, self.model = rule, model
@@ -56,7 +64,7 @@ class Trained:
             batch_size=8,
         )
         self.algorithm.model = model
-        self.algorithm.setup(model, functools.partial(torch.optim.SGD, **settings), Schedule(), self.context)
+        self.algorithm.setup(model, functools.partial(torch.optim.SGD, **settings), schedule or Schedule(), self.context)
         self.epoch = 0
 
     def step(self) -> dict[str, Tensor]:
