@@ -96,6 +96,18 @@ def test_the_network_is_kept_at_the_moment_when_its_structure_is_final(stop_epoc
     assert to_plain(config)[0]["trainer"]["keep_epochs"] == kept
 
 
+@pytest.mark.parametrize(
+    ("row", "override", "said"),
+    [
+        ("wrn_thin", "model.width=1.15", "WRN-28-2, thin dense, width 1.15"),
+        ("r50_thin", "model.width=0.46", "ResNet-50, thin dense, width 0.46"),
+        ("wrn_stop", "algorithm.weights.stop_epoch=30", "WRN-28-2, dynamic sparse, stop epoch 30"),
+    ],
+)
+def test_the_name_of_a_row_follows_what_is_swept(row, override, said):
+    assert to_plain(compose([f"experiment=dsr/{row}", override]))[0]["paper"]["table"] == said
+
+
 def test_published_settings_of_some_rows():
     """Rows B, F and K of section 6.1."""
     plain, _ = to_plain(compose(["experiment=dsr/wrn_prune"]))
