@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +31,7 @@ from altprop.models.greedy_cnn import GreedyCNN
 from altprop.problems import ConfigError, RunFailed
 from tests.algorithms.harness import assert_equal
 
+ROOT = Path(__file__).resolve().parents[2]
 SHAPE, CLASSES, STEPS = (1, 8, 8), 3, 3
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 
@@ -118,6 +126,10 @@ def test_resumes_bit_exactly_in_the_middle_of_an_epoch(opened: list[DistributedG
     resumed.epoch_start(1)
     train(resumed, 1, first=4)
     assert_equal(straight.state_dict(), resumed.state_dict())
+    straight.close()
+    straight.close()
+    assert not straight.processes
+    assert_equal(straight.state_dict(), resumed.state_dict())
 
 
 @pytest.mark.slow
@@ -147,6 +159,54 @@ def test_failure_of_a_worker_is_one_line(opened: list[DistributedGreedy]) -> Non
         process.join()
 
 
+def command(outputs: Path, *arguments: str) -> list[str]:
+    quick = ["experiment=dgl/quick_distributed_greedy", "dataset.limit_train=400", "dataset.limit_test=100", "trainer.threads=1"]
+    return [sys.executable, str(ROOT / "train.py"), *quick, "trainer.figures=false", f"paths.outputs={outputs}", *arguments]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
+def test_a_run_leaves_no_process_and_no_complaint_behind(mode: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(tmp_path, f"algorithm.mode={mode}", "trainer.duration=1ep"), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "rror" not in done.stderr
+
+
+@pytest.mark.slow
+def test_an_interruption_that_reaches_every_process_leaves_a_run_to_go_on_with(tmp_path: Path) -> None:
+    """Ctrl-C goes to all processes of a terminal."""
+    arguments = command(tmp_path, "algorithm.mode=synchronous", "trainer.duration=400ep", "trainer.checkpoint_every=1ep")
+    process = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not list(tmp_path.glob("latest/checkpoints/last.pt")):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130, stderr
+    assert "Go on with: python train.py run=" in stderr
+    assert "Traceback" not in stderr
+    assert json.loads((tmp_path / "latest" / "status.json").read_text())["status"] == "interrupted"
+
+
+def test_random_models_and_plateau_schedules_are_refused() -> None:
+    """Every process would draw from a stream of its own; only the first one hears of evaluations."""
+    model = GreedyCNN(depth=4, width=4, units=partial(nn.Dropout, 0.2), input_shape=SHAPE, num_classes=CLASSES)
+    context = Context(STEPS, 4, torch.device("cpu"), 0, SHAPE, CLASSES, 6)
+    with pytest.raises(ConfigError, match="without dropout"):
+        DistributedGreedy(workers=2).setup(model, ADAM, Schedule(), context)
+    DistributedGreedy(workers=1).setup(model, ADAM, Schedule(), context)
+    for name in ("dropout", "channel_dropout"):
+        assert [p.key for p in DistributedGreedy.check({}, {"model": {name: 0.5}})] == ["model"]
+        assert not list(DistributedGreedy.check({}, {"model": {name: 0.0}}))
+    root = {"schedule": {"scheduler": {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}}}
+    assert [p.key for p in DistributedGreedy.check({"workers": 3}, root)] == ["schedule"]
+    assert not list(DistributedGreedy.check({"workers": 1}, root))
+    assert not list(DistributedGreedy.check({}, {"schedule": {"scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR"}}}))
+    assert not list(DistributedGreedy.check({}, {"schedule": {"scheduler": None}}))
+
+
 def test_one_worker_needs_no_other_process() -> None:
     alone, single = set_up(DecoupledGreedy()), set_up(DistributedGreedy(workers=1))
     train(alone, STEPS)
@@ -161,6 +221,7 @@ def test_more_workers_than_blocks_are_refused() -> None:
     assert [p.key for p in DistributedGreedy.check({"workers": 0}, {})] == ["algorithm.workers"]
     assert [p.key for p in DistributedGreedy.check({"max_reuse": 3}, {})] == ["algorithm.max_reuse"]
     assert not list(DistributedGreedy.check({"max_reuse": 3, "mode": "asynchronous"}, {}))
+    assert [p.key for p in DistributedGreedy.check({"max_reuse": 1, "mode": "asynchronous"}, {})] == ["algorithm.max_reuse"]
 
 
 def test_channel_keeps_order_and_holds_no_more_than_its_capacity() -> None:

@@ -16,7 +16,7 @@ from altprop.algorithms.context import Capabilities, Context
 from altprop.algorithms.local_losses import HeadFactory, LocalLosses
 from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
-from altprop.algorithms.replay_buffer import ReplayBuffer, Sample
+from altprop.algorithms.replay_buffer import ReplayBuffer, Sample, reuse_problems
 from altprop.algorithms.schedule import Schedule
 from altprop.algorithms.worker_choice import WorkerChoice, WorkerClock, WorkerOrder, worker_probabilities
 from altprop.nn.clamped_cross_entropy import ClampedCrossEntropy
@@ -224,10 +224,7 @@ class AsynchronousGreedy(LocalLosses):
         yield from super().check(config, root)
         if config.get("buffer_size", 1) < 1:
             yield Problem("algorithm.buffer_size", str(config["buffer_size"]), "at least 1 mini-batch", "algorithm.buffer_size=1")
-        max_reuse = config.get("max_reuse")
-        if max_reuse is not None and max_reuse < 2:
-            allowed = "at least 2 (counts start at 1, so 2 is one use), or null"
-            yield Problem("algorithm.max_reuse", str(max_reuse), allowed, "algorithm.max_reuse=null")
+        yield from reuse_problems(config)
         slowdown, slow_block = config.get("slowdown", 1.0), config.get("slow_block")
         if slowdown < 1:
             yield Problem("algorithm.slowdown", str(slowdown), "a factor of at least 1", "algorithm.slowdown=1.2")

@@ -163,6 +163,9 @@ class Algorithm:
         """
         return gradient_of(self.loss(self.model(inputs), targets), self.model)
 
+    def close(self) -> None:
+        """Called once the run is over, however it ended: end what was started beside it, such as other processes."""
+
     # -- prediction ------------------------------------------------------------------------------------------------------------
 
     @contextmanager

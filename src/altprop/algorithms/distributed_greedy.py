@@ -7,8 +7,9 @@ import dataclasses
 import multiprocessing
 import pickle
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -35,6 +36,8 @@ from altprop.algorithms.greedy_worker import main as worker_main
 from altprop.algorithms.local_losses import HeadFactory, LocalLosses
 from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
+from altprop.algorithms.replay_buffer import reuse_problems
+from altprop.algorithms.replaying import is_random
 from altprop.algorithms.schedule import Schedule
 from altprop.nn.head_ensemble import EnsembleOf
 from altprop.nn.local_heads import mlp_sr_head
@@ -51,7 +54,8 @@ class DistributedGreedy(LocalLosses):
     what arrives into a replay buffer of ``buffer_size`` mini-batches and trains on it without waiting, one step per step of
     the epoch, each mini-batch ``max_reuse`` - 1 times at most; no two runs are alike. At the end of an epoch, and whenever the
     model is evaluated or saved, the other workers' weights are fetched. Metrics of their blocks are those of whole epochs.
-    With several CUDA devices worker n uses device n, modulo their number. Dense weights only.
+    With several CUDA devices worker n uses device n, modulo their number. Dense weights only. Several processes refuse models
+    with dropout, as every process draws from a stream of its own, and plateau schedules, as only this one hears of evaluations.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -103,6 +107,8 @@ class DistributedGreedy(LocalLosses):
         if self.workers > self.num_blocks:
             allowed = f"at most {self.num_blocks}, one for each block of this model"
             raise ConfigError([Problem("algorithm.workers", str(self.workers), allowed, f"algorithm.workers={self.num_blocks}")])
+        if self.workers > 1 and any(map(is_random, self.parts)):
+            raise ConfigError([_random_model("it has dropout")])
         self.factories = (optimizer, schedule)
         bounds = [round(worker * self.num_blocks / self.workers) for worker in range(self.workers + 1)]
         self.shares = [range(start, end) for start, end in pairwise(bounds)]
@@ -120,6 +126,7 @@ class DistributedGreedy(LocalLosses):
 
     def _start(self) -> None:
         """Start the other workers from the present state."""
+        self.synchronise()  # complains where workers have gone with something that was not fetched
         store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
         spawn = multiprocessing.get_context("spawn")
         self.pipes = []
@@ -131,8 +138,8 @@ class DistributedGreedy(LocalLosses):
             theirs.close()
             self.processes.append(process)
             self.pipes.append(mine)
-        stop = weakref.WeakMethod(self._stop)
-        atexit.register(lambda: (method := stop()) and method())
+        self.at_exit = partial(_end, weakref.WeakMethod(self._stop), self.processes)
+        atexit.register(self.at_exit)
         self.store = store  # the other processes meet there
         self.outbox = Outbox(process_group(0, self.workers, store), 1, self.capacity) if self.workers > 1 else None
         self._tell(EPOCH_START, self.epoch)
@@ -254,18 +261,23 @@ class DistributedGreedy(LocalLosses):
             self._fetch(REPORT)
 
     def close(self) -> None:
-        """Stop the other workers; the next step starts them anew."""
+        """Fetch what the other workers have learned, if they can still say, and stop them; the next step starts them anew."""
         if self.processes:
-            self.synchronise()
+            with suppress(RunFailed):  # whoever asks for what they had learned will be told
+                self.synchronise()
             self._stop()
 
     def _stop(self) -> None:
+        if not self.processes:
+            return
+        atexit.unregister(self.at_exit)
         with suppress(RuntimeError, RunFailed):  # a worker that has failed cannot be told
             self._tell(STOP, 0)
             assert self.outbox is not None
             self.outbox.flush()
         for process in self.processes:
             process.join(timeout=10)
+        _end(None, self.processes)
         self.processes, self.outbox = [], None
 
     # -- prediction and state ----------------------------------------------------------------------------------------------------
@@ -282,6 +294,7 @@ class DistributedGreedy(LocalLosses):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.close()
+        self.behind = False
         super().load_state_dict(state)
         for sums, saved in zip(self.sums, state["sums"], strict=True):
             sums.copy_(saved)
@@ -293,6 +306,32 @@ class DistributedGreedy(LocalLosses):
         for key in ("workers", "capacity", "buffer_size"):
             if config.get(key, 1) < 1:
                 yield Problem(f"algorithm.{key}", str(config[key]), "at least 1", f"algorithm.{key}=2")
-        if config.get("mode", "synchronous") == "synchronous" and config.get("max_reuse") is not None:
+        if config.get("mode", "synchronous") == "asynchronous":
+            yield from reuse_problems(config)
+        elif config.get("max_reuse") is not None:
             given = f"{config['max_reuse']} with algorithm.mode=synchronous"
             yield Problem("algorithm.max_reuse", given, "nothing is reused there", "algorithm.mode=asynchronous")
+        if config.get("workers", 2) == 1:
+            return
+        scheduler = (root.get("schedule") or {}).get("scheduler") or {}
+        if str(scheduler.get("_target_")).endswith("ReduceLROnPlateau"):
+            given = "plateau, of which distributed_greedy tells the first of its processes alone"
+            yield Problem("schedule", given, "schedules that go by epochs or steps", "schedule=multistep")
+        for name, value in (root.get("model") or {}).items():
+            if "dropout" in name and isinstance(value, int | float) and value > 0:
+                yield _random_model(f"{name}={value}")
+
+
+def _random_model(given: str) -> Problem:
+    allowed = "without dropout: every process would draw from a stream of its own"
+    return Problem("model", given, allowed, "algorithm=decoupled_greedy")
+
+
+def _end(stop: Callable[[], Callable[[], None] | None] | None, processes: Iterable[Any]) -> None:
+    """Stop ``processes`` properly with what ``stop`` returns, if that is still there, and whatever is left by force."""
+    properly = None if stop is None else stop()
+    if properly is not None:
+        properly()
+    for process in processes:
+        if process.is_alive():
+            process.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import pickle
 import queue
+import signal
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -113,9 +114,10 @@ class Worker:
 
     def run(self) -> None:
         """Work until told to stop."""
-        arrived: queue.Queue[Batch | Mark] = queue.Queue(self.plan.capacity)
+        arrived: queue.Queue[Batch | Mark | Exception] = queue.Queue(self.plan.capacity)
         if self.plan.mode == "asynchronous":
             threading.Thread(target=self._receive, args=(arrived,), daemon=True).start()
+        message: Batch | Mark | Exception
         while True:
             if self.plan.mode == "synchronous":
                 message = self.inbox.receive()
@@ -123,6 +125,8 @@ class Worker:
                 continue
             else:
                 message = arrived.get()
+            if isinstance(message, Exception):
+                raise message
             if isinstance(message, Batch):
                 self._take(message)
                 continue
@@ -137,13 +141,16 @@ class Worker:
         if self.outbox is not None:
             self.outbox.flush()
 
-    def _receive(self, arrived: queue.Queue[Batch | Mark]) -> None:
+    def _receive(self, arrived: queue.Queue[Batch | Mark | Exception]) -> None:
         """Put messages aside while the worker trains; gloo cannot say whether one is waiting."""
-        while True:
-            message = self.inbox.receive()
-            arrived.put(message)
-            if isinstance(message, Mark) and message.word == STOP:
+        message: Batch | Mark | None = None
+        while not (isinstance(message, Mark) and message.word == STOP):
+            try:
+                message = self.inbox.receive()
+            except Exception as error:  # the worker that waits for messages must hear of it
+                arrived.put(error)
                 break
+            arrived.put(message)
 
     def _take(self, batch: Batch) -> None:
         if self.plan.mode == "synchronous":
@@ -232,7 +239,12 @@ def unpack(value: Any) -> Any:
 
 
 def main(pickled: bytes, reports: Any) -> None:
-    """The body of a worker's process: ``pickled`` is its plan. An error is sent as one line before the process ends."""
+    """The body of a worker's process: ``pickled`` is its plan. An error is sent as one line before the process ends.
+
+    Requests to stop reach every process of a terminal or a job; the first process saves everything and then stops this one.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     try:
         plan: WorkerPlan = pickle.loads(pickled)
         torch.set_num_threads(plan.threads)

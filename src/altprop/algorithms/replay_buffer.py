@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from altprop.problems import Problem
 
 Sample = tuple[Tensor, Tensor]
 """Features and targets of one mini-batch."""
@@ -60,3 +62,11 @@ class ReplayBuffer:
         self.slots = [None if slot is None else (slot[0].to(device), slot[1].to(device)) for slot in state["slots"]]
         self.uses = list(state["uses"])
         self.next, self.full = state["next"], state["full"]
+
+
+def reuse_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Problems of ``max_reuse`` in the node of an algorithm."""
+    max_reuse = config.get("max_reuse")
+    if max_reuse is not None and max_reuse < 2:
+        allowed = "at least 2 (counts start at 1, so 2 is one use), or null"
+        yield Problem("algorithm.max_reuse", str(max_reuse), allowed, "algorithm.max_reuse=null")

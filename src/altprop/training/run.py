@@ -101,6 +101,7 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
         saver.status(status, progress)
         log.debug("done after %d steps", progress.step)
     finally:
+        run.algorithm.close()
         tracker.finish(status, _summary(progress))
     return directory.read_status() or {}
 
