@@ -54,8 +54,12 @@ def test_mistakes_are_one_line_each_and_nothing_is_written(tmp_path: Path) -> No
         "compare=worst": "compare: is 'worst'; must be last or selected or best; try: compare=last",
         "figures=yess": "figures: is 'yess'; must be true or false; try: figures=true",
         "formats=[pdf]": "formats: 'pdf' is none",
+        "to=/dev/null/report": "to: /dev/null/report cannot be written to",
+        "to=/proc/report": "to: /proc/report cannot be written to",
+        "to=null": "to: is None; must be a folder",
     }.items():
         done = report(argument, outputs=tmp_path)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert line in done.stderr
+        assert done.stdout == ""
     assert not (tmp_path / "report").exists()

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from altprop.reporting.collect import collect
 from altprop.reporting.html_page import embedded, html_page, page_data
+from altprop.reporting.milestones import milestones
 from altprop.reporting.runs import read_runs
 from altprop.reporting.side_by_side import comparisons
 from altprop.reporting.style import save
@@ -26,7 +27,9 @@ CLICKS = """
 const found = {};
 const names = () => [...document.querySelectorAll("#rows tbody tr")].map((line) => line.children[1].textContent);
 const button = (title) => [...document.querySelectorAll("#rows th button")].find((each) => each.textContent === title);
-const lines = () => document.getElementById("chart").data.filter((trace) => trace.hoverinfo !== "skip");
+const isPublished = (trace) => trace.name.endsWith(", published");
+const lines = () => document.getElementById("chart").data.filter((trace) => trace.hoverinfo !== "skip" && !isPublished(trace));
+const published = () => document.getElementById("chart").data.filter(isPublished);
 const drawn = () => document.querySelectorAll("#chart .scatterlayer .trace").length;
 const change = (id, value, event) => {
   const field = document.getElementById(id);
@@ -51,8 +54,11 @@ found.bands = document.getElementById("chart").data.length;
 change("band");
 found.without_bands = document.getElementById("chart").data.length;
 found.epochs = lines()[0].x;
+found.published = published().map((trace) => [trace.name, trace.x, trace.y]);
 change("axis", "seconds", "change");
 found.seconds = lines()[0].x;
+found.published_along_time = published().length;
+found.milestones = [...document.querySelectorAll("#milestones tr")].map((line) => line.textContent);
 change("axis", "flops", "change");
 found.flops = lines()[0].x;
 found.title = document.querySelector("#chart .xtitle").textContent;
@@ -73,7 +79,9 @@ document.body.appendChild(result);
 @pytest.fixture
 def page(tmp_path: Path) -> str:
     shared = {"model": {"_target_": "models.MLP"}, "dataset": {"label": "MNIST"}}
-    hostile = {"paper": {**PAPER, "table": "</script><b>bold"}}
+    hostile = {
+        "paper": {**PAPER, "table": "</script><b>bold", "milestones": {"test/accuracy": [[1, 71.5], [2, 72.5], [50, 99.0]]}}
+    }
     write_run(tmp_path, "alpha", "00000000000a", [80.0, 90.0], seed=0, config=shared)
     write_run(tmp_path, "alpha", "00000000000b", [82.0, 92.0], seed=1, config=shared)
     dropout = {"model": {**shared["model"], "dropout": 0.5}}
@@ -82,7 +90,9 @@ def page(tmp_path: Path) -> str:
     runs, _ = read_runs(tmp_path)
     rows = collect(runs, lambda run: run.name)
     figure = save(Figure(figsize=(1, 1)), tmp_path / "figure.png")
-    return html_page(rows, "summary", ["failed: </script><i>gamma</i>"], comparisons(rows), {"</script>a figure": figure})
+    return html_page(
+        rows, "summary", ["failed: </script><i>gamma</i>"], comparisons(rows), milestones(rows), {"</script>a figure": figure}
+    )
 
 
 def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
@@ -109,7 +119,7 @@ def test_values_that_are_not_finite_become_null(tmp_path: Path) -> None:
 def test_the_page_in_a_browser_sorts_filters_and_draws(page: str, tmp_path: Path) -> None:
     found = clicked(page, tmp_path)
     assert found["start"] == ["alpha", "alpha/beta", "gamma"]
-    assert found["drawn"] == 3  # a line and a band of two seeds, a line of one
+    assert found["drawn"] == 4  # a line and a band of two seeds, a line of one, the values published of it
     assert found["ascending"] == ["alpha/beta", "alpha", "gamma"]  # 9.5 before 91: by number; without a number last
     assert found["mark"] == "last epoch"
     assert found["descending"] == ["alpha", "alpha/beta", "gamma"]
@@ -117,9 +127,16 @@ def test_the_page_in_a_browser_sorts_filters_and_draws(page: str, tmp_path: Path
     assert found["filtered"] == ["alpha"]
     assert found["count"] == "1 of 3 rows"
     assert found["curves"] == ["alpha"]
-    assert (found["bands"], found["without_bands"]) == (3, 2)
+    assert (found["bands"], found["without_bands"]) == (4, 3)
     assert found["epochs"] == [1, 2]
+    assert found["published"] == [["alpha/beta, published", [1, 2], [71.5, 72.5]]]  # what is far beyond our epochs is left out
+    assert found["milestones"] == [
+        "experimentmetricepochseedsourspaperdifference",
+        "alpha/betatest/accuracy1170.0071.5-1.50",
+        "alpha/betatest/accuracy219.5072.5-63.00",
+    ]
     assert found["seconds"] == [2, 4]
+    assert found["published_along_time"] == 0
     assert found["flops"] == [5e9, 10e9]
     assert found["title"] == "floating-point operations of training"
     assert found["unticked"] == ["alpha/beta"]

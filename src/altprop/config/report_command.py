@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,15 +18,19 @@ from altprop.files import write_text
 from altprop.problems import ConfigError, Problem, nearest
 from altprop.reporting.collect import WHICH, Row, collect
 from altprop.reporting.html_page import can_draw, html_page
+from altprop.reporting.milestones import csv_milestones, milestones
 from altprop.reporting.runs import Run, read_runs
 from altprop.reporting.side_by_side import Comparison, comparisons, csv_comparisons, not_compared
 from altprop.reporting.tables import (
     csv_table,
     latex,
     latex_comparisons,
+    latex_milestones,
     markdown,
     markdown_comparisons,
+    markdown_milestones,
     print_comparisons,
+    print_milestones,
     print_table,
     summary,
     troubles,
@@ -52,29 +57,45 @@ def report(config: DictConfig) -> None:
             raise ConfigError(
                 [Problem("metric", f"no run recorded {given['metric']!r}", *_like(given["metric"], known, "metric"))]
             )
+    folder = Path(given["to"]).absolute()
+    _make_folder(folder)
     console = Console(width=None if sys.stdout.isatty() else WIDTH, soft_wrap=False)
     lines = [*troubles(rows, unreadable, outputs), *not_compared(rows, all_runs)]
     print_table(rows, console)
     for line in [summary(rows, unreadable), *lines]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    reached = milestones(rows)
+    print_milestones(reached, console)
     compared = comparisons(rows, all_runs)
     print_comparisons(compared, console)
-    folder = Path(given["to"]).absolute()
     figures = _figures(rows, compared, folder / "figures") if given["figures"] else {}
     contents: dict[str, Callable[[], str]] = {
-        "markdown": lambda: markdown(rows, lines) + markdown_comparisons(compared),
+        "markdown": lambda: markdown(rows, lines) + markdown_milestones(reached) + markdown_comparisons(compared),
         "csv": lambda: csv_table(rows),
-        "latex": lambda: latex(rows, lines) + latex_comparisons(compared),
-        "html": lambda: html_page(rows, summary(rows, unreadable), lines, compared, figures),
+        "latex": lambda: latex(rows, lines) + latex_milestones(reached) + latex_comparisons(compared),
+        "html": lambda: html_page(rows, summary(rows, unreadable), lines, compared, reached, figures),
     }
     files = {FORMATS[name]: contents[name] for name in formats}
     if "csv" in formats and compared:
         files["side_by_side.csv"] = lambda: csv_comparisons(compared)
+    if "csv" in formats and reached:
+        files["milestones.csv"] = lambda: csv_milestones(reached)
     for name, content in files.items():
         write_text(folder / name, content())
         console.print(f"written: {folder / name}", markup=False, highlight=False, soft_wrap=True)
     if figures:
         console.print(f"drawn: {len(figures)} figures, {folder / 'figures'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """Raises ConfigError where no file can be written into ``folder``."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = f"{folder} cannot be written to ({error.strerror})"
+        raise ConfigError([Problem("to", reason, "a folder that can be", "to=report")]) from error
 
 
 def _figures(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> dict[str, Path]:
@@ -144,6 +165,8 @@ def _problems(given: Mapping[str, Any], formats: Sequence[Any]) -> list[Problem]
     problems = []
     if given["compare"] not in WHICH:
         problems.append(Problem("compare", f"is {given['compare']!r}", f"must be {' or '.join(WHICH)}", "compare=last"))
+    if not isinstance(given["to"], str):
+        problems.append(Problem("to", f"is {given['to']!r}", "must be a folder", "to=report"))
     if not isinstance(given["figures"], bool):
         problems.append(Problem("figures", f"is {given['figures']!r}", "must be true or false", "figures=true"))
     for name in formats:

@@ -31,6 +31,8 @@ class Paper:
     value: float | None
     std: float | None
     seeds: int | None
+    milestones: Mapping[str, Sequence[tuple[float, float]]]
+    """Published values on the way: metric -> finished epochs and the value there."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def paper_of(config: Mapping[str, Any]) -> Paper | None:
         value=node.get("value"),
         std=node.get("std"),
         seeds=node.get("seeds"),
+        milestones={name: [(epoch, value) for epoch, value in points] for name, points in (node.get("milestones") or {}).items()},
     )
 
 

@@ -10,11 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from altprop.reporting import milestones
 from altprop.reporting.collect import Row
 from altprop.reporting.columns import DASH, Column, columns_for, experiment
+from altprop.reporting.milestones import Milestone
 from altprop.reporting.side_by_side import Comparison, cells
 from altprop.reporting.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION
-from altprop.reporting.tables import notes
+from altprop.reporting.tables import ON_THE_WAY, notes
 
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
 TEMPLATES = Path(__file__).parent / "page"
@@ -30,6 +32,7 @@ def html_page(
     summary: str,
     troubles: Sequence[str],
     compared: Sequence[Comparison] = (),
+    reached: Sequence[Milestone] = (),
     figures: Mapping[str, Path] | None = None,
 ) -> str:
     """The whole page, with ``figures`` (title -> PNG file) inside it. Raises ``ImportError`` without plotly."""
@@ -43,6 +46,8 @@ def html_page(
             {
                 **page_data(rows, summary, troubles),
                 "comparisons": [_tables(entry) for entry in compared],
+                "on_the_way": ON_THE_WAY,
+                "milestones": dict(zip(("columns", "rows"), milestones.cells(reached), strict=True)),
                 "figures": [
                     {"title": title, "png": base64.b64encode(path.read_bytes()).decode()}
                     for title, path in (figures or {}).items()
@@ -79,6 +84,7 @@ def page_data(rows: Sequence[Row], summary: str, troubles: Sequence[str]) -> dic
                 "text": [column.text(row) for column in columns],
                 "value": [_sorted_by(column, row) for column in columns],
                 "curve": None if row.curve is None else {name: _finite(value) for name, value in vars(row.curve).items()},
+                "published": row.paper.milestones.get(row.metric, []) if row.paper else [],
             }
         )
     return {

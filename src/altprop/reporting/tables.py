@@ -10,12 +10,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from altprop.reporting import milestones
 from altprop.reporting.collect import WHICH, Row
 from altprop.reporting.columns import AGAINST, COSTS, DASH, PRINTED, RESULTS, WORDY, Column, columns_for, plain
+from altprop.reporting.milestones import Milestone
 from altprop.reporting.runs import Run, Unreadable
 from altprop.reporting.side_by_side import Comparison, cells
 
 EQUAL = "Side by side at equal cost"
+ON_THE_WAY = "On the way: published values after some epochs"
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -118,44 +121,71 @@ def markdown(rows: Sequence[Row], extra: Sequence[str] = ()) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def print_lines(heading: str, titles: Sequence[str], lines: Sequence[Sequence[str]], console: Console) -> None:
+    """A table on a terminal under its heading; the first two columns hold words, the others numbers."""
+    console.print(f"\n{heading}", markup=False, highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, title in enumerate(titles):
+        table.add_column(title, justify="left" if place < 2 else "right", overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    console.print(table, markup=False, highlight=False)
+
+
+def markdown_lines(heading: str, titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """The same as Markdown."""
+    rule = "|" + "|".join("---" if place < 2 else "---:" for place in range(len(titles))) + "|"
+    return "\n".join(["", f"### {heading}", "", _markdown_line(titles), rule, *map(_markdown_line, lines), ""])
+
+
+def latex_lines(comments: Sequence[str], titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """The same as a ``tabular`` under ``comments``."""
+    head, *body = [" & ".join(map(escape, line)) + r" \\" for line in (titles, *lines)]
+    begin = rf"\begin{{tabular}}{{ll{'r' * (len(titles) - 2)}}}"
+    parts = ["", *(f"% {comment}" for comment in comments), begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+    return "\n".join([*parts, r"\end{tabular}", ""])
+
+
+def print_milestones(found: Sequence[Milestone], console: Console) -> None:
+    """Published values on the way on a terminal; nothing without any."""
+    if found:
+        print_lines(ON_THE_WAY, *milestones.cells(found), console)
+
+
+def markdown_milestones(found: Sequence[Milestone]) -> str:
+    """The same as Markdown."""
+    return markdown_lines(ON_THE_WAY, *milestones.cells(found)) if found else ""
+
+
+def latex_milestones(found: Sequence[Milestone]) -> str:
+    """The same as a ``tabular``."""
+    return latex_lines([ON_THE_WAY], *milestones.cells(found)) if found else ""
+
+
 def print_comparisons(found: Sequence[Comparison], console: Console) -> None:
     """Side by side on a terminal."""
     for comparison in found:
-        titles, lines = cells(comparison)
-        console.print(f"\n{EQUAL}: {comparison.title}, {comparison.metric}", markup=False, highlight=False)
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for place, title in enumerate(titles):
-            table.add_column(title, justify="left" if place < 2 else "right", overflow="fold")
-        for line in lines:
-            table.add_row(*line)
-        console.print(table, markup=False, highlight=False)
+        print_lines(_heading(comparison), *cells(comparison), console)
         for remark in comparison.remarks:
             console.print(remark, markup=False, highlight=False, soft_wrap=True)
 
 
 def markdown_comparisons(found: Sequence[Comparison]) -> str:
     """Side by side as Markdown, a table for each; empty without any."""
-    parts = []
-    for comparison in found:
-        titles, lines = cells(comparison)
-        rule = "|" + "|".join("---" if place < 2 else "---:" for place in range(len(titles))) + "|"
-        table = [_markdown_line(titles), rule, *map(_markdown_line, lines)]
-        parts.append("\n".join(["", f"### {EQUAL}: {comparison.title}, {comparison.metric}", "", *table, ""]))
-        parts += [f"\n{remark}\n" for remark in comparison.remarks]
+    parts = [
+        markdown_lines(_heading(comparison), *cells(comparison)) + "".join(f"\n{remark}\n" for remark in comparison.remarks)
+        for comparison in found
+    ]
     return "".join(parts)
 
 
 def latex_comparisons(found: Sequence[Comparison]) -> str:
     """Side by side, a ``tabular`` for each; empty without any."""
-    parts = []
-    for comparison in found:
-        titles, lines = cells(comparison)
-        body = [" & ".join(map(escape, line)) + r" \\" for line in (titles, *lines)]
-        begin = rf"\begin{{tabular}}{{ll{'r' * (len(titles) - 2)}}}"
-        comments = [f"% {line}" for line in (f"{EQUAL}: {comparison.title}, {comparison.metric}", *comparison.remarks)]
-        head = ["", *comments, begin, r"\toprule", body[0], r"\midrule"]
-        parts.append("\n".join([*head, *body[1:], r"\bottomrule", r"\end{tabular}", ""]))
-    return "".join(parts)
+    return "".join(latex_lines([_heading(each), *each.remarks], *cells(each)) for each in found)
+
+
+def _heading(comparison: Comparison) -> str:
+    return f"{EQUAL}: {comparison.title}, {comparison.metric}"
 
 
 def csv_table(rows: Sequence[Row]) -> str:

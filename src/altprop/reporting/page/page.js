@@ -74,6 +74,11 @@
     element("count").textContent = rows.length + " of " + data.rows.length + (data.rows.length === 1 ? " row" : " rows");
   }
 
+  function within(points, last) {
+    const count = points.x.filter((epoch) => epoch <= last).length;
+    return { ...points, x: points.x.slice(0, count), y: points.y.slice(0, count) };
+  }
+
   function traces(row, axis, band) {
     const { curve, label, colour } = row;
     const x = curve[axis];
@@ -83,7 +88,15 @@
       customdata: curve.std, meta: curve.count,
       hovertemplate: "%{y:.2f} ± %{customdata:.2f} (n = %{meta}) at %{x:.4~s}",
     };
-    if (!band || curve.count < 2) return [line];
+    const published = {
+      x: row.published.map((point) => point[0]), y: row.published.map((point) => point[1]),
+      name: label + ", published", legendgroup: label, showlegend: false, mode: "markers",
+      marker: { color: colour, symbol: "x-thin-open", size: 9, line: { width: 2 } },
+      hovertemplate: "%{y:.2f} published, after %{x} epochs",
+    };
+    // Published values are known by epoch alone; those far beyond what our runs have reached would squeeze the curves.
+    const near = axis === "epochs" && row.published.length ? [within(published, x[x.length - 1])] : [];
+    if (!band || curve.count < 2) return [line, ...near];
     const edges = {
       x: x.concat(x.slice().reverse()),
       y: curve.mean.map((mean, index) => mean + curve.std[index])
@@ -91,7 +104,7 @@
       name: label, legendgroup: label, showlegend: false, hoverinfo: "skip", mode: "lines",
       line: { width: 0, color: colour }, fill: "toself", fillcolor: colour + "33",
     };
-    return [edges, line];
+    return [edges, line, ...near];
   }
 
   function chart(rows) {
@@ -111,19 +124,30 @@
     chart(rows);
   }
 
+  function plainTable(section, columns, rows) {
+    const table = add(add(section, "div", undefined, "wide"), "table", undefined, "comparison");
+    const line = (parent, texts, tag) => {
+      const row = add(parent, "tr");
+      texts.forEach((text, index) => add(row, tag, text, index < 2 ? "" : "number"));
+    };
+    line(add(table, "thead"), columns, "th");
+    const body = add(table, "tbody");
+    rows.forEach((texts) => line(body, texts, "td"));
+  }
+
+  function milestones() {
+    const section = element("milestones");
+    if (!data.milestones.rows.length) return;
+    add(section, "h2", data.on_the_way);
+    plainTable(section, data.milestones.columns, data.milestones.rows);
+  }
+
   function comparisons() {
     const section = element("comparisons");
     if (data.comparisons.length) add(section, "h2", "Side by side at equal cost");
     for (const comparison of data.comparisons) {
       add(section, "h3", comparison.title);
-      const table = add(add(section, "div", undefined, "wide"), "table", undefined, "comparison");
-      const line = (parent, texts, tag) => {
-        const row = add(parent, "tr");
-        texts.forEach((text, index) => add(row, tag, text, index < 2 ? "" : "number"));
-      };
-      line(add(table, "thead"), comparison.columns, "th");
-      const body = add(table, "tbody");
-      comparison.rows.forEach((texts) => line(body, texts, "td"));
+      plainTable(section, comparison.columns, comparison.rows);
       comparison.remarks.forEach((remark) => add(section, "p", remark, "remark"));
     }
   }
@@ -145,6 +169,7 @@
   data.troubles.forEach((trouble) => add(element("troubles"), "li", trouble));
   if (!data.troubles.length) add(element("troubles"), "li", "none");
   header();
+  milestones();
   comparisons();
   figures();
   element("filter").addEventListener("input", draw);

@@ -1,0 +1,61 @@
+"""Published values on the way beside what runs had by then."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from altprop.config.compose import compose
+from altprop.reporting.collect import paper_of
+from altprop.reporting.milestones import Milestone, csv_milestones, milestones
+from altprop.reporting.tables import latex_milestones, markdown_milestones, print_milestones
+from tests.reporting.test_report import PAPER, rows_of, write_run
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> list[Milestone]:
+    """One finished run of three epochs, one that is at its second, one that failed; milestones at 1, 3 and 9 epochs."""
+    points = {"test/accuracy": [[1, 75.5], [3, 90], [9, 99]], "test/unknown": [[1, 2.0]]}
+    config = {"paper": {**PAPER, "milestones": points}}
+    write_run(tmp_path, "a/row", "00000000000a", [80.0, 85.0, 90.5], seed=0, config=config)
+    write_run(tmp_path, "a/row", "00000000000b", [70.0, 80.0], seed=1, config=config, status="running")
+    write_run(tmp_path, "a/row", "00000000000c", [10.0], seed=2, config=config, status="failed")
+    write_run(tmp_path, "b/row", "00000000000d", [10.0])
+    return milestones(rows_of(tmp_path))
+
+
+def test_values_after_as_many_epochs_of_the_runs_that_came_so_far(found: list[Milestone]) -> None:
+    assert [(each.row.name, each.metric, each.epoch, each.published) for each in found] == [
+        ("a/row", "test/accuracy", 1, 75.5),
+        ("a/row", "test/accuracy", 3, 90),
+    ]
+    assert [(each.ours.count, each.ours.mean) for each in found] == [(2, 75.0), (1, 90.5)]
+
+
+def test_every_form_shows_them(found: list[Milestone]) -> None:
+    stream = io.StringIO()
+    print_milestones(found, Console(file=stream, width=100))
+    for text in (stream.getvalue(), markdown_milestones(found), latex_milestones(found)):
+        for cell in ("On the way", "75.00", "7.07", "75.5", "-0.50", "+0.50"):
+            assert cell in text
+    assert r"a/row & test/accuracy & 3 & 1 & 90.50 & 90 & +0.50 \\" in latex_milestones(found)
+    first, second = csv.DictReader(io.StringIO(csv_milestones(found)))
+    assert (first["experiment"], float(first["epoch"]), first["count"], float(first["difference"])) == ("a/row", 1, "2", -0.5)
+    assert (float(second["mean"]), second["std"], float(second["paper"])) == (90.5, "", 90)
+    assert markdown_milestones([]) == latex_milestones([]) == ""
+
+
+@pytest.mark.parametrize(("name", "last"), [("dni_bp", 84.47), ("dni_dni", 64.74), ("dni_cdni", 80.86), ("dni_dgl", 85.05)])
+def test_the_published_value_of_a_log_is_its_last_one(name: str, last: float) -> None:
+    config = OmegaConf.to_container(compose([f"experiment=dgl/{name}", "paths.data=data", "paths.outputs=runs"]), resolve=True)
+    assert isinstance(config, dict)
+    paper = paper_of({str(key): value for key, value in config.items()})
+    assert paper is not None
+    assert (paper.value, paper.seeds) == (last, 1)
+    assert paper.milestones["test/accuracy"][-1][1] == last
+    assert paper.milestones["test/accuracy"][-1][0] <= int(config["trainer"]["duration"].removesuffix("ep"))
