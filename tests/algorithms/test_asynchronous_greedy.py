@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from altprop.algorithms.schedule import Schedule
 from altprop.models.greedy_cnn import GreedyCNN
 from altprop.nn.clamped_cross_entropy import ClampedCrossEntropy, clamped_cross_entropy
 from altprop.nn.local_heads import mlp_head
-from altprop.problems import ConfigError
+from altprop.problems import ConfigError, RunFailed
 from tests.algorithms.harness import assert_equal
 
 SHAPE = (1, 8, 8)
@@ -35,9 +36,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def set_up(algorithm: LocalLosses, epochs: int = 3, milestones: tuple[int, ...] = (), optimizer: Any = SGD) -> Any:
+def set_up(
+    algorithm: LocalLosses, epochs: int = 3, milestones: tuple[int, ...] = (), optimizer: Any = SGD, depth: int = 3
+) -> Any:
     torch.manual_seed(0)
-    model = GreedyCNN(depth=3, width=4, downsample=(1,), units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES).double()
+    model = algorithm.model = GreedyCNN(
+        depth=depth, width=4, downsample=(1,), units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES
+    ).double()
     facts = {"steps_per_epoch": STEPS, "device": torch.device("cpu"), "seed": 0, "batch_size": 6}
     schedule = Schedule(partial(torch.optim.lr_scheduler.MultiStepLR, milestones=list(milestones), gamma=0.2))
     context = Context(input_shape=SHAPE, num_classes=CLASSES, total_epochs=algorithm.total_epochs(epochs), **facts)  # type: ignore[arg-type]
@@ -95,7 +100,7 @@ def test_every_worker_makes_its_passes_at_its_rates(options: dict[str, Any]) -> 
         return plain(index, features, targets)
 
     algorithm.train_block = watched
-    steps = train(algorithm, 4 * 12 * STEPS)
+    steps = train(algorithm, algorithm.context.total_epochs * STEPS)
     assert algorithm.finished
     assert steps >= 4 * STEPS
     for worker in range(3):
@@ -103,6 +108,25 @@ def test_every_worker_makes_its_passes_at_its_rates(options: dict[str, Any]) -> 
     before = copy.deepcopy(algorithm.model.state_dict())
     algorithm.train_step(*batch(0))
     assert_equal(algorithm.model.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"buffer_size": 2, "max_reuse": 2},
+        {"buffer_size": 5, "max_reuse": 2, "slow_block": 2, "slowdown": 1.5},
+        {"buffer_size": 2, "max_reuse": 3, "slow_block": 6, "slowdown": 2.0},
+        {"buffer_size": 3, "max_reuse": 2, "slow_block": 1, "slowdown": 3.0},
+        {"buffer_size": 1, "max_reuse": 2},
+    ],
+)
+def test_the_bound_leaves_room_where_mini_batches_run_out(options: dict[str, Any]) -> None:
+    """A mini-batch overwritten before it was used is lost, and every buffer loses some; section 2.6 waits for the slowest."""
+    algorithm = set_up(AsynchronousGreedy(**options, head=partial(mlp_head, mlp_layers=0)), epochs=10, depth=6)
+    assert algorithm.passes == 10
+    train(algorithm, algorithm.context.total_epochs * STEPS)
+    assert algorithm.finished
+    assert min(algorithm.clock.done) == 10
 
 
 def test_frozen_workers_pass_features_on_unchanged() -> None:
@@ -172,9 +196,16 @@ def test_passes_are_those_asked_for(epochs: int, slowdown: float) -> None:
     assert algorithm.passes == epochs or algorithm.total_epochs(algorithm.passes) == algorithm.total_epochs(epochs)
 
 
-def test_end_before_the_slowest_worker_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_end_before_the_slowest_worker_is_a_failure() -> None:
     algorithm = set_up(AsynchronousGreedy())
-    algorithm.epoch_end(algorithm.context.total_epochs - 1)
+    with pytest.raises(RunFailed, match="before every block has made its 3 passes"):
+        algorithm.epoch_end(algorithm.context.total_epochs - 1)
+
+
+def test_a_length_in_steps_that_is_too_short_for_any_pass_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    algorithm = set_up(AsynchronousGreedy())
+    algorithm.context = dataclasses.replace(algorithm.context, total_epochs=2)
+    algorithm.epoch_end(1)
     assert "before every block has made its" in caplog.text
 
 

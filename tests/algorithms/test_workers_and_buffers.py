@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from altprop.algorithms.replay_buffer import ReplayBuffer
-from altprop.algorithms.worker_choice import WorkerChoice, WorkerClock, worker_probabilities
+from altprop.algorithms.worker_choice import WorkerChoice, WorkerClock, expected_passes, worker_probabilities
 
 
 class BufferMachine(RuleBasedStateMachine):
@@ -241,3 +241,18 @@ def test_clock_is_restored() -> None:
     other.load_state_dict(clock.state_dict())
     assert other.state_dict() == clock.state_dict()
     assert clock.done == [1, 0]
+
+
+def test_passes_where_buffers_run_dry() -> None:
+    """A buffer of M batches used once, filled as fast as it is read, is empty once in M + 1 times."""
+    alike = worker_probabilities(2, None, 1.0)
+    for capacity in (2, 5, 30):
+        assert expected_passes(alike, capacity, 2) == pytest.approx((capacity + 1) / capacity)
+        assert expected_passes(alike, capacity, math.inf) == 1.0
+        assert expected_passes(alike, capacity, 10**6) == pytest.approx(1.0)
+    assert expected_passes(alike, 1, 2) == 1.0
+    slow = worker_probabilities(6, 3, 2.5)
+    assert expected_passes(slow, 4, math.inf) == pytest.approx(2.5)
+    assert 2.5 < expected_passes(slow, 4, 2) < 4
+    deep = [expected_passes(worker_probabilities(depth, None, 1.0), 3, 2) for depth in range(2, 10)]
+    assert deep == sorted(deep)

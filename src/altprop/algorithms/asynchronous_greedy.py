@@ -12,18 +12,19 @@ import torch
 from torch import Tensor
 
 from altprop.algorithms.base import Loss
+from altprop.algorithms.blocks import cut
 from altprop.algorithms.context import Capabilities, Context
 from altprop.algorithms.local_losses import HeadFactory, LocalLosses
 from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.replay_buffer import ReplayBuffer, Sample, reuse_problems
 from altprop.algorithms.schedule import Schedule
-from altprop.algorithms.worker_choice import WorkerChoice, WorkerClock, WorkerOrder, worker_probabilities
+from altprop.algorithms.worker_choice import WorkerChoice, WorkerClock, WorkerOrder, expected_passes, worker_probabilities
 from altprop.nn.clamped_cross_entropy import ClampedCrossEntropy
 from altprop.nn.head_ensemble import EnsembleOf
 from altprop.nn.local_heads import mlp_head
 from altprop.nn.weights.base import WeightsRule
-from altprop.problems import ConfigError, Problem
+from altprop.problems import ConfigError, Problem, RunFailed
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,13 @@ class AsynchronousGreedy(LocalLosses):
 
     def total_epochs(self, epochs: int) -> int:
         """A bound on the passes of worker 1, which goes on until the slowest worker is done; the run usually ends earlier."""
-        return ceil(1.2 * self.slowdown * epochs) + 5
+        passes = self.slowdown
+        if self.max_reuse < float("inf"):
+            workers = len(cut(self.model, self.block_size, self.cut_points))
+            slow_worker = None if self.slow_block is None else self.slow_block - 1
+            probabilities = worker_probabilities(workers, slow_worker, self.slowdown)
+            passes = max(passes, expected_passes(probabilities, self.buffer_size, self.max_reuse))
+        return ceil(1.2 * passes * epochs) + 5
 
     @property
     def passes(self) -> int:
@@ -191,7 +198,10 @@ class AsynchronousGreedy(LocalLosses):
 
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
         if epoch + 1 == self.context.total_epochs and not self.finished:
-            log.warning("the run ends before every block has made its %d passes: %s", self.passes, self.clock.done)
+            unfinished = f"the run ends before every block has made its {self.passes} passes: {self.clock.done}"
+            if self.total_epochs(self.passes) <= self.context.total_epochs:
+                raise RunFailed(f"{unfinished}; raise algorithm.buffer_size or algorithm.max_reuse")
+            log.warning(unfinished)  # a length in steps, too short for a single pass of every block
         return self.weights_epoch_end(epoch)
 
     # -- state -----------------------------------------------------------------------------------------------------------------

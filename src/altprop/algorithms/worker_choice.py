@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,26 @@ def worker_probabilities(num_workers: int, slow_worker: int | None, slowdown: fl
     """
     weights = [1.0 / slowdown if worker == slow_worker else 1.0 for worker in range(num_workers)]
     return [weight / sum(weights) for weight in weights]
+
+
+def expected_passes(probabilities: Sequence[float], capacity: int, max_reuse: float) -> float:
+    """Passes of worker 1 for one pass of the slowest worker, in the long run: an estimate from above.
+
+    Each buffer is taken for a queue of its own with room for ``capacity (max_reuse - 1)`` uses of mini-batches, which finds
+    itself empty with probability ``(1 - r) / (1 - r^(room + 1))``; r are the uses that arrive over the picks of its reader. A
+    buffer of one mini-batch, and one without ``max_reuse``, never runs dry.
+    """
+    rate = slowest = probabilities[0]
+    for probability in probabilities[1:]:
+        if capacity == 1 or max_reuse == float("inf"):
+            rate = probability
+        else:
+            uses = max_reuse - 1
+            load, room = min(rate * uses / probability, 10.0), int(min(capacity * uses, 100))  # enough never to run dry
+            # the same fraction as above, without the hole at a load of 1
+            rate = probability * (1.0 - 1.0 / sum(load**count for count in range(room + 1)))
+        slowest = min(slowest, rate)
+    return probabilities[0] / slowest
 
 
 class WorkerChoice:
