@@ -101,6 +101,26 @@ def test_every_step_is_that_of_the_published_wrapper(rule: LossScaling) -> None:
     assert len(scales) > 3 or not rule.dynamic
 
 
+def test_fresh_optimizers_begin_with_fresh_copies() -> None:
+    """Section 5: at a decay optimizer, scaler and the wrapper with its fp32 copies are built anew."""
+    algorithm = set_up(DecoupledGreedy(loss_scaling=DYNAMIC, master_weights=True, reset_optimizer_at=[1]))
+    for seed in range(12):
+        algorithm.train_step(*batch(seed))
+    copies = [pair for step in algorithm.optimizers for pair in step.copies]
+    assert any(not torch.equal(value.float(), master) for value, master in copies)
+    algorithm.epoch_start(1)
+    assert all(torch.equal(value.float(), master) for value, master in copies)
+    parts = copy.deepcopy(nn.ModuleList(algorithm.parts))
+    references = [Published(part, DYNAMIC.init_scale, DYNAMIC.growth_interval, True) for part in parts]
+    for seed in range(12, 36):
+        inputs, targets = batch(seed)
+        algorithm.train_step(inputs, targets)
+        features = inputs.half()
+        for index, reference in enumerate(references):
+            features = reference.step(features, targets)
+            assert_equal(dict(algorithm.parts[index].state_dict()), dict(reference.part.state_dict()))
+
+
 def test_everything_is_half_but_batch_norms_and_masters() -> None:
     algorithm = set_up(DecoupledGreedy(loss_scaling=DYNAMIC, master_weights=True))
     for part in algorithm.parts:

@@ -74,6 +74,13 @@ class MasterWeightsStep(OptimizerStep):
             for value, master in self.copies:
                 value.copy_(master)
 
+    def forget(self) -> None:
+        """As if the wrapper had been built anew: the fp32 copies, too, are made from the halves again."""
+        super().forget()
+        with torch.no_grad():
+            for value, master in self.copies:
+                master.copy_(value)
+
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "masters": [master.detach() for _, master in self.copies]}
 
