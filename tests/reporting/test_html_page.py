@@ -19,7 +19,7 @@ from altprop.reporting.milestones import milestones
 from altprop.reporting.runs import read_runs
 from altprop.reporting.side_by_side import comparisons
 from altprop.reporting.style import save
-from tests.reporting.test_report import PAPER, write_run
+from tests.reporting.test_report import PAPER, rows_of, write_run
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -48,6 +48,7 @@ found.words = names();
 change("filter", "ALPHA -beta", "input");
 found.filtered = names();
 found.count = document.getElementById("count").textContent;
+found.dash = lines()[0].line.dash;
 found.curves = lines().map((trace) => trace.name);
 change("filter", "", "input");
 found.bands = document.getElementById("chart").data.length;
@@ -115,6 +116,14 @@ def test_values_that_are_not_finite_become_null(tmp_path: Path) -> None:
     assert json.loads(json.dumps(data, allow_nan=False))["rows"][0]["curve"]["mean"] == [80.0, None]
 
 
+def test_many_curves_are_told_apart_by_colour_and_dashes(tmp_path: Path) -> None:
+    for place in range(20):
+        write_run(tmp_path, f"row{place:02}", f"0000000000{place:02}", [50.0, 60.0])
+    rows = page_data(rows_of(tmp_path), "", [])["rows"]
+    assert len({(row["colour"], row["dash"]) for row in rows}) == 20
+    assert {row["dash"] for row in rows[:7]} == {"solid"}
+
+
 @pytest.mark.skipif(BROWSER is None, reason="chromium is not installed (Debian: apt-get install chromium)")
 def test_the_page_in_a_browser_sorts_filters_and_draws(page: str, tmp_path: Path) -> None:
     found = clicked(page, tmp_path)
@@ -127,6 +136,7 @@ def test_the_page_in_a_browser_sorts_filters_and_draws(page: str, tmp_path: Path
     assert found["filtered"] == ["alpha"]
     assert found["count"] == "1 of 3 rows"
     assert found["curves"] == ["alpha"]
+    assert found["dash"] == "solid"
     assert (found["bands"], found["without_bands"]) == (4, 3)
     assert found["epochs"] == [1, 2]
     assert found["published"] == [["alpha/beta, published", [1, 2], [71.5, 72.5]]]  # what is far beyond our epochs is left out

@@ -130,6 +130,7 @@ COLUMNS = (
     Column("paper", "paper", paper_value, lambda row: row.paper.value if row.paper else None),
     Column("difference", "difference", difference, lambda row: row.difference),
     Column("inside", "inside", verdict),
+    Column("changed", "changed by the command", lambda row: row.changed),
     Column("seconds", "time", _shown("seconds", duration), mean_of("seconds")),
     Column("images_per_second", "images/s", _shown("images_per_second", _count), mean_of("images_per_second")),
     Column("flops", "training FLOPs", _shown("flops", operations), mean_of("flops")),
@@ -143,7 +144,6 @@ COLUMNS = (
     Column("nonzero", "non-zero", _shown("nonzero", _count), mean_of("nonzero")),
     Column("binary_layers", "binary layers", _shown("binary_layers", _count), mean_of("binary_layers")),
     Column("binary_weights", "binary weights", _shown("binary_weights", _count), mean_of("binary_weights")),
-    Column("changed", "changed by the command", lambda row: row.changed),
     Column("source", "paper's table", source),
     Column("states", "not finished", states),
 )

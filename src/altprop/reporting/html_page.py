@@ -12,13 +12,15 @@ from typing import Any
 
 from altprop.reporting import milestones
 from altprop.reporting.collect import Row
-from altprop.reporting.columns import DASH, Column, columns_for, experiment
+from altprop.reporting.columns import DASH, WORDY, Column, columns_for, experiment
 from altprop.reporting.milestones import Milestone
 from altprop.reporting.side_by_side import Comparison, cells
 from altprop.reporting.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION
 from altprop.reporting.tables import ON_THE_WAY, notes
 
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+"""Every colour comes with the first of them, then every colour with the second, and so on."""
 TEMPLATES = Path(__file__).parent / "page"
 
 
@@ -81,6 +83,7 @@ def page_data(rows: Sequence[Row], summary: str, troubles: Sequence[str]) -> dic
                 "label": name if labels[name] == 1 else f"{name} ({labels[name]})",
                 "metric": row.metric,
                 "colour": COLOURS[index % len(COLOURS)],
+                "dash": DASHES[index // len(COLOURS) % len(DASHES)],
                 "text": [column.text(row) for column in columns],
                 "value": [_sorted_by(column, row) for column in columns],
                 "curve": None if row.curve is None else {name: _finite(value) for name, value in vars(row.curve).items()},
@@ -91,7 +94,9 @@ def page_data(rows: Sequence[Row], summary: str, troubles: Sequence[str]) -> dic
         "summary": summary,
         "notes": notes(rows),
         "troubles": list(troubles),
-        "columns": [{"title": column.title, "number": column.number is not None} for column in columns],
+        "columns": [
+            {"title": column.title, "number": column.number is not None, "wordy": column.name in WORDY} for column in columns
+        ],
         "rows": shown,
     }
 

@@ -69,7 +69,10 @@
         else state.hidden.add(row.label);
         chart(visible());
       });
-      row.text.forEach((text, index) => add(line, "td", text, data.columns[index].number ? "number" : ""));
+      row.text.forEach((text, index) => {
+        const { number, wordy } = data.columns[index];
+        add(line, "td", text, number ? "number" : wordy && text ? "wordy" : "");
+      });
     }
     element("count").textContent = rows.length + " of " + data.rows.length + (data.rows.length === 1 ? " row" : " rows");
   }
@@ -80,11 +83,11 @@
   }
 
   function traces(row, axis, band) {
-    const { curve, label, colour } = row;
+    const { curve, label, colour, dash } = row;
     const x = curve[axis];
     const line = {
       x, y: curve.mean, name: label, legendgroup: label, mode: x.length > 1 ? "lines" : "markers",
-      line: { color: colour, width: 2 }, marker: { color: colour },
+      line: { color: colour, width: 2, dash }, marker: { color: colour },
       customdata: curve.std, meta: curve.count,
       hovertemplate: "%{y:.2f} ± %{customdata:.2f} (n = %{meta}) at %{x:.4~s}",
     };
