@@ -18,6 +18,8 @@ from altprop.algorithms.local_losses import LocalLosses
 from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.schedule import Schedule
 from altprop.algorithms.sequential_greedy import SequentialGreedy
+from altprop.config.compose import compose
+from altprop.config.validation import problems_of
 from altprop.models.dni_cnn import DniCNN
 from altprop.models.greedy_cnn import GreedyCNN
 from altprop.nn import local_heads
@@ -362,6 +364,18 @@ def test_sequential_reset_counts_within_the_stage() -> None:
 
 
 # -- options ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["decoupled_greedy", "sequential_greedy", "asynchronous_greedy", "distributed_greedy"])
+def test_conv_heads_on_a_perceptron_and_layers_below_zero_are_refused_before_anything_is_built(algorithm: str) -> None:
+    def told(*overrides: str) -> list[tuple[str, str]]:
+        return [(problem.key, problem.mend) for problem in problems_of(compose([f"algorithm={algorithm}", *overrides]))]
+
+    assert told("model=mlp", "algorithm/head=conv") == [("algorithm.head", "algorithm/head=mlp")]
+    assert not told("model=dni_cnn", "algorithm/head=conv")
+    assert not told("model=mlp", "algorithm/head=cnn")
+    layers = "algorithm.head.conv_layers"
+    assert told("model=greedy_cnn", "algorithm/head=cnn", f"{layers}=-1") == [(layers, f"{layers}=0")]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from altprop.nn.head_ensemble import ensemble_scores, ensemble_weights
-from altprop.nn.local_heads import ConvHead, LocalHead, cnn_head, mlp_head, mlp_sr_head
+from altprop.nn.local_heads import ConvHead, LocalHead, cnn_head, head_problems, mlp_head, mlp_sr_head
+from altprop.problems import ConfigError
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -71,7 +72,7 @@ def test_heads_fit_flat_features(head) -> None:
 
 
 def test_conv_head_refuses_flat_features() -> None:
-    with pytest.raises(ValueError, match="algorithm/head=mlp"):
+    with pytest.raises(ConfigError, match="algorithm/head=mlp"):
         ConvHead((7,), 3)
 
 
@@ -89,6 +90,32 @@ def test_wider_convolutions() -> None:
     assert [module.out_channels for module in head.modules() if isinstance(module, nn.Conv2d)] == [6]
     assert head.classifier[-1].in_features == 24
     assert head(torch.randn(2, 4, 8, 8)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(("channels", "width"), [(128, 256), (256, 512), (512, 1024)])
+def test_convolutions_twice_as_wide_as_the_block_are_the_scripts_256_that_double_with_it(channels: int, width: int) -> None:
+    """Section 8: width_aux 256 and prog on the network that begins with 128 channels."""
+    head = cnn_head((channels, 4, 4), 3, conv_layers=2, mlp_layers=0, widen=2.0)
+    assert [module.out_channels for module in head.modules() if isinstance(module, nn.Conv2d)] == [width, width]
+    assert head(torch.randn(2, channels, 4, 4)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({"conv_layers": -1}, "conv_layers"),
+        ({"mlp_layers": -1}, "mlp_layers"),
+        ({"pooled_size": 0}, "pooled_size"),
+        ({"width": 0}, "width"),
+        ({"widen": 0.0}, "widen"),
+        ({"widen": 2.0, "width": 64}, "widen"),
+        ({"kernel_size": 4}, "kernel_size"),
+        ({"kernel_size": -1}, "kernel_size"),
+    ],
+)
+def test_impossible_settings_are_problems(config, name: str) -> None:
+    assert [problem.key for problem in head_problems(config)] == [f"algorithm.head.{name}"]
+    assert not list(head_problems({"conv_layers": 0, "mlp_layers": 0, "width": None, "pooled_size": None, "widen": 2.0}))
 
 
 def test_pooling_windows_overlap_where_the_side_does_not_divide() -> None:

@@ -22,7 +22,7 @@ from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
 from altprop.models.base import FeedForward
 from altprop.nn.head_ensemble import EnsembleOf, ensemble_scores
-from altprop.nn.local_heads import mlp_sr_head
+from altprop.nn.local_heads import flat_features, head_problems, mlp_sr_head
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import Problem
 
@@ -198,8 +198,13 @@ class LocalLosses(Algorithm):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of cutting, of optimizer resets and of loss scaling."""
+        """Problems of cutting, of heads, of optimizer resets and of loss scaling."""
         yield from cut_problems(config)
+        head = config.get("head") or {}
+        yield from head_problems(head)
+        kinds = [str((node or {}).get("_target_")).rpartition(".")[2] for node in (head, root.get("model"))]
+        if kinds == ["ConvHead", "MLP"]:
+            yield flat_features("every layer of a perceptron hands on flat features")
         if any(epoch < 1 for epoch in config.get("reset_optimizer_at") or ()):
             given = str(list(config["reset_optimizer_at"]))
             yield Problem("algorithm.reset_optimizer_at", given, "0-based epochs from 1 on", "algorithm.reset_optimizer_at=[]")

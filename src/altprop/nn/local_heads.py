@@ -6,14 +6,16 @@ block, ``(channels, height, width)`` or ``(features,)``, and returns class score
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from altprop.nn.conv_chain import conv_chain
 from altprop.nn.initialization import BatchNormInit, init_batch_norm
 from altprop.nn.units import UnitsFactory
+from altprop.problems import ConfigError, Problem
 
 FeatureShape = tuple[int, ...]
 """Shape of one sample's features: ``(channels, height, width)`` or ``(features,)``."""
@@ -30,9 +32,9 @@ class LocalHead(nn.Module):
 
     ``reduction`` pools ``[batch, channels, height, width]`` first, to ``ceil(side / reduction)``, or to ``pooled_size`` where
     that is given; None keeps the full size. Then ``conv_layers`` convolutions without bias, each with batch norm and ReLU, to
-    ``width`` channels (None: the block's own); pooling to 2 x 2; flattening; ``mlp_layers`` linear layers of that width, each
-    with batch norm and ReLU; a linear layer. Without ``mlp_layers`` a batch norm precedes the flattening. Flat features
-    ``[batch, features]`` have no positions, so that only the fully connected layers remain.
+    ``width`` channels (None: ``widen`` times the block's own); pooling to 2 x 2; flattening; ``mlp_layers`` linear layers as wide
+    as that, each with batch norm and ReLU; a linear layer. Without ``mlp_layers`` a batch norm precedes the flattening. Flat
+    features ``[batch, features]`` have no positions, so that only the fully connected layers remain.
 
     ``map_norm`` exists with fully connected layers too, unused: the published networks count its parameters. It never receives a
     gradient, so no optimizer touches it.
@@ -49,6 +51,7 @@ class LocalHead(nn.Module):
         mlp_layers: int,
         pooled_size: int | None = None,
         width: int | None = None,
+        widen: float = 1.0,
         init: HeadInit = "default",
         batch_norm_init: BatchNormInit = "ones",
         units: UnitsFactory = nn.ReLU,
@@ -66,7 +69,7 @@ class LocalHead(nn.Module):
             if reduction is not None:
                 size = tuple(min(side, pooled_size or ceil(side / reduction)) for side in size)  # type: ignore[assignment]
                 self.reduce = nn.AdaptiveAvgPool2d(size)
-            out_channels = (width or channels) if conv_layers else channels
+            out_channels = (width or max(1, round(widen * channels))) if conv_layers else channels
             for _ in range(conv_layers):
                 self.convolutions += nn.Sequential(
                     nn.Conv2d(channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
@@ -149,10 +152,14 @@ def cnn_head(
     conv_layers: int = 2,
     mlp_layers: int = 0,
     width: int | None = None,
+    widen: float = 1.0,
     init: HeadInit = "default",
     batch_norm_init: BatchNormInit = "ones",
 ) -> LocalHead:
-    """CNN-aux: 3 x 3 convolutions at full size, pooling to 2 x 2, batch norm, linear."""
+    """CNN-aux: 3 x 3 convolutions at full size, pooling to 2 x 2, batch norm, linear.
+
+    The published asynchronous script's heads, 256 channels that double wherever the blocks' 128 do, are ``widen`` 2.
+    """
     return LocalHead(
         shape,
         num_classes,
@@ -161,6 +168,7 @@ def cnn_head(
         kernel_size=3,
         mlp_layers=mlp_layers,
         width=width,
+        widen=widen,
         init=init,
         batch_norm_init=batch_norm_init,
     )
@@ -171,7 +179,7 @@ class ConvHead(nn.Module):
 
     Three ``kernel_size`` x ``kernel_size`` convolutions with bias, batch norm and ReLU between them; the last one's weight
     starts at zero (its bias only with ``zero_bias``), so that at first all samples score the same and no gradient passes below
-    it. Needs features ``(channels, height, width)``; raises ``ValueError`` for flat ones.
+    it. Needs features ``(channels, height, width)``; raises ``ConfigError`` for flat ones.
     """
 
     def __init__(
@@ -184,7 +192,7 @@ class ConvHead(nn.Module):
         batch_norm_init: BatchNormInit = "ones",
     ) -> None:
         if len(shape) != 3:
-            raise ValueError("the conv head needs feature maps; use algorithm/head=mlp")
+            raise ConfigError([flat_features("a block of this model hands on flat features")])
         super().__init__()
         self.convolutions = conv_chain(shape[0], kernel_size=kernel_size, zero_bias=zero_bias)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -194,6 +202,31 @@ class ConvHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Class scores ``[batch, classes]`` of features ``[batch, channels, height, width]``."""
         return self.classifier(self.pool(self.convolutions(features)).flatten(1))
+
+
+def flat_features(given: str) -> Problem:
+    """What is wrong with :class:`ConvHead` where ``given``."""
+    return Problem("algorithm.head", f"conv, but {given}", "for feature maps only", "algorithm/head=mlp")
+
+
+def head_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Problems of a head's own node that show without the model."""
+    for name, least in (("conv_layers", 0), ("mlp_layers", 0), ("pooled_size", 1), ("width", 1)):
+        value = config.get(name)
+        if value is not None and value < least:
+            yield Problem(
+                f"algorithm.head.{name}", str(value), f"a whole number from {least} on", f"algorithm.head.{name}={least}"
+            )
+    if config.get("kernel_size", 1) < 1 or config.get("kernel_size", 1) % 2 == 0:
+        yield Problem(
+            "algorithm.head.kernel_size", str(config["kernel_size"]), "odd and positive", "algorithm.head.kernel_size=5"
+        )
+    widen = config.get("widen", 1.0)
+    if widen <= 0:
+        yield Problem("algorithm.head.widen", str(widen), "a factor above 0", "algorithm.head.widen=1.0")
+    elif widen != 1 and config.get("width") is not None:
+        given = f"{widen} with algorithm.head.width={config['width']}"
+        yield Problem("algorithm.head.widen", given, "either is given", "algorithm.head.width=null")
 
 
 def initialize_head(head: nn.Module, init: HeadInit, batch_norm_init: BatchNormInit) -> None:
