@@ -50,6 +50,16 @@ def test_every_form_shows_them(found: list[Milestone]) -> None:
     assert markdown_milestones([]) == latex_milestones([]) == ""
 
 
+def test_what_was_changed_of_a_row_stands_beside_the_published_value(tmp_path: Path) -> None:
+    config = {"paper": {**PAPER, "milestones": {"test/accuracy": [[1, 75.5]]}}}
+    write_run(tmp_path, "a/row", "00000000000a", [80.0], config=config, command=["trainer.duration=1ep"], status="running")
+    found = milestones(rows_of(tmp_path))
+    stream = io.StringIO()
+    print_milestones(found, Console(file=stream, width=100))
+    for text in (stream.getvalue(), markdown_milestones(found), latex_milestones(found), csv_milestones(found)):
+        assert "trainer.duration=1ep" in text
+
+
 @pytest.mark.parametrize(("name", "last"), [("dni_bp", 84.47), ("dni_dni", 64.74), ("dni_cdni", 80.86), ("dni_dgl", 85.05)])
 def test_the_published_value_of_a_log_is_its_last_one(name: str, last: float) -> None:
     config = OmegaConf.to_container(compose([f"experiment=dgl/{name}", "paths.data=data", "paths.outputs=runs"]), resolve=True)

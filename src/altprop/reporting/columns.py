@@ -10,6 +10,7 @@ from typing import Any
 from altprop.reporting.collect import Row
 from altprop.reporting.statistics import Statistic
 
+CHANGED = "changed by the command"
 DASH = "–"  # noqa: RUF001 - a dash, not a minus
 
 
@@ -130,7 +131,7 @@ COLUMNS = (
     Column("paper", "paper", paper_value, lambda row: row.paper.value if row.paper else None),
     Column("difference", "difference", difference, lambda row: row.difference),
     Column("inside", "inside", verdict),
-    Column("changed", "changed by the command", lambda row: row.changed),
+    Column("changed", CHANGED, lambda row: row.changed),
     Column("seconds", "time", _shown("seconds", duration), mean_of("seconds")),
     Column("images_per_second", "images/s", _shown("images_per_second", _count), mean_of("images_per_second")),
     Column("flops", "training FLOPs", _shown("flops", operations), mean_of("flops")),

@@ -16,7 +16,7 @@ from altprop.reporting.columns import DASH, WORDY, Column, columns_for, experime
 from altprop.reporting.milestones import Milestone
 from altprop.reporting.side_by_side import Comparison, cells
 from altprop.reporting.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION
-from altprop.reporting.tables import ON_THE_WAY, notes
+from altprop.reporting.tables import ON_THE_WAY, WORDS, notes
 
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -48,6 +48,7 @@ def html_page(
             {
                 **page_data(rows, summary, troubles),
                 "comparisons": [_tables(entry) for entry in compared],
+                "words": WORDS,
                 "on_the_way": ON_THE_WAY,
                 "milestones": dict(zip(("columns", "rows"), milestones.cells(reached), strict=True)),
                 "figures": [

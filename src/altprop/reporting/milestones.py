@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from altprop.reporting.collect import Row
-from altprop.reporting.columns import experiment, spread
+from altprop.reporting.columns import CHANGED, experiment, spread
 from altprop.reporting.statistics import Statistic, statistic
 
 
@@ -24,32 +24,36 @@ class Milestone:
     epoch: float
     published: float
     ours: Statistic
+    changed: str
+    """What the command lines of all these runs changed of the experiment."""
 
 
 def milestones(rows: Sequence[Row]) -> list[Milestone]:
     """Those that at least one run has reached, in the order of ``rows``, metrics and epochs."""
     found = []
     for row in rows:
-        records = [{record["epoch"]: record for record in run.records} for run in (*row.finished, *row.unfinished)]
+        runs = [*row.finished, *row.unfinished]
+        records = [{record["epoch"]: record for record in run.records} for run in runs]
+        changed = " ".join(sorted({word for run in runs for word in run.changed}))
         for metric, points in (row.paper.milestones if row.paper else {}).items():
             for epoch, published in points:
                 ours = statistic([by_epoch[epoch][metric] for by_epoch in records if metric in by_epoch.get(epoch, ())])
                 if ours is not None:
-                    found.append(Milestone(row, metric, epoch, published, ours))
+                    found.append(Milestone(row, metric, epoch, published, ours, changed))
     return found
 
 
 def cells(found: Sequence[Milestone]) -> tuple[list[str], list[list[str]]]:
-    """Titles of the columns, the first two of words, and the texts of the rows, for every kind of table."""
-    titles = ["experiment", "metric", "epoch", "seeds", "ours", "paper", "difference"]
+    """Titles of the columns and the texts of the rows, for every kind of table; what was changed only where anything was."""
+    titles = ["experiment", "metric", "epoch", "seeds", "ours", "paper", "difference", CHANGED]
     lines = [
         [
             *(experiment(each.row), each.metric, f"{each.epoch:g}", str(each.ours.count), spread(each.ours)),
-            *(f"{each.published:g}", f"{each.ours.mean - each.published:+.2f}"),
+            *(f"{each.published:g}", f"{each.ours.mean - each.published:+.2f}", each.changed),
         ]
         for each in found
     ]
-    return titles, lines
+    return (titles, lines) if any(each.changed for each in found) else (titles[:-1], [line[:-1] for line in lines])
 
 
 def csv_milestones(found: Sequence[Milestone]) -> str:
@@ -58,7 +62,7 @@ def csv_milestones(found: Sequence[Milestone]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["experiment", "variant", "changed", "metric", "epoch", "count", "mean", "std", "paper", "difference"])
     for each in found:
-        labels = [each.row.name, each.row.variant, each.row.changed, each.metric, each.epoch]
+        labels = [each.row.name, each.row.variant, each.changed, each.metric, each.epoch]
         ours = each.ours
         writer.writerow([*labels, ours.count, ours.mean, ours.std, each.published, ours.mean - each.published])
     return stream.getvalue()

@@ -12,12 +12,14 @@ from rich.table import Table
 
 from altprop.reporting import milestones
 from altprop.reporting.collect import WHICH, Row
-from altprop.reporting.columns import AGAINST, COSTS, DASH, PRINTED, RESULTS, WORDY, Column, columns_for, plain
+from altprop.reporting.columns import AGAINST, CHANGED, COSTS, DASH, PRINTED, RESULTS, WORDY, Column, columns_for, plain
 from altprop.reporting.milestones import Milestone
 from altprop.reporting.runs import Run, Unreadable
 from altprop.reporting.side_by_side import Comparison, cells
 
 EQUAL = "Side by side at equal cost"
+WORDS = ("experiment", "algorithm", "metric", CHANGED)
+"""Titles of the smaller tables' columns that hold words, not numbers."""
 ON_THE_WAY = "On the way: published values after some epochs"
 
 LATEX = {
@@ -122,11 +124,11 @@ def markdown(rows: Sequence[Row], extra: Sequence[str] = ()) -> str:
 
 
 def print_lines(heading: str, titles: Sequence[str], lines: Sequence[Sequence[str]], console: Console) -> None:
-    """A table on a terminal under its heading; the first two columns hold words, the others numbers."""
+    """A table on a terminal under its heading."""
     console.print(f"\n{heading}", markup=False, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, title in enumerate(titles):
-        table.add_column(title, justify="left" if place < 2 else "right", overflow="fold")
+    for title in titles:
+        table.add_column(title, justify="left" if title in WORDS else "right", overflow="fold")
     for line in lines:
         table.add_row(*line)
     console.print(table, markup=False, highlight=False)
@@ -134,14 +136,14 @@ def print_lines(heading: str, titles: Sequence[str], lines: Sequence[Sequence[st
 
 def markdown_lines(heading: str, titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """The same as Markdown."""
-    rule = "|" + "|".join("---" if place < 2 else "---:" for place in range(len(titles))) + "|"
+    rule = "|" + "|".join("---" if title in WORDS else "---:" for title in titles) + "|"
     return "\n".join(["", f"### {heading}", "", _markdown_line(titles), rule, *map(_markdown_line, lines), ""])
 
 
 def latex_lines(comments: Sequence[str], titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """The same as a ``tabular`` under ``comments``."""
     head, *body = [" & ".join(map(escape, line)) + r" \\" for line in (titles, *lines)]
-    begin = rf"\begin{{tabular}}{{ll{'r' * (len(titles) - 2)}}}"
+    begin = rf"\begin{{tabular}}{{{''.join('l' if title in WORDS else 'r' for title in titles)}}}"
     parts = ["", *(f"% {comment}" for comment in comments), begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
     return "\n".join([*parts, r"\end{tabular}", ""])
 

@@ -131,7 +131,7 @@
     const table = add(add(section, "div", undefined, "wide"), "table", undefined, "comparison");
     const line = (parent, texts, tag) => {
       const row = add(parent, "tr");
-      texts.forEach((text, index) => add(row, tag, text, index < 2 ? "" : "number"));
+      texts.forEach((text, index) => add(row, tag, text, data.words.includes(columns[index]) ? "" : "number"));
     };
     line(add(table, "thead"), columns, "th");
     const body = add(table, "tbody");
