@@ -40,6 +40,8 @@ def test_what_runs_show_together(tmp_path: Path) -> None:
         config = {**SHARED, "algorithm": {"weights": {"sparsity": sparsity}}}
         write_run(outputs, f"dsr/mnist_{method}", f"00000000000{number}", [90.0 + number], config=config)
     write_run(outputs, "dsr/mnist_dense", "000000000010", [98.0], config=SHARED)
+    thin = {"model": {"_target_": "models.WideResNet", "width": 0.75}, "dataset": {"label": "CIFAR-10"}, "paper": None}
+    write_run(outputs, "dsr/wrn_thin", "000000000011", [92.0], config=thin)
     for slowdown in (1, 2):
         algorithm = {"slow_block": 1, "slowdown": slowdown, "buffer_size": 4}
         config = {"algorithm": algorithm, "paper": None}
@@ -48,6 +50,7 @@ def test_what_runs_show_together(tmp_path: Path) -> None:
     assert together == {
         "MLP on MNIST, mean over seeds": "side_by_side_1.png",
         "dsr/mnist: accuracy over sparsity": "dsr/mnist/accuracy_over_sparsity.png",
+        "dsr/wrn: accuracy over sparsity": "dsr/wrn/accuracy_over_sparsity.png",
         "dgl/buffer: slowdown": "dgl_buffer_slowdown.png",
     }
 

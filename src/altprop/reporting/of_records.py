@@ -11,7 +11,7 @@ from altprop.reporting import binary_accuracies
 from altprop.reporting.alignment_figure import draw_alignment
 from altprop.reporting.figures import draw_curves
 from altprop.reporting.iterative_figures import binarizations, draw_timeline
-from altprop.reporting.sparse_figures import draw_structure
+from altprop.reporting.sparse_figures import draw_layers, draw_structure
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -19,6 +19,7 @@ FIGURES: dict[str, Callable[..., Path | None]] = {
     "curves": draw_curves,
     "timeline": draw_timeline,
     "structure": draw_structure,
+    "layers": draw_layers,
     "alignment": draw_alignment,
 }
 """``(records, path, title=…) -> path``, or None where the records say nothing about it."""

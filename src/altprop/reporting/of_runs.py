@@ -43,10 +43,10 @@ SWEEPS: Mapping[str, tuple[tuple[str, ...], Callable[[Sequence[SweepPoint], Path
 def draw(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> dict[str, Path]:
     """Every figure that the finished runs allow, into ``folder``; by title.
 
-    Of each row those of its first seed: curves, layers that become binary, moving structure, alignment, blocks, and the gradient
-    check of equilibrium propagation where the run has been checked. Together: accuracy curves, means over seeds, of rows that
-    share model and data (activations, estimators, algorithms), greedy learning at once beside one block after the other, accuracy
-    over sparsity, over slow-down and buffer size, and bars of the sensitivity of every layer.
+    Of each row those of its first seed: curves, layers that become binary, moving structure, sparsity of layers, alignment,
+    blocks, and the gradient check of equilibrium propagation where the run has been checked. Together: accuracy curves, means
+    over seeds, of rows that share model and data (activations, estimators, algorithms), greedy learning at once beside one block
+    after the other, accuracy over sparsity, over slow-down and buffer size, and bars of the sensitivity of every layer.
     """
     found: dict[str, Path] = {}
     for row in rows:
@@ -89,15 +89,16 @@ def _over_sparsity(runs: Sequence[Run], folder: Path) -> dict[str, Path]:
     sets: dict[str, dict[str, dict[float, list[float]]]] = defaultdict(lambda: {name: {} for name in sparse_figures.METHODS})
     dense: dict[str, list[float]] = defaultdict(list)
     for run in runs:
-        rows, _, method = run.name.rpartition("_")
+        rows, method = sparse_figures.method_of(run.name)
         accuracy = last_value(run.records, "test/accuracy")
-        weights = (run.config.get("algorithm") or {}).get("weights") or {}
-        if accuracy is None:
+        if not method or accuracy is None:
             continue
-        if method == "dense":
+        if method == sparse_figures.DENSE:
             dense[rows].append(accuracy)
-        elif method in sparse_figures.METHODS and "sparsity" in weights:
-            sets[rows][method].setdefault(float(weights["sparsity"]), []).append(accuracy)
+            continue
+        sparsity = sparse_figures.sparsity_of(rows, method, run.config)
+        if sparsity is not None:
+            sets[rows][method].setdefault(sparsity, []).append(accuracy)
     return {
         f"{rows}: accuracy over sparsity": sparse_figures.draw_accuracy_over_sparsity(
             results, dense[rows], folder / rows / "accuracy_over_sparsity.png", title=f"{rows}: accuracy over sparsity"

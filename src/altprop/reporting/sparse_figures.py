@@ -1,8 +1,8 @@
-"""Figures of sparse training: how the structure moves during a run, and accuracy over sparsity for all methods.
+"""Figures of sparse training: how the structure moves during a run, what it ends as, and accuracy over sparsity for all methods.
 
     python -m altprop.reporting.sparse_figures <outputs>/dsr --rows mnist --figures docs/algorithms/figures
 
-draws both from finished runs: every run in the folders ``<rows>_<method>`` counts, the structure is that of ``<rows>_dynamic``.
+draws them from finished runs: every run in the folders ``<rows>_<method>`` counts, structures are those of ``<rows>_dynamic``.
 """
 
 from __future__ import annotations
@@ -18,22 +18,36 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from altprop.reporting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, label_ends, save, styled
+from altprop.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, label_ends, save, styled
 from altprop.tracking.metrics_file import read_metrics
 
 DENSITY = "weights/density/"
+DENSE = "dense"
+"""What the experiments call the network that the methods are compared with."""
+SOLID, DASHED, DOTTED = "-", (0, (4, 2)), (0, (1, 1.2))
 METHODS = {
-    "dynamic": ("dynamic sparse", VERMILLION),
-    "set": ("SET", ORANGE),
-    "deepr": ("DeepR", PURPLE),
-    "static": ("static sparse", BLUE),
-    "tied": ("tied", SKY),
-    "prune": ("pruned", GREEN),
+    "dynamic": ("dynamic sparse", VERMILLION, SOLID),
+    "dynamic_g2": ("dynamic sparse, slices", VERMILLION, DASHED),
+    "set": ("SET", ORANGE, SOLID),
+    "rigl": ("RigL", ORANGE, DASHED),
+    "deepr": ("DeepR", PURPLE, SOLID),
+    "static": ("static sparse", BLUE, SOLID),
+    "mask_random": ("final mask, new weights", BLUE, DASHED),
+    "mask_init": ("final mask, initial weights", BLUE, DOTTED),
+    "tied": ("tied", SKY, SOLID),
+    "prune": ("pruned", GREEN, SOLID),
+    "thin": ("thin dense", INK, SOLID),
 }
-"""Title and colour of every method, by the name of its experiment."""
+"""Title, colour and line of every method, by the name of its experiment; relatives share a colour."""
+THIN = {
+    "wrn": {0.75: 0.9, 0.98: 0.8, 1.15: 0.7, 1.33: 0.6, 1.47: 0.5},
+    "r50": {0.54: 0.8, 0.46: 0.9},
+}
+"""The sparsity that a thin dense network stands for, by rows and width: as many numbers as the sparse one with its masks."""
 NAMED_LAYERS = 12
-"""Up to this many layers have their names beside their curves."""
+"""Up to this many layers have their names beside their curves; of more the first and last."""
 
 Accuracies = Mapping[float, Sequence[float]]
 """Final test accuracies (percent) of all seeds, by sparsity."""
@@ -66,12 +80,11 @@ def _draw_densities(axes: Axes, records: Sequence[Mapping[str, Any]], layers: Se
         values = [100 * record[DENSITY + layer] for record in records]
         axes.plot(epochs, values, color=colour)
         ends[f"{layer} {values[-1]:.2g}"] = (values[-1], colour)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    _logarithmic(axes)
     axes.set_xlabel("epoch")
     axes.set_title("Density of layers (percent)")
-    if len(layers) <= NAMED_LAYERS:
-        label_ends(axes, ends)
+    named = list(ends) if len(layers) <= NAMED_LAYERS else [next(iter(ends)), next(reversed(ends))]
+    label_ends(axes, {label: ends[label] for label in named})
 
 
 def _draw_shares(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
@@ -102,11 +115,17 @@ def _draw_moved(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
         right = axes.twinx()
         thresholds = [(record["epoch"], record["weights/threshold"]) for record in moving]
         right.plot(*zip(*thresholds), color=VERMILLION, linewidth=1.1)
-        right.set_yscale("log")
-        right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        _logarithmic(right)
         right.set_ylabel("threshold", color=VERMILLION)
         right.grid(visible=False)
         right.spines["right"].set_visible(True)
+
+
+def _logarithmic(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())  # its own would write formulas, which the style does not set
 
 
 def _shades(count: int) -> list[Any]:
@@ -115,6 +134,33 @@ def _shades(count: int) -> list[Any]:
     from matplotlib import colormaps
 
     return [colormaps["viridis"](0.95 * place / (count - 1)) for place in range(count)]
+
+
+def draw_layers(records: Iterable[Mapping[str, Any]], path: Path, *, title: str = "") -> Path | None:
+    """Sparsity of every sparse layer (percent) at the end of the run, a bar each in the model's order, and that of all together.
+
+    Returns None, and draws nothing, where ``records`` (metrics.jsonl) say nothing about densities.
+    """
+    last: Mapping[str, Any] = next((record for record in reversed(list(records)) if "weights/density" in record), {})
+    sparsities = {name.removeprefix(DENSITY): 100 * (1 - last[name]) for name in last if name.startswith(DENSITY)}
+    if not sparsities:
+        return None
+    places = range(len(sparsities))
+    with styled():
+        figure = Figure(figsize=(min(10.4, 2.8 + 0.3 * len(sparsities)), 3.6))
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=GREY)
+        axes = figure.subplots()
+        axes.bar(places, list(sparsities.values()), color=BLUE, width=0.75)
+        overall = 100 * (1 - last["weights/density"])
+        axes.axhline(overall, color=VERMILLION, linewidth=1.1, linestyle=DASHED)
+        axes.set_ylim(0, 105)
+        axes.set_xlim(-0.6, len(sparsities) - 0.4)
+        axes.set_xticks(places, [f"{layer}  {value:.3g}" for layer, value in sparsities.items()], rotation=90, fontsize=7)
+        axes.grid(visible=False, axis="x")
+        axes.set_ylabel("sparsity (percent)")
+        axes.set_title("Sparsity of layers at the end")
+        label_ends(axes, {f"all {overall:.3g}": (overall, VERMILLION)})
+        return save(figure, path)
 
 
 def draw_accuracy_over_sparsity(
@@ -128,32 +174,50 @@ def draw_accuracy_over_sparsity(
     if not any(results.values()):
         raise ValueError("no accuracies to draw")
     with styled():
-        figure = Figure(figsize=(6.4, 3.8))
+        figure = Figure(figsize=(7.2, 4.2))
         axes = figure.subplots()
+        everything = sorted({level for found in results.values() for level in found})
+        first, last = 1 - everything[0], 1 - everything[-1]
+        margin = max(1.1, (first / last) ** 0.05)  # matplotlib's own is none where there is one sparsity
+        axes.set_xscale("log")
+        axes.set_xlim(first * margin, last / margin)
         ends: dict[str, tuple[float, str]] = {}
-        for method, (label, colour) in METHODS.items():
+        for method, (label, colour, line) in METHODS.items():
             found = results.get(method, {})
             if not found:
                 continue
             levels = sorted(found)
             means = [statistics.fmean(found[level]) for level in levels]
-            axes.plot([1 - level for level in levels], means, color=colour, marker="o", markersize=4)
+            axes.plot([1 - level for level in levels], means, color=colour, linestyle=line, marker="o", markersize=4)
             for level in levels:
                 axes.plot([1 - level] * len(found[level]), found[level], ".", color=colour, markersize=3, alpha=0.6)
             ends[label] = (means[-1], colour)
         if dense:
             axes.axhline(statistics.fmean(dense), color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
             ends["dense"] = (statistics.fmean(dense), GREY)
-        levels = sorted({level for found in results.values() for level in found})
-        axes.set_xscale("log")
-        axes.invert_xaxis()
-        axes.set_xticks([1 - level for level in levels], [f"{level:g}" for level in levels])
+        axes.set_xticks([1 - level for level in everything], [f"{level:g}" for level in everything])
         axes.minorticks_off()
         axes.set_xlabel("sparsity")
         axes.set_ylabel("test accuracy (percent)")
         axes.set_title(title or "Accuracy over sparsity")
         label_ends(axes, ends)
         return save(figure, path)
+
+
+def method_of(experiment: str) -> tuple[str, str]:
+    """Rows and method of an experiment: ``dsr/wrn_dynamic_g2`` is ``dynamic_g2`` of ``dsr/wrn``; of any other both are empty."""
+    for method in sorted((*METHODS, DENSE), key=len, reverse=True):
+        if experiment.endswith(f"_{method}"):
+            return experiment.removesuffix(f"_{method}"), method
+    return "", ""
+
+
+def sparsity_of(rows: str, method: str, config: Mapping[str, Any]) -> float | None:
+    """The sparsity that a run with ``config`` stands for; None where that is no one number."""
+    if method == "thin":
+        return THIN.get(rows.rpartition("/")[2], {}).get((config.get("model") or {}).get("width", 1.0))
+    sparsity = ((config.get("algorithm") or {}).get("weights") or {}).get("sparsity")
+    return float(sparsity) if isinstance(sparsity, (int, float)) else None
 
 
 def collect(folder: Path, rows: str) -> tuple[dict[str, dict[float, list[float]]], list[float]]:
@@ -165,10 +229,11 @@ def collect(folder: Path, rows: str) -> tuple[dict[str, dict[float, list[float]]
     for method in METHODS:
         found: dict[float, list[float]] = defaultdict(list)
         for run in _finished(folder / f"{rows}_{method}"):
-            weights = yaml.safe_load((run / "config.yaml").read_text())["algorithm"]["weights"]
-            found[float(weights["sparsity"])].append(_accuracy(run))
+            sparsity = sparsity_of(rows, method, yaml.safe_load((run / "config.yaml").read_text()))
+            if sparsity is not None:
+                found[sparsity].append(_accuracy(run))
         results[method] = dict(found)
-    return results, [_accuracy(run) for run in _finished(folder / f"{rows}_dense")]
+    return results, [_accuracy(run) for run in _finished(folder / f"{rows}_{DENSE}")]
 
 
 def _finished(folder: Path) -> list[Path]:
@@ -186,7 +251,7 @@ def _accuracy(run: Path) -> float:
 
 
 def main() -> None:
-    """Draw both figures and print the means."""
+    """Draw the figures and print the means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="<outputs>/dsr")
     parser.add_argument("--rows", default="mnist", help="experiments <rows>_<method>: mnist, quick, wrn, r50")
@@ -202,12 +267,10 @@ def main() -> None:
     for run in _finished(arguments.folder / f"{arguments.rows}_dynamic"):
         config = yaml.safe_load((run / "config.yaml").read_text())
         level, seed = config["algorithm"]["weights"]["sparsity"], config["seed"]
-        drawn = draw_structure(
-            read_metrics(run / "metrics.jsonl"),
-            arguments.figures / f"{name}_structure_{level:g}_seed{seed}.png",
-            title=f"{config['name']}, sparsity {level:g}, seed {seed}",
-        )
-        print(drawn)
+        title = f"{config['name']}, sparsity {level:g}, seed {seed}"
+        for kind, function in (("structure", draw_structure), ("layers", draw_layers)):
+            file = arguments.figures / f"{name}_{kind}_{level:g}_seed{seed}.png"
+            print(function(read_metrics(run / "metrics.jsonl"), file, title=title))
 
 
 def _summary(values: Sequence[float]) -> str:
