@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as functional
-from measuring import Limit, Row, Timer, alternate, at_least, at_most, main, paired, standard_parser
+from measuring import Limit, Row, Timer, alternate, at_least, at_most, main, paired, repeated, standard_parser
 from subjects import CIFAR, MNIST, set_up
 from torch import Tensor
 
@@ -46,6 +46,8 @@ class Case:
     beta: float
     symmetric: bool
     optimizer: Callable[..., torch.optim.Optimizer]
+    steps: int = 1
+    """Training steps in a row in every round: where one takes a few milliseconds, the other side's leaves it cold caches."""
 
 
 Result = TypeVar("Result")
@@ -60,7 +62,7 @@ CIFAR_NET = partial(
 CASES = {
     "mnist_mlp": Case(
         partial(EnergyMLP, (512,), input_shape=MNIST, num_classes=10), 50, MNIST, 30, 10, 0.1, False,
-        partial(torch.optim.Adam, lr=5e-4, fused=True),
+        partial(torch.optim.Adam, lr=5e-4, fused=True), steps=20,
     ),
     "mnist_cnn": Case(
         partial(EnergyConvNet, activation="hard_sigmoid", input_shape=MNIST, num_classes=10), 100, MNIST, 200, 10, 0.4, False,
@@ -205,14 +207,24 @@ def measure(name: str, case: Case, timer: Timer, rounds: int, limit: Limit, valu
     plain = Straightforward(make_model(case, timer.device), case)
     ours = closed_form(make_model(case, timer.device), case, timer.device, **options)
     sides = {
-        "straightforward": partial(tf32, partial(plain.train_step, *batch), False),
-        "closed form": partial(tf32, partial(ours.train_step, *batch), options.get("precision") == "tf32"),
+        "straightforward": partial(tf32, partial(repeated, partial(plain.train_step, *batch), case.steps), False),
+        "closed form": partial(
+            tf32, partial(repeated, partial(ours.train_step, *batch), case.steps), options.get("precision") == "tf32"
+        ),
     }
     seconds = alternate(sides, rounds, timer)
     form = f"batch {case.batch}, T1 {case.free_steps}, T2 {'2 x ' if case.symmetric else ''}{case.nudge_steps}"
     exit_early = ", early exit" if "tolerance" in options else ""
     what = f"equilibrium propagation step, {name}, {form}{exit_early}"
-    return paired(what, "autograd of Phi at every step", seconds["straightforward"], seconds["closed form"], limit, values=values)
+    return paired(
+        what,
+        "autograd of Phi at every step",
+        seconds["straightforward"],
+        seconds["closed form"],
+        limit,
+        scale=1e3 / case.steps,
+        values=values,
+    )
 
 
 def left_early(name: str, case: Case, timer: Timer, rounds: int) -> Row:
