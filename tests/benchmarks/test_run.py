@@ -16,7 +16,8 @@ from run import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+# one group: the fixture takes a minute, and every worker that gets one of these tests would set it up for itself
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("benchmarks")]
 
 
 @pytest.fixture(scope="module")
