@@ -18,7 +18,6 @@ from measuring import Row, Timer, alternate, at_most, main, paired, repeated, st
 from subjects import CIFAR, MNIST, Shape, flops, noise, recipe
 
 from altprop.algorithms.alignment_probe import AlignmentProbe
-from altprop.training.cost import counted_step
 
 SUITE = "--rounds 7"
 QUICK = "--rounds 2 --tiny"
@@ -49,7 +48,7 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
         steps: dict[str, Callable[[], object]] = {
             "step": partial(algorithm.train_step, *batch),
             "probed": partial(AlignmentProbe(algorithm).step, *batch),
-            "counted": partial(counted_step, algorithm, *batch),
+            "counted": partial(flops, partial(algorithm.train_step, *batch)),
         }
         times = 1 if given.tiny or name.endswith("CNN") else 10
         sides = {side: partial(repeated, step, times) for side, step in steps.items()}

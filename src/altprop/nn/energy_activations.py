@@ -39,12 +39,8 @@ class Activation:
             return functional.hardtanh(scaled, *self.bounds)
         return scaled
 
-    def squash_(self, scaled: Tensor) -> Tensor:
-        """``squash`` of ``scaled = scale * (u - centre)`` in place, without a graph."""
-        return self.in_place()(scaled)
-
     def in_place(self) -> Callable[[Tensor], Tensor]:
-        """:meth:`squash_` as a function that has nothing left to decide, for what is called thousands of times."""
+        """``squash`` of ``scaled = scale * (u - centre)`` in place, without a graph: a function with nothing left to decide."""
         if self.squash == "logistic":
             return torch.sigmoid_
         if self.squash == "tanh":

@@ -42,13 +42,6 @@ def countable(algorithm: Algorithm) -> bool:
     return not algorithm.context.compile and algorithm.capabilities.in_process
 
 
-def counted_step(algorithm: Algorithm, inputs: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], int]:
-    """A training step as it is always made, and its floating-point operations, summed over the processes of the run."""
-    with FlopCounter() as counter:
-        metrics = algorithm.train_step(inputs, targets)
-    return metrics, _over_processes(counter, algorithm)
-
-
 class StepCosts:
     """Adds up what steps cost without counting every one: one of each kind is counted and stands for the others of that kind.
 
@@ -71,7 +64,8 @@ class StepCosts:
         else:
             with FlopCounter() as counter:
                 yield
-            self.known[kind] = _over_processes(counter, self.algorithm)
+            total = sum_over_processes({"flops": counter.flops}, self.algorithm.context.world_size)
+            self.known[kind] = int(total["flops"])
         self.flops += self.known[kind]
 
     def step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -81,10 +75,6 @@ class StepCosts:
             return self.algorithm.train_step(inputs, targets)
         with self.of(f"{kind} on {targets.shape[0]}"):
             return self.algorithm.train_step(inputs, targets)
-
-
-def _over_processes(counter: FlopCounter, algorithm: Algorithm) -> int:
-    return int(sum_over_processes({"flops": counter.flops}, algorithm.context.world_size)["flops"])
 
 
 def watch_memory(device: torch.device) -> None:

@@ -24,7 +24,6 @@ class MovementRecord:
         self.just_grown = torch.zeros_like(self.ever_active)
         """What the last update grew, until one comes as indices; then :attr:`grown` says it, as indices."""
         self.grown: Tensor | None = None
-        self.last_grown = torch.zeros((), dtype=torch.int64, device=mask.device)
         self.sums = torch.zeros(len(_SUMS), dtype=torch.int64, device=mask.device)
 
     def restart(self, mask: Tensor) -> None:
@@ -42,9 +41,8 @@ class MovementRecord:
 
     def moved_on_device(self, pruned: Tensor, grown: Tensor) -> None:
         """One update, as booleans ``[units]``, without a host sync."""
-        again, number = (self.just_grown & pruned).sum(), grown.sum()
-        self.sums += torch.stack([torch.ones_like(again), pruned.sum(), number, again, self.last_grown])
-        self.last_grown = number
+        again, before = (self.just_grown & pruned).sum(), self.just_grown.sum()
+        self.sums += torch.stack([torch.ones_like(again), pruned.sum(), grown.sum(), again, before])
         self.just_grown.copy_(grown)
         self.ever_active |= grown
 
@@ -67,15 +65,10 @@ class MovementRecord:
         just_grown = self.just_grown
         if self.grown is not None:
             just_grown = torch.zeros_like(just_grown).index_fill_(0, self.grown, True)
-        return {
-            "ever_active": self.ever_active,
-            "just_grown": just_grown,
-            "last_grown": just_grown.sum(),
-            "sums": self.sums,
-        }
+        return {"ever_active": self.ever_active, "just_grown": just_grown, "sums": self.sums}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
-        for name, value in state.items():
-            getattr(self, name).copy_(value)
+        for name in ("ever_active", "just_grown", "sums"):
+            getattr(self, name).copy_(state[name])
         self.grown = None
