@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -39,15 +38,19 @@ class Activation:
             return functional.hardtanh(scaled, *self.bounds)
         return scaled
 
-    def in_place(self) -> Callable[[Tensor], Tensor]:
-        """``squash`` of ``scaled = scale * (u - centre)`` in place, without a graph: a function with nothing left to decide."""
+    def squasher(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """A function with nothing left to decide: ``squash`` of ``scaled = scale * (u - centre)`` into ``out``, without a graph.
+
+        It takes ``(scaled, out)``, which may be one tensor, and returns ``out``.
+        """
         if self.squash == "logistic":
-            return torch.sigmoid_
+            return lambda scaled, out: torch.sigmoid(scaled, out=out)
         if self.squash == "tanh":
-            return torch.tanh_
+            return lambda scaled, out: torch.tanh(scaled, out=out)
         if self.squash == "clip":
-            return partial(torch.clamp_, min=self.bounds[0], max=self.bounds[1])
-        return _as_it_is
+            low, high = self.bounds
+            return lambda scaled, out: torch.clamp(scaled, low, high, out=out)
+        return lambda scaled, out: out if out is scaled else out.copy_(scaled)
 
     def slope(self, potential: Tensor) -> Tensor:
         """The derivative at ``potential``; 0 at the kinks of a clip."""
@@ -55,10 +58,6 @@ class Activation:
             leaf = potential.detach().requires_grad_()
             (slope,) = torch.autograd.grad(self(leaf).sum(), leaf)
         return slope
-
-
-def _as_it_is(values: Tensor) -> Tensor:
-    return values
 
 
 IDENTITY = Activation("identity")

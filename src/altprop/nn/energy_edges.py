@@ -115,14 +115,18 @@ def transpose(edge: Edge, unpooled: Tensor, weight: Tensor) -> Tensor:
     """Adjoint of the convolution or linear map: ``[batch, *unpooled]`` -> ``[batch, *below]``; types as in :func:`convolve`."""
     if not edge.is_convolution:
         return unflatten(unpooled @ weight, edge.below)
-    left_over = tuple(
+    drive = functional.conv_transpose2d(
+        unpooled.to(weight.dtype), weight, stride=edge.stride, padding=edge.padding, output_padding=left_over(edge)
+    )
+    return drive.to(unpooled.dtype)
+
+
+def left_over(edge: Edge) -> tuple[int, ...]:
+    """Rows and columns of the lower state that the strides of a convolution do not reach."""
+    return tuple(
         size - ((out - 1) * edge.stride + edge.kernel - 2 * edge.padding)
         for size, out in zip(edge.below[1:], edge.unpooled[1:], strict=True)
     )
-    drive = functional.conv_transpose2d(
-        unpooled.to(weight.dtype), weight, stride=edge.stride, padding=edge.padding, output_padding=left_over
-    )
-    return drive.to(unpooled.dtype)
 
 
 def down(edge: Edge, above: Tensor, weight: Tensor, routing: Routing | None) -> Tensor:
@@ -130,10 +134,13 @@ def down(edge: Edge, above: Tensor, weight: Tensor, routing: Routing | None) -> 
     return transpose(edge, unpool(edge, above, routing), weight)
 
 
-def weight_gradient(edge: Edge, below: Tensor, unpooled: Tensor) -> Tensor:
-    """Derivative of ``sum <convolve(below), unpooled>`` with respect to the weight, summed over the batch."""
+def weight_gradient(edge: Edge, below: Tensor, unpooled: Tensor, out: Tensor | None = None) -> Tensor:
+    """Derivative of ``sum <convolve(below), unpooled>`` with respect to the weight, summed over the batch.
+
+    That of a linear edge is written to ``out`` where it is given.
+    """
     if not edge.is_convolution:
-        return unpooled.t() @ flatten(below)
+        return torch.mm(unpooled.t(), flatten(below), out=out)
     shape = (edge.above[0], edge.below[0], edge.kernel, edge.kernel)
     return convolution_gradients.conv2d_weight(below, shape, unpooled, stride=edge.stride, padding=edge.padding)
 

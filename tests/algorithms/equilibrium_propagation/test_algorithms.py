@@ -308,6 +308,21 @@ def test_a_warm_start_goes_on_where_the_last_mini_batch_ended() -> None:
     assert float(smaller) == pytest.approx(float(cold), rel=1e-9)
 
 
+@pytest.mark.parametrize("name", ["mlp", "average"])
+@pytest.mark.parametrize("nudging", ["one_sided", "five_phase"])
+def test_gradients_are_written_where_the_last_ones_were_and_keep_nothing_of_them(name: str, nudging: Any) -> None:
+    options = {"beta": 0.3, "nudging": nudging, "free_steps": 5, "nudge_steps": 3}
+    algorithm = set_up(EquilibriumPropagation(**options), network_of(name), lr=1e-300)
+    algorithm.train_step(*problem(seed=3))
+    kept = [buffer.data_ptr() for buffer in algorithm._buffers if buffer is not None]
+    algorithm.train_step(*problem())
+    assert kept == [buffer.data_ptr() for buffer in algorithm._buffers if buffer is not None] != []
+    fresh = set_up(EquilibriumPropagation(**options), network_of(name), lr=1e-300)
+    fresh.train_step(*problem())
+    for found, expected in zip(algorithm.model.parameters(), fresh.model.parameters(), strict=True):
+        assert torch.equal(found.grad, expected.grad)
+
+
 @pytest.mark.parametrize("algorithm", [EquilibriumPropagation, ContinualEquilibriumPropagation, BackpropThroughTime])
 def test_early_exits_are_counted(algorithm: Any) -> None:
     metrics = set_up(algorithm(free_steps=300, tolerance=1e-9), network_of("max")).train_step(*problem())

@@ -14,7 +14,7 @@ from altprop.algorithms.equilibrium_propagation.common import FreeStart, masked
 from altprop.algorithms.equilibrium_propagation.costs import LossName, one_hot
 from altprop.algorithms.equilibrium_propagation.dynamics import Nudge
 from altprop.algorithms.equilibrium_propagation.gradients import assign, nudged_gradient
-from altprop.algorithms.equilibrium_propagation.network import States
+from altprop.algorithms.equilibrium_propagation.network import Network, States
 from altprop.algorithms.equilibrium_propagation.nudged import NudgedAlgorithm
 from altprop.algorithms.equilibrium_propagation.nudging import NUDGINGS, Nudging, NudgingName
 from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, UpdateOrder
@@ -72,6 +72,7 @@ class EquilibriumPropagation(NudgedAlgorithm):
         self.both_signs = nudging == "symmetric"
         self.same_update = same_update
         self.fixed_state = fixed_state
+        self._buffers: list[Tensor | None] | None = None
 
     @torch.no_grad()
     def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -103,11 +104,19 @@ class EquilibriumPropagation(NudgedAlgorithm):
             fixed=active if self.fixed_state == "free" else active_phases[0],
             same_update=self.same_update,
             input_routing=relaxation.routing,
+            buffers=self.gradient_buffers(network),
         )
         self.optimization.zero_grad()
         assign(self.model, gradients)
         self.optimization.step()
         return metrics
+
+    def gradient_buffers(self, network: Network) -> Sequence[Tensor | None]:
+        """Where every step writes the gradients of linear edges: fresh memory for a large matrix is slow to write to."""
+        if self._buffers is None:
+            pairs = zip(network.edges, network.weights, strict=True)
+            self._buffers = [None if edge.is_convolution else torch.empty_like(weight) for edge, weight in pairs]
+        return self._buffers
 
     def nudged_phases(self, relaxation: Relaxation, free: States, targets: Tensor, beta: float | Tensor) -> list[States]:
         """The states after every nudged phase. All phases run side by side as one batch.

@@ -78,11 +78,16 @@ class EnergyAlgorithm(Algorithm):
         return [self.optimization]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """One group per weight layer, forward layers first, then feedback weights (section "Optimisation")."""
+        """One group per weight layer, forward layers first, then feedback weights (section "Optimisation").
+
+        Where all layers have the optimizer's own settings, one group of them all, which is one call of a fused optimizer.
+        """
         count = len(self.model.layers)
         for name, values in (("learning_rates", self.learning_rates), ("weight_decays", self.weight_decays)):
             if values is not None and len(values) != count:
                 raise ConfigError([_wrong_length(f"algorithm.{name}", values, count)])
+        if self.learning_rates is None and self.weight_decays is None:
+            return [{"params": list(self.model.parameters())}]
         layers = [(layer, index) for index, layer in enumerate(self.model.layers)]
         layers += [(layer, index + 1) for index, layer in enumerate(self.model.feedback)]
         return [{"params": list(layer.parameters()), **self._group_settings(index)} for layer, index in layers]

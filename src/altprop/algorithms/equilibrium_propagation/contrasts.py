@@ -46,6 +46,7 @@ def edge_contrast(
     lower: Side,
     factor: float | Tensor = 1.0,
     routing: Routing | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Derivative of ``<up(below), above>`` with respect to the weight at ``upper`` minus that at ``lower``, times ``factor``.
 
@@ -55,9 +56,9 @@ def edge_contrast(
     if upper.below is lower.below:
         if edge.pool == "max" and routing is None:
             _, routing = pool(edge, convolve(edge, upper.below, weight, bias))
-        return weight_gradient(edge, upper.below, unpool(edge, (upper.above - lower.above) * factor, routing))
+        return weight_gradient(edge, upper.below, unpool(edge, (upper.above - lower.above) * factor, routing), out)
     if not edge.is_convolution:
-        moved = torch.mul(lower.above, factor).t() @ flatten(upper.below - lower.below)
+        moved = torch.mm(torch.mul(lower.above, factor).t(), flatten(upper.below - lower.below), out=out)
         return moved.addmm_(((upper.above - lower.above) * factor).t(), flatten(upper.below))
     below = torch.cat([upper.below, lower.below])
     routing = pool(edge, convolve(edge, below, weight, bias))[1] if edge.pool == "max" else None
@@ -76,13 +77,15 @@ def state_contrast(
     factor: float | Tensor = 1.0,
     same_update: bool = False,
     input_routing: Routing | None = None,
+    buffers: Sequence[Tensor | None] | None = None,
 ) -> Gradients:
     """``factor`` times the batch mean of Phi's derivative at states ``upper`` minus that at ``lower``, without the readout.
 
     ``inputs`` ``[batch, channels, height, width]``. In a symmetric network both factors of a connection are those of the state.
     In a vector-field network only the unit that receives the connection moves, and the other stays at ``fixed``; with
     ``same_update`` both move, and forward and feedback weights of a pair get the mean of their gradients (section "EP gradient
-    of vector field models"). Raises ``ValueError`` where ``fixed`` is needed and missing.
+    of vector field models"). ``buffers`` has for every linear forward edge a tensor like its weight, which the gradient is
+    written to. Raises ``ValueError`` where ``fixed`` is needed and missing.
     """
     separate = network.vector_field and not same_update
     if separate and fixed is None:
@@ -98,7 +101,9 @@ def state_contrast(
             sides = Side(fixed[index - 1], upper[index]), Side(fixed[index - 1], lower[index])
         else:
             sides = Side(upper[index - 1], upper[index]), Side(lower[index - 1], lower[index])
-        total = edge_contrast(edge, weight, bias, *sides, share, routing=input_routing if index == 0 else None)
+        routing = input_routing if index == 0 else None
+        out = None if buffers is None else buffers[index]
+        total = edge_contrast(edge, weight, bias, *sides, share, routing=routing, out=out)
         gradients[f"layers.{index}.weight"] = to_layer_layout(edge, total)
         gradients[f"layers.{index}.bias"] = bias_gradient(edge, upper[index] - lower[index]) * share
     if not network.vector_field:

@@ -27,12 +27,14 @@ def nudged_gradient(
     fixed: States | None = None,
     same_update: bool = False,
     input_routing: Routing | None = None,
+    buffers: Sequence[Tensor | None] | None = None,
 ) -> Gradients:
     """The estimate of the loss gradient (sections "EP gradient of symmetric models" and "of vector field models").
 
     ``- [dPhi(upper) - dPhi(lower)] / (difference of their nudges)``, summed over the contrasts of ``nudging``; the readout's part
     is that of the loss inside Phi, ``strength * G``. ``free`` and every one of ``phases`` are states ``[batch, *shape]``;
-    ``fixed`` (default: ``free``) where the sending units of a vector-field network stay.
+    ``fixed`` (default: ``free``) where the sending units of a vector-field network stay, ``buffers`` as in
+    :func:`state_contrast`.
     """
     states = {FREE: free, **dict(enumerate(phases))}
     terms: list[Mapping[str, Tensor]] = []
@@ -47,6 +49,7 @@ def nudged_gradient(
                 factor=-coefficient / beta,
                 same_update=same_update,
                 input_routing=input_routing,
+                buffers=None if terms else buffers,
             )
         )
         for phase, sign in ((upper, coefficient), (lower, -coefficient)):

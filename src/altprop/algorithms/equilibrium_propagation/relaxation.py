@@ -16,7 +16,8 @@ from torch import Tensor
 
 from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge, input_drive, pull, step
 from altprop.algorithms.equilibrium_propagation.network import Network, States
-from altprop.nn.energy_edges import Routing, convolve, down, flatten, pool, unflatten, up
+from altprop.nn.energy_edges import Routing, convolve, down, flatten, pool, unflatten, unpool, up
+from altprop.nn.fixed_edges import Apply, fixed_convolution, fixed_transpose
 
 UpdateOrder = Literal["synchronous", "red_black"]
 RESIDUAL_INTERVAL = 5
@@ -60,10 +61,7 @@ class Relaxation:
         self.folds = masks is None and not compiled and all(factor == 1.0 for factor in network.factors)
         self._folded: dict[int, Tensor] = {}
         if self.folds and update_order == "synchronous":
-            self.biases = [
-                bias - activation.centre if activation.centre else bias
-                for bias, activation in zip(network.biases, network.activations, strict=False)
-            ]
+            self.edges = [_Between(network, index, self.batch) for index in range(network.num_states - 1)]
 
     @torch.no_grad()
     def run(self, start: Sequence[Tensor], steps: int, nudge: Nudge | None = None) -> States:
@@ -110,7 +108,7 @@ class Relaxation:
         if copies not in self._folded:
             first = self.network.activations[0]
             self._folded[copies] = (self._repeated(copies) - first.centre).mul_(first.scale)
-        return _Synchronous(self.network, self._folded[copies], self.biases, nudge, states), states
+        return _Synchronous(self.network, self._folded[copies], self.edges, nudge, states), states
 
     def _repeated(self, copies: int) -> Tensor:
         return self.drive if copies == 1 else torch.cat([self.drive] * copies)
@@ -142,75 +140,98 @@ def unrolled(
     return states
 
 
-class _Synchronous:
-    """One step in place. ``drive`` is ``scale * (up_1 - centre)``, and ``biases`` have the centres taken off."""
+class _Between:
+    """The edge between states ``index`` and ``index + 1`` with the weights of this mini-batch.
 
-    def __init__(self, network: Network, drive: Tensor, biases: Sequence[Tensor], nudge: Nudge | None, states: States) -> None:
-        self.network, self.drive, self.biases, self.nudge = network, drive, biases, nudge
-        self.last = len(states) - 1
+    ``bias`` has the centre of the upper activation taken off. ``up`` is the convolution with it, ``feedback_up`` the one whose
+    pooling routes what comes down, where that is another, ``down`` the transposed convolution; linear edges are used directly.
+    """
+
+    def __init__(self, network: Network, index: int, batch: int) -> None:
+        edge, weight, feedback = network.edges[index + 1], network.weights[index + 1], network.feedback[index]
+        centre = network.activations[index + 1].centre
+        self.bias = network.biases[index + 1] - centre if centre else network.biases[index + 1]
+        self.feedback_up: Apply | None = None
+        if edge.is_convolution:
+            self.up = fixed_convolution(edge, weight, self.bias, batch)
+            self.down = fixed_transpose(edge, feedback, batch)
+            if network.vector_field and edge.pool == "max":
+                self.feedback_up = fixed_convolution(edge, feedback, None, batch)
+
+
+class _Synchronous:
+    """One step of ``states``, in place. ``drive`` is ``scale * (up_1 - centre)``; ``between`` are the edges behind the first.
+
+    A state meets the edge above it once in every step. What a meeting needs is looked up here: with small networks, looking it up
+    in every step would take a noticeable part of it.
+    """
+
+    def __init__(self, network: Network, drive: Tensor, between: Sequence[_Between], nudge: Nudge | None, states: States) -> None:
+        self.network, self.drive, self.nudge = network, drive, nudge
         self.output = network.activations[-1]
-        self.squash = [activation.in_place() for activation in network.activations]
+        self.squash_output = self.output.squasher()
         if nudge is not None:
             strength = nudge.strength * self.output.scale
             self.strength = strength.view(-1, *(1,) * (states[-1].dim() - 1))
         if states[-1].dim() == 2:
             # Products with few columns are written fastest column by column.
             states[-1] = states[-1].t().contiguous().t()
-        # The drives that linear edges write; the last one changes places with the last state after every step.
-        self.uppers = {
-            index: torch.empty_like(states[index]) for index in range(1, len(states)) if not network.edges[index].is_convolution
-        }
-        self.transposed = {index: network.weights[index].t() for index in self.uppers}
-        self.meet = [self._meet_linear if index + 1 in self.uppers else self._meet_convolution for index in range(self.last)]
+        self.meetings = [
+            (_meet_convolution if network.edges[index + 1].is_convolution else _meet_linear)(network, edge, index, states)
+            for index, edge in enumerate(between)
+        ]
 
     def __call__(self, states: States) -> None:
         ahead = self.drive
-        for index, meet in enumerate(self.meet):
-            ahead = meet(index, ahead, states)
-        self._finish(ahead, states)
+        for meet in self.meetings:
+            ahead = meet(ahead)
+        if self.nudge is not None:
+            ahead = ahead.clone() if ahead is self.drive else ahead
+            ahead.addcmul_(self.network.output_error(states, self.nudge.targets), self.strength, value=-1.0)
+        self.squash_output(ahead, states[-1])
 
-    def _meet_linear(self, index: int, ahead: Tensor, states: States) -> Tensor:
-        """Update hidden state ``index``, whose bottom-up drive is ``ahead``; returns the drive of the state above."""
-        above = index + 1
-        scale = self.network.activations[index].scale
-        gain = self.output.scale if above == self.last else 1.0
-        state = states[index]
-        if state.dim() > 2:
-            state, ahead = flatten(state), flatten(ahead)
-        upper = self.uppers[above]
-        torch.addmm(self.biases[above], state, self.transposed[above], beta=gain, alpha=gain, out=upper)
-        torch.addmm(ahead, states[above], self.network.feedback[index], beta=scale if index else 1.0, alpha=scale, out=state)
-        self.squash[index](state)
+
+def _meet_linear(network: Network, between: _Between, index: int, states: States) -> Apply:
+    """Updates hidden state ``index``, given its bottom-up drive; returns the drive of the state above."""
+    scale, squash = network.activations[index].scale, network.activations[index].squasher()
+    gain, beta = _gain(network, index), scale if index else 1.0
+    state, above, upper = flatten(states[index]), states[index + 1], torch.empty_like(states[index + 1])
+    transposed, feedback, bias = network.weights[index + 1].t(), network.feedback[index], between.bias
+
+    def meet(ahead: Tensor) -> Tensor:
+        torch.addmm(bias, state, transposed, beta=gain, alpha=gain, out=upper)
+        torch.addmm(flatten(ahead), above, feedback, beta=beta, alpha=scale, out=state)
+        squash(state, state)
         return upper
 
-    def _meet_convolution(self, index: int, ahead: Tensor, states: States) -> Tensor:
-        """The same for a state below a convolution."""
-        network, edge, activation = self.network, self.network.edges[index + 1], self.network.activations[index]
-        state, feedback = states[index], network.feedback[index]
-        upper, routing = up(edge, state, network.weights[index + 1], self.biases[index + 1])
-        if network.vector_field and edge.pool == "max":
-            _, routing = pool(edge, convolve(edge, state, feedback, None))
-        total = down(edge, states[index + 1], feedback, routing)
+    return meet
+
+
+def _meet_convolution(network: Network, between: _Between, index: int, states: States) -> Apply:
+    """The same for a state below a convolution."""
+    scale, squash, gain = network.activations[index].scale, network.activations[index].squasher(), _gain(network, index)
+    edge, state, above = network.edges[index + 1], states[index], states[index + 1]
+
+    def meet(ahead: Tensor) -> Tensor:
+        upper, routing = pool(edge, between.up(state))
+        if between.feedback_up is not None:
+            _, routing = pool(edge, between.feedback_up(state))
+        total = between.down(unpool(edge, above, routing))
         if index == 0:
-            torch.add(ahead, total, alpha=activation.scale, out=total)
+            torch.add(ahead, total, alpha=scale, out=total)
         else:
             total.add_(ahead)
-            if activation.scale != 1.0:
-                total.mul_(activation.scale)
-        states[index] = self.squash[index](total)
-        if index + 1 == self.last and self.output.scale != 1.0:
-            upper = upper * self.output.scale
-        return upper
+            if scale != 1.0:
+                total.mul_(scale)
+        squash(total, state)
+        return upper if gain == 1.0 else upper * gain
 
-    def _finish(self, ahead: Tensor, states: States) -> None:
-        """Update the last state, whose scaled bottom-up drive is ``ahead``."""
-        state = states[self.last]
-        total = ahead.clone() if self.last == 0 else ahead
-        if self.nudge is not None:
-            total.addcmul_(self.network.output_error(states, self.nudge.targets), self.strength, value=-1.0)
-        states[self.last] = self.squash[self.last](total)
-        if self.last in self.uppers:
-            self.uppers[self.last] = state
+    return meet
+
+
+def _gain(network: Network, index: int) -> float:
+    """What the drive of state ``index + 1`` is multiplied with: the output's scale, which is folded into it."""
+    return network.activations[-1].scale if index + 2 == network.num_states else 1.0
 
 
 class _RedBlack:
