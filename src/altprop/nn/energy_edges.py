@@ -96,14 +96,19 @@ def up(edge: Edge, below: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[
     return pool(edge, convolve(edge, below, weight, bias))
 
 
-def unpool(edge: Edge, above: Tensor, routing: Routing | None) -> Tensor:
-    """Adjoint of the pooling: ``[batch, *above]`` -> ``[batch, *unpooled]``, zero where a window chose nothing."""
+def unpool(edge: Edge, above: Tensor, routing: Routing | None, out: Tensor | None = None) -> Tensor:
+    """Adjoint of the pooling: ``[batch, *above]`` -> ``[batch, *unpooled]``, zero where a window chose nothing.
+
+    That of a max pooling is written to ``out`` where it is given.
+    """
     if edge.pool == "max":
         assert routing is not None
+        arguments = (above, routing.pooled.detach(), [2, 2], [2, 2], [0, 0], [1, 1], False, routing.indices)
         with _windows_do_not_overlap():
-            return torch.ops.aten.max_pool2d_with_indices_backward(
-                above, routing.pooled.detach(), [2, 2], [2, 2], [0, 0], [1, 1], False, routing.indices
-            )
+            if out is not None:
+                torch.ops.aten.max_pool2d_with_indices_backward.grad_input(*arguments, grad_input=out)
+                return out
+            return torch.ops.aten.max_pool2d_with_indices_backward(*arguments)
     if edge.pool == "average":
         spread = functional.interpolate(above, scale_factor=2, mode="nearest") * 0.25
         _, height, width = edge.unpooled

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from altprop.algorithms.equilibrium_propagation.contrasts import Gradients, added, readout_gradient, state_contrast
 from altprop.algorithms.equilibrium_propagation.network import Network, States
@@ -91,14 +90,13 @@ def assign(model: EnergyModel, gradients: Mapping[str, Tensor]) -> None:
         layer = model.get_submodule(path)
         if path.startswith("feedback"):
             gradient = model.to_feedback_layout(gradient)
-        if parametrize.is_parametrized(layer, attribute):
+        parameter = layer._parameters.get(attribute)
+        if parameter is None:  # parametrized
             with torch.enable_grad():
                 getattr(layer, attribute).backward(gradient)
+        elif not parameter.requires_grad:
             continue
-        parameter = getattr(layer, attribute)
-        if not parameter.requires_grad:
-            continue
-        if parameter.grad is not None:
+        elif parameter.grad is not None:
             parameter.grad.add_(gradient)
         elif gradient.stride() == parameter.stride():
             parameter.grad = gradient

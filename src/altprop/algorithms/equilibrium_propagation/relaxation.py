@@ -53,15 +53,17 @@ class Relaxation:
         self.batch = inputs.shape[0]
         self.steps_taken = 0
         """Steps of the last :meth:`run`: fewer than asked for where it ended early."""
-        with torch.no_grad():
-            self.inputs = inputs if masks is None else inputs * masks.inputs
-            drive, self.routing = input_drive(network, self.inputs)
-            self.drive = drive.contiguous(memory_format=torch.channels_last) if drive.dim() == 4 else drive
         # Dropout multiplies potentials, which leaves nothing to fold; a compiler fuses what is not folded.
         self.folds = masks is None and not compiled and all(factor == 1.0 for factor in network.factors)
         self._folded: dict[int, Tensor] = {}
-        if self.folds and update_order == "synchronous":
-            self.edges = [_Between(network, index, self.batch) for index in range(network.num_states - 1)]
+        with torch.no_grad():
+            self.inputs = inputs if masks is None else inputs * masks.inputs
+            first = network.edges[0]
+            convolve_inputs = fixed_convolution(first, network.weights[0], network.biases[0], self.batch)
+            drive, self.routing = pool(first, convolve_inputs(self.inputs))
+            self.drive = drive.contiguous(memory_format=torch.channels_last) if drive.dim() == 4 else drive
+            if self.folds and update_order == "synchronous":
+                self.edges = [_Between(network, index, self.batch) for index in range(network.num_states - 1)]
 
     @torch.no_grad()
     def run(self, start: Sequence[Tensor], steps: int, nudge: Nudge | None = None) -> States:
@@ -211,12 +213,15 @@ def _meet_convolution(network: Network, between: _Between, index: int, states: S
     """The same for a state below a convolution."""
     scale, squash, gain = network.activations[index].scale, network.activations[index].squasher(), _gain(network, index)
     edge, state, above = network.edges[index + 1], states[index], states[index + 1]
+    unpooled: Tensor | None = None
 
     def meet(ahead: Tensor) -> Tensor:
+        nonlocal unpooled
         upper, routing = pool(edge, between.up(state))
         if between.feedback_up is not None:
             _, routing = pool(edge, between.feedback_up(state))
-        total = between.down(unpool(edge, above, routing))
+        unpooled = unpool(edge, above, routing, unpooled)
+        total = between.down(unpooled)
         if index == 0:
             torch.add(ahead, total, alpha=scale, out=total)
         else:
