@@ -13,6 +13,7 @@ from torch import Tensor
 
 from altprop.algorithms.backprop import Backprop
 from altprop.problems import RunFailed
+from altprop.tracking.fanout import Trackers
 from altprop.tracking.metrics_file import read_metrics
 from altprop.training.checkpoint import read_checkpoint
 from altprop.training.run import train
@@ -229,6 +230,26 @@ def test_checkpoints_of_chosen_epochs_stay(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.glob("epoch-*.pt")) == ["epoch-1.pt", "epoch-2.pt"]
     steps = [read_checkpoint(folder / name, parts.key)["step"] for name in ("epoch-1.pt", "epoch-2.pt", "last.pt")]
     assert steps == [step * steps[0] for step in (1, 2, 4)]
+
+
+def test_epochs_to_keep_behind_the_end_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(make_parts(tmp_path, keep_epochs=[1, 9], duration="2ep"))
+    assert "trainer.keep_epochs: the run ends after 2 epochs, before [9]" in caplog.text
+
+
+class NeverClosed(Backprop):
+    """Cannot give back what it holds."""
+
+    def close(self) -> None:
+        raise RunFailed("a worker does not answer")
+
+
+def test_trackers_finish_where_an_algorithm_cannot_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = []
+    monkeypatch.setattr(Trackers, "finish", lambda self, status, summary: finished.append(status))
+    with pytest.raises(RunFailed, match="does not answer"):
+        train(make_parts(tmp_path, algorithm=NeverClosed(), duration="1ep"))
+    assert finished == ["done"]
 
 
 def test_an_evaluation_before_the_first_step_changes_nothing(tmp_path: Path) -> None:

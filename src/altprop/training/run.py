@@ -78,6 +78,9 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
         write_metadata(directory.path, run.context.device)
     watch_memory(run.context.device)
     saver.parameters = sum(parameter.numel() for parameter in run.algorithm.model.parameters())
+    late = [epoch for epoch in parts.settings.keep_epochs if epoch > run.plan.total_epochs]
+    if late and processes.first:
+        log.warning("trainer.keep_epochs: the run ends after %d epochs, before %s", run.plan.total_epochs, late)
     log.debug("%s: %d parameters on %s", parts.name, saver.parameters, run.context.device)
     if parts.settings.save_initial and progress.step == 0:
         saver.save_initial(run.algorithm, progress)
@@ -101,8 +104,10 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
         saver.status(status, progress)
         log.debug("done after %d steps", progress.step)
     finally:
-        run.algorithm.close()
-        tracker.finish(status, _summary(progress))
+        try:
+            run.algorithm.close()
+        finally:
+            tracker.finish(status, _summary(progress))
     return directory.read_status() or {}
 
 
