@@ -1,6 +1,6 @@
 """Figures of docs/algorithms/equilibrium_propagation.md, from finished runs.
 
-python docs/algorithms/figures/draw_equilibrium_propagation.py <directory of the symmetric run> <of the one-sided run>
+python docs/algorithms/figures/draw_equilibrium_propagation.py <directory of the symmetric run> <of the one-sided run> <of BPTT's>
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from altprop.reporting.style import BLUE, VERMILLION, label_ends, save, styled
+from altprop.reporting.style import BLUE, GREY, VERMILLION, label_ends, save, styled
 from altprop.tracking.metrics_file import read_metrics
 
 
-def draw(symmetric: Path, one_sided: Path) -> Path:
-    """Test accuracy and training loss of both runs over the epochs."""
+def draw(symmetric: Path, one_sided: Path, bptt: Path) -> Path:
+    """Test accuracy and training loss of the runs over the epochs."""
+    runs = (("BPTT", bptt, GREY), ("symmetric", symmetric, BLUE), ("one-sided", one_sided, VERMILLION))
     with styled():
         figure = Figure(figsize=(7.6, 3.0))
         for axes, metric, label in zip(
             figure.subplots(1, 2), ("test/accuracy", "train/loss"), ("test accuracy (%)", "training loss"), strict=True
         ):
             ends = {}
-            for name, directory, colour in (("symmetric", symmetric, BLUE), ("one-sided", one_sided, VERMILLION)):
+            for name, directory, colour in runs:
                 records = [record for record in read_metrics(directory / "metrics.jsonl") if metric in record]
                 values = [record[metric] for record in records]
                 axes.plot([record["epoch"] for record in records], values, color=colour, marker="o", ms=3)
@@ -34,4 +35,4 @@ def draw(symmetric: Path, one_sided: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(draw(Path(sys.argv[1]), Path(sys.argv[2])))
+    print(draw(*map(Path, sys.argv[1:])))
