@@ -20,6 +20,8 @@ from altprop.config.sweeping.outcome import WAITING, job_states
 
 PATIENCE = 240
 """Seconds: the machine may be busy."""
+REVOCATION = 1.5
+"""Seconds."""
 SMALL = [
     "resources=cpu",
     "resources.cores=1",
@@ -84,12 +86,18 @@ def wait_for_step(run: SweepRun, least: int = 1) -> int:
 
 
 def wait_for_end(*runs: SweepRun) -> None:
-    """Wait until no job of ``runs`` is left; one that was queued again starts at once instead of in two minutes."""
+    """Wait until no job of ``runs`` is left; one that was queued again starts at once instead of in two minutes.
+
+    Not in the same second, though: SLURM fails a job whose credential was revoked in the second in which the new one was made.
+    """
+    pending_since: dict[str, float] = {}
 
     def ended() -> bool:
         states = job_states(run.job for run in runs if run.job)
         for job, word in states.items():
-            if word == "PENDING":
+            if word != "PENDING":
+                pending_since.pop(job, None)
+            elif time.monotonic() - pending_since.setdefault(job, time.monotonic()) > REVOCATION:
                 subprocess.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], capture_output=True)
         return not any(word in WAITING for word in states.values())
 

@@ -101,7 +101,8 @@ def test_a_run_that_fails_and_one_over_its_memory_leave_the_others_alone(tmp_pat
 
 def test_time_limits_queue_again_a_bounded_number_of_times(tmp_path: Path) -> None:
     endless = [*SMALL, "trainer.duration=100000ep", "trainer.evaluate_every=100ep", "trainer.checkpoint_every=null"]
-    [run] = submit(tmp_path, *endless, "cluster.time=1", "cluster.signal_delay=35", "cluster.max_timeouts=1").runs
+    # SLURM looks at limits every 30 s and signals what would be due before it looks again: 10 to 40 s after the start.
+    [run] = submit(tmp_path, *endless, "cluster.time=1", "cluster.signal_delay=20", "cluster.max_timeouts=1").runs
 
     def failed() -> bool:
         wait_for_end(run)

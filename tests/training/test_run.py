@@ -88,6 +88,16 @@ def test_a_stopped_run_goes_on_bit_exactly(tmp_path: Path, at: int, number: int,
     assert records(straight.directory) == records(stopped.directory)
 
 
+def test_a_stopped_run_tells_its_trackers_how_far_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summaries: list[dict[str, Any]] = []
+    monkeypatch.setattr(Trackers, "finish", lambda self, status, summary: summaries.append({"status": status, **summary}))
+    with pytest.raises(SystemExit):
+        train(make_parts(tmp_path, algorithm=Interrupted(STEPS_PER_EPOCH + 2, signal.SIGINT)))
+    [summary] = summaries
+    assert (summary["status"], summary["step"]) == ("interrupted", STEPS_PER_EPOCH + 3)
+    assert "test/accuracy" in summary
+
+
 class Watched(Backprop):
     """Reads ``status.json`` at the beginning of every step."""
 

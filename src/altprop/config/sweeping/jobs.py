@@ -49,7 +49,7 @@ class SweepRun:
     def last_words(self) -> str:
         """The last line that it printed itself; empty where there is none."""
         lines = [line.strip() for line in self.printed.splitlines()]
-        own = [line for line in lines if line and not line.startswith(("srun: ", "slurmstepd: ", "submitit "))]
+        own = [line for line in lines if line and not line.startswith(("srun: ", "slurmstepd", "submitit "))]
         return own[-1] if own else ""
 
 
