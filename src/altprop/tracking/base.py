@@ -81,5 +81,5 @@ class Tracker:
     def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
         """Called once at the end, also after a failure; must not raise for a run that never started.
 
-        ``summary`` holds the run's results, at least ``test/accuracy`` where a test was made.
+        ``summary`` holds the run's results, ``test/accuracy`` where a test was made, and ``step``, how far it has come.
         """

@@ -157,7 +157,7 @@ def _run_info(parts: Parts, run: Assembly, progress: Progress) -> RunInfo:
 
 def _summary(progress: Progress) -> dict[str, Any]:
     best = {f"best/{name}": value for name, value in progress.best.items()}
-    return {**progress.last, **best}
+    return {**progress.last, **best, "step": progress.step}  # a run that is stopped has gone on since its last record
 
 
 def _already_done(directory: RunDirectory) -> Mapping[str, Any]:
