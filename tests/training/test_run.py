@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from altprop.algorithms.backprop import Backprop
-from altprop.problems import RunFailed
+from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.tracking.fanout import Trackers
 from altprop.tracking.metrics_file import read_metrics
 from altprop.training.checkpoint import read_checkpoint
@@ -245,6 +245,30 @@ def test_checkpoints_of_chosen_epochs_stay(tmp_path: Path) -> None:
 def test_epochs_to_keep_behind_the_end_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(make_parts(tmp_path, keep_epochs=[1, 9], duration="2ep"))
     assert "trainer.keep_epochs: the run ends after 2 epochs, before [9]" in caplog.text
+
+
+class Refusing(Backprop):
+    """Finds a mistake that only the model shows."""
+
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        raise ConfigError([Problem("algorithm", "this model", "another")])
+
+
+def test_a_mistake_found_while_building_leaves_nothing_behind(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    with pytest.raises(ConfigError):
+        train(make_parts(outputs, algorithm=Refusing()))
+    assert not outputs.exists()
+
+
+def test_a_mistake_found_while_building_anew_costs_no_finished_run(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path, duration="1ep")
+    train(parts)
+    before = final_state(parts.directory)
+    with pytest.raises(ConfigError):
+        train(make_parts(tmp_path, algorithm=Refusing(), duration="1ep", resume=False))
+    assert_equal(before, final_state(parts.directory))
+    assert (RunDirectory(parts.directory, "tiny", "").read_status() or {})["status"] == "done"
 
 
 class NeverClosed(Backprop):

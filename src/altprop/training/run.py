@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from altprop.problems import RunFailed
+from altprop.problems import ConfigError, RunFailed
 from altprop.tracking.base import RunInfo, Status, Tracker
 from altprop.tracking.fanout import Trackers
 from altprop.tracking.metadata import write_metadata
@@ -38,7 +38,8 @@ REQUEUE_SECONDS = 60.0
 def train(parts: Parts) -> Mapping[str, Any]:
     """Train the run described by ``parts``, or go on with it, or say that it is done. Returns its final status.
 
-    Raises :class:`RunFailed` for what one line can explain, and ``SystemExit`` (130, 143) after a request to stop.
+    Raises :class:`ConfigError` for a mistake that only the model or the data shows, before anything is written or cleared;
+    :class:`RunFailed` for what one line can explain, and ``SystemExit`` (130, 143) after a request to stop.
     """
     directory = RunDirectory(parts.directory, parts.name, parts.key)
     if parts.resume and directory.finished:
@@ -49,29 +50,31 @@ def train(parts: Parts) -> Mapping[str, Any]:
             logging.getLogger("altprop").setLevel(logging.ERROR)  # the first process says everything once
             return _train_or_say_why_not(parts, directory, processes)
         with directory.lock(), log_to_file(directory.log):
-            if not parts.resume:
-                directory.clear()
-            directory.point_latest(parts.outputs)
-            directory.write_config(parts.config_text)
             return _train_or_say_why_not(parts, directory, processes)
 
 
 def _train_or_say_why_not(parts: Parts, directory: RunDirectory, processes: Processes) -> Mapping[str, Any]:
     try:
         return _train(parts, directory, processes)
-    except SystemExit:
+    except (SystemExit, ConfigError):
         raise
     except BaseException as error:
         explained = _explain(error, directory)
-        _write_failure(directory, explained)
+        _write_failure(parts, directory, explained)
         if explained is error:
             raise
         raise explained from error
 
 
 def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mapping[str, Any]:
-    wait_for_all(processes.world_size)  # until the first one has the directory and has cleared it
+    # First, because it finds the mistakes that only shapes and data show: nothing is written or cleared for those.
     run = assemble(parts, rank=processes.rank, world_size=processes.world_size)
+    if processes.first:
+        if not parts.resume:
+            directory.clear()
+        directory.point_latest(parts.outputs)
+        directory.write_config(parts.config_text)
+    wait_for_all(processes.world_size)  # until the first one has cleared the directory
     saver = Saver(directory, run.context, run.plan, parts.config_text, parts.settings.keep)
     progress = saver.restore(run.algorithm)
     if processes.first:
@@ -181,7 +184,7 @@ def _explain(error: BaseException, directory: RunDirectory) -> BaseException:
     return error
 
 
-def _write_failure(directory: RunDirectory, error: BaseException) -> None:
+def _write_failure(parts: Parts, directory: RunDirectory, error: BaseException) -> None:
     reason = str(error).splitlines()[0] if str(error) else ""
     try:
         previous = directory.read_status() or {}
@@ -190,6 +193,7 @@ def _write_failure(directory: RunDirectory, error: BaseException) -> None:
             for name in ("step", "total_steps", "epoch", "total_epochs", "last", "best", "parameters", "flops", "peak_memory")
             if name in previous
         }
+        directory.write_config(parts.config_text)
         directory.write_status("failed", **kept, error=f"{type(error).__name__}: {reason}", failed_at=time.time())
     except OSError as second:  # a full disk, most likely the failure itself
         log.warning("status.json could not be written: %s", second.strerror)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from altprop.files import read_json, write_json, write_text
 from altprop.problems import RunFailed
 
+LOCK = ".lock"
 JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "CUDA_VISIBLE_DEVICES")
 
 
@@ -31,13 +32,15 @@ class RunDirectory:
         self.figures = path / "figures"
         self.metrics = path / "metrics.jsonl"
         self.log = path / "train.log"
+        self.config = path / "config.yaml"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run alone; the lock goes with the process, however it ends.
+        """Hold the run alone; the lock goes with the process, however it ends. Where no run begins, no directory is left.
 
         Raises :class:`RunFailed` while another trainer holds it.
         """
+        new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         lock = _lock(self.path)
         try:
@@ -50,7 +53,18 @@ class RunDirectory:
         try:
             yield
         finally:
+            if not self.config.exists():
+                self._vanish(new)
             lock.release()
+
+    def _vanish(self, new: Iterable[Path]) -> None:
+        """Take away what a run that was refused has left, and those of the folders ``new`` that nobody else uses."""
+        self.log.unlink(missing_ok=True)
+        if self.path in new:
+            (self.path / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):
+            for folder in new:
+                folder.rmdir()
 
     def read_status(self) -> dict[str, Any] | None:
         """The content of ``status.json``, or None for a run that never started."""
@@ -82,9 +96,8 @@ class RunDirectory:
 
     def write_config(self, text: str) -> None:
         """Write the resolved config, once."""
-        path = self.path / "config.yaml"
-        if not path.exists() or path.read_text() != text:
-            write_text(path, text)
+        if not self.config.exists() or self.config.read_text() != text:
+            write_text(self.config, text)
 
     def clear(self) -> None:
         """Remove what an earlier attempt wrote, for a run that starts anew (``resume=false``)."""
@@ -117,4 +130,4 @@ def is_locked(path: Path) -> bool:
 
 
 def _lock(path: Path) -> FileLock:
-    return FileLock(path / ".lock", timeout=0)
+    return FileLock(path / LOCK, timeout=0)
