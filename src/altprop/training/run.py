@@ -16,7 +16,6 @@ from altprop.problems import ConfigError, RunFailed
 from altprop.tracking.base import RunInfo, Status, Tracker
 from altprop.tracking.fanout import Trackers
 from altprop.tracking.metadata import write_metadata
-from altprop.training.artifacts import draw_figures
 from altprop.training.assembly import Assembly, assemble, load_context
 from altprop.training.cost import watch_memory
 from altprop.training.logs import log_to_file
@@ -102,6 +101,8 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
                 status = "preempted" if requests.preempted else "interrupted"
                 _stop(directory, saver, progress, tracker, requests, status)
         if parts.settings.figures and processes.first:
+            from altprop.training.artifacts import draw_figures  # Matplotlib, which a run without figures need not wait for
+
             draw_figures(_with_all_data(run, parts), directory, parts.settings, tracker)
         status = "done"
         saver.status(status, progress)
