@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,25 @@ def test_checkpoints_of_chosen_epochs_stay(tmp_path: Path) -> None:
 def test_epochs_to_keep_behind_the_end_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(make_parts(tmp_path, keep_epochs=[1, 9], duration="2ep"))
     assert "trainer.keep_epochs: the run ends after 2 epochs, before [9]" in caplog.text
+
+
+class OfAnotherVersion(Backprop):
+    """Saves less than it wants back."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        raise KeyError("momentum of the second kind")
+
+
+def test_a_checkpoint_of_other_code_is_one_line_and_stays(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        train(make_parts(tmp_path, algorithm=Interrupted(7, signal.SIGINT)))
+    parts = make_parts(tmp_path, algorithm=OfAnotherVersion())
+    saved = parts.directory / "checkpoints" / "last.pt"
+    before = saved.read_bytes()
+    with pytest.raises(RunFailed, match=r"last\.pt does not fit this code \(KeyError: .*second kind.*resume=false$"):
+        train(parts)
+    assert saved.read_bytes() == before
 
 
 class Refusing(Backprop):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import torch
+
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
+from altprop.problems import RunFailed
 from altprop.training.checkpoint import FORMAT, INITIAL, CheckpointStore, random_state, restore_random_state
 from altprop.training.cost import peak_memory
 from altprop.training.plan import Plan
@@ -54,13 +57,25 @@ class Saver:
             self.store.write(INITIAL, self.state(algorithm, progress))
 
     def restore(self, algorithm: Algorithm) -> Progress:
-        """Put the newest complete checkpoint into ``algorithm`` and every random stream; a fresh Progress where there is none."""
+        """Put the newest complete checkpoint into ``algorithm`` and every random stream; a fresh Progress where there is none.
+
+        Raises :class:`RunFailed` for one that other code than this has written, of an older version, say.
+        """
         found, complaints = self.store.newest()
         for complaint in complaints:
             log.warning("passed over: %s", complaint)
         if found is None:
             return Progress()
-        algorithm.load_state_dict(found.state["algorithm"])
+        try:
+            algorithm.load_state_dict(found.state["algorithm"])
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else ""
+            raise RunFailed(
+                f"{found.path} does not fit this code ({type(error).__name__}: {reason}); go on with the version that "
+                "meta.json in the run's directory names, or train anew with resume=false"
+            ) from error
         restore_random_state(found.state["random"], self.context.generator)
         self.saved_step = found.state["step"]
         log.info("resuming from step %d (%s)", found.state["step"], found.path.name)
