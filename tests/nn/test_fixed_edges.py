@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from altprop.nn.energy_edges import Edge, convolve, transpose
 from altprop.nn.fixed_edges import fixed_convolution, fixed_transpose
+from altprop.training.cost import FlopCounter
 
 EDGES = [
     Edge((3, 16, 16), (8, 8, 8), 3, 1, 1, "max"),
@@ -46,3 +47,15 @@ def test_without_onednn_the_edge_is_computed_as_ever(monkeypatch: pytest.MonkeyP
     weight, below = torch.randn(8, 3, 3, 3), torch.randn(2, 3, 16, 16)
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     assert torch.equal(fixed_convolution(edge, weight, None, 2)(below), convolve(edge, below, weight, None))
+
+
+@pytest.mark.parametrize("edge", EDGES, ids=str)
+def test_packed_or_not_the_same_operations_are_counted(edge: Edge) -> None:
+    weight = torch.randn(edge.above[0], edge.below[0], edge.kernel, edge.kernel)
+    below, unpooled = torch.randn(3, *edge.below), torch.randn(3, *edge.unpooled)
+    up, down = fixed_convolution(edge, weight, None, 3), fixed_transpose(edge, weight, 3)
+    with FlopCounter() as packed:
+        up(below), down(unpooled)
+    with FlopCounter() as plain:
+        convolve(edge, below, weight, None), transpose(edge, unpooled, weight)
+    assert packed.flops == plain.flops > 0

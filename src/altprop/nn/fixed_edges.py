@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
 
 from altprop.nn.energy_edges import Edge, convolve, left_over, transpose
 
@@ -19,6 +20,20 @@ Apply = Callable[[Tensor], Tensor]
 
 _UNCHANGED: tuple[str, list[float], None] = ("none", [], None)
 """What oneDNN's operators of torch take for a result that goes through no further function."""
+
+
+ONEDNN = torch.backends.mkldnn.is_available()
+
+if ONEDNN and torch.ops.mkldnn._convolution_pointwise not in flop_registry:
+    # torch's table has convolutions, but not under these names: without this, whoever counts operations would pass them over.
+
+    @register_flop_formula(torch.ops.mkldnn._convolution_pointwise)
+    def _forward_flops(below: list[int], weight: list[int], *rest: object, out_shape: list[int], **options: object) -> int:
+        return conv_flop_count(below, weight, out_shape)
+
+    @register_flop_formula(torch.ops.mkldnn._convolution_transpose_pointwise)
+    def _transposed_flops(unpooled: list[int], weight: list[int], *rest: object, out_shape: list[int], **options: object) -> int:
+        return conv_flop_count(unpooled, weight, out_shape, transposed=True)
 
 
 def fixed_convolution(edge: Edge, weight: Tensor, bias: Tensor | None, batch: int) -> Apply:
@@ -51,5 +66,10 @@ def fixed_transpose(edge: Edge, weight: Tensor, batch: int) -> Apply:
 
 def _packs(edge: Edge, weight: Tensor) -> bool:
     """Whether oneDNN computes this edge here."""
-    onednn = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
-    return onednn and edge.is_convolution and weight.device.type == "cpu" and weight.dtype == torch.float32
+    return (
+        ONEDNN
+        and bool(torch.backends.mkldnn.enabled)
+        and edge.is_convolution
+        and weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+    )
