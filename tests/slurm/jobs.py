@@ -21,7 +21,7 @@ from altprop.config.sweeping.outcome import WAITING, job_states
 PATIENCE = 240
 """Seconds: the machine may be busy."""
 REVOCATION = 1.5
-"""Seconds."""
+"""Seconds after which a requeued job may start: SLURM fails one that starts in the second in which its credential was revoked."""
 SMALL = [
     "resources=cpu",
     "resources.cores=1",
@@ -86,10 +86,7 @@ def wait_for_step(run: SweepRun, least: int = 1) -> int:
 
 
 def wait_for_end(*runs: SweepRun) -> None:
-    """Wait until no job of ``runs`` is left; one that was queued again starts at once instead of in two minutes.
-
-    Not in the same second, though: SLURM fails a job whose credential was revoked in the second in which the new one was made.
-    """
+    """Wait until no job of ``runs`` is left; one that was queued again starts at once instead of in two minutes."""
     pending_since: dict[str, float] = {}
 
     def ended() -> bool:

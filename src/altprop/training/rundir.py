@@ -53,15 +53,14 @@ class RunDirectory:
         try:
             yield
         finally:
-            if not self.config.exists():
+            if new and not self.config.exists():
                 self._vanish(new)
             lock.release()
 
     def _vanish(self, new: Iterable[Path]) -> None:
-        """Take away what a run that was refused has left, and those of the folders ``new`` that nobody else uses."""
+        """Take away what a refused run has left in its new directory, and those of the folders ``new`` that nobody else uses."""
         self.log.unlink(missing_ok=True)
-        if self.path in new:
-            (self.path / LOCK).unlink(missing_ok=True)
+        (self.path / LOCK).unlink(missing_ok=True)
         with suppress(OSError):
             for folder in new:
                 folder.rmdir()
