@@ -1,11 +1,11 @@
 """Data sets: ``python data.py action=list | fetch | sheet | unpack_imagenet``. See ``conf/data.yaml``."""
 
-from altprop.config.entry import entry_point
+from altprop.commands.entry import entry_point
 
 
 def data(config: object) -> None:
     """Load what the actions need only now, so that ``--help`` answers at once."""
-    from altprop.config.data_command import run
+    from altprop.commands.data import run
 
     run(config)  # type: ignore[arg-type]
 

@@ -1,11 +1,11 @@
 """Evaluate a trained run: ``python evaluate.py run=outputs/<name>/<key>``. See ``conf/evaluate.yaml``."""
 
-from altprop.config.entry import entry_point
+from altprop.commands.entry import entry_point
 
 
 def evaluate(config: object) -> None:
     """Load what an evaluation needs only now, so that ``--help`` answers at once."""
-    from altprop.config.evaluation import evaluate as run
+    from altprop.commands.evaluate import evaluate as run
 
     run(config)  # type: ignore[arg-type]
 

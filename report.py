@@ -1,11 +1,11 @@
 """Tables and curves over many runs: ``python report.py``. See ``conf/report.yaml``."""
 
-from altprop.config.entry import entry_point
+from altprop.commands.entry import entry_point
 
 
 def report(config: object) -> None:
     """Load what a report needs only now, so that ``--help`` answers at once."""
-    from altprop.config.report_command import report as run
+    from altprop.commands.report import report as run
 
     run(config)  # type: ignore[arg-type]
 

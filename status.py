@@ -1,11 +1,11 @@
 """How the runs of a sweep fare: ``python status.py``; see ``conf/status.yaml``."""
 
-from altprop.config.entry import entry_point
+from altprop.commands.entry import entry_point
 
 
 def status(config: object) -> None:
     """Load what the table needs only now, so that ``--help`` answers at once."""
-    from altprop.config.sweeping.status import show
+    from altprop.commands.status import show
 
     show(config)  # type: ignore[arg-type]
 

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from altprop.algorithms.backprop import Backprop
 from altprop.algorithms.base import Algorithm
-from altprop.algorithms.decoupled_greedy import DecoupledGreedy
-from altprop.algorithms.delayed_gradients import DelayedGradients
-from altprop.algorithms.local_losses import LocalLosses
-from altprop.algorithms.sequential_greedy import SequentialGreedy
-from altprop.algorithms.synthetic_gradients import SyntheticGradients
+from altprop.algorithms.delayed.gradients import DelayedGradients
+from altprop.algorithms.greedy.decoupled import DecoupledGreedy
+from altprop.algorithms.greedy.local_losses import LocalLosses
+from altprop.algorithms.greedy.sequential import SequentialGreedy
+from altprop.algorithms.synthetic.gradients import SyntheticGradients
 from altprop.models.base import FeedForward
 from altprop.models.greedy_cnn import GreedyCNN
 

@@ -21,9 +21,9 @@ from straightforward_greedy import EndToEnd
 from subjects import CIFAR, CLASSES, noise, set_up
 from torch import nn
 
-from altprop.algorithms.decoupled_greedy import DecoupledGreedy
+from altprop.algorithms.greedy.decoupled import DecoupledGreedy
 from altprop.models.greedy_cnn import GreedyCNN
-from altprop.nn import local_heads
+from altprop.nn.heads import local as local_heads
 
 SUITE = "--batch 64 --rounds 4 --clock process"
 QUICK = "--rounds 2 --batch 2 --width 4"

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from altprop.algorithms.equilibrium_propagation.algorithm import EquilibriumPropagation
 from altprop.models.energy import EnergyConvNet, EnergyMLP, EnergyModel
-from altprop.nn.fixed_edges import Apply, fixed_convolution, fixed_transpose
+from altprop.nn.energy.fixed_edges import Apply, fixed_convolution, fixed_transpose
 
 
 @dataclass(frozen=True)

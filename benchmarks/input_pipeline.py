@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from altprop._torchvision import import_torchvision
 from altprop.data.augmentation import Augmentation
 from altprop.data.base import LoadContext
-from altprop.data.device_split import device_splits
-from altprop.data.normalisation import Normalisation
+from altprop.data.loading.device_split import device_splits
+from altprop.data.normalization import Normalisation
 
 SUITE = "--images 2000 --rounds 5 --clock process"
 QUICK = "--images 256 --rounds 2"

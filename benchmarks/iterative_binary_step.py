@@ -24,7 +24,7 @@ from altprop.algorithms.backprop import Backprop
 from altprop.models.convnet import ConvNet
 from altprop.models.mlp import MLP
 from altprop.nn.weights.base import Dense, WeightsRule
-from altprop.nn.weights.binary import Binary
+from altprop.nn.weights.binary.base import Binary
 
 SUITE = "--rounds 100 --clock process"
 QUICK = "--rounds 3 --nets 300"

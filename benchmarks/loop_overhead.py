@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from altprop.algorithms.backprop import Backprop
 from altprop.data.base import Data, LoadContext
-from altprop.data.in_memory import Images, InMemory, RawData
+from altprop.data.sets.in_memory import Images, InMemory, RawData
 from altprop.models.mlp import MLP
 from altprop.tracking.base import Tracker
 from altprop.training.loop import Loop

@@ -23,8 +23,8 @@ from measuring import CPU, Row, Timer, alternate, at_least, main, paired, standa
 from subjects import CIFAR, CLASSES, noise, set_up
 from torch import nn
 
-from altprop.algorithms.decoupled_greedy import DecoupledGreedy
-from altprop.algorithms.distributed_greedy import DistributedGreedy
+from altprop.algorithms.greedy.decoupled import DecoupledGreedy
+from altprop.algorithms.greedy.distributed import DistributedGreedy
 from altprop.models.greedy_cnn import GreedyCNN
 
 SUITE = "--rounds 2 --steps 6 --clock wall"

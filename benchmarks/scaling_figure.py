@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from measuring import Row
 
-from altprop.reporting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, save, styled
+from altprop.reporting.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, save, styled
 
 COLOURS = {
     "backprop": BLUE,

@@ -16,7 +16,7 @@ import torch
 from measuring import Row, Timer, alternate, at_least, main, paired, standard_parser
 from torch import nn
 
-from altprop.nn.sparse_inference import SparseLinear
+from altprop.nn.export.sparse_inference import SparseLinear
 
 SUITE = "--rounds 15 --shapes 784x300 --sparsities 0.9 0.98 --batches 1 100"
 QUICK = "--rounds 2 --shapes 784x300 --sparsities 0.9 --batches 1"

@@ -26,11 +26,11 @@ from altprop.algorithms.backprop import Backprop
 from altprop.models.mlp import MLP
 from altprop.models.wide_resnet import WideResNet
 from altprop.nn.weights.base import Dense, WeightsRule
-from altprop.nn.weights.noise import LangevinNoise
 from altprop.nn.weights.penalties import Penalty
-from altprop.nn.weights.sparse import StaticSparse
-from altprop.nn.weights.sparse_dynamic import DynamicSparse
-from altprop.nn.weights.sparse_strategies import (
+from altprop.nn.weights.sparse.base import StaticSparse
+from altprop.nn.weights.sparse.dynamic import DynamicSparse
+from altprop.nn.weights.sparse.noise import LangevinNoise
+from altprop.nn.weights.sparse.strategies import (
     FractionPrune,
     ProportionalToSurvivors,
     Prune,

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
+from altprop.algorithms.greedy.sequential import SequentialGreedy
 from altprop.algorithms.schedule import Schedule
-from altprop.algorithms.sequential_greedy import SequentialGreedy
-from altprop.algorithms.target_search import TargetSearch
+from altprop.algorithms.target_propagation.search import TargetSearch
 from altprop.config.build import build_parts
 from altprop.config.compose import compose
 from altprop.config.plain import to_plain

@@ -28,13 +28,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = {
     "Hydra's composition": ("hydra._internal.hydra", "Hydra.compose_config"),
-    "configuration of each run": ("altprop.config.sweeping.composing", "JobComposer.compose"),
-    "its values resolved": ("altprop.config.sweeping.jobs", "to_plain"),
-    "its key": ("altprop.config.sweeping.jobs", "run_key"),
-    "copy of the code": ("altprop.config.sweeping.slurm", "take_snapshot"),
-    "array job, sbatch included": ("altprop.config.sweeping.slurm", "_submit"),
-    "table job, sbatch included": ("altprop.config.sweeping.slurm", "_submit_tables"),
-    "list of the runs": ("altprop.config.sweeping.jobs", "Manifest.write"),
+    "configuration of each run": ("altprop.config.compose", "JobComposer.compose"),
+    "its values resolved": ("altprop.sweeping.jobs", "to_plain"),
+    "its key": ("altprop.sweeping.jobs", "run_key"),
+    "copy of the code": ("altprop.sweeping.slurm", "take_snapshot"),
+    "array job, sbatch included": ("altprop.sweeping.slurm", "_submit"),
+    "table job, sbatch included": ("altprop.sweeping.slurm", "_submit_tables"),
+    "list of the runs": ("altprop.sweeping.jobs", "Manifest.write"),
 }
 REST = "start, imports and the rest"
 CLOCKS = ("wall", "cpu")

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from altprop.algorithms.backprop import Backprop
 from altprop.algorithms.base import Algorithm
-from altprop.algorithms.target_propagation import TargetPropagation
+from altprop.algorithms.target_propagation.algorithm import TargetPropagation
 from altprop.models.resnet import ResNet
 from altprop.models.threshold_nets import ConvNet4, ConvNet8
 from altprop.nn.estimators.straight_through import SaturatedStraightThrough
 from altprop.nn.estimators.tanh import SoftHinge
-from altprop.nn.hard_units import SignStep, Staircase
+from altprop.nn.units.hard import SignStep, Staircase
 
 SUITE = "--models convnet4 --rounds 5 --clock process"
 QUICK = "--models convnet4 --rounds 2 --steps 1 --batch 1"

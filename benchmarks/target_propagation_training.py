@@ -26,13 +26,13 @@ from subjects import CIFAR, CLASSES, set_up
 from torch import Tensor, nn
 
 from altprop._torchvision import import_torchvision
-from altprop.algorithms.target_propagation import TargetPropagation
+from altprop.algorithms.target_propagation.algorithm import TargetPropagation
 from altprop.data.augmentation import Augmentation
 from altprop.data.base import LoadContext
-from altprop.data.shapes import Shapes
+from altprop.data.sets.shapes import Shapes
 from altprop.models.threshold_nets import ConvNet4
 from altprop.nn.estimators.tanh import SoftHinge
-from altprop.nn.hard_units import SignStep
+from altprop.nn.units.hard import SignStep
 
 SUITE = "--rounds 4 --batches 4 --clock process"
 QUICK = "--rounds 2 --batches 1"

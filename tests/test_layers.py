@@ -1,51 +1,63 @@
-"""Imports run downwards, as docs/design.md says; only ``config`` knows Hydra."""
+"""Imports run downwards and never in circles, those inside functions included; see docs/design.md."""
 
 from __future__ import annotations
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "altprop"
-LEVELS = [
-    {"problems", "files", "seeding", "_torchvision"},
-    {"nn", "data", "models", "tracking"},
+ROOMS = [
+    {"problems", "files", "seeding", "names", "code_state", "_torchvision"},
+    {"nn", "data", "models", "tracking", "estimators", "heads", "losses", "units", "weights"},
     {"reporting"},
     {"algorithms"},
     {"training"},
     {"config"},
+    {"sweeping"},
+    {"commands", "tasks"},
 ]
-LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in LEVEL)
+LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
+FILES = {
+    ".".join(("altprop", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.parent != PACKAGE or path.stem in LEVEL
+}
+HYDRA = ("config", "sweeping", "commands")
+"""The rooms that may import Hydra and OmegaConf."""
 
 
 def imported(path: Path) -> set[str]:
-    """Dotted names of every module that ``path`` imports, inside functions too, but not for type checkers only."""
-    names = set()
+    """Dotted names of everything that ``path`` imports, inside functions too, but not for type checkers only."""
     tree = ast.parse(path.read_text())
-    skipped = {
-        id(child)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for child in ast.walk(node)
-    }
     for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            node.body = []
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_run_downwards(path: Path) -> None:
-    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    for name in imported(path):
+@pytest.mark.parametrize("module", FILES)
+def test_imports_run_downwards(module: str) -> None:
+    room = module.split(".")[1]
+    for name in imported(FILES[module]):
         if name.startswith("altprop."):
-            other = name.split(".")[1]
-            assert LEVEL.get(other, 0) <= LEVEL[own], f"{own} imports {name}"
-        if own != "config":
-            assert name.split(".")[0] not in ("hydra", "omegaconf"), f"{own} imports {name}"
+            assert LEVEL[name.split(".")[1]] <= LEVEL[room], f"{module} imports {name}"
+        if room not in HYDRA:
+            assert name.split(".")[0] not in ("hydra", "omegaconf"), f"{module} imports {name}"
+
+
+def test_no_circles() -> None:
+    graph = {}
+    for module, path in FILES.items():
+        targets = {name if name in FILES else name.rpartition(".")[0] for name in imported(path)}
+        graph[module] = {target for target in targets if target in FILES and target != module}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))

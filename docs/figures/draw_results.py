@@ -12,7 +12,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from altprop.reporting.style import BLUE, GREEN, VERMILLION, save, styled
+from altprop.reporting.figures.style import BLUE, GREEN, VERMILLION, save, styled
 
 WEIGHTS = {"Dense": ("dense", BLUE), "DynamicSparse": ("dynamic sparse, 0.9", VERMILLION), "IterativeBinary": ("binary", GREEN)}
 UNITS = {"combinations/relu": "ReLU", "combinations/sign_step": "sign"}

@@ -38,7 +38,7 @@ class GridSweeper(BasicSweeper):
         return returns
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        from altprop.config.sweeping.composing import composer_of
+        from altprop.config.compose import composer_of
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -59,8 +59,8 @@ class OptunaSearch(BasicSweeper):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> None:
-        from altprop.config.sweeping.composing import composer_of
-        from altprop.config.sweeping.search import Search
+        from altprop.config.compose import composer_of
+        from altprop.sweeping.search import Search
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -80,7 +80,7 @@ class LocalWorkers(Launcher):
         self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from altprop.config.sweeping.local import launch
+        from altprop.sweeping.local import launch
 
         return launch(self.hydra_context.config_loader, self.config, job_overrides)
 
@@ -89,7 +89,7 @@ class SlurmQueue(SlurmLauncher):
     """submitit's launcher with commands for jobs: returns after submitting, leaves out what is done, fixes the code."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from altprop.config.sweeping.slurm import launch
+        from altprop.sweeping.slurm import launch
 
         assert self.hydra_context is not None
         assert self.config is not None

@@ -9,29 +9,29 @@ from typing import Any
 import torch
 from torch import nn
 
-from altprop.algorithms.asynchronous_greedy import AsynchronousGreedy
 from altprop.algorithms.backprop import Backprop
-from altprop.algorithms.decoupled_greedy import DecoupledGreedy
-from altprop.algorithms.delayed_gradients import DelayedGradients
+from altprop.algorithms.delayed.gradients import DelayedGradients
 from altprop.algorithms.equilibrium_propagation.algorithm import EquilibriumPropagation
 from altprop.algorithms.equilibrium_propagation.bptt import BackpropThroughTime
 from altprop.algorithms.equilibrium_propagation.continual import ContinualEquilibriumPropagation
-from altprop.algorithms.sequential_greedy import SequentialGreedy
-from altprop.algorithms.synthetic_gradients import SyntheticGradients
-from altprop.algorithms.target_propagation import TargetPropagation
+from altprop.algorithms.greedy.asynchronous import AsynchronousGreedy
+from altprop.algorithms.greedy.decoupled import DecoupledGreedy
+from altprop.algorithms.greedy.sequential import SequentialGreedy
+from altprop.algorithms.synthetic.gradients import SyntheticGradients
+from altprop.algorithms.target_propagation.algorithm import TargetPropagation
 from altprop.models.energy import EnergyConvNet, EnergyMLP
 from altprop.models.mlp import MLP
 from altprop.nn.estimators.tanh import SoftHinge
-from altprop.nn.hard_units import SignStep
-from altprop.nn.local_heads import mlp_head
+from altprop.nn.heads.local import mlp_head
+from altprop.nn.units.hard import SignStep
 from altprop.nn.weights.base import Dense, WeightsRule
-from altprop.nn.weights.binary import Binary
-from altprop.nn.weights.iterative_binary import IterativeBinary
+from altprop.nn.weights.binary.base import Binary
+from altprop.nn.weights.binary.iterative import IterativeBinary
 from altprop.nn.weights.penalties import Penalty
-from altprop.nn.weights.pruning import IterativePruning
-from altprop.nn.weights.sparse import StaticSparse
-from altprop.nn.weights.sparse_dynamic import DynamicSparse
-from altprop.nn.weights.sparse_strategies import (
+from altprop.nn.weights.sparse.base import StaticSparse
+from altprop.nn.weights.sparse.dynamic import DynamicSparse
+from altprop.nn.weights.sparse.pruning import IterativePruning
+from altprop.nn.weights.sparse.strategies import (
     FractionPrune,
     GradientGrow,
     ProportionalToSurvivors,

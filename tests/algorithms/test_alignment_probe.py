@@ -14,7 +14,7 @@ from altprop.algorithms.equilibrium_propagation.algorithm import EquilibriumProp
 from altprop.algorithms.equilibrium_propagation.bptt import BackpropThroughTime
 from altprop.algorithms.equilibrium_propagation.continual import ContinualEquilibriumPropagation
 from altprop.algorithms.equilibrium_propagation.theorem import check_gradients
-from altprop.algorithms.target_propagation import TargetPropagation
+from altprop.algorithms.target_propagation.algorithm import TargetPropagation
 from altprop.models.energy import EnergyMLP
 from altprop.models.mlp import MLP
 from altprop.nn.estimators.straight_through import SaturatedStraightThrough

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from altprop.algorithms.asynchronous_greedy import AsynchronousGreedy
 from altprop.algorithms.context import Context
-from altprop.algorithms.decoupled_greedy import DecoupledGreedy
-from altprop.algorithms.local_losses import LocalLosses
+from altprop.algorithms.greedy.asynchronous import AsynchronousGreedy
+from altprop.algorithms.greedy.decoupled import DecoupledGreedy
+from altprop.algorithms.greedy.local_losses import LocalLosses
 from altprop.algorithms.schedule import Schedule
 from altprop.models.greedy_cnn import GreedyCNN
-from altprop.nn.clamped_cross_entropy import ClampedCrossEntropy, clamped_cross_entropy
-from altprop.nn.local_heads import mlp_head
+from altprop.nn.heads.local import mlp_head
+from altprop.nn.losses.cross_entropy import ClampedCrossEntropy, clamped_cross_entropy
 from altprop.problems import ConfigError, RunFailed
 from tests.algorithms.harness import assert_equal
 

@@ -16,7 +16,7 @@ from altprop.models.cifar_resnet import CifarResNet
 from altprop.models.mlp import MLP
 from altprop.models.resnet import ResNet
 from altprop.models.vgg import VGG
-from altprop.nn.local_heads import mlp_sr_head
+from altprop.nn.heads.local import mlp_sr_head
 from altprop.problems import ConfigError
 
 

@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from altprop.algorithms.backprop import Backprop
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
-from altprop.algorithms.decoupled_greedy import DecoupledGreedy
-from altprop.algorithms.local_losses import LocalLosses
+from altprop.algorithms.greedy.decoupled import DecoupledGreedy
+from altprop.algorithms.greedy.local_losses import LocalLosses
+from altprop.algorithms.greedy.sequential import SequentialGreedy
 from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.schedule import Schedule
-from altprop.algorithms.sequential_greedy import SequentialGreedy
+from altprop.config.checks.validation import problems_of
 from altprop.config.compose import compose
-from altprop.config.validation import problems_of
 from altprop.models.dni_cnn import DniCNN
 from altprop.models.greedy_cnn import GreedyCNN
-from altprop.nn import local_heads
-from altprop.nn.local_heads import ConvHead, mlp_head, mlp_sr_head
+from altprop.nn.heads import local as local_heads
+from altprop.nn.heads.local import ConvHead, mlp_head, mlp_sr_head
 from altprop.nn.weights.base import Dense, WeightsRule
-from altprop.nn.weights.binary import Binary
-from altprop.nn.weights.sparse import StaticSparse
+from altprop.nn.weights.binary.base import Binary
+from altprop.nn.weights.sparse.base import StaticSparse
 from altprop.nn.weights.tied import TiedWeights
 from tests.algorithms.harness import assert_equal
 

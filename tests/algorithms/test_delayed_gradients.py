@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from altprop.algorithms.backprop import Backprop
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
-from altprop.algorithms.delayed_gradients import DelayedGradients, Semantics, repeat_to
+from altprop.algorithms.delayed.gradients import DelayedGradients, Semantics, repeat_to
 from altprop.algorithms.schedule import Schedule
 from altprop.models.base import FeedForward
 from altprop.models.mlp import MLP

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from altprop.algorithms.context import Context
-from altprop.algorithms.decoupled_greedy import DecoupledGreedy
-from altprop.algorithms.distributed_greedy import DistributedGreedy
-from altprop.algorithms.feature_channel import Batch, Inbox, Mark, Outbox
-from altprop.algorithms.greedy_worker import process_group
-from altprop.algorithms.local_losses import LocalLosses
+from altprop.algorithms.greedy.decoupled import DecoupledGreedy
+from altprop.algorithms.greedy.distributed import DistributedGreedy
+from altprop.algorithms.greedy.feature_channel import Batch, Inbox, Mark, Outbox
+from altprop.algorithms.greedy.local_losses import LocalLosses
+from altprop.algorithms.greedy.worker import process_group
 from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.schedule import Schedule
 from altprop.models.greedy_cnn import GreedyCNN

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from altprop.algorithms.schedule import RunningSchedule, Schedule
-from altprop.config.project import register_resolvers
+from altprop.config.resolvers import register_resolvers
 from altprop.config.schema import register_schema
 
 CONF = Path(__file__).parents[2] / "conf"

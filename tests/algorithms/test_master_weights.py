@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from altprop.algorithms.context import Context
-from altprop.algorithms.decoupled_greedy import DecoupledGreedy
-from altprop.algorithms.local_losses import LocalLosses
+from altprop.algorithms.greedy.decoupled import DecoupledGreedy
+from altprop.algorithms.greedy.local_losses import LocalLosses
+from altprop.algorithms.greedy.sequential import SequentialGreedy
 from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.schedule import Schedule
-from altprop.algorithms.sequential_greedy import SequentialGreedy
 from altprop.models.greedy_cnn import GreedyCNN
 from tests.algorithms.harness import assert_equal
 
@@ -184,7 +184,7 @@ def test_small_updates_are_not_lost() -> None:
     [
         ({}, {"precision": "fp32"}),
         ({}, {"precision": "bf16"}),
-        ({"weights": {"_target_": "altprop.nn.weights.binary.Binary"}}, {"precision": "fp16"}),
+        ({"weights": {"_target_": "altprop.weights.Binary"}}, {"precision": "fp16"}),
         ({}, {"precision": "fp16", "probe_every": "1ep"}),
     ],
 )
@@ -194,5 +194,5 @@ def test_impossible_settings_are_problems(config: dict[str, Any], trainer: dict[
 
 
 def test_dense_weights_in_fp16_are_none() -> None:
-    config = {"master_weights": True, "weights": {"_target_": "altprop.nn.weights.base.Dense"}}
+    config = {"master_weights": True, "weights": {"_target_": "altprop.weights.Dense"}}
     assert not list(DecoupledGreedy.check(config, {"trainer": {"precision": "fp16", "probe_every": None}}))

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from altprop.algorithms.context import Context
 from altprop.algorithms.schedule import Schedule
-from altprop.algorithms.synthetic_gradients import SyntheticGradients
+from altprop.algorithms.synthetic.gradients import SyntheticGradients
 from altprop.models.dni_cnn import DniCNN
 from altprop.models.mlp import MLP
-from altprop.nn.synthetic_gradients import BackwardInterface
+from altprop.nn.synthetic.gradients import BackwardInterface
 
 SHAPE = (1, 27, 27)
 CLASSES = 3

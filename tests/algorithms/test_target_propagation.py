@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from altprop.algorithms.backprop import Backprop
 from altprop.algorithms.base import Algorithm
-from altprop.algorithms.decoupled_greedy import DecoupledGreedy
-from altprop.algorithms.target_propagation import TargetPropagation
+from altprop.algorithms.greedy.decoupled import DecoupledGreedy
+from altprop.algorithms.target_propagation.algorithm import TargetPropagation
 from altprop.models.convnet import ConvNet
 from altprop.models.mlp import MLP
 from altprop.nn.estimators.base import Estimator
 from altprop.nn.estimators.straight_through import SaturatedStraightThrough
 from altprop.nn.estimators.tanh import SoftHinge
-from altprop.nn.hard_units import BinaryStep, LeveledUnit, SignStep, Staircase
-from altprop.nn.local_heads import mlp_head
-from altprop.nn.units import hard_units
+from altprop.nn.heads.local import mlp_head
+from altprop.nn.units.base import hard_units
+from altprop.nn.units.hard import BinaryStep, LeveledUnit, SignStep, Staircase
 from altprop.problems import ConfigError
 from tests.algorithms.harness import Case, Training, assert_equal
 

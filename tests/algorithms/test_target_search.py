@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from altprop.algorithms.context import Context
 from altprop.algorithms.schedule import Schedule
-from altprop.algorithms.target_beam import hinge_losses, propose_targets
-from altprop.algorithms.target_search import TargetSearch, linear_layers
+from altprop.algorithms.target_propagation.beam import hinge_losses, propose_targets
+from altprop.algorithms.target_propagation.search import TargetSearch, linear_layers
 from altprop.models.mlp import MLP
-from altprop.nn.hard_units import BinaryStep, SignStep
+from altprop.nn.units.hard import BinaryStep, SignStep
 from altprop.problems import ConfigError
 from tests.algorithms.harness import assert_equal
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from altprop.algorithms.replay_buffer import ReplayBuffer
-from altprop.algorithms.worker_choice import WorkerChoice, WorkerClock, expected_passes, worker_probabilities
+from altprop.algorithms.greedy.replay_buffer import ReplayBuffer
+from altprop.algorithms.greedy.worker_choice import WorkerChoice, WorkerClock, expected_passes, worker_probabilities
 
 
 class BufferMachine(RuleBasedStateMachine):

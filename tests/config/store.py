@@ -18,6 +18,7 @@ from altprop.config.compose import Composer, config_loader
 from altprop.config.key import run_key
 from altprop.config.plain import UNRESOLVED, to_plain
 from altprop.config.project import CONF
+from altprop.names import key_name
 from tests.config.catalogue import EXPERIMENTS, SWEEPS, jobs, without_hydra
 
 STORED = Path(__file__).parent / "stored"
@@ -32,11 +33,14 @@ GROUPS = sorted(
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """``config`` in plain containers; ``<unresolved>`` stands where a value is missing."""
+    """``config`` in plain containers, with classes as run keys name them; ``<unresolved>`` stands where a value is missing."""
 
     def shown(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {str(name): shown(child) for name, child in value.items()}
+            return {
+                str(name): key_name(child) if name == "_target_" and isinstance(child, str) else shown(child)
+                for name, child in value.items()
+            }
         if isinstance(value, list):
             return [shown(child) for child in value]
         return "<unresolved>" if value is UNRESOLVED else value

@@ -12,11 +12,11 @@ from omegaconf import Container, OmegaConf, open_dict
 
 from altprop.algorithms.backprop import Backprop
 from altprop.algorithms.schedule import Schedule
+from altprop.commands.entry import entry_point
 from altprop.config.build import build, build_parts
+from altprop.config.checks.validation import plain_and_valid
 from altprop.config.compose import compose
-from altprop.config.entry import entry_point
 from altprop.config.key import run_key
-from altprop.config.validation import plain_and_valid
 from altprop.problems import ConfigError
 from altprop.training.parts import Parts
 

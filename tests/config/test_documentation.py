@@ -5,9 +5,9 @@ import shlex
 
 import pytest
 
+from altprop.config.checks.validation import problems_of
 from altprop.config.compose import compose
 from altprop.config.project import ROOT
-from altprop.config.validation import problems_of
 
 TEXT = (ROOT / "docs" / "configuration.md").read_text()
 OVERRIDES = [
@@ -31,7 +31,8 @@ def test_what_the_page_says_works(overrides: str) -> None:
 def test_the_example_of_mistakes_is_what_is_printed(monkeypatch, capsys) -> None:
     match = re.search(r"```\n\$ python train\.py (.*)\n((?:.*\n)+?)```", TEXT)
     assert match is not None
-    from altprop.config.entry import check_task, entry_point
+    from altprop.commands.entry import entry_point
+    from altprop.commands.train import check_task
 
     monkeypatch.setattr("sys.argv", ["train.py", *shlex.split(match[1])])
     with pytest.raises(SystemExit):

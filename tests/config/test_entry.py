@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from altprop.config.entry import Job, check_task, entry_point
+from altprop.commands.entry import Job, entry_point
+from altprop.commands.train import check_task
 from altprop.config.project import ROOT
 from altprop.problems import ConfigError, Problem, RunFailed
 
@@ -215,7 +216,7 @@ def test_what_needs_no_torch_does_not_import_it(arguments: list[str], tmp_path: 
         "import os, sys\n"
         "os.environ |= {'COMP_LINE': 'python train.py mod', 'COMP_POINT': '19'}\n"
         f"sys.argv = ['train.py', *{arguments!r}]\n"
-        "from altprop.config.entry import entry_point\n"
+        "from altprop.commands.entry import entry_point\n"
         "try:\n    entry_point('train', print)\nexcept SystemExit:\n    pass\n"
         "assert not {'torch', 'pydantic', 'optuna'} & sys.modules.keys()"
     )

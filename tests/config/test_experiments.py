@@ -5,20 +5,39 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig
 
+from altprop.config.checks.validation import problems_of
 from altprop.config.compose import Composer, config_loader
+from altprop.config.key import run_key
 from altprop.config.schema import PaperConfig
-from altprop.config.validation import problems_of
 from tests.config.catalogue import EXPERIMENTS, SWEEPS, content, jobs, of_the_configuration, sweep_params, without_hydra
+from tests.config.store import changes, choice_entries, choices, flat, read, resolved
+
+REFRESH = "files without an entry are added by: python -m tests.config.store"
+EXPERIMENT_ENTRIES, SWEEP_ENTRIES, CHOICE_ENTRIES = read("experiments"), read("sweeps"), read("choices")
+DEFAULT, CHOICES = read("default"), choices()
+
+
+def test_everything_has_a_stored_entry() -> None:
+    for stored, there in ((EXPERIMENT_ENTRIES, EXPERIMENTS), (SWEEP_ENTRIES, SWEEPS), (CHOICE_ENTRIES, CHOICES)):
+        assert sorted(stored) == sorted(there), REFRESH
 
 
 @pytest.fixture(scope="module")
 def composer() -> Iterator[Composer]:
     with config_loader() as composer:
         yield composer
+
+
+def at_stored_places(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration with the paths that the stored ones have."""
+    config = without_hydra(config)
+    config.paths.data, config.paths.outputs = "/data", "/outputs"
+    return resolved(config)
 
 
 def command_of(lines: list[str]) -> list[str]:
@@ -47,6 +66,18 @@ def test_experiment(name: str, composer: Composer) -> None:
         assert set(said.get("paper", config.paper)) <= {field.name for field in dataclasses.fields(PaperConfig)}
         assert all(config.paper[field.name] != "???" for field in dataclasses.fields(PaperConfig))
     assert problems(config) == []
+    if len(command) > 1:
+        config = composer.compose("train", [f"experiment={name}"])
+    now = at_stored_places(config)
+    then = EXPERIMENT_ENTRIES[name]
+    assert changes(flat(now), DEFAULT) == then["changes"]
+    assert run_key(now) == then["key"]
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_choice(name: str, composer: Composer) -> None:
+    """A configuration with one choice changed is what it was when it was stored."""
+    assert dict(choice_entries(composer, [name]))[name] == CHOICE_ENTRIES[name]
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -56,8 +87,13 @@ def test_sweep(name: str, composer: Composer) -> None:
     assert said["group"] == name
     assert said["hydra"]["mode"] == "MULTIRUN"
     assert sweep_params(name)
-    wrong = {job: found for job, config in jobs(name, composer) if (found := problems(config))}
+    wrong, keys = {}, {}
+    for job, config in jobs(name, composer):
+        if found := problems(config):
+            wrong[job] = found
+        keys[job] = run_key(at_stored_places(config))
     assert wrong == {}
+    assert keys == SWEEP_ENTRIES[name]
 
 
 def test_there_are_experiments() -> None:

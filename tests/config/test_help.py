@@ -2,19 +2,15 @@ import subprocess
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 
-from altprop.config.help import WIDTH, help_page, help_text
-from altprop.config.project import ROOT, register_resolvers
+from altprop.commands.messages.help import WIDTH, help_page
+from altprop.config.project import CONF, ROOT
 from tests.config.catalogue import folders
 
+NOT_LISTED = ("defaults", "hydra", "seed", "threads", "limit_batches")
 STORED = ROOT / "tests" / "config" / "help.txt"
 REFRESH = "python train.py --help > tests/config/help.txt"
-
-
-@pytest.fixture(autouse=True)
-def resolvers() -> None:
-    """As an entry point registers them at its import."""
-    register_resolvers()
 
 
 def test_the_page_is_the_stored_one() -> None:
@@ -42,10 +38,6 @@ def test_every_paper_is_listed() -> None:
     assert all(f"  {paper} " in listed for paper in folders())
 
 
-def test_hydras_own_way_gives_the_same_text() -> None:
-    assert help_text().replace("$$", "$") == help_page("train")
-
-
 def test_the_script_prints_it(tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
@@ -54,13 +46,9 @@ def test_the_script_prints_it(tmp_path) -> None:
     assert all(len(line) <= WIDTH + 2 for line in done.stdout.splitlines())
 
 
-def test_a_page_that_only_hydra_can_write_is_left_to_it(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("altprop.config.help.CONF", tmp_path)
-    (tmp_path / "hydra" / "help").mkdir(parents=True)
-    (tmp_path / "other.yaml").write_text("defaults:\n  - override hydra/help: page\n")
-    page = tmp_path / "hydra" / "help" / "page.yaml"
-    page.write_text("template: 'costs $$3 in ${.header}'\nheader: all\n")
-    assert help_page("other") == "costs $3 in all"
-    page.write_text("template: 'groups $APP_CONFIG_GROUPS'\n")
-    assert help_page("other") is None
-    assert help_page("absent") is None
+@pytest.mark.parametrize("command", ["evaluate", "report", "data", "status"])
+def test_every_command_has_a_page_that_names_its_keys(command) -> None:
+    page = help_page(command)
+    keys = [key for key in OmegaConf.load(CONF / f"{command}.yaml") if key not in NOT_LISTED]
+    assert f"python {command}.py" in page
+    assert [key for key in keys if f"\n{key} " not in page] == []

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from altprop.algorithms.context import Context
 from altprop.config.compose import config_loader
 from altprop.config.project import ROOT
-from altprop.nn.weights.binary import Binary
-from altprop.nn.weights.iterative_binary import IterativeBinary
+from altprop.nn.weights.binary.base import Binary
+from altprop.nn.weights.binary.iterative import IterativeBinary
 
 NETS = ("300", "784", "vgg5", "vgg9", "resnet20")
 LENGTHS = {"300": (3, 150, 450, 150), "784": (3, 150, 450, 150), "vgg5": (5, 150, 750, 200), "vgg9": (9, 150, 1350, 450)}

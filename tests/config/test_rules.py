@@ -5,8 +5,8 @@ import torch
 
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Capabilities
+from altprop.config.checks.validation import plain_and_valid, problems_of
 from altprop.config.compose import compose
-from altprop.config.validation import plain_and_valid, problems_of
 from altprop.models.energy import EnergyModel
 from altprop.nn.weights.base import WeightsRule
 

@@ -21,18 +21,17 @@ from hydra.plugins.launcher import Launcher
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from altprop.config.compose import config_loader
-from altprop.config.entry import entry_point
+from altprop.commands.entry import entry_point
+from altprop.config.compose import JobComposer, config_loader
 from altprop.config.project import ROOT
-from altprop.config.sweeping import search as search_module
-from altprop.config.sweeping.composing import JobComposer
-from altprop.config.sweeping.jobs import sweep_runs
-from altprop.config.sweeping.local import REFUSED, is_taken
-from altprop.config.sweeping.search import Search
-from altprop.config.sweeping.slurm import SubmissionRefused
-from altprop.config.sweeping.space import Space
 from altprop.files import write_json
 from altprop.problems import ConfigError, RunFailed
+from altprop.sweeping import search as search_module
+from altprop.sweeping.jobs import sweep_runs
+from altprop.sweeping.local import REFUSED, is_taken
+from altprop.sweeping.search import Search
+from altprop.sweeping.slurm import SubmissionRefused
+from altprop.sweeping.space import Space
 
 RATE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
 SPACE = ["trainer.select_on=validation", "dataset.validation.size=500", RATE, "model.hidden=[8],[16]"]

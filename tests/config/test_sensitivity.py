@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from altprop.commands.rank_layers import rank_layers, rank_then_train
 from altprop.config.build import build
 from altprop.config.compose import compose
-from altprop.config.sensitivity import rank_layers, rank_then_train
 from altprop.problems import ConfigError
 
 LAYERS = ("features.0.linear", "features.1.linear", "classifier.linear")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hydra.utils import instantiate
 
+from altprop.config.checks.validation import problems_of
 from altprop.config.compose import compose
 from altprop.config.plain import to_plain
 from altprop.config.project import CONF
-from altprop.config.validation import problems_of
-from altprop.nn.weights.sparse_dynamic import DynamicSparse
+from altprop.nn.weights.sparse.dynamic import DynamicSparse
 
 RULES = ("static_sparse", "dynamic_sparse", "set", "deep_r", "rigl", "tied", "iterative_pruning")
 ROWS = sorted(path.stem for path in (CONF / "experiment" / "dsr").glob("*.yaml"))

@@ -14,16 +14,15 @@ import yaml
 from omegaconf import OmegaConf
 
 from altprop.code_state import code_state
-from altprop.config.compose import config_loader
+from altprop.commands.status import row_of
+from altprop.config.compose import JobComposer, config_loader
 from altprop.config.project import ROOT
-from altprop.config.sweeping import local, snapshot
-from altprop.config.sweeping.composing import JobComposer
-from altprop.config.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs
-from altprop.config.sweeping.local import objective_of, worker_slots
-from altprop.config.sweeping.outcome import _jobs_of, settle_killed
-from altprop.config.sweeping.status import row_of
 from altprop.files import write_json
 from altprop.problems import ConfigError
+from altprop.sweeping import local, snapshot
+from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs
+from altprop.sweeping.local import objective_of, worker_slots
+from altprop.sweeping.outcome import _jobs_of, settle_killed
 
 TINY = ["trainer.duration=1ep", "trainer.limit_batches=2", "trainer.figures=false", "model.hidden=[8]", "trainer.device=cpu"]
 
@@ -135,7 +134,7 @@ def test_a_killed_worker_is_said_to_be_killed(tmp_path: Path) -> None:
 
 def test_a_copy_of_the_code_is_whole_and_knows_its_commit(tmp_path: Path) -> None:
     copy = snapshot.take_snapshot(tmp_path)
-    assert (copy / "src/altprop/config/entry.py").read_text() == (ROOT / "src/altprop/config/entry.py").read_text()
+    assert (copy / "src/altprop/commands/entry.py").read_text() == (ROOT / "src/altprop/commands/entry.py").read_text()
     assert (copy / "conf/sweep").is_symlink()
     assert code_state(copy / "src/altprop")[0] == code_state(ROOT / "src/altprop")[0]
     assert snapshot.take_snapshot(tmp_path) == copy or len(list(tmp_path.iterdir())) == 2  # somebody edited meanwhile

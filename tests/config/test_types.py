@@ -5,8 +5,8 @@ from typing import Any, Literal
 import pytest
 from torch import Tensor, nn
 
+from altprop.config.checks.types import choices_of, fits, readable
 from altprop.config.plain import UNRESOLVED
-from altprop.config.types import choices_of, fits, readable
 from altprop.data.validation import Validation
 
 

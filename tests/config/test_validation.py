@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, open_dict
 
+from altprop.config.checks.validation import plain_and_valid, problems_of, problems_of_plain
 from altprop.config.compose import compose
-from altprop.config.validation import plain_and_valid, problems_of, problems_of_plain
 from altprop.problems import ConfigError, Problem
 
 HERE = "tests.config.targets_for_tests"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from altprop._torchvision import import_torchvision
 from altprop.data.augmentation import Augmentation, crop_and_flip, draw, pad
-from altprop.data.normalisation import Normalisation
+from altprop.data.normalization import Normalisation
 
 import_torchvision()
 from torchvision.transforms import v2  # noqa: E402

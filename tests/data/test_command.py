@@ -13,9 +13,9 @@ import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
-from altprop.config.data_command import run
+from altprop.commands.data import run
 from altprop.data.augmentation import Augmentation
-from altprop.data.shapes import Shapes
+from altprop.data.sets.shapes import Shapes
 from altprop.data.sheet import draw_sheet
 from altprop.problems import ConfigError
 from tests.data.writers import write_image_folder, write_mnist

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from altprop.data.errors import DataError
-from altprop.data.folder import class_folders, list_images
-from altprop.data.normalisation import Normalisation
-from altprop.data.recipes import RECIPES, Crops
-from altprop.data.stream import StreamSplit
+from altprop.data.files.folder import class_folders, list_images
+from altprop.data.loading.recipes import RECIPES, Crops
+from altprop.data.loading.stream import StreamSplit
+from altprop.data.normalization import Normalisation
 from tests.data.writers import write_image_folder
 
 INSTALLED = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None

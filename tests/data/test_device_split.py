@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from altprop.data import device_split
 from altprop.data.augmentation import Augmentation
-from altprop.data.device_split import device_splits, evaluation_split
-from altprop.data.normalisation import Normalisation
+from altprop.data.loading import device_split
+from altprop.data.loading.device_split import device_splits, evaluation_split
+from altprop.data.normalization import Normalisation
 from altprop.data.order import epoch_order, evaluation_slices, training_slices
 
 CPU = torch.device("cpu")

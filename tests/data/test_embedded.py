@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from altprop.data import mnist_sample, shapes
-from altprop.data.mnist_sample import MNISTSample, parse_numbers
-from altprop.data.shapes import Shapes
+from altprop.data.sets import mnist_sample, shapes
+from altprop.data.sets.mnist_sample import MNISTSample, parse_numbers
+from altprop.data.sets.shapes import Shapes
 
 GREY = {"batch_size": 100, "eval_batch_size": 1000, "mean": [0.1307], "std": [0.3081]}
 NODE = {"batch_size": 10, "eval_batch_size": 10, "mean": [0.5], "std": [0.5], "validation": {"size": 0}}

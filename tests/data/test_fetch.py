@@ -11,11 +11,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from altprop._torchvision import import_torchvision
-from altprop.data.cifar import CIFAR10
-from altprop.data.fetch import fetch
-from altprop.data.mnist import MNIST
-from altprop.data.shapes import Shapes
-from altprop.data.svhn import SVHN
+from altprop.data.files.fetch import fetch
+from altprop.data.sets.cifar import CIFAR10
+from altprop.data.sets.mnist import MNIST
+from altprop.data.sets.shapes import Shapes
+from altprop.data.sets.svhn import SVHN
 from altprop.problems import ConfigError, RunFailed
 from tests.data.writers import write_cifar10, write_mnist, write_svhn
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from altprop.data.errors import DataError
-from altprop.data.formats import read_idx, read_matlab, read_pickle
+from altprop.data.files.formats import read_idx, read_matlab, read_pickle
 from tests.data.writers import idx_bytes, python2_pickle, random_pixels, write_svhn
 
 

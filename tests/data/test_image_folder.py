@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from altprop.data import pixel_cache
 from altprop.data.augmentation import Augmentation
-from altprop.data.device_split import ShuffledSplit
 from altprop.data.errors import DataError
-from altprop.data.image_folder import ImageFolder
-from altprop.data.recipes import Crops
-from altprop.data.stream import StreamSplit
+from altprop.data.loading import pixel_cache
+from altprop.data.loading.device_split import ShuffledSplit
+from altprop.data.loading.recipes import Crops
+from altprop.data.loading.stream import StreamSplit
+from altprop.data.sets.image_folder import ImageFolder
 from altprop.data.validation import Validation
 from altprop.problems import ConfigError
 from tests.data.writers import write_image_folder

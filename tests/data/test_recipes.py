@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.stats import ks_2samp
 
 from altprop._torchvision import import_torchvision
-from altprop.data.recipes import Crops, View, placed_window, random_resized_window
+from altprop.data.loading.recipes import Crops, View, placed_window, random_resized_window
 from tests.data.writers import smooth_image
 
 import_torchvision()

@@ -8,10 +8,10 @@ import torch
 
 from altprop._torchvision import import_torchvision
 from altprop.data.augmentation import Augmentation
-from altprop.data.cifar import CIFAR10, CIFAR100
 from altprop.data.errors import DataError
-from altprop.data.mnist import MNIST, FashionMNIST
-from altprop.data.svhn import SVHN, resize
+from altprop.data.sets.cifar import CIFAR10, CIFAR100
+from altprop.data.sets.mnist import MNIST, FashionMNIST
+from altprop.data.sets.svhn import SVHN, resize
 from altprop.data.validation import Validation
 from altprop.problems import ConfigError
 from tests.data.writers import random_pixels, write_cifar10, write_cifar100, write_mnist, write_svhn

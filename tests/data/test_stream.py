@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from altprop.data import stream
 from altprop.data.errors import DataError
-from altprop.data.folder import class_folders, list_images
-from altprop.data.imagenet import ImageNet
-from altprop.data.normalisation import Normalisation
-from altprop.data.recipes import Crops
-from altprop.data.stream import StreamSplit, check_decoding, num_workers
+from altprop.data.files.folder import class_folders, list_images
+from altprop.data.loading import stream
+from altprop.data.loading.recipes import Crops
+from altprop.data.loading.stream import StreamSplit, check_decoding, num_workers
+from altprop.data.normalization import Normalisation
+from altprop.data.sets.imagenet import ImageNet
 from altprop.data.validation import Validation
 from tests.data.writers import write_image_folder
 

@@ -15,10 +15,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from altprop._torchvision import import_torchvision
-from altprop.data import unpack
 from altprop.data.errors import DataError
-from altprop.data.imagenet import ImageNet
-from altprop.data.unpack import DEVKIT, TRAIN, VAL, unpack_imagenet
+from altprop.data.files import unpack
+from altprop.data.files.unpack import DEVKIT, TRAIN, VAL, unpack_imagenet
+from altprop.data.sets.imagenet import ImageNet
 from altprop.problems import ConfigError, RunFailed
 from tests.data.writers import smooth_image
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from altprop.config.checks.validation import problems_of
 from altprop.config.compose import compose
-from altprop.config.validation import problems_of
 from altprop.models.energy import EnergyConvNet, EnergyMLP, EnergyModel
 from altprop.problems import ConfigError
 

@@ -9,7 +9,7 @@ from torch import nn
 from altprop.models.alexnet_dorefa import AlexNetDoReFa
 from altprop.models.resnet import ResNet
 from altprop.models.threshold_nets import ConvNet4, ConvNet8
-from altprop.nn.hard_units import SignStep
+from altprop.nn.units.hard import SignStep
 from altprop.problems import ConfigError
 from tests.models.feed_forward_suite import CountingUnits, assert_feed_forward, num_parameters
 

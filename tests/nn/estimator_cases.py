@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from altprop.nn.estimators.base import Estimator
+from altprop.nn.estimators.layer_losses import MARGIN_LOSSES
 from altprop.nn.estimators.margin import MarginEstimator, TruncatedHinge
 from altprop.nn.estimators.rules import PUBLISHED_MARGIN_RULES
 from altprop.nn.estimators.straight_through import Ramp, SaturatedStraightThrough, SaturatedStraightThroughV2, StraightThrough
 from altprop.nn.estimators.tanh import LeCunTanh, Sigmoid, SoftHinge
-from altprop.nn.layer_losses import MARGIN_LOSSES
-from altprop.nn.levels import Kind, Levels
+from altprop.nn.units.levels import Kind, Levels
 
 Array = np.ndarray
 Rule = Callable[..., Estimator]

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from altprop.nn.compact import compact_hard_outputs
 from altprop.nn.estimators.base import Estimator
 from altprop.nn.estimators.straight_through import SaturatedStraightThrough
 from altprop.nn.estimators.tanh import SoftHinge
-from altprop.nn.hard_units import BinaryStep, SignStep, Staircase, SummedStaircase
-from altprop.nn.units import attach_estimator
+from altprop.nn.units.base import attach_estimator
+from altprop.nn.units.compact import compact_hard_outputs
+from altprop.nn.units.hard import BinaryStep, SignStep, Staircase, SummedStaircase
 
 
 class Residual(nn.Module):
@@ -103,7 +103,7 @@ def test_an_output_changed_in_place_is_kept_as_it_is() -> None:
 
 
 def test_nothing_is_recorded_outside_the_context() -> None:
-    from altprop.nn import compact
+    from altprop.nn.units import compact
 
     with compact_hard_outputs():
         pass

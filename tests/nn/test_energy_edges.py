@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from altprop.nn.energy_activations import ACTIVATIONS
-from altprop.nn.energy_edges import (
+from altprop.nn.energy.activations import ACTIVATIONS
+from altprop.nn.energy.edges import (
     Edge,
     bias_gradient,
     convolve,

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from altprop.nn.estimators.base import Estimator
 from altprop.nn.estimators.rules import RULES, rules_for
-from altprop.nn.hard_units import UNIT_KINDS
+from altprop.nn.units.hard import UNIT_KINDS
 from tests.nn.estimator_cases import BINARY, SIGN
 
 CONF = Path(__file__).parents[2] / "conf"

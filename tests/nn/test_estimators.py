@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from altprop.nn.estimators.base import Estimator
+from altprop.nn.estimators.layer_losses import MARGIN_LOSSES
 from altprop.nn.estimators.margin import MarginEstimator, TruncatedHinge
 from altprop.nn.estimators.straight_through import SaturatedStraightThrough, SaturatedStraightThroughV2, StraightThrough
 from altprop.nn.estimators.tanh import Sigmoid, SoftHinge
-from altprop.nn.hard_units import BinaryStep, LeveledUnit, ReplacedDerivative, SignStep, Staircase, SummedStaircase
-from altprop.nn.layer_losses import MARGIN_LOSSES
-from altprop.nn.levels import Levels
+from altprop.nn.units.hard import BinaryStep, LeveledUnit, ReplacedDerivative, SignStep, Staircase, SummedStaircase
+from altprop.nn.units.levels import Levels
 from altprop.problems import ConfigError
 from tests.nn.estimator_cases import LEVELS, RULES, SIGN, closed_form, combinations
 

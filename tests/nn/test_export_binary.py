@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from altprop.nn.export_binary import load_packed, pack_signs, plain_state, save_packed, save_plain, unpack_signs
+from altprop.nn.export.binary import load_packed, pack_signs, plain_state, save_packed, save_plain, unpack_signs
 from altprop.nn.weights.base import Dense
-from altprop.nn.weights.binary import Binary
-from altprop.nn.weights.iterative_binary import IterativeBinary
+from altprop.nn.weights.binary.base import Binary
+from altprop.nn.weights.binary.iterative import IterativeBinary
 from tests.nn.weights.binary_driver import Driver, batches, latents, network
 
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from altprop.nn.energy_edges import Edge, convolve, transpose
-from altprop.nn.fixed_edges import fixed_convolution, fixed_transpose
+from altprop.nn.energy.edges import Edge, convolve, transpose
+from altprop.nn.energy.fixed_edges import fixed_convolution, fixed_transpose
 from altprop.training.cost import FlopCounter
 
 EDGES = [

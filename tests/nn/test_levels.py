@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from altprop.nn.hard_units import BinaryStep, SignStep, Staircase, SummedStaircase
-from altprop.nn.levels import Levels, binary_step, sign_step, staircase, summed_staircase
+from altprop.nn.units.hard import BinaryStep, SignStep, Staircase, SummedStaircase
+from altprop.nn.units.levels import Levels, binary_step, sign_step, staircase, summed_staircase
 
 FLOATS = st.floats(-4, 4, allow_subnormal=False)
 INPUTS = st.lists(FLOATS, min_size=1, max_size=20).map(lambda values: torch.tensor(values, dtype=torch.float64))

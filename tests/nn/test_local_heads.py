@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from altprop.nn.head_ensemble import ensemble_scores, ensemble_weights
-from altprop.nn.local_heads import ConvHead, LocalHead, cnn_head, head_problems, mlp_head, mlp_sr_head
+from altprop.nn.heads.ensemble import ensemble_scores, ensemble_weights
+from altprop.nn.heads.local import ConvHead, LocalHead, cnn_head, head_problems, mlp_head, mlp_sr_head
 from altprop.problems import ConfigError
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from altprop.nn import losses
+from altprop.nn.losses.hinge import hinge as losses
 
 
 def terms(scores: Tensor, targets: Tensor) -> Tensor:

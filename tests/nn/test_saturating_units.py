@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from altprop.nn.saturating_units import ClippedAbs, HardSigmoid, SaturatedReLU
+from altprop.nn.units.saturating import ClippedAbs, HardSigmoid, SaturatedReLU
 
 INPUTS = torch.linspace(-3, 3, 25, dtype=torch.float64)
 

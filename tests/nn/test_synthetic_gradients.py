@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from altprop.nn.synthesizers import BasicSynthesizer, ConvSynthesizer
-from altprop.nn.synthetic_gradients import (
+from altprop.nn.synthetic.gradients import (
     BackwardInterface,
     BidirectionalInterface,
     ForwardInterface,
@@ -23,6 +22,7 @@ from altprop.nn.synthetic_gradients import (
     send,
     synthesizer_context,
 )
+from altprop.nn.synthetic.synthesizers import BasicSynthesizer, ConvSynthesizer
 
 
 class Oracle(nn.Module):

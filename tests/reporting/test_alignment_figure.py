@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from matplotlib import image
 
-from altprop.reporting import of_records
-from altprop.reporting.alignment_figure import ANGLE, NORM_RATIO, by_layer, draw_alignment
+from altprop.reporting.figures import of_records
+from altprop.reporting.figures.alignment import ANGLE, NORM_RATIO, by_layer, draw_alignment
 
 
 def record(step: int, **angles: float) -> dict[str, float]:

@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from altprop.reporting import dgl_figures
-from altprop.reporting.dgl_figures import SweepPoint, block_curves, draw_buffer_size, draw_methods, in_stages, main, sweep_point
+from altprop.reporting.figures import greedy as dgl_figures
+from altprop.reporting.figures.greedy import (
+    SweepPoint,
+    block_curves,
+    draw_buffer_size,
+    draw_methods,
+    in_stages,
+    main,
+    sweep_point,
+)
 
 
 def records(blocks: int = 12, epochs: int = 4, sequential: bool = False) -> list[dict[str, Any]]:

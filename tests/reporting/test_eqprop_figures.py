@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from altprop.reporting.eqprop_figures import draw_activity, draw_angles, draw_bias_bars, draw_convergence, draw_series
+from altprop.reporting.figures.equilibrium_propagation import (
+    draw_activity,
+    draw_angles,
+    draw_bias_bars,
+    draw_convergence,
+    draw_series,
+)
 
 
 def is_png(path: Path) -> bool:

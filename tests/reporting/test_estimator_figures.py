@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from altprop.nn.estimators.rules import RULES
-from altprop.reporting.estimator_figures import SIGN, default_estimator, draw_estimators
+from altprop.reporting.figures.estimators import SIGN, default_estimator, draw_estimators
 
 CONF = Path(__file__).parents[2] / "conf" / "algorithm" / "estimator"
 

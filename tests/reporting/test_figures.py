@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from altprop.reporting import figures, style
-from altprop.reporting.figures import confusion_matrix, draw_confusion, draw_curves, draw_mistakes, series_of
-from altprop.reporting.images import displayable
-from altprop.reporting.style import spread
+from altprop.reporting.figures import run as figures
+from altprop.reporting.figures import style
+from altprop.reporting.figures.images import displayable
+from altprop.reporting.figures.run import confusion_matrix, draw_confusion, draw_curves, draw_mistakes, series_of
+from altprop.reporting.figures.style import spread
 
 DIGITS = [str(digit) for digit in range(10)]
 

@@ -14,11 +14,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from altprop.reporting.collect import collect
+from altprop.reporting.figures.style import save
 from altprop.reporting.html_page import embedded, html_page, page_data
-from altprop.reporting.milestones import milestones
 from altprop.reporting.runs import read_runs
-from altprop.reporting.side_by_side import comparisons
-from altprop.reporting.style import save
+from altprop.reporting.tables.milestones import milestones
+from altprop.reporting.tables.side_by_side import comparisons
 from tests.reporting.test_report import PAPER, rows_of, write_run
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

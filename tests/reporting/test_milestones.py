@@ -12,8 +12,8 @@ from rich.console import Console
 
 from altprop.config.compose import compose
 from altprop.reporting.collect import paper_of
-from altprop.reporting.milestones import Milestone, csv_milestones, milestones
-from altprop.reporting.tables import latex_milestones, markdown_milestones, print_milestones
+from altprop.reporting.tables.milestones import Milestone, csv_milestones, milestones
+from altprop.reporting.tables.render import latex_milestones, markdown_milestones, print_milestones
 from tests.reporting.test_report import PAPER, rows_of, write_run
 
 

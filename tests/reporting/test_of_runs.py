@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from altprop.reporting.of_runs import draw
-from altprop.reporting.side_by_side import comparisons
+from altprop.reporting.figures.of_runs import draw
+from altprop.reporting.tables.side_by_side import comparisons
 from tests.reporting.test_report import rows_of, write_run
 
 SHARED: dict[str, Any] = {"model": {"_target_": "models.MLP"}, "dataset": {"label": "MNIST"}, "paper": None}

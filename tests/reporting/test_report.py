@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from altprop.config.report_command import chosen, group_function
+from altprop.commands.report import chosen, group_function
 from altprop.problems import ConfigError
 from altprop.reporting.collect import Row, collect, variant_of
-from altprop.reporting.columns import duration, memory
 from altprop.reporting.epochs import best_record
 from altprop.reporting.runs import changes, read_runs
 from altprop.reporting.statistics import statistic
-from altprop.reporting.tables import csv_table, latex, markdown, print_table, summary, troubles
+from altprop.reporting.tables.columns import duration, memory
+from altprop.reporting.tables.render import csv_table, latex, markdown, print_table, summary, troubles
 
 PAPER = {"reference": "Somebody & al. (2020)", "table": "Table 1, 50 %", "metric": "test/accuracy", "value": 90.5, "std": 0.2}
 

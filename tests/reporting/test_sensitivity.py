@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from altprop.reporting.iterative_figures import draw_sensitivity, draw_timeline
+from altprop.reporting.figures.binarization import draw_sensitivity, draw_timeline
 from altprop.reporting.sensitivity import ascending_order, mean_accuracies, read_run
 
 LAYERS = ("a", "b", "c")

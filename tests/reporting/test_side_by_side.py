@@ -14,8 +14,8 @@ from rich.console import Console
 
 from altprop.config.compose import compose
 from altprop.reporting.runs import read_runs
-from altprop.reporting.side_by_side import HOW, Comparison, cells, comparisons, csv_comparisons, not_compared
-from altprop.reporting.tables import latex_comparisons, markdown_comparisons, print_comparisons
+from altprop.reporting.tables.render import latex_comparisons, markdown_comparisons, print_comparisons
+from altprop.reporting.tables.side_by_side import HOW, Comparison, cells, comparisons, csv_comparisons, not_compared
 from tests.reporting.test_report import rows_of, write_run
 
 MODEL = {"_target_": "models.MLP", "hidden": [8], "units": {"_target_": "ReLU"}}

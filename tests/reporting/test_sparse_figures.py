@@ -11,8 +11,8 @@ from matplotlib.image import imread
 from altprop.config.compose import compose
 from altprop.config.plain import to_plain
 from altprop.config.project import CONF
-from altprop.reporting import sparse_figures
-from altprop.reporting.sparse_figures import (
+from altprop.reporting.figures import sparse as sparse_figures
+from altprop.reporting.figures.sparse import (
     METHODS,
     THIN,
     collect,

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from altprop.config.project import ROOT
-from altprop.config.sweeping.jobs import Manifest, SweepRun, manifests
-from altprop.config.sweeping.outcome import WAITING, job_states
+from altprop.sweeping.jobs import Manifest, SweepRun, manifests
+from altprop.sweeping.outcome import WAITING, job_states
 
 PATIENCE = 240
 """Seconds: the machine may be busy."""

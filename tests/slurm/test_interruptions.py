@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from altprop.config.sweeping.jobs import SweepRun
+from altprop.sweeping.jobs import SweepRun
 from tests.slurm.jobs import (
     LONG,
     SMALL,

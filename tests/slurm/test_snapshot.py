@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from altprop.config.sweeping.jobs import manifests
+from altprop.sweeping.jobs import manifests
 from tests.slurm.jobs import SMALL, cancel, checkout, command, wait_for_end
 
 SITE = """\
@@ -27,7 +27,7 @@ def test_the_checkout_may_be_edited_while_jobs_wait(tmp_path: Path) -> None:
     overrides = ["cluster=slurm", *SMALL, "trainer.duration=1ep", "+cluster.sbatch.hold=true"]
     done = command(outputs, "train.py", "-m", *overrides, root=code)
     assert done.returncode == 0, done.stderr
-    for broken in ("train.py", "src/altprop/config/entry.py", "src/altprop/training/run.py", "conf/train.yaml"):
+    for broken in ("train.py", "src/altprop/commands/entry.py", "src/altprop/training/run.py", "conf/train.yaml"):
         (code / broken).write_text("raise SystemExit('edited')\n")
     sweep = next(manifests(outputs))
     [run] = sweep.runs

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from altprop.config.sweeping.jobs import Manifest, manifests
 from altprop.files import read_json
+from altprop.sweeping.jobs import Manifest, manifests
 from tests.slurm.jobs import SMALL, assert_same_weights, cancel, command, state, submit, wait_for, wait_for_end
 
 GRID = [*SMALL, "trainer.duration=2ep", "seed=0,1,2", "optimizer.lr=0.001,0.01"]
@@ -138,7 +138,7 @@ def test_submitting_imports_neither_torch_nor_optuna(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.argv = ["train.py", "-m", "cluster=slurm", *{SMALL!r}, "+cluster.sbatch.hold=true"]
-from altprop.config.entry import entry_point
+from altprop.commands.entry import entry_point
 entry_point("train", print)
 assert not {{"torch", "pydantic", "optuna"}} & sys.modules.keys()
 """

@@ -15,7 +15,7 @@ def run_info(tmp_path: Path) -> Callable[..., RunInfo]:
             "key": "0a1b2c3d",
             "name": "ftprop/quick",
             "directory": tmp_path,
-            "config": {"seed": 3, "model": {"_target_": "altprop.models.mlp.MLP", "sizes": [20, 10]}},
+            "config": {"seed": 3, "model": {"_target_": "altprop.models.MLP", "sizes": [20, 10]}},
             "seed": 3,
             "total_epochs": 4,
             "steps_per_epoch": 10,

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from altprop.problems import Problem
-from altprop.reporting.figures import draw_confusion
+from altprop.reporting.figures.run import draw_confusion
 from altprop.tracking import wandb_tracker
 from altprop.tracking.fanout import Trackers
 from altprop.tracking.wandb_tracker import WandB, has_credentials
@@ -132,7 +132,7 @@ def test_a_run_as_wandb_wrote_it(tmp_path, run_info):
     assert sorted(run.tags) == ["a", "b"]
     config = items(run.config.update)
     assert config["seed"] == 3
-    assert config["model"] == {"_target_": "altprop.models.mlp.MLP", "sizes": [20, 10]}
+    assert config["model"] == {"_target_": "altprop.models.MLP", "sizes": [20, 10]}
 
     rows = history(records)
     assert rows[:3] == logged

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from altprop.algorithms.asynchronous_greedy import AsynchronousGreedy
 from altprop.algorithms.base import Algorithm
-from altprop.algorithms.delayed_gradients import DelayedGradients
+from altprop.algorithms.delayed.gradients import DelayedGradients
+from altprop.algorithms.greedy.asynchronous import AsynchronousGreedy
 from altprop.data.base import Data, LoadContext
 from altprop.models.mlp import MLP
 from altprop.nn.weights.base import WeightsRule

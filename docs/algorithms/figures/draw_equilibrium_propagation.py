@@ -10,7 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from altprop.reporting.style import BLUE, GREY, VERMILLION, label_ends, save, styled
+from altprop.reporting.figures.style import BLUE, GREY, VERMILLION, label_ends, save, styled
 from altprop.tracking.metrics_file import read_metrics
 
 

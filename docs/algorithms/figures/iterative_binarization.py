@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from altprop.reporting.iterative_figures import draw_sensitivity, draw_timeline
+from altprop.reporting.figures.binarization import draw_sensitivity, draw_timeline
 from altprop.tracking.metrics_file import read_metrics
 
 HERE = Path(__file__).parent

@@ -15,7 +15,7 @@ from altprop.algorithms.alignment import align
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.replaying import frozen_statistics
 from altprop.nn.estimators.straight_through import SaturatedStraightThrough
-from altprop.nn.units import attach_estimator, hard_units
+from altprop.nn.units.base import attach_estimator, hard_units
 
 ANGLE, NORM_RATIO = "alignment/angle/", "alignment/norm_ratio/"
 NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from altprop.algorithms.context import Capabilities, Context
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
-from altprop.nn.units import attach_estimator
+from altprop.nn.units.base import attach_estimator
 from altprop.nn.weights.base import Dense, WeightsContext, WeightsRule
 from altprop.problems import Problem
 

@@ -16,7 +16,8 @@ from altprop.algorithms.context import Context
 from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
-from altprop.nn.weights.base import WeightsRule
+from altprop.names import class_of
+from altprop.nn.weights.base import Dense, WeightsRule
 from altprop.problems import Problem
 
 
@@ -117,8 +118,8 @@ def master_weights_problems(config: Mapping[str, Any], root: Mapping[str, Any]) 
     if trainer.get("precision", "fp32") != "fp16":
         given = f"true with trainer.precision={trainer.get('precision', 'fp32')}"
         yield Problem(key, given, "copies are kept of fp16 parameters only", "trainer.precision=fp16")
-    rule = str((config.get("weights") or {}).get("_target_", "Dense")).rpartition(".")[2]
-    if rule != "Dense":
-        yield Problem(key, f"true with {rule} weights", "rules act on the weights that are trained", off)
+    rule = class_of(config.get("weights")) or Dense
+    if not issubclass(rule, Dense):
+        yield Problem(key, f"true with {rule.__name__} weights", "rules act on the weights that are trained", off)
     if trainer.get("probe_every") is not None:
         yield Problem(key, "true with trainer.probe_every", "the probe compares gradients in fp32", off)

@@ -10,10 +10,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from altprop.config.chain import missing_sources
+from altprop.config.checks.validation import plain_and_valid
 from altprop.config.key import run_key
+from altprop.config.resolvers import missing_sources
 from altprop.config.restore import restored
-from altprop.config.validation import plain_and_valid
 from altprop.problems import ConfigError, Problem
 from altprop.training.parts import Parts
 from altprop.training.settings import EarlyStopping, TrainerSettings

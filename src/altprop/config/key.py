@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from altprop.names import key_name
+
 VOLATILE = (
     # what a run is called and compared with
     "name",
@@ -43,6 +45,7 @@ VOLATILE = (
 def run_key(config: Mapping[str, Any]) -> str:
     """The key of the resolved, plain ``config``: SHA-256 over its canonical JSON without :data:`VOLATILE`.
 
+    Classes count by name, whatever file they are in (:func:`altprop.names.key_name`).
     Numbers count by value (``1``, ``1.0`` and ``1e0`` are the same, ``true`` is not), and the order of keys does not count.
     Values below ``paths.data`` or ``paths.outputs`` count relative to it, so a run has the same key on another machine.
     """
@@ -65,6 +68,8 @@ def _canonical(value: Any, key: str, folders: Mapping[str, str]) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
+        if key == "_target_" or key.endswith("._target_"):
+            return key_name(value)
         for name, folder in folders.items():
             if value == folder or value.startswith(folder.rstrip("/") + "/"):
                 return name + value[len(folder.rstrip("/")) :]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from altprop.names import with_public_names
 from altprop.problems import Problem
 
 UNRESOLVED = object()
@@ -16,10 +17,10 @@ UNRESOLVED = object()
 def to_plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     """``config`` as dicts, lists and scalars with all interpolations resolved, and the problems met on the way."""
     try:
-        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True)), []
+        return with_public_names(OmegaConf.to_container(config, resolve=True, throw_on_missing=True)), []
     except OmegaConfBaseException:  # names one problem; we want each
         problems: list[Problem] = []
-        return _plain(config, "", problems), problems
+        return with_public_names(_plain(config, "", problems)), problems
 
 
 def _plain(node: Any, key: str, problems: list[Problem]) -> Any:

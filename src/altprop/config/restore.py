@@ -11,9 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from altprop.config.checks.validation import problems_of_plain
 from altprop.config.key import is_volatile, run_key
 from altprop.config.schema import RootConfig
-from altprop.config.validation import problems_of_plain
+from altprop.names import with_public_names
 from altprop.problems import ConfigError, Problem
 from altprop.training.settings import TrainerSettings
 
@@ -49,7 +50,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     """``config.yaml`` of a run directory; ConfigError where there is none or it is no configuration."""
     file = directory / "config.yaml"
     try:
-        stored = OmegaConf.to_container(OmegaConf.load(file))
+        stored = with_public_names(OmegaConf.to_container(OmegaConf.load(file)))
     except FileNotFoundError:
         raise _no_run(f"{directory} is no run: it has no config.yaml", "run=<paths.outputs>/<name>/<key>") from None
     except (YAMLError, OSError, UnicodeDecodeError) as error:

@@ -1,7 +1,7 @@
 """The root schema: which keys a configuration has and what they hold. First in the defaults list of ``conf/train.yaml``.
 
 Without it a misspelt key in an experiment file would be merged silently. Groups whose nodes have a ``_target_`` are ``Any``
-here; their keys are checked against the target's signature (:mod:`altprop.config.validation`).
+here; their keys are checked against the target's signature (:mod:`altprop.config.checks.validation`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from altprop.config.sweeping.settings import ClusterConfig, ResourcesConfig
+from altprop.config.cluster import ClusterConfig, ResourcesConfig
 from altprop.training.settings import TrainerSettings
 
 

@@ -19,7 +19,7 @@ from altprop.nn.initialization import (
     init_convolutions,
     init_linear_weights,
 )
-from altprop.nn.units import UnitsFactory
+from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
 
 ShortcutPadding = Literal["after", "both_sides"]

@@ -11,7 +11,7 @@ from altprop.models.base import FeedForward, InputShape
 from altprop.models.checks import is_positive, list_of_sizes, refuse, require_size
 from altprop.models.layers import conv_block, linear_block
 from altprop.nn.initialization import BatchNormInit, LinearBiasInit, init_batch_norm, init_linear_biases
-from altprop.nn.units import UnitsFactory
+from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
 
 POOLING: dict[str, type[nn.MaxPool2d] | type[nn.AvgPool2d]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}

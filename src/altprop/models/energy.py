@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from altprop.models.base import InputShape
 from altprop.models.checks import list_of_sizes, refuse
-from altprop.nn.energy_activations import ACTIVATIONS, ActivationName
-from altprop.nn.energy_edges import Edge, Pool, Shape, convolved, flatten, to_working_layout, up
+from altprop.nn.energy.activations import ACTIVATIONS, ActivationName
+from altprop.nn.energy.edges import Edge, Pool, Shape, convolved, flatten, to_working_layout, up
 from altprop.problems import ConfigError, Problem, nearest
 
 Layer = nn.Linear | nn.Conv2d

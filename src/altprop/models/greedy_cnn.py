@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from altprop.models.base import FeedForward, InputShape
 from altprop.models.checks import is_positive, refuse, require_size
 from altprop.models.layers import conv_block
+from altprop.nn.heads.local import mlp_head
 from altprop.nn.initialization import BatchNormInit, init_batch_norm
-from altprop.nn.local_heads import mlp_head
-from altprop.nn.units import UnitsFactory
+from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
 
 Downsampling = Literal["maxpool", "avgpool", "stride", "psi"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from altprop.nn.units import UnitsFactory
+from altprop.nn.units.base import UnitsFactory
 
 
 def linear_block(

@@ -12,7 +12,7 @@ from altprop.models.base import FeedForward, InputShape
 from altprop.models.checks import list_of_sizes, refuse
 from altprop.models.layers import linear_block
 from altprop.nn.initialization import BatchNormInit, LinearBiasInit, init_batch_norm, init_linear_biases
-from altprop.nn.units import UnitsFactory
+from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
 
 

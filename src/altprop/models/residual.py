@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from altprop.nn.units import UnitsFactory
+from altprop.nn.units.base import UnitsFactory
 
 
 class BasicBlock(nn.Module):

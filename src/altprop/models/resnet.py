@@ -18,7 +18,7 @@ from altprop.nn.initialization import (
     init_convolutions,
     init_linear_biases,
 )
-from altprop.nn.units import UnitsFactory
+from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
 
 STAGES: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {

@@ -9,7 +9,7 @@ from torch import nn
 
 from altprop.models.base import FeedForward, InputShape
 from altprop.models.checks import refuse, require_size
-from altprop.nn.units import UnitsFactory
+from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
 
 CONVOLUTIONS: dict[int, tuple[int, int, int, int, int]] = {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from altprop.models.base import FeedForward, InputShape
 from altprop.models.checks import is_positive, refuse
 from altprop.nn.initialization import ConvInit, LinearBiasInit, init_convolutions, init_linear_biases
-from altprop.nn.units import UnitsFactory
+from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
 
 

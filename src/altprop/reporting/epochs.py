@@ -11,7 +11,8 @@ from altprop.reporting.runs import Run
 
 COMPLETE = "weights/complete"
 """1 in records of a pruned network after its last prune, 0 in those before."""
-PRUNING = ".IterativePruning"
+PRUNING = frozenset({"start_epoch", "every_epochs", "iterations"})
+"""The options of a weights rule that prunes a dense network step by step."""
 
 
 def best_record(records: Sequence[Mapping[str, Any]], metric: str, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -52,6 +53,6 @@ def _is_pruned(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
 def _last_prune(config: Mapping[str, Any]) -> float:
     """Finished epochs after which a run with ``config`` is pruned for the last time; 0 without pruning."""
     weights = (config.get("algorithm") or {}).get("weights") or {}
-    if not str(weights.get("_target_")).endswith(PRUNING):
+    if not weights.keys() >= PRUNING:
         return 0.0
     return float(weights["start_epoch"] + weights["every_epochs"] * (weights["iterations"] - 1) + 1)

@@ -10,13 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from altprop.reporting import milestones
 from altprop.reporting.collect import Row
-from altprop.reporting.columns import DASH, WORDY, Column, columns_for, experiment
-from altprop.reporting.milestones import Milestone
-from altprop.reporting.side_by_side import Comparison, cells
-from altprop.reporting.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION
-from altprop.reporting.tables import ON_THE_WAY, WORDS, notes
+from altprop.reporting.figures.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION
+from altprop.reporting.tables.columns import DASH, WORDY, Column, columns_for, experiment
+from altprop.reporting.tables.milestones import Milestone
+from altprop.reporting.tables.render import ON_THE_WAY, WORDS, milestones, notes
+from altprop.reporting.tables.side_by_side import Comparison, cells
 
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")

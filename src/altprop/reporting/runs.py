@@ -11,6 +11,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from altprop.files import read_json
+from altprop.names import with_public_names
 from altprop.tracking.metrics_file import JSON_NAME, read_metrics
 
 RUN_FILES = ("config.yaml", "status.json")
@@ -117,6 +118,7 @@ def read_run(path: Path) -> Run:
     if not isinstance(config, dict) or not isinstance(config.get("name"), str) or not isinstance(config.get("seed"), int):
         raise ValueError("config.yaml is no run's configuration: it names no run or no seed")
     status, meta = _object(path / "status.json"), _object(path / "meta.json")
+    config = with_public_names(config)
     return Run(
         path=path,
         name=config["name"],

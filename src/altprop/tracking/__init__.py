@@ -1,1 +1,5 @@
 """Trackers: metrics file, console, W&B, TensorBoard, and the run's metadata."""
+
+from altprop.names import lazy_package
+
+__getattr__, __dir__ = lazy_package(__name__)

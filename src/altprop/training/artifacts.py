@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from altprop.data.base import Data, Split
-from altprop.reporting import of_records
-from altprop.reporting.figures import draw_confusion, draw_mistakes
+from altprop.reporting.figures import of_records
+from altprop.reporting.figures.run import draw_confusion, draw_mistakes
 from altprop.tracking.base import Tracker
 from altprop.tracking.metrics_file import read_metrics
 from altprop.training.assembly import Assembly

@@ -10,7 +10,7 @@ from torch import Tensor
 from altprop.algorithms.equilibrium_propagation.costs import LossName
 from altprop.algorithms.equilibrium_propagation.network import States
 from altprop.models.energy import EnergyConvNet, EnergyMLP, EnergyModel
-from altprop.nn.energy_activations import ActivationName
+from altprop.nn.energy.activations import ActivationName
 
 IMAGE = (2, 11, 10)
 CLASSES = 3

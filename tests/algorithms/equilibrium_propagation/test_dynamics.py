@@ -11,8 +11,8 @@ from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge, in
 from altprop.algorithms.equilibrium_propagation.network import States, snapshot
 from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation
 from altprop.models.energy import EnergyModel
-from altprop.nn.energy_activations import ACTIVATIONS
-from altprop.nn.energy_edges import to_working_layout, up
+from altprop.nn.energy.activations import ACTIVATIONS
+from altprop.nn.energy.edges import to_working_layout, up
 from tests.algorithms.equilibrium_propagation.networks import KINDS, Kind, network_of, problem, random_states
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind)))

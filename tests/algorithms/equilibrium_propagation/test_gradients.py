@@ -16,7 +16,7 @@ from altprop.algorithms.equilibrium_propagation.network import States, snapshot
 from altprop.algorithms.equilibrium_propagation.nudging import NUDGINGS
 from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation
 from altprop.models.energy import EnergyConvNet, EnergyModel
-from altprop.nn.energy_edges import to_working_layout, up
+from altprop.nn.energy.edges import to_working_layout, up
 from tests.algorithms.equilibrium_propagation.networks import CLASSES, KINDS, Kind, network_of, problem, random_states
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind)))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from altprop.nn.weights.sparse_mask import MaskedWeights
-from altprop.nn.weights.sparse_strategies import Grow
+from altprop.nn.weights.sparse.mask import MaskedWeights
+from altprop.nn.weights.sparse.strategies import Grow
 
 
 class LowestFree(Grow):

@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 import torch
 
-from altprop.nn.weights.binary import Binary
-from altprop.nn.weights.iterative_binary import IterativeBinary
+from altprop.nn.weights.binary.base import Binary
+from altprop.nn.weights.binary.iterative import IterativeBinary
 from tests.algorithms.harness import assert_equal
 from tests.nn.weights.binary_driver import STEPS, Driver, batches, network
 

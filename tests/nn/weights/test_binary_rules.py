@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from altprop.nn.weights import binary_sign
 from altprop.nn.weights.base import Dense
-from altprop.nn.weights.binary import Binary
-from altprop.nn.weights.binary_sign import sign
-from altprop.nn.weights.iterative_binary import IterativeBinary
+from altprop.nn.weights.binary import sign as binary_sign
+from altprop.nn.weights.binary.base import Binary
+from altprop.nn.weights.binary.iterative import IterativeBinary
+from altprop.nn.weights.binary.sign import sign
 from altprop.problems import ConfigError
 from tests.algorithms.harness import assert_equal
 from tests.nn.weights.binary_driver import Driver, batches, is_weight, latents, network

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrize
 
-from altprop.nn.weights.binary_sign import Binarization, binarized, magnitude, sign
+from altprop.nn.weights.binary.sign import Binarization, binarized, magnitude, sign
 
 SHAPES = [(5, 4), (3, 2, 3, 3)]
 

@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from altprop.nn.weights.sparse_dynamic import DynamicSparse, new_weight_deviation
-from altprop.nn.weights.sparse_record import MovementRecord
-from altprop.nn.weights.sparse_strategies import (
+from altprop.nn.weights.sparse.dynamic import DynamicSparse, new_weight_deviation
+from altprop.nn.weights.sparse.record import MovementRecord
+from altprop.nn.weights.sparse.strategies import (
     FractionPrune,
     GradientGrow,
     ProportionalToSurvivors,

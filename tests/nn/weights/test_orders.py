@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from altprop.nn.weights.iterative_binary import num_binary_layers
-from altprop.nn.weights.orders import PUBLISHED, order_problems, read_order, resolve_order, rotation
+from altprop.nn.weights.binary.iterative import num_binary_layers
+from altprop.nn.weights.binary.orders import PUBLISHED, order_problems, read_order, resolve_order, rotation
 from altprop.problems import ConfigError
 
 KEY = "algorithm.weights.order"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from altprop.algorithms.schedule import Schedule, piecewise_constant
 from altprop.nn.weights.base import Dense
-from altprop.nn.weights.pruning import IterativePruning, event_fraction
-from altprop.nn.weights.sparse import StaticSparse
-from altprop.nn.weights.sparse_dynamic import DynamicSparse
-from altprop.nn.weights.sparse_strategies import ProportionalToSurvivors, RandomGrow, ThresholdPrune
+from altprop.nn.weights.sparse.base import StaticSparse
+from altprop.nn.weights.sparse.dynamic import DynamicSparse
+from altprop.nn.weights.sparse.pruning import IterativePruning, event_fraction
+from altprop.nn.weights.sparse.strategies import ProportionalToSurvivors, RandomGrow, ThresholdPrune
 from altprop.problems import ConfigError
 from tests.nn.weights.training import Trained, active, masks, small_mlp, small_wrn, stored
 

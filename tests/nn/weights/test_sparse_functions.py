@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from altprop.nn.weights.sparse_distribution import active_count, capped, erk_densities, random_mask, sparsities
-from altprop.nn.weights.sparse_grow import largest_free, random_free, random_free_on_device
-from altprop.nn.weights.sparse_layout import (
+from altprop.nn.weights.sparse.distribution import active_count, capped, erk_densities, random_mask, sparsities
+from altprop.nn.weights.sparse.grow import largest_free, random_free, random_free_on_device
+from altprop.nn.weights.sparse.layout import (
     Layout,
     few_true_indices,
     segment_counts,
@@ -20,8 +20,8 @@ from altprop.nn.weights.sparse_layout import (
     unit_scores,
     unit_shape,
 )
-from altprop.nn.weights.sparse_prune import adapted_threshold, below_threshold, fraction_count, keep_one, sign_flips, smallest
-from altprop.nn.weights.sparse_redistribute import proportional, within
+from altprop.nn.weights.sparse.prune import adapted_threshold, below_threshold, fraction_count, keep_one, sign_flips, smallest
+from altprop.nn.weights.sparse.redistribute import proportional, within
 
 SHAPES = st.lists(
     st.one_of(

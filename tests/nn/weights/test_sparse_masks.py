@@ -15,11 +15,11 @@ from altprop.models.resnet import ResNet
 from altprop.models.wide_resnet import WideResNet
 from altprop.nn.weights.layers import select, weight_layers
 from altprop.nn.weights.penalties import Penalty, patch_norms, penalty, penalty_gradient
-from altprop.nn.weights.sparse import StaticSparse
-from altprop.nn.weights.sparse_distribution import active_count
-from altprop.nn.weights.sparse_dynamic import DynamicSparse
-from altprop.nn.weights.sparse_layout import Layout
-from altprop.nn.weights.sparse_strategies import FractionPrune, RandomGrow, WithinTensor
+from altprop.nn.weights.sparse.base import StaticSparse
+from altprop.nn.weights.sparse.distribution import active_count
+from altprop.nn.weights.sparse.dynamic import DynamicSparse
+from altprop.nn.weights.sparse.layout import Layout
+from altprop.nn.weights.sparse.strategies import FractionPrune, RandomGrow, WithinTensor
 from altprop.nn.weights.tied import bank_size
 from altprop.problems import ConfigError
 from tests.nn.weights.training import Trained, active, batch, masks, small_mlp, small_wrn, stored

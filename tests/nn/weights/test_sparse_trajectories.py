@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from altprop.nn.weights.noise import LangevinNoise
 from altprop.nn.weights.penalties import Penalty
-from altprop.nn.weights.sparse_dynamic import DynamicSparse
-from altprop.nn.weights.sparse_strategies import (
+from altprop.nn.weights.sparse.dynamic import DynamicSparse
+from altprop.nn.weights.sparse.noise import LangevinNoise
+from altprop.nn.weights.sparse.strategies import (
     FractionPrune,
     ProportionalToSurvivors,
     SignChangePrune,

@@ -196,7 +196,7 @@ class EnergyAlgorithm(Algorithm):
 
     def figures(self, directory: Path) -> Iterable[Path]:
         """Activity of every layer, convergence of every phase, angles of feedback weights over the epochs."""
-        from altprop.reporting import eqprop_figures as draw  # matplotlib is wanted at the end of a run only
+        from altprop.reporting.figures import equilibrium_propagation as draw  # matplotlib is wanted at the end of a run only
 
         drawn = []
         if self.probe is not None:

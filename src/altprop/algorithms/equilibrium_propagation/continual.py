@@ -19,6 +19,7 @@ from altprop.algorithms.equilibrium_propagation.nudged import NudgedAlgorithm
 from altprop.algorithms.equilibrium_propagation.relaxation import UpdateOrder
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
+from altprop.names import builds
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import Problem
 
@@ -204,7 +205,7 @@ class ContinualEquilibriumPropagation(NudgedAlgorithm):
         optimizer = root["optimizer"]
         if not config["debug"]:
             yield from _conversion_problems(config, optimizer)
-        if config["debug"] and (optimizer["_target_"] != "torch.optim.SGD" or optimizer.get("momentum")):
+        if config["debug"] and (not builds(optimizer, torch.optim.SGD) or optimizer.get("momentum")):
             allowed = "only with plain gradient descent do small steps add up to a gradient"
             yield Problem("algorithm.debug", "true", allowed, "optimizer=sgd optimizer.momentum=0")
         if config["debug"] and root["trainer"].get("probe_every") is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from altprop.algorithms.equilibrium_propagation.costs import score_error
 from altprop.algorithms.equilibrium_propagation.network import Network
-from altprop.nn.energy_edges import (
+from altprop.nn.energy.edges import (
     Edge,
     Routing,
     bias_gradient,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from altprop.algorithms.equilibrium_propagation.network import Network, States
-from altprop.nn.energy_edges import Routing, convolve, down, pool, up
+from altprop.nn.energy.edges import Routing, convolve, down, pool, up
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from altprop.algorithms.equilibrium_propagation.contrasts import Gradients, adde
 from altprop.algorithms.equilibrium_propagation.network import Network, States
 from altprop.algorithms.equilibrium_propagation.nudging import FREE, Nudging
 from altprop.models.energy import EnergyModel
-from altprop.nn.energy_edges import Routing
+from altprop.nn.energy.edges import Routing
 
 
 def nudged_gradient(

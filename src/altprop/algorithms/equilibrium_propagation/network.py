@@ -10,8 +10,8 @@ from torch import Tensor
 
 from altprop.algorithms.equilibrium_propagation.costs import LossName, score_error
 from altprop.models.energy import EnergyModel
-from altprop.nn.energy_activations import IDENTITY, Activation
-from altprop.nn.energy_edges import Edge, flatten, to_working_layout, unflatten
+from altprop.nn.energy.activations import IDENTITY, Activation
+from altprop.nn.energy.edges import Edge, flatten, to_working_layout, unflatten
 
 States = list[Tensor]
 """``s_1 … s_N``, each ``[batch, *shape]``; those of convolutions in the channels-last memory format."""

@@ -18,7 +18,7 @@ from altprop.algorithms.equilibrium_propagation.costs import LOSSES, one_hot
 from altprop.algorithms.equilibrium_propagation.dynamics import Nudge, step
 from altprop.algorithms.equilibrium_propagation.network import Network, States, detached
 from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation
-from altprop.nn.energy_edges import to_layer_layout, to_working_layout, up
+from altprop.nn.energy.edges import to_layer_layout, to_working_layout, up
 
 Series = dict[str, Tensor]
 """``[time, *shape]`` by name: of parameters as in :data:`Gradients`, of neurons ``states.<i>`` with shape ``[batch, *shape]``."""

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from altprop.nn.levels import Kind, Levels
+from altprop.nn.units.levels import Kind, Levels
 from altprop.problems import ConfigError, Problem
 
 KEY = "algorithm.estimator"

@@ -7,8 +7,8 @@ from typing import Any
 
 from altprop.nn.estimators.base import KEY, Estimator
 from altprop.nn.estimators.rules import rules_for
-from altprop.nn.hard_units import kind_of_target
-from altprop.nn.levels import Kind
+from altprop.nn.units.hard import kind_of
+from altprop.nn.units.levels import Kind
 from altprop.problems import Problem
 
 
@@ -45,7 +45,7 @@ def _units(root: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _kind(root: Mapping[str, Any]) -> Kind | None:
-    return kind_of_target(str(_units(root).get("_target_")))
+    return kind_of(_units(root))
 
 
 def unit_name(root: Mapping[str, Any]) -> str:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from altprop.nn.estimators.base import KEY, Estimator, unit_signs
-from altprop.nn.layer_losses import MARGIN_LOSSES, truncated_hinge, truncated_hinge_weight
-from altprop.nn.levels import Kind, Levels
+from altprop.nn.estimators.layer_losses import MARGIN_LOSSES, truncated_hinge, truncated_hinge_weight
+from altprop.nn.units.levels import Kind, Levels
 from altprop.problems import ConfigError, Problem, nearest
 
 
 class MarginEstimator(Estimator):
-    """Any layer loss of :data:`altprop.nn.layer_losses.MARGIN_LOSSES`, for sign units. Raises ``ConfigError`` for others."""
+    """Any layer loss of :data:`.layer_losses.MARGIN_LOSSES`, for sign units. Raises ``ConfigError`` for others."""
 
     fits: ClassVar[frozenset[Kind]] = frozenset({"sign"})
 

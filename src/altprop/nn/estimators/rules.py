@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from altprop.nn.estimators.base import Estimator
+from altprop.nn.estimators.layer_losses import MARGIN_LOSSES
 from altprop.nn.estimators.margin import MarginEstimator, TruncatedHinge
 from altprop.nn.estimators.straight_through import Ramp, SaturatedStraightThrough, SaturatedStraightThroughV2, StraightThrough
 from altprop.nn.estimators.tanh import LeCunTanh, Sigmoid, SoftHinge
-from altprop.nn.layer_losses import MARGIN_LOSSES
-from altprop.nn.levels import Kind
+from altprop.nn.units.levels import Kind
 
 PUBLISHED_MARGIN_RULES = {"weighted_perceptron": "perceptron", "adaline": "adaline"}
 """Config name -> layer loss of the margin rules that the paper's code has a backward pass for."""

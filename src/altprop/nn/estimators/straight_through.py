@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from altprop.nn.estimators.base import ALL_KINDS, STEP_KINDS, Estimator
-from altprop.nn.levels import Kind, Levels, full_precision
+from altprop.nn.units.levels import Kind, Levels, full_precision
 
 
 class StraightThrough(Estimator):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from altprop.nn.estimators.base import ALL_KINDS, STEP_KINDS, Estimator, unit_signs
-from altprop.nn.levels import Kind, Levels, full_precision
+from altprop.nn.units.levels import Kind, Levels, full_precision
 
 
 class TanhEstimator(Estimator):

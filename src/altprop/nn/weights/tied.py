@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from altprop.nn.weights.base import WeightsContext, WeightsRule
 from altprop.nn.weights.layers import register_on_weight, select, value_for
 from altprop.nn.weights.penalties import Penalty, patch_norms, penalty_gradient, trained_among
-from altprop.nn.weights.sparse import KEY, sparsity_problems
+from altprop.nn.weights.sparse.base import KEY, sparsity_problems
 from altprop.problems import ConfigError, Problem
 
 Level = Literal["element", "kernel"]

@@ -1,0 +1,247 @@
+"""Asynchronous decoupled greedy learning: blocks train at their own pace on features from replay buffers."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import ceil
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from altprop.algorithms.base import Loss
+from altprop.algorithms.blocks import cut
+from altprop.algorithms.context import Capabilities, Context
+from altprop.algorithms.greedy.local_losses import HeadFactory, LocalLosses
+from altprop.algorithms.greedy.replay_buffer import ReplayBuffer, Sample, reuse_problems
+from altprop.algorithms.greedy.worker_choice import WorkerChoice, WorkerClock, WorkerOrder, expected_passes, worker_probabilities
+from altprop.algorithms.loss_scaling import LossScaling
+from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
+from altprop.algorithms.schedule import Schedule
+from altprop.nn.heads.ensemble import EnsembleOf
+from altprop.nn.heads.local import mlp_head
+from altprop.nn.losses.cross_entropy import ClampedCrossEntropy
+from altprop.nn.weights.base import WeightsRule
+from altprop.problems import ConfigError, Problem, RunFailed
+
+log = logging.getLogger(__name__)
+
+
+class AsynchronousGreedy(LocalLosses):
+    """One worker per block; at each iteration one of them is picked and makes one step (a simulation in a single process).
+
+    Worker 1 takes the next mini-batch of the data, every other one a mini-batch of features from the buffer of the worker
+    before it (:class:`.replay_buffer.ReplayBuffer`, ``buffer_size`` mini-batches, each used ``max_reuse`` -
+    1 times at most), and puts its output into its own. Workers are picked at ``random``, ``slow_block`` (1-based) ``slowdown``
+    times less often, or in turn, which with a buffer of one mini-batch is the synchronous form. Each trains for the epochs
+    asked for, counted in its own steps, with its own schedule; with ``restart_at_decay`` a rate that drops brings a fresh
+    optimizer and, as at the beginning, two picks for every worker in order. A worker that is done goes on passing features in
+    evaluation mode until the last one is; weights rules that change weights by themselves are refused.
+
+    A training step of the run hands one mini-batch to worker 1 and plays on until it is picked again, so an epoch of the run
+    is a pass of worker 1, and the run ends with the slowest worker. ``strict_lifo`` and ``legacy_termination``: see
+    ReplayBuffer and :class:`~altprop.algorithms.greedy.worker_choice.WorkerClock`.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(amp=True, compile=True, clip=True, freezes=True, needs_blocks=True)
+
+    def __init__(
+        self,
+        *,
+        head: HeadFactory = mlp_head,
+        buffer_size: int = 1,
+        max_reuse: int | None = None,
+        order: WorkerOrder = "random",
+        slow_block: int | None = None,
+        slowdown: float = 1.0,
+        restart_at_decay: bool = True,
+        strict_lifo: bool = False,
+        legacy_termination: bool = False,
+        block_size: int = 1,
+        cut_points: Sequence[int] | None = None,
+        ensemble: EnsembleOf | None = "logits",
+        loss_scaling: LossScaling | None = None,
+        loss: Loss | None = None,
+        weights: WeightsRule | None = None,
+        estimator: object | None = None,
+    ) -> None:
+        super().__init__(
+            head=head,
+            block_size=block_size,
+            cut_points=cut_points,
+            ensemble=ensemble,
+            loss_scaling=loss_scaling,
+            loss=loss if loss is not None else ClampedCrossEntropy(),
+            weights=weights,
+            estimator=estimator,
+        )
+        self.buffer_size = buffer_size
+        self.max_reuse = float("inf") if max_reuse is None else max_reuse
+        self.order: WorkerOrder = order
+        self.slow_block = slow_block
+        self.slowdown = slowdown
+        self.restart_at_decay = restart_at_decay
+        self.strict_lifo = strict_lifo
+        self.legacy_termination = legacy_termination
+
+    # -- set-up ----------------------------------------------------------------------------------------------------------------
+
+    def total_epochs(self, epochs: int) -> int:
+        """A bound on the passes of worker 1, which goes on until the slowest worker is done; the run usually ends earlier."""
+        passes = self.slowdown
+        if self.max_reuse < float("inf"):
+            workers = len(cut(self.model, self.block_size, self.cut_points))
+            slow_worker = None if self.slow_block is None else self.slow_block - 1
+            probabilities = worker_probabilities(workers, slow_worker, self.slowdown)
+            passes = max(passes, expected_passes(probabilities, self.buffer_size, self.max_reuse))
+        return ceil(1.2 * passes * epochs) + 5
+
+    @property
+    def passes(self) -> int:
+        """Passes of every worker: the most that fit into the run's length with that bound."""
+        fitting = (epochs for epochs in range(self.context.total_epochs, 0, -1))
+        return next((epochs for epochs in fitting if self.total_epochs(epochs) <= self.context.total_epochs), 1)
+
+    def block_context(self) -> Context:
+        return dataclasses.replace(self.context, total_epochs=self.passes)
+
+    def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
+        optimizers = super().build(optimizer, schedule)
+        workers = self.num_blocks
+        if self.slow_block is not None and self.slow_block > workers:
+            allowed = f"one of the {workers} blocks of this model"
+            raise ConfigError([Problem("algorithm.slow_block", str(self.slow_block), allowed, "algorithm.slow_block=1")])
+        slow_worker = None if self.slow_block is None else self.slow_block - 1
+        probabilities = worker_probabilities(workers, slow_worker, self.slowdown)
+        self.choice = WorkerChoice(probabilities, self.order, self.context.generator("workers"))
+        self.clock = WorkerClock(workers, self.context.steps_per_epoch, self.passes, self.legacy_termination)
+        self.buffers = [ReplayBuffer(self.buffer_size, self.strict_lifo) for _ in range(workers - 1)]
+        self.upcoming: int | None = None
+        self.deepest = -1
+        self.latest: dict[str, Tensor] = {}
+        return optimizers
+
+    # -- training --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        return self.clock.finished
+
+    def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        batch: Sample | None = (inputs, targets)
+        results: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        while not self.finished:
+            worker = self.upcoming if self.upcoming is not None else self.choice.next()
+            self.upcoming = None
+            if worker == 0 and batch is None:
+                self.upcoming = 0
+                break
+            if self.clock.begin(worker, self._end_pass) or self.finished:
+                continue
+            if worker == 0:
+                sample, batch = batch, None
+            else:
+                sample = self.buffers[worker - 1].get(self.max_reuse)
+            if sample is not None:
+                result = self._work(worker, sample)
+                if result is not None:
+                    results.setdefault(worker, []).append(result)
+        return self._metrics(results)
+
+    @property
+    def step_kind(self) -> None:
+        """Which workers a step will pick is not known before."""
+        return None
+
+    def _work(self, worker: int, sample: Sample) -> tuple[Tensor, Tensor] | None:
+        """One step of ``worker``; its loss and accuracy, or None where it only passes features on."""
+        features, targets = sample
+        self.clock.end(worker)
+        result = None
+        frozen = self.clock.is_frozen(worker)
+        self.parts[worker].train(not frozen)
+        with self.account(f"block {worker + 1} {'passes on' if frozen else 'trains on'} {targets.shape[0]}"):
+            if frozen:
+                with torch.no_grad(), self.optimizers[worker].autocast():
+                    outputs = self.blocks[worker](features)
+            else:
+                outputs, loss, accuracy = self.train_block(worker, features, targets)
+                result = (loss, accuracy)
+        if worker < self.num_blocks - 1 and targets.shape[0] == self.context.batch_size:
+            self.buffers[worker].add(outputs, targets)
+        return result
+
+    def _end_pass(self, worker: int) -> bool:
+        """End a pass of ``worker``; whether that restarted the warm-up."""
+        optimization = self.optimizers[worker]
+        before = optimization.learning_rate
+        optimization.schedule.epoch_end()
+        if not self.restart_at_decay or optimization.learning_rate >= before:
+            return False
+        optimization.forget()
+        self.choice.restart()
+        return True
+
+    def _metrics(self, results: Mapping[int, Sequence[tuple[Tensor, Tensor]]]) -> dict[str, Tensor]:
+        """Means over the steps of each worker; ``loss`` and ``accuracy`` are the last ones of the deepest block that trained."""
+        metrics: dict[str, Tensor] = {}
+        for worker, values in sorted(results.items()):
+            for position, name in enumerate(("loss", "accuracy")):
+                metrics[f"block{worker + 1}/{name}"] = torch.stack([value[position] for value in values]).mean()
+        deepest = max(results, default=-1)
+        if deepest >= max(self.deepest, 0):
+            self.deepest = deepest
+            self.latest = dict(zip(("loss", "accuracy"), results[deepest][-1], strict=True))
+        return {**self.latest, **metrics}
+
+    def epoch_end(self, epoch: int) -> dict[str, Tensor]:
+        if epoch + 1 == self.context.total_epochs and not self.finished:
+            unfinished = f"the run ends before every block has made its {self.passes} passes: {self.clock.done}"
+            if self.total_epochs(self.passes) <= self.context.total_epochs:
+                raise RunFailed(f"{unfinished}; raise algorithm.buffer_size or algorithm.max_reuse")
+            log.warning(unfinished)  # a length in steps, too short for a single pass of every block
+        return self.weights_epoch_end(epoch)
+
+    # -- state -----------------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "choice": self.choice.state_dict(),
+            "clock": self.clock.state_dict(),
+            "buffers": [buffer.state_dict() for buffer in self.buffers],
+            "upcoming": self.upcoming,
+            "deepest": self.deepest,
+            "latest": dict(self.latest),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.choice.load_state_dict(state["choice"])
+        self.clock.load_state_dict(state["clock"])
+        for buffer, saved in zip(self.buffers, state["buffers"], strict=True):
+            buffer.load_state_dict(saved, self.context.device)
+        self.upcoming, self.deepest = state["upcoming"], state["deepest"]
+        self.latest = {name: value.to(self.context.device) for name, value in state["latest"].items()}
+
+    # -- configuration ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Problems of the buffers and of the workers' pace, and those of all local losses."""
+        yield from super().check(config, root)
+        if config.get("buffer_size", 1) < 1:
+            yield Problem("algorithm.buffer_size", str(config["buffer_size"]), "at least 1 mini-batch", "algorithm.buffer_size=1")
+        yield from reuse_problems(config)
+        slowdown, slow_block = config.get("slowdown", 1.0), config.get("slow_block")
+        if slowdown < 1:
+            yield Problem("algorithm.slowdown", str(slowdown), "a factor of at least 1", "algorithm.slowdown=1.2")
+        if slow_block is not None and slow_block < 1:
+            yield Problem("algorithm.slow_block", str(slow_block), "a block, counted from 1", "algorithm.slow_block=1")
+        if slowdown > 1 and slow_block is None:
+            yield Problem("algorithm.slowdown", str(slowdown), "say which block is slow", "algorithm.slow_block=1")
+        if slowdown > 1 and config.get("order", "random") == "round_robin":
+            given = f"{slowdown} with algorithm.order=round_robin"
+            yield Problem("algorithm.slowdown", given, "taken in turn, no worker is slower", "algorithm.order=random")

@@ -1,0 +1,30 @@
+"""Decoupled greedy learning, synchronous: all blocks train at once, each on its own loss."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from altprop.algorithms.context import Capabilities
+from altprop.algorithms.greedy.local_losses import LocalLosses
+
+
+class DecoupledGreedy(LocalLosses):
+    """Every block minimises ``L_n = loss(g_n(f_n(sg[h_{n-1}])), y)`` on the same mini-batch (arXiv:1901.08164).
+
+    ``sg`` stops the gradient, so that no gradient crosses a border between blocks. Block n+1 sees the features that block n
+    computed before its update, which makes the step bit-identical to one backward pass of the summed losses; done block by
+    block only one block's graph is alive at a time.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(amp=True, compile=True, ddp=True, clip=True, needs_blocks=True)
+
+    def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        metrics: dict[str, Tensor] = {}
+        features = inputs
+        for index in range(self.num_blocks):
+            features, loss, accuracy = self.train_block(index, features, targets)
+            metrics[f"block{index + 1}/loss"] = loss
+            metrics[f"block{index + 1}/accuracy"] = accuracy
+        return {"loss": loss, "accuracy": accuracy, **metrics}

@@ -1,0 +1,107 @@
+"""Synthetic gradients (DNI, and cDNI with the labels as context): blocks learn from predicted gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from altprop.algorithms.base import Algorithm, Loss, top1
+from altprop.algorithms.blocks import companions, cut, cut_problems, output_shapes
+from altprop.algorithms.context import Capabilities
+from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
+from altprop.algorithms.schedule import Schedule
+from altprop.models.base import FeedForward
+from altprop.nn.initialization import BatchNormInit
+from altprop.nn.synthetic.gradients import BackwardInterface, synthesizer_context
+from altprop.nn.synthetic.synthesizers import BasicSynthesizer, ConvSynthesizer
+from altprop.nn.weights.base import WeightsRule
+from altprop.problems import Problem
+
+
+class SyntheticGradients(Algorithm):
+    """Each block is trained by the gradient that its synthesiser predicts, the classifier by the real loss.
+
+    Jaderberg et al. (2017), arXiv 1608.05343. A backward interface follows every block, the last one too. Synthesiser n is
+    regressed onto the gradient that comes back through block n+1, itself predicted, and the last one onto the real gradient of
+    the loss. One optimizer updates blocks, classifier and synthesisers. ``context`` hands the one-hot labels to the
+    synthesisers (cDNI). Synthesisers are convolutions of ``kernel_size`` on maps and one linear layer on flat features;
+    ``zero_bias`` lets them start as the zero function on maps. They belong to the algorithm: weights rule and estimator do not
+    reach them. Predicted gradients depend on the batch size.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(clip=True, needs_blocks=True)
+
+    def __init__(
+        self,
+        *,
+        context: bool = False,
+        kernel_size: int = 5,
+        zero_bias: bool = False,
+        batch_norm_init: BatchNormInit = "ones",
+        block_size: int = 1,
+        cut_points: Sequence[int] | None = None,
+        loss: Loss | None = None,
+        weights: WeightsRule | None = None,
+        estimator: object | None = None,
+    ) -> None:
+        super().__init__(loss=loss, weights=weights, estimator=estimator)
+        self.label_context = context
+        self.kernel_size = kernel_size
+        self.zero_bias = zero_bias
+        self.batch_norm_init = batch_norm_init
+        self.block_size = block_size
+        self.cut_points = cut_points
+
+    def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
+        self.blocks = cut(self.model, self.block_size, self.cut_points)
+        shapes = output_shapes(self.blocks, self.context.input_shape, self.context.device)
+        self.interfaces = companions(self.model, shapes, self._interface, self.context, "synthesizers")
+        self.optimization = self.optimizer_step([*self.model.parameters(), *self.interfaces.parameters()], optimizer, schedule)
+        return [self.optimization]
+
+    def _interface(self, shape: tuple[int, ...]) -> nn.Module:
+        return BackwardInterface(self._synthesizer(shape))
+
+    def _synthesizer(self, shape: tuple[int, ...]) -> nn.Module:
+        classes = self.context.num_classes
+        if len(shape) == 1:
+            return BasicSynthesizer(shape[0], context_dim=classes if self.label_context else None)
+        options: dict[str, Any] = {"kernel_size": self.kernel_size, "zero_bias": self.zero_bias}
+        return ConvSynthesizer(shape[0], classes, batch_norm_init=self.batch_norm_init, **options)
+
+    def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        self.optimization.zero_grad()
+        self.interfaces.train()
+        features = inputs
+        with synthesizer_context(self._labels(inputs, targets)):
+            for block, interface in zip(self.blocks, self.interfaces, strict=True):
+                features = interface(block(features))
+            assert isinstance(self.model, FeedForward)
+            scores = self.model.head(features)
+            loss = self.loss(scores, targets)
+            loss.backward()
+        self.optimization.step()
+        return {"loss": loss.detach(), "accuracy": top1(scores, targets)}
+
+    def _labels(self, inputs: Tensor, targets: Tensor) -> Tensor | None:
+        if not self.label_context:
+            return None
+        return nn.functional.one_hot(targets, self.context.num_classes).to(inputs.dtype)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "interfaces": self.interfaces.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.interfaces.load_state_dict(state["interfaces"])
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Problems of cutting and of the synthesisers' kernel."""
+        yield from cut_problems(config)
+        kernel_size = config.get("kernel_size", 5)
+        if not isinstance(kernel_size, int) or kernel_size % 2 == 0 or kernel_size < 1:
+            allowed = "an odd whole number, so that predicted gradients have the shape of the features"
+            yield Problem("algorithm.kernel_size", str(kernel_size), allowed, "algorithm.kernel_size=5")

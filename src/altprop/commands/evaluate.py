@@ -1,0 +1,72 @@
+"""``evaluate.py``: from its small configuration and a run's stored one to an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from altprop.config.build import build_parts
+from altprop.config.checks.validation import problems_of_plain
+from altprop.config.key import run_key
+from altprop.config.restore import read_config
+from altprop.problems import ConfigError, Problem
+
+CHOICES = {"split": ("test", "validation", "train"), "checkpoint": ("auto", "last", "best")}
+SETTINGS = ("device", "threads")
+
+
+def evaluate(config: DictConfig) -> None:
+    """Evaluate the run that ``config.run`` names, print one line and store the result beside the run."""
+    given = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
+    directory, stored = _stored(given)
+    other_data = given.get("dataset")
+    changed = stored if other_data is None else {**stored, "dataset": other_data}
+    if problems := problems_of_plain(changed):
+        raise ConfigError(problems)
+
+    from altprop.training.evaluate_run import Evaluation, evaluate_run, summary
+
+    parts = build_parts(stored)
+    if parts.directory.resolve() != directory:
+        raise ConfigError([Problem("run", f"{directory} does not match the configuration in it", f"expected {parts.directory}")])
+    other = None if other_data is None else build_parts(changed).data_set
+    wanted = Evaluation(
+        split=given["split"],
+        checkpoint=given["checkpoint"],
+        data_set=other,
+        data_name=None if other is None else type(other).__name__,
+        limit_batches=given["limit_batches"],
+        figures=given["figures"],
+    )
+    print(summary(evaluate_run(parts, wanted)))
+
+
+def _stored(given: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The run's directory and its configuration, with the paths and the device of this command line."""
+    problems = [
+        Problem(key, f"is {given[key]!r}", f"must be {' or '.join(choices)}", f"{key}={choices[0]}")
+        for key, choices in CHOICES.items()
+        if given[key] not in choices
+    ]
+    if given["run"] == "???":
+        problems.append(Problem("run", "is missing", "the directory of a run", "run=outputs/latest"))
+    if problems:
+        raise ConfigError(problems)
+    directory = Path(given["run"]).resolve()
+    stored = read_config(directory)
+    stored["paths"] = {**stored["paths"], "data": given["paths"]["data"], "outputs": str(_outputs(directory, stored["name"]))}
+    stored["trainer"] = {**stored["trainer"], **{name: given[name] for name in SETTINGS}}
+    stored["logger"] = None
+    if run_key(stored) != directory.name:
+        raise ConfigError(
+            [Problem("run", f"{directory} does not match the configuration in it", f"its key is {run_key(stored)}")]
+        )
+    return directory, stored
+
+
+def _outputs(directory: Path, name: str) -> Path:
+    """The outputs folder that ``directory`` = outputs/<name>/<key> lies in."""
+    return directory.parents[len(Path(name).parts)]

@@ -1,0 +1,138 @@
+"""The text of ``--help``. Hydra's own way takes a second or two, because it lists every group twice."""
+
+from __future__ import annotations
+
+import textwrap
+
+from altprop.config.project import CONF
+
+WIDTH = 118
+TWO_LINES = ("dataset", "algorithm", "algorithm/weights")
+"""Groups whose choices are worth two lines; of the others, what does not fit on one is counted."""
+GROUPS = (
+    "dataset",
+    "model",
+    "model/units",
+    "algorithm",
+    "algorithm/weights",
+    "algorithm/estimator",
+    "algorithm/loss",
+    "schedule",
+)
+SMALL_GROUPS = ("optimizer", "logger", "debug", "cluster", "resources", "task")
+
+_TIED = "\N{NO-BREAK SPACE}"
+HEAD = """\
+altprop: train deep nets with algorithms other than plain backprop
+
+  python train.py                                        an MLP on 5,000 real MNIST digits, in seconds
+  python train.py experiment=<paper>/<row> [key=value]   one row of a paper; the same command again resumes
+  python train.py -m sweep=<paper>/<table>               a table of a paper; -m also takes lists: -m seed=0,1,2
+"""
+FOOT = """\
+more: python train.py … --cfg job         every key of a configuration      --info defaults   where it comes from
+      python train.py … task=validate     check it without training         docs/configuration.md   all of this
+      python evaluate.py, report.py, data.py --help          all names: ls conf/<group>, ls conf/experiment/<paper>
+      a key that the configuration lacks: +key=value         completion: eval "$(python train.py -sc install=bash)"
+"""
+
+
+PAGES = {
+    "data": """\
+Lists, fetches and shows data sets.
+
+  python data.py                                       what there is, and the command for what is missing
+  python data.py action=fetch dataset=cifar10          download once, check, put in place; -m dataset=mnist,svhn for several
+  python data.py action=sheet dataset=shapes           a PNG of training images, plain and augmented
+  python data.py action=unpack_imagenet archives=<folder> resize=256     the official archives into class folders
+
+action     list | fetch | sheet | unpack_imagenet
+dataset    fetch: mnist | fashion_mnist | cifar10 | cifar100 | svhn; sheet: any choice of conf/dataset
+file       sheet: where the PNG is written
+archives   unpack_imagenet: folder with ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz
+resize     unpack_imagenet: short side in pixels; null keeps the images as they are
+folder     unpack_imagenet: where they go to below paths.data; default: imagenet
+workers    unpack_imagenet: processes; null: one for each core, at most 16
+
+Data sets lie below paths.data. Everything can be interrupted and called again.""",
+    "evaluate": """\
+Evaluates a trained network and stores the result beside its run.
+
+  python evaluate.py run=outputs/latest                          its test split
+  python evaluate.py run=outputs/<name>/<key> split=validation   or train, without augmentation
+  python evaluate.py run=outputs/<name>/<key> dataset=mnist      another data set of the same shape
+
+run          directory of the run
+split        test | validation | train
+checkpoint   auto (best where the run chose one, else last) | last | best
+dataset      any choice of conf/dataset; default: the run's own
+device       auto | cpu | cuda | cuda:N | mps
+figures      confusion matrix and misclassified images, below figures/ of the run
+
+The result is printed and appended to evaluations.jsonl in the run's directory.""",
+    "report": """\
+Means over seeds beside the papers' numbers, as a table and as files.
+
+  python report.py                                  every run below paths.outputs
+  python report.py runs='ftprop/*'                  the runs of one paper; also a list: runs='[ftprop/*,baseline/*]'
+  python report.py group=ftprop/cifar10             the runs of a sweep
+  python report.py metric=train/loss formats=csv    another metric, one file
+
+runs     names of runs, with * for anything
+group    only runs of this group, which sweeps set
+metric   any name in metrics.jsonl; default: the paper's metric, else test/accuracy
+compare  last (epoch) | selected (by the validation split) | best (epoch): which is held against the paper's value
+formats  markdown, csv, latex, html (one page with sortable tables and curves; needs plotly)
+figures  true: also draw the papers' figures of these runs
+to       folder of the files; default: <paths.outputs>/report""",
+    "status": """\
+One line for each run of a sweep; the reason of every failure.
+
+  python status.py                                   the newest sweep
+  python status.py group=ftprop/cifar10              the newest sweep of this group
+  python status.py folder=<folder> only=failed        a certain one; only the runs that failed
+
+group   what the sweep is called
+folder  its folder below <paths.outputs>/.sweeps
+only    done | running | waiting | failed | interrupted | preempted
+table   true: also write status.txt into the sweep's folder, and the report""",
+}
+"""The help of every other command."""
+
+
+def help_page(config_name: str) -> str:
+    """What ``--help`` prints for the command with the primary configuration ``config_name``."""
+    return PAGES[config_name] if config_name in PAGES else train_help()
+
+
+def train_help() -> str:
+    """The help of ``train.py``, which lists the files of the configuration folder."""
+    lines = [HEAD, "groups: <group>=<choice>"]
+    for group in GROUPS:
+        lines += _row(group, _choices(group), 2 if group in TWO_LINES else 1)
+    small = "   ".join(f"{group}: {', '.join(_choices(group))}".replace(" ", _TIED) for group in SMALL_GROUPS)
+    lines += [line.replace(_TIED, " ") for line in textwrap.wrap(small, WIDTH, initial_indent="  ", subsequent_indent="  ")]
+    for group, title in (("experiment", "experiments"), ("sweep", "sweeps")):
+        lines.append(f"{title}: {group}=<paper>/<name>")
+        for folder in _folders(group):
+            lines += _row(folder, _choices(f"{group}/{folder}"), 1)
+    return "\n".join([*lines, "", FOOT]).rstrip()
+
+
+def _choices(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def _folders(group: str) -> list[str]:
+    return sorted(folder.name for folder in (CONF / group).iterdir() if folder.is_dir() and folder.name != "wandb")
+
+
+def _row(name: str, choices: list[str], max_lines: int) -> list[str]:
+    """``name`` and its choices on at most ``max_lines`` lines; those that do not fit are counted."""
+    for count in range(len(choices), 0, -1):
+        left_out = len(choices) - count
+        text = ", ".join(choices[:count]) + (f", … {left_out} more" if left_out else "")
+        lines = textwrap.wrap(text, WIDTH, initial_indent=f"  {name:<20} ", subsequent_indent=" " * 23, break_on_hyphens=False)
+        if len(lines) <= max_lines:
+            return lines
+    return []

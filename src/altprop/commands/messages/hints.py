@@ -1,0 +1,118 @@
+"""What there is instead of a key, group or choice that there is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.object_type import ObjectType
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from altprop.commands.messages.command_line import CommandLine, CompositionError
+from altprop.problems import nearest
+
+
+def all_choices(line: CommandLine, group: str) -> list[str]:
+    """The choices of ``group`` and of the groups below it, as ``<folder>/<name>``."""
+    loader = line.composer.loader
+    choices = list(loader.get_group_options(group, ObjectType.CONFIG))
+    for folder in loader.list_groups(group):
+        choices += [f"{folder}/{name}" for name in all_choices(line, f"{group}/{folder}")]
+    return choices
+
+
+def choices_of(line: CommandLine, group: str) -> list[str]:
+    """The choices of ``group``."""
+    return list(line.composer.loader.get_group_options(group, ObjectType.CONFIG))
+
+
+def composed(line: CommandLine) -> DictConfig | None:
+    """The configuration without the mistake; without any override where the others are wrong as well."""
+    for candidate in (line, CommandLine(line.config_name, [], False, line.composer)):
+        try:
+            return candidate.compose()
+        except CompositionError:
+            continue
+    return None
+
+
+def inventory(config: DictConfig | None, key: str) -> str:
+    """The keys beside ``key``."""
+    parent = key.rpartition(".")[0]
+    names = names_of(config, parent)
+    if not names:
+        parent, names = "", names_of(config, "")
+    return f"{f'keys of {parent}' if parent else 'keys'}: {', '.join(names)}"
+
+
+def nearest_key(config: DictConfig | None, line: CommandLine, key: str) -> str | None:
+    """The existing key that was most likely meant: a sibling, the same name elsewhere, or anything alike."""
+    if config is None:
+        return None
+    groups = groups_of(line)
+    if "/" in key:
+        return nearest(key, groups)
+    parent, _, name = key.rpartition(".")
+    if near := nearest(name, names_of(config, parent)):
+        return f"{parent}.{near}" if parent else near
+    if not parent and (near := nearest(name, groups)):
+        return near
+    elsewhere = {other.rpartition(".")[2]: other for other in reversed(_dotted(config))}
+    if name in elsewhere:
+        return elsewhere[name]
+    return None if parent else elsewhere.get(nearest(name, elsewhere) or "")
+
+
+def groups_of(line: CommandLine, parent: str = "") -> list[str]:
+    """Every group below ``parent`` but experiments, sweeps and Hydra's own."""
+    groups = []
+    for name in line.composer.loader.list_groups(parent):
+        group = f"{parent}/{name}" if parent else name
+        if group not in ("experiment", "sweep", "hydra"):
+            groups += [group, *groups_of(line, group)]
+    return groups
+
+
+def names_of(config: DictConfig | None, key: str) -> list[str]:
+    """The keys of the node at ``key``; empty where there is none."""
+    node: Any = config if not key or config is None else _select(config, key)
+    if not isinstance(node, DictConfig) or not node:
+        return []
+    return [str(name) for name in node if not str(name).startswith("_") and (key or name != "hydra")]
+
+
+def _dotted(node: Any, prefix: str = "") -> list[str]:
+    """All dotted keys of a configuration but Hydra's own."""
+    keys: list[str] = []
+    if not OmegaConf.is_dict(node) or node._is_none() or node._is_missing():
+        return keys
+    for name in node:
+        if name == "hydra" and not prefix:
+            continue
+        keys.append(f"{prefix}{name}")
+        if not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):
+            keys += _dotted(node[name], f"{prefix}{name}.")
+    return keys
+
+
+def _select(config: DictConfig, key: str) -> Any:
+    try:
+        return OmegaConf.select(config, key)
+    except OmegaConfBaseException:
+        return None
+
+
+def is_null(config: DictConfig, key: str) -> bool:
+    """Whether ``key`` exists and is null."""
+    parent, _, name = key.rpartition(".")
+    return bool(key) and name in names_of(config, parent) and _select(config, key) is None
+
+
+def accepts(config: DictConfig | None, key: str) -> bool:
+    """Whether the class of the node above ``key`` takes such an argument."""
+    from altprop.config.checks import targets  # finding a target may import torch
+
+    parent, _, name = key.rpartition(".")
+    node = _select(config, parent) if config is not None and parent else None
+    target = node.get("_target_") if isinstance(node, DictConfig) and not OmegaConf.is_missing(node, "_target_") else None
+    return isinstance(target, str) and targets.accepts(target, name)

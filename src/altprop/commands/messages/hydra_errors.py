@@ -1,0 +1,205 @@
+"""Hydra's and OmegaConf's exceptions as one-line problems, every mistake of a command line at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+
+from hydra._internal.utils import get_args
+from hydra.core.override_parser.types import Override
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError  # type: ignore[import-untyped]
+
+from altprop.commands.messages.command_line import CommandLine
+from altprop.commands.messages.hints import (
+    accepts,
+    all_choices,
+    choices_of,
+    composed,
+    groups_of,
+    inventory,
+    is_null,
+    names_of,
+    nearest_key,
+)
+from altprop.config.compose import config_loader
+from altprop.problems import Problem, nearest
+
+GRAMMAR = "overrides are key=value, +key=value (a new key), ~key (remove it) or group=choice"
+_TYPES = {
+    "Integer": "a whole number",
+    "int": "a whole number",
+    "Float": "a number",
+    "bool": "true or false",
+    "ListConfig": "a list",
+}
+_LENGTHS = ("epochs", "max_epochs", "num_epochs", "steps", "max_steps")  # what other projects call trainer.duration
+
+Check = Callable[[DictConfig], list[Problem]]
+"""Finds the problems of a configuration that could be composed."""
+
+
+def problems_of(error: Exception, config_name: str, arguments: Sequence[str], check: Check | None = None) -> list[Problem]:
+    """Every mistake of the command line ``arguments``, of which ``error`` is the first that Hydra met.
+
+    Each mistake is taken out and the rest composed again, until nothing is left to say. What is left is given to ``check``,
+    unless a group's choice was wrong: then nobody knows which keys were meant.
+    """
+    parsed = get_args(arguments)
+    extra = None if parsed.config_dir is None else os.path.abspath(parsed.config_dir)
+    with config_loader(extra) as composer:
+        line = CommandLine(parsed.config_name or config_name, list(parsed.overrides), parsed.multirun, composer)
+        problems: list[Problem] = []
+        current: Exception | None = error
+        while current is not None:
+            culprit = _culprit(current, line)
+            rest = line if culprit is None else line.without(culprit)
+            problems.append(_problem(current, culprit, rest))
+            if culprit is None:
+                break
+            line, current = rest, rest.error()
+        if check is not None and current is None and not any(problem.key in groups_of(line) for problem in problems):
+            config = line.compose()
+            with open_dict(config):
+                del config["hydra"]
+            problems += check(config)
+    return list(dict.fromkeys(problems))
+
+
+def _culprit(error: Exception, line: CommandLine) -> str | None:
+    """The override that ``error`` is about; None where it is not one of the command line."""
+    if isinstance(error, OverrideParseException):
+        return error.override if error.override in line.overrides else None
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group = error.missing_cfg_file.rpartition("/")[0]
+        return line.find(group) or line.find(group.partition("/")[0])
+    key = getattr(error.__cause__, "full_key", None) if isinstance(error.__cause__, OmegaConfBaseException) else None
+    named = line.find(key) if isinstance(key, str) else None
+    if named is not None:
+        return named
+    if "In '" in str(error)[:4] and not isinstance(error, MissingConfigException):
+        return None  # a file, not the command line
+    kind, text = type(error), str(error)
+    for candidate in line.overrides:
+        other = line.without(candidate).error()
+        if other is None or (type(other), str(other)) != (kind, text):
+            return candidate
+    return None
+
+
+def _problem(error: Exception, culprit: str | None, rest: CommandLine) -> Problem:
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, rest)
+    if isinstance(error, MissingConfigException):
+        return _missing_choice(error, culprit, rest)
+    if isinstance(error, MarkedYAMLError):
+        mark = error.problem_mark
+        where = f"{mark.name}, line {mark.line + 1}" if mark is not None else "a file"
+        return Problem("configuration file", f"{where}: {error.problem}", "valid YAML")
+    if culprit is None and "In '" in str(error)[:4]:
+        return _in_a_file(error)
+    if culprit is None:
+        return Problem("command line", _whole_message(error), "see python train.py --help and --hydra-help")
+    override = rest.parsed(culprit)
+    if override is None:
+        return _unreadable(culprit, rest)
+    return _bad_override(error, override, rest)
+
+
+def _unreadable(text: str, rest: CommandLine) -> Problem:
+    if re.fullmatch(r"[\w./]+", text):
+        current = OmegaConf.select(config, text) if (config := composed(rest)) is not None else None
+        shown = current if isinstance(current, (str, int, float)) else "…"
+        return Problem(text, "no value is given", GRAMMAR, f"{text}={shown}")
+    return Problem("command line", f"{text!r} cannot be read", GRAMMAR)
+
+
+def _missing_choice(error: MissingConfigException, culprit: str | None, rest: CommandLine) -> Problem:
+    """A group has no such choice, or a folder of a group none such file."""
+    path = error.missing_cfg_file or "?"
+    group, _, name = path.rpartition("/")
+    options = list(error.options or [])
+    if not group:
+        return Problem("command line", f"there is no configuration {name!r}", "the name of a file in conf/")
+    if not options:  # experiment=<paper>/<row>: the paper is unknown
+        folder, _, rest_of_group = group.partition("/")
+        options = all_choices(rest, folder)
+        name, group = (f"{rest_of_group}/{name}" if rest_of_group else name), folder
+    listed = [option for option in options if option.partition("/")[0] == name.partition("/")[0]] if "/" in name else options
+    listed = listed or sorted({option.partition("/")[0] + "/…" * ("/" in option) for option in options})
+    allowed = f"its choices: {', '.join(listed)}" if listed else "the group has no choices yet"
+    near = nearest(name, options)
+    given = f"there is no choice {name!r}"
+    if culprit is None and (source := re.match(r"In '([^']*)'", str(error))):
+        given += f" (asked for in conf/{source[1]}.yaml)"
+    return Problem(group, given, allowed, f"{group}={near}" if near and culprit is not None else near or "")
+
+
+def _in_a_file(error: Exception) -> Problem:
+    """A mistake in a configuration file."""
+    match = re.match(r"In '([^']*)': (?:\w+ raised while composing config:)?\s*(.*)", str(error), flags=re.DOTALL)
+    where, text = (f"conf/{match[1]}.yaml", match[2]) if match else ("configuration", _whole_message(error))
+    key = re.search(r"full_key: (\S+)", text)
+    said = " ".join(text.split("full_key:")[0].split())
+    return Problem(f"{where}: {key[1]}" if key else where, said, "see conf/train.yaml for the keys and groups")
+
+
+def _bad_override(error: Exception, override: Override, rest: CommandLine) -> Problem:
+    key, value = override.key_or_group, _value(override)
+    message = str(error)
+    config = composed(rest)
+    if message.startswith("Ambiguous value"):
+        return Problem(key, f"{value} is several values", f"a list is {key}=[{value}]; a sweep needs -m", f"-m {key}={value}")
+    if "does not support sweep type" in message:
+        return Problem(key, f"{value} is a range", "a sweep takes lists of values, a search ranges", "hydra/sweeper=optuna")
+    if message.startswith("Could not append"):
+        return Problem(key, "exists already", "+ adds a new key", f"{key}={value}")
+    if override.is_delete():
+        near = nearest_key(config, rest, key)
+        return Problem(key, "cannot be removed, there is no such key", inventory(config, key), f"~{near}" if near else "")
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and "Could not override" not in message:
+        expected = re.search(r"(?:could not be converted to|is not a(?: valid| subclass of)?) (\w+)", str(cause))
+        kind = expected[1] if expected else ""
+        allowed = (
+            f"it must be {_TYPES.get(kind, kind)}" if kind else " ".join(str(cause.msg or cause).split("full_key:")[0].split())
+        )
+        return Problem(key, f"{getattr(cause, 'value', value)!r} does not fit", allowed)
+    if config is not None and is_null(config, key.rpartition(".")[0]):
+        parent, _, name = key.rpartition(".")
+        return Problem(key, f"{parent} is null", "set it as a whole", f"{parent}={{{name}:{value}}}")
+    if message.startswith(("Could not override", "Config group override")):
+        return _unknown_key(config, rest, override)
+    return Problem(key, _whole_message(error), GRAMMAR)
+
+
+def _unknown_key(config: DictConfig | None, rest: CommandLine, override: Override) -> Problem:
+    key, value = override.key_or_group, _value(override)
+    if choices_of(rest, key):
+        if override.package is not None:
+            return Problem(f"{key}@{override.package}", "the group has no such place", f"without a place: {key}=<choice>")
+        return Problem(key, f"{value} is no choice", f"its choices: {', '.join(choices_of(rest, key))}")
+    if nearest(key.rpartition(".")[2], [*_LENGTHS, *names_of(config, key.rpartition(".")[0])]) in _LENGTHS:
+        mend = f"trainer.duration={value}{'ep' if value.isdigit() else ''}"
+        return Problem(key, "there is no such key", "the length of a run has a unit: 10ep epochs or 500st steps", mend)
+    near = nearest_key(config, rest, key)
+    if near is None and "." in key and accepts(config, key):
+        return Problem(key, "is not in the configuration", "a further argument of its class is added with +", f"+{key}={value}")
+    mend = f"{near}={value}" if near else ""
+    if "/" in key:
+        return Problem(key, "there is no such group", f"groups: {', '.join(groups_of(rest))}", mend)
+    return Problem(key, "there is no such key", inventory(config, key), mend)
+
+
+def _value(override: Override) -> str:
+    """The value as it was typed."""
+    return (override.input_line or "").partition("=")[2]
+
+
+def _whole_message(error: Exception) -> str:
+    """The message of ``error``, or of its cause where it has none, on one line."""
+    text = str(error) or str(error.__cause__ or type(error).__name__)
+    return " ".join(text.split())

@@ -1,0 +1,158 @@
+"""Choices that do not go together, each with the nearest one that does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from altprop.algorithms.context import Capabilities
+from altprop.config.checks.targets import locate, result_type
+from altprop.config.project import CONF
+from altprop.models.base import FeedForward
+from altprop.models.energy import EnergyModel
+from altprop.nn.units.base import HardUnit
+from altprop.nn.weights.base import Dense
+from altprop.problems import Problem
+
+
+def check(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """The problems of a configuration whose single nodes are all right."""
+    algorithm = config["algorithm"]["_target_"]
+    capabilities: Capabilities = getattr(_type(config["algorithm"]), "capabilities", Capabilities())
+    name = algorithm.rpartition(".")[2]
+    yield from _check_options(config, capabilities, name)
+    yield from _check_model(config, capabilities, name)
+    yield from _check_units(config, capabilities, name)
+    yield from _check_selection(config)
+    yield from _check_device(config["trainer"])
+
+
+def _check_options(config: Mapping[str, Any], capabilities: Capabilities, name: str) -> Iterator[Problem]:
+    trainer = config["trainer"]
+    options = (
+        ("precision", trainer["precision"] in ("bf16", "fp16"), capabilities.amp, "fp32"),
+        ("compile", trainer["compile"], capabilities.compile, "false"),
+        ("accumulate", trainer["accumulate"] > 1, capabilities.accumulate, "1"),
+        ("clip_norm", trainer["clip_norm"] is not None, capabilities.clip, "null"),
+        ("probe_every", trainer["probe_every"] is not None, capabilities.probe, "null"),
+    )
+    for option, switched_on, supported, off in options:
+        if switched_on and not supported:
+            value = trainer[option]
+            yield Problem(f"trainer.{option}", f"{value} is not supported by {name}", f"only {off} is", f"trainer.{option}={off}")
+    weights = config["algorithm"].get("weights")
+    if weights is None:
+        return
+    kind, rule = _type(weights) or Dense, weights["_target_"].rpartition(".")[2]
+    if not capabilities.weights_rules and not issubclass(kind, Dense):
+        yield Problem("algorithm.weights", f"{name} does not support {rule}", "only dense weights", "algorithm/weights=dense")
+    elif capabilities.freezes and getattr(kind, "moves", False):
+        given = f"{rule} changes weights by itself, in blocks that {name} has frozen, too"
+        allowed = "a rule that leaves that to the updates: dense, static_sparse, tied, binary"
+        yield Problem("algorithm.weights", given, allowed, "algorithm/weights=static_sparse")
+
+
+def _check_model(config: Mapping[str, Any], capabilities: Capabilities, name: str) -> Iterator[Problem]:
+    model = _type(config["model"])
+    if model is None:
+        return
+    if capabilities.needs_blocks and not issubclass(model, FeedForward):
+        yield Problem(
+            "model", f"{model.__name__} has no blocks, {name} trains block by block", "any feed-forward model", "model=mlp"
+        )
+    if capabilities.needs_energy and not issubclass(model, EnergyModel):
+        energy = [choice for choice in _choices("model") if _is_energy(choice)]
+        allowed = f"an energy-based model{': ' + ', '.join(energy) if energy else ''}"
+        yield Problem(
+            "model", f"{model.__name__} has no energy, {name} needs one", allowed, f"model={energy[0]}" if energy else ""
+        )
+    if not capabilities.needs_energy and issubclass(model, EnergyModel):
+        yield Problem("model", f"{model.__name__} is energy-based, {name} cannot train it", "any feed-forward model", "model=mlp")
+
+
+def _check_units(config: Mapping[str, Any], capabilities: Capabilities, name: str) -> Iterator[Problem]:
+    hard = [(key, kind) for key, kind in _nodes("model", config["model"]) if kind is not None and issubclass(kind, HardUnit)]
+    estimator = config["algorithm"].get("estimator")
+    if not hard and capabilities.needs_hard_units:
+        choices = sorted(filter(_is_hard, _choices("model/units")), key=lambda choice: (choice != "sign_step", choice))
+        allowed = f"hard units{': ' + ', '.join(choices) if choices else ''}"
+        mend = f"model/units={choices[0]}" if choices else ""
+        yield Problem("model.units", f"the model has no hard units, {name} needs them", allowed, mend)
+    if not hard or estimator is not None or capabilities.native_hard_units:
+        return
+    choices = sorted(set(_choices("algorithm/estimator")) - {"none"}, key=lambda choice: (choice != "saturated_ste", choice))
+    mends = f"algorithm/estimator={choices[0]}" if choices else "model/units=relu"
+    for key, kind in hard:
+        allowed = f"an estimator ({', '.join(choices)}) or smooth units" if choices else "smooth units"
+        given = f"the derivative of {kind.__name__} is zero almost everywhere, so nothing below it would be learnt"
+        yield Problem(key, given, allowed, mends)
+
+
+def _check_selection(config: Mapping[str, Any]) -> Iterator[Problem]:
+    trainer = config["trainer"]
+    data_set = config["dataset"]
+    validation = (data_set.get("validation") if isinstance(data_set, Mapping) else None) or {}
+    if not isinstance(validation, Mapping) or validation.get("size") or validation.get("file"):
+        return
+    if trainer["select_on"] == "validation":
+        given = "validation, but there is no validation split"
+        yield Problem("trainer.select_on", given, "auto | test | last", "dataset.validation.size=…")
+    stopping = trainer["early_stopping"]
+    if stopping is not None and stopping["metric"].startswith("validation/"):
+        given = f"{stopping['metric']}, but there is no validation split"
+        yield Problem("trainer.early_stopping.metric", given, "train/… or test/…", "dataset.validation.size=…")
+
+
+def _check_device(trainer: Mapping[str, Any]) -> Iterator[Problem]:
+    device, precision = trainer["device"], trainer["precision"]
+    if device.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = int(device.partition(":")[2] or 0)
+        if index >= count:
+            given = f"{device}, but this machine has {count} usable CUDA devices"
+            yield Problem("trainer.device", given, "auto | cpu", "trainer.device=auto")
+    if device == "mps" and not torch.backends.mps.is_available():
+        yield Problem("trainer.device", "mps, but this machine has none", "auto | cpu", "trainer.device=auto")
+    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if precision == "tf32" and not cuda:
+        yield Problem("trainer.precision", "tf32 is a format of CUDA devices", "fp32 on other devices", "trainer.precision=fp32")
+
+
+def _type(node: Any) -> type | None:
+    target = locate(node["_target_"]) if isinstance(node, Mapping) and "_target_" in node else None
+    return result_type(target) if target is not None else None
+
+
+def _nodes(key: str, node: Any) -> Iterator[tuple[str, type | None]]:
+    """Every node below ``key`` with what it builds."""
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            if isinstance(child, Mapping) and "_target_" in child:
+                yield f"{key}.{name}", _type(child)
+            yield from _nodes(f"{key}.{name}", child)
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from _nodes(f"{key}[{index}]", child)
+
+
+def _choices(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def _target_in(group: str, choice: str) -> type | None:
+    content = OmegaConf.load(CONF / group / f"{choice}.yaml")
+    target = content.get("_target_") if isinstance(content, DictConfig) else None
+    return _type({"_target_": target}) if target is not None else None
+
+
+def _is_energy(choice: str) -> bool:
+    kind = _target_in("model", choice)
+    return kind is not None and issubclass(kind, EnergyModel)
+
+
+def _is_hard(choice: str) -> bool:
+    kind = _target_in("model/units", choice)
+    return kind is not None and issubclass(kind, HardUnit)

@@ -1,0 +1,45 @@
+"""ImageNet (ILSVRC 2012), streamed from class folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from altprop.data.base import Data, LoadContext
+from altprop.data.checks import data_root, missing
+from altprop.data.files.folder import class_folders, list_images
+from altprop.data.sets.streamed import Streamed
+from altprop.problems import Problem
+
+PARTS = ("train", "val")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNet(Streamed):
+    """1,281,167 training and 50,000 official validation images of 1,000 classes; the latter serve as the test split.
+
+    They lie in ``<paths.data>/<folder>/train/<class>`` and ``…/val/<class>``. Another ``folder`` may hold a copy at another size.
+    """
+
+    title: ClassVar[str] = "ImageNet"
+    channels: ClassVar[int | None] = 3
+    num_train: ClassVar[int | None] = 1_281_167
+
+    folder: str = "imagenet"
+
+    def load(self, context: LoadContext) -> Data:
+        """List the files of both parts; images are decoded when they are asked for."""
+        folder = context.root / self.folder
+        classes = class_folders(folder / "train")
+        train, test = (list_images(folder / part, classes) for part in PARTS)
+        return self.stream(train, test, tuple(classes), context)
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Values out of range, missing folders."""
+        yield from super().check(config, root)
+        folder = data_root(root) / str(config.get("folder", "imagenet"))
+        if not all(class_folders(folder / part) for part in PARTS):
+            command = f"python data.py action=unpack_imagenet paths.data={data_root(root)}"
+            yield missing(cls.title, folder, "train/<class>/*.JPEG and val/<class>/*.JPEG", command)

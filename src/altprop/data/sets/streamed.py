@@ -1,0 +1,62 @@
+"""Data sets of image files that are decoded as they are needed: what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from altprop.data.base import Data, LoadContext
+from altprop.data.files.folder import Listing
+from altprop.data.loading.recipes import Crops
+from altprop.data.loading.stream import Loader, StreamSplit, check_decoding
+from altprop.data.normalization import Normalisation
+from altprop.data.sets.image_set import ImageSet
+from altprop.problems import ConfigError, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streamed(ImageSet):
+    """A data set of image files. ``workers`` null takes one for each core that this process may use, at most 16."""
+
+    crops: Crops = field(default_factory=Crops)
+    workers: int | None = None
+    loader: Loader = "torch"
+
+    def stream(self, train: Listing, test: Listing, class_names: tuple[str, ...], context: LoadContext) -> Data:
+        """The splits of the listed images."""
+        chosen, held_out = self.divide(train.labels, context.root)
+        trained, size = train.take(chosen), self.crops.size
+        problems = list(self.misfits(len(trained), 3, context))
+        if problems:
+            raise ConfigError(problems)
+        normalisation = Normalisation.of(self.mean, self.std, context.device)
+
+        def split(listing: Listing, *, shuffled: bool = False) -> StreamSplit:
+            return StreamSplit(
+                listing,
+                self.crops.view(train=shuffled),
+                loader=self.loader,
+                workers=self.workers,
+                batch_size=self.batch_size if shuffled else self.eval_batch_size,
+                normalisation=normalisation,
+                context=context,
+                train=shuffled,
+                drop_last=self.drop_last,
+            )
+
+        return Data(
+            train=split(trained, shuffled=True),
+            train_plain=split(trained),
+            validation=None if held_out is None else split(train.take(held_out)),
+            test=split(test.take(slice(0, self.limit_test))),
+            input_shape=(3, size, size),
+            num_classes=len(class_names),
+            class_names=class_names,
+        )
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Values out of range, a loader that is not installed; subclasses add missing files."""
+        yield from super().check(config, root)
+        yield from check_decoding(config)

@@ -1,0 +1,203 @@
+"""Public names of configured classes, such as ``altprop.weights.DynamicSparse``, whatever file they are defined in.
+
+A configuration names classes by these names, so that a class can move to another file without changing stored configurations or
+run keys. Nothing has to be registered: a public package such as ``altprop.weights`` finds a name by looking through the source
+files of its folder, and imports only the file that defines it. Classes that had another path before there were public names keep
+that path in run keys (:data:`FORMER_PATHS`).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+FOLDERS = {
+    "altprop.algorithms": ("altprop.algorithms",),
+    "altprop.data": ("altprop.data",),
+    "altprop.estimators": ("altprop.nn.estimators",),
+    "altprop.heads": ("altprop.nn.heads",),
+    "altprop.losses": ("altprop.nn.losses",),
+    "altprop.models": ("altprop.models",),
+    "altprop.sweeping": ("altprop.sweeping",),
+    "altprop.tasks": ("altprop.commands", "altprop.training"),
+    "altprop.tracking": ("altprop.tracking",),
+    "altprop.units": ("altprop.nn.units",),
+    "altprop.weights": ("altprop.nn.weights",),
+}
+"""Public package -> packages whose files define what it offers."""
+
+FORMER_PATHS: Mapping[str, Mapping[str, str]] = {
+    "altprop.algorithms": {
+        "altprop.algorithms.asynchronous_greedy": "AsynchronousGreedy",
+        "altprop.algorithms.backprop": "Backprop",
+        "altprop.algorithms.decoupled_greedy": "DecoupledGreedy",
+        "altprop.algorithms.delayed_gradients": "DelayedGradients",
+        "altprop.algorithms.distributed_greedy": "DistributedGreedy",
+        "altprop.algorithms.equilibrium_propagation.algorithm": "EquilibriumPropagation",
+        "altprop.algorithms.equilibrium_propagation.bptt": "BackpropThroughTime",
+        "altprop.algorithms.equilibrium_propagation.continual": "ContinualEquilibriumPropagation",
+        "altprop.algorithms.equilibrium_propagation.schedule": "CosineThenConstant",
+        "altprop.algorithms.loss_scaling": "LossScaling",
+        "altprop.algorithms.schedule": "Schedule piecewise_constant",
+        "altprop.algorithms.sequential_greedy": "SequentialGreedy",
+        "altprop.algorithms.synthetic_gradients": "SyntheticGradients",
+        "altprop.algorithms.target_propagation": "TargetPropagation",
+        "altprop.algorithms.target_search": "TargetSearch",
+    },
+    "altprop.data": {
+        "altprop.data.augmentation": "Augmentation",
+        "altprop.data.cifar": "CIFAR10 CIFAR100",
+        "altprop.data.image_folder": "ImageFolder",
+        "altprop.data.imagenet": "ImageNet",
+        "altprop.data.mnist": "FashionMNIST MNIST",
+        "altprop.data.mnist_sample": "MNISTSample",
+        "altprop.data.recipes": "Crops",
+        "altprop.data.shapes": "Shapes",
+        "altprop.data.svhn": "SVHN",
+        "altprop.data.validation": "Validation",
+    },
+    "altprop.estimators": {
+        "altprop.nn.estimators.margin": "MarginEstimator TruncatedHinge",
+        "altprop.nn.estimators.straight_through": "Ramp SaturatedStraightThrough SaturatedStraightThroughV2 StraightThrough",
+        "altprop.nn.estimators.tanh": "LeCunTanh Sigmoid SoftHinge",
+    },
+    "altprop.heads": {"altprop.nn.local_heads": "ConvHead cnn_head mlp_head mlp_sr_head"},
+    "altprop.losses": {
+        "altprop.nn.clamped_cross_entropy": "ClampedCrossEntropy",
+        "altprop.nn.losses": "hinge log_softmax_hinge squared_hinge truncated_hinge",
+    },
+    "altprop.models": {
+        "altprop.models.alexnet_dorefa": "AlexNetDoReFa",
+        "altprop.models.cifar_resnet": "CifarResNet",
+        "altprop.models.convnet": "ConvNet",
+        "altprop.models.dni_cnn": "DniCNN",
+        "altprop.models.energy": "EnergyConvNet EnergyMLP",
+        "altprop.models.greedy_cnn": "GreedyCNN",
+        "altprop.models.mlp": "MLP",
+        "altprop.models.resnet": "ResNet",
+        "altprop.models.threshold_nets": "ConvNet4 ConvNet8",
+        "altprop.models.vgg": "VGG",
+        "altprop.models.wide_resnet": "WideResNet",
+    },
+    "altprop.tasks": {
+        "altprop.config.sensitivity": "rank_layers rank_then_train",
+        "altprop.config.tasks": "validate",
+        "altprop.training.export_binary": "export_binary",
+        "altprop.training.export_sparse": "export_sparse",
+        "altprop.training.gradient_check": "check_gradients",
+        "altprop.training.run": "train",
+    },
+    "altprop.tracking": {
+        "altprop.tracking.console": "Console",
+        "altprop.tracking.tensorboard_tracker": "TensorBoard",
+        "altprop.tracking.wandb_tracker": "WandB",
+    },
+    "altprop.units": {
+        "altprop.nn.hard_units": "BinaryStep SignStep Staircase SummedStaircase",
+        "altprop.nn.saturating_units": "ClippedAbs HardSigmoid SaturatedReLU",
+    },
+    "altprop.weights": {
+        "altprop.nn.weights.base": "Dense",
+        "altprop.nn.weights.binary": "Binary",
+        "altprop.nn.weights.iterative_binary": "IterativeBinary",
+        "altprop.nn.weights.noise": "LangevinNoise",
+        "altprop.nn.weights.penalties": "Penalty",
+        "altprop.nn.weights.pruning": "IterativePruning",
+        "altprop.nn.weights.sparse": "StaticSparse",
+        "altprop.nn.weights.sparse_dynamic": "DynamicSparse",
+        "altprop.nn.weights.sparse_strategies": (
+            "FractionPrune GradientGrow ProportionalToSurvivors RandomGrow SignChangePrune ThresholdPrune WithinTensor"
+        ),
+        "altprop.nn.weights.tied": "TiedWeights",
+    },
+}
+"""Public package -> module that a class was in before it had a public name -> its names. Closed: new classes are not added."""
+
+ALIASES = {
+    f"{module}.{name}": f"{package}.{name}"
+    for package, modules in FORMER_PATHS.items()
+    for module, names in modules.items()
+    for name in names.split()
+}
+"""Former path -> public name. Old configurations name classes by the former paths, and run keys hash them."""
+_FORMER = {public: former for former, public in ALIASES.items()}
+_DEFINITION = re.compile(r"^(?:class|def) ([A-Za-z]\w*)", re.MULTILINE)
+
+
+def lazy_package(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` (PEP 562) of the public package ``package``."""
+
+    def get(name: str) -> Any:
+        modules = definitions(package).get(name, ())
+        if len(modules) != 1:
+            found = f"is defined in several files: {', '.join(modules)}" if modules else "is not defined in it"
+            raise AttributeError(f"module {package!r} has no attribute {name!r}, which {found}", name=name, obj=package)
+        return getattr(importlib.import_module(modules[0]), name)
+
+    return get, lambda: sorted(name for name, modules in definitions(package).items() if len(modules) == 1)
+
+
+@functools.cache
+def definitions(package: str) -> Mapping[str, tuple[str, ...]]:
+    """Each class and function that the files behind ``package`` define, and the modules that do."""
+    found: dict[str, tuple[str, ...]] = {}
+    for home in FOLDERS[package]:
+        folder = Path(__file__).parent.joinpath(*home.split(".")[1:])
+        for file in sorted(folder.rglob("*.py")):
+            module = ".".join([home, *file.relative_to(folder).with_suffix("").parts])
+            for name in _DEFINITION.findall(file.read_text(encoding="utf-8")):
+                found[name] = (*found.get(name, ()), module)
+    return found
+
+
+def public_name(path: str) -> str:
+    """The public name of the class at ``path``: a former path, the path of the file it is in now, or already its public name."""
+    if path in ALIASES:
+        return ALIASES[path]
+    module, _, name = path.rpartition(".")
+    for package, homes in FOLDERS.items():
+        if any(module.startswith(f"{home}.") for home in homes) and definitions(package).get(name) == (module,):
+            return f"{package}.{name}"
+    return path
+
+
+def key_name(path: str) -> str:
+    """What stands for the class at ``path`` in a run key: its former path if it had one, else its public name."""
+    public = public_name(path)
+    return _FORMER.get(public, public)
+
+
+def with_public_names(config: Any) -> Any:
+    """A copy of the plain ``config`` in which every ``_target_`` is a public name."""
+    if isinstance(config, Mapping):
+        return {
+            name: public_name(child) if name == "_target_" and isinstance(child, str) else with_public_names(child)
+            for name, child in config.items()
+        }
+    if isinstance(config, list):
+        return [with_public_names(child) for child in config]
+    return config
+
+
+def class_of(node: Any) -> type | None:
+    """The class that the configured ``node`` builds: its target, or what a function is annotated to return; None if unknown."""
+    path = node.get("_target_") if isinstance(node, Mapping) else None
+    if not isinstance(path, str):
+        return None
+    try:
+        target = pkgutil.resolve_name(public_name(path))
+    except (ImportError, AttributeError, ValueError):
+        return None
+    kind = target if isinstance(target, type) else get_type_hints(target).get("return") if callable(target) else None
+    return kind if isinstance(kind, type) else None
+
+
+def builds(node: Any, *classes: type) -> bool:
+    """Whether the configured ``node`` builds an object of one of ``classes``."""
+    kind = class_of(node)
+    return kind is not None and issubclass(kind, classes)

@@ -1,0 +1,109 @@
+"""Trained sparse networks as files: compressed rows for linear layers, bit masks for convolutions, only non-zeros as numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from altprop.files import write_bytes
+from altprop.nn.export.binary import plain_state
+from altprop.nn.weights.sparse.mask import Mask
+
+FORMAT = "altprop-sparse-1"
+State = dict[str, Tensor]
+
+
+def compress_rows(weight: Tensor, mask: Tensor) -> State:
+    """Compressed sparse rows of ``weight`` ``[out, in]`` at the ones of ``mask``.
+
+    ``rows`` ``[out + 1]`` are offsets, ``columns`` ``[k]`` and ``values`` ``[k]`` the active entries row by row.
+    """
+    active = mask != 0
+    columns = active.nonzero()[:, 1]
+    narrow = torch.int16 if weight.shape[1] < 2**15 else torch.int32
+    rows = torch.nn.functional.pad(active.sum(dim=1).cumsum(0), (1, 0)).to(torch.int32)
+    return {"rows": rows, "columns": columns.to(narrow), "values": weight[active]}
+
+
+def expand_rows(parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+    """The inverse of :func:`compress_rows`: ``[out, in]``."""
+    weight = torch.zeros(shape, dtype=parts["values"].dtype)
+    row = torch.repeat_interleave(torch.arange(shape[0]), parts["rows"].diff().long())
+    weight[row, parts["columns"].long()] = parts["values"]
+    return weight
+
+
+def pack_mask(mask: Tensor) -> Tensor:
+    """``mask`` of zeros and ones as ``[ceil(n / 8)]`` bytes, the first entry in the highest bit."""
+    return torch.from_numpy(np.packbits((mask != 0).flatten().cpu().numpy()))
+
+
+def unpack_mask(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The inverse of :func:`pack_mask`, as booleans."""
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=prod(shape)).astype(bool)).view(shape)
+
+
+def save_sparse(model: nn.Module, path: Path) -> int:
+    """Write ``model`` with its masked layers compressed as safetensors; returns the file's size in bytes.
+
+    A linear ``w`` becomes ``w.rows``, ``w.columns`` and ``w.values``, a convolution's ``w.mask`` (a bit per unit) and
+    ``w.values``; shapes stand in the file's metadata. Everything else is kept. Raises ``ValueError`` where no layer is masked.
+    """
+    state = plain_state(model)
+    shapes: dict[str, dict[str, list[int]]] = {}
+    for name, module in model.named_modules():
+        masking = masking_of(module)
+        if masking is None:
+            continue
+        key = f"{name}.weight" if name else "weight"
+        weight, mask = state.pop(key), masking.mask.detach().cpu()
+        shapes[key] = {"weight": list(weight.shape), "mask": list(mask.shape)}
+        if weight.dim() == 2:
+            parts = compress_rows(weight, mask)
+        else:
+            parts = {"mask": pack_mask(mask), "values": weight[mask != 0].flatten()}
+        state.update({f"{key}.{part}": value.contiguous() for part, value in parts.items()})
+    if not shapes:
+        raise ValueError("no layer of this network is sparse")
+    write_bytes(path, save(state, {"format": FORMAT, "shapes": json.dumps(shapes)}))
+    return path.stat().st_size
+
+
+def load_sparse(path: Path) -> State:
+    """What :func:`save_sparse` wrote, as the state of the plain network. Raises ``ValueError`` for any other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: Mapping[str, str] = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} holds no sparse network")
+    for key, shape in json.loads(metadata["shapes"]).items():
+        names = ("rows", "columns", "values") if len(shape["weight"]) == 2 else ("mask", "values")
+        parts = {part: state.pop(f"{key}.{part}") for part in names}
+        if len(shape["weight"]) == 2:
+            state[key] = expand_rows(parts, tuple(shape["weight"]))
+        else:
+            active = unpack_mask(parts["mask"], tuple(shape["mask"]))
+            weight = torch.zeros(shape["weight"], dtype=parts["values"].dtype)
+            weight[active] = parts["values"].view(-1, *shape["weight"][active.dim() :])
+            state[key] = weight
+    return state
+
+
+def masking_of(module: nn.Module) -> Mask | None:
+    """The :class:`Mask` of a layer's weight, or None."""
+    if not parametrize.is_parametrized(module, "weight"):
+        return None
+    (first, *_) = module.parametrizations["weight"]  # type: ignore[index]
+    return first if isinstance(first, Mask) else None

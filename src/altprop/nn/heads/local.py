@@ -1,0 +1,241 @@
+"""Local heads: the small classifiers that give the blocks of a network their own losses.
+
+Belilovsky, Eickenberg and Oyallon (2020), *Decoupled Greedy Learning of CNNs*. A head is built for the real output shape of its
+block, ``(channels, height, width)`` or ``(features,)``, and returns class scores ``[batch, classes]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import ceil
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from altprop.nn.heads.conv_chain import conv_chain
+from altprop.nn.initialization import BatchNormInit, init_batch_norm
+from altprop.nn.units.base import UnitsFactory
+from altprop.problems import ConfigError, Problem
+
+FeatureShape = tuple[int, ...]
+"""Shape of one sample's features: ``(channels, height, width)`` or ``(features,)``."""
+
+HeadInit = Literal["default", "vgg"]
+"""Torch's own, or that of VGG: convolutions N(0, 2 / fan_out), linear weights N(0, 0.01^2), biases 0."""
+
+FINAL_SIZE = 2
+"""Side of the map that is flattened (smaller where the features are smaller)."""
+
+
+class LocalHead(nn.Module):
+    """Average pooling, convolutions, average pooling to 2 x 2, fully connected layers, class scores.
+
+    ``reduction`` pools ``[batch, channels, height, width]`` first, to ``ceil(side / reduction)``, or to ``pooled_size`` where
+    that is given; None keeps the full size. Then ``conv_layers`` convolutions without bias, each with batch norm and ReLU, to
+    ``width`` channels (None: ``widen`` times the block's own); pooling to 2 x 2; flattening; ``mlp_layers`` linear layers as wide
+    as that, each with batch norm and ReLU; a linear layer. Without ``mlp_layers`` a batch norm precedes the flattening. Flat
+    features ``[batch, features]`` have no positions, so that only the fully connected layers remain.
+
+    ``map_norm`` exists with fully connected layers too, unused: the published networks count its parameters. It never receives a
+    gradient, so no optimizer touches it.
+    """
+
+    def __init__(
+        self,
+        shape: FeatureShape,
+        num_classes: int,
+        *,
+        reduction: int | None,
+        conv_layers: int,
+        kernel_size: int,
+        mlp_layers: int,
+        pooled_size: int | None = None,
+        width: int | None = None,
+        widen: float = 1.0,
+        init: HeadInit = "default",
+        batch_norm_init: BatchNormInit = "ones",
+        units: UnitsFactory = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        channels = shape[0]
+        self.reduce: nn.Module = nn.Identity()
+        self.convolutions = nn.Sequential()
+        self.pool: nn.Module = nn.Identity()
+        self.map_norm: nn.Module | None = None
+        self.norm_before_flatten = mlp_layers == 0 and len(shape) == 3
+        features = channels
+        if len(shape) == 3:
+            size = (shape[1], shape[2])
+            if reduction is not None:
+                size = tuple(min(side, pooled_size or ceil(side / reduction)) for side in size)  # type: ignore[assignment]
+                self.reduce = nn.AdaptiveAvgPool2d(size)
+            out_channels = (width or max(1, round(widen * channels))) if conv_layers else channels
+            for _ in range(conv_layers):
+                self.convolutions += nn.Sequential(
+                    nn.Conv2d(channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+                    nn.BatchNorm2d(out_channels),
+                    units(),
+                )
+                channels = out_channels
+            final = (min(FINAL_SIZE, size[0]), min(FINAL_SIZE, size[1]))
+            self.pool = nn.AdaptiveAvgPool2d(final)
+            self.map_norm = nn.BatchNorm2d(channels)
+            features = channels * final[0] * final[1]
+        layers: list[nn.Module] = []
+        for _ in range(mlp_layers):
+            layers += [nn.Linear(features, features), nn.BatchNorm1d(features), units()]
+        self.classifier = nn.Sequential(*layers, nn.Linear(features, num_classes))
+        initialize_head(self, init, batch_norm_init)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Class scores ``[batch, classes]`` of the block's output."""
+        maps = self.pool(self.convolutions(self.reduce(features)))
+        if self.norm_before_flatten and self.map_norm is not None:
+            maps = self.map_norm(maps)
+        return self.classifier(maps.flatten(1))
+
+
+def mlp_sr_head(
+    shape: FeatureShape,
+    num_classes: int,
+    *,
+    conv_layers: int = 3,
+    mlp_layers: int = 3,
+    pooled_size: int | None = None,
+    init: HeadInit = "default",
+    batch_norm_init: BatchNormInit = "ones",
+) -> LocalHead:
+    """MLP-SR-aux, "spatial reduction": 1 x 1 convolutions on maps pooled to a quarter of the side, then an MLP.
+
+    ``pooled_size`` fixes the side of the pooled maps; the published ResNet-152 uses 2 where a quarter of 14 would be 4.
+    """
+    return LocalHead(
+        shape,
+        num_classes,
+        reduction=4,
+        conv_layers=conv_layers,
+        kernel_size=1,
+        mlp_layers=mlp_layers,
+        pooled_size=pooled_size,
+        init=init,
+        batch_norm_init=batch_norm_init,
+    )
+
+
+def mlp_head(
+    shape: FeatureShape,
+    num_classes: int,
+    *,
+    mlp_layers: int = 3,
+    init: HeadInit = "default",
+    batch_norm_init: BatchNormInit = "ones",
+    units: UnitsFactory = nn.ReLU,
+) -> LocalHead:
+    """MLP-aux: average pooling to 2 x 2 and an MLP. With two layers it is the last classifier of the CIFAR nets."""
+    return LocalHead(
+        shape,
+        num_classes,
+        reduction=4,
+        conv_layers=0,
+        kernel_size=1,
+        mlp_layers=mlp_layers,
+        init=init,
+        batch_norm_init=batch_norm_init,
+        units=units,
+    )
+
+
+def cnn_head(
+    shape: FeatureShape,
+    num_classes: int,
+    *,
+    conv_layers: int = 2,
+    mlp_layers: int = 0,
+    width: int | None = None,
+    widen: float = 1.0,
+    init: HeadInit = "default",
+    batch_norm_init: BatchNormInit = "ones",
+) -> LocalHead:
+    """CNN-aux: 3 x 3 convolutions at full size, pooling to 2 x 2, batch norm, linear.
+
+    The published asynchronous script's heads, 256 channels that double wherever the blocks' 128 do, are ``widen`` 2.
+    """
+    return LocalHead(
+        shape,
+        num_classes,
+        reduction=None,
+        conv_layers=conv_layers,
+        kernel_size=3,
+        mlp_layers=mlp_layers,
+        width=width,
+        widen=widen,
+        init=init,
+        batch_norm_init=batch_norm_init,
+    )
+
+
+class ConvHead(nn.Module):
+    """Head of the comparison with synthetic gradients: a synthesiser's convolutions, global average pooling, linear.
+
+    Three ``kernel_size`` x ``kernel_size`` convolutions with bias, batch norm and ReLU between them; the last one's weight
+    starts at zero (its bias only with ``zero_bias``), so that at first all samples score the same and no gradient passes below
+    it. Needs features ``(channels, height, width)``; raises ``ConfigError`` for flat ones.
+    """
+
+    def __init__(
+        self,
+        shape: FeatureShape,
+        num_classes: int,
+        *,
+        kernel_size: int = 5,
+        zero_bias: bool = False,
+        batch_norm_init: BatchNormInit = "ones",
+    ) -> None:
+        if len(shape) != 3:
+            raise ConfigError([flat_features("a block of this model hands on flat features")])
+        super().__init__()
+        self.convolutions = conv_chain(shape[0], kernel_size=kernel_size, zero_bias=zero_bias)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(shape[0], num_classes)
+        init_batch_norm(self, batch_norm_init)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Class scores ``[batch, classes]`` of features ``[batch, channels, height, width]``."""
+        return self.classifier(self.pool(self.convolutions(features)).flatten(1))
+
+
+def flat_features(given: str) -> Problem:
+    """What is wrong with :class:`ConvHead` where ``given``."""
+    return Problem("algorithm.head", f"conv, but {given}", "for feature maps only", "algorithm/head=mlp")
+
+
+def head_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Problems of a head's own node that show without the model."""
+    for name, least in (("conv_layers", 0), ("mlp_layers", 0), ("pooled_size", 1), ("width", 1)):
+        value = config.get(name)
+        if value is not None and value < least:
+            yield Problem(
+                f"algorithm.head.{name}", str(value), f"a whole number from {least} on", f"algorithm.head.{name}={least}"
+            )
+    if config.get("kernel_size", 1) < 1 or config.get("kernel_size", 1) % 2 == 0:
+        yield Problem(
+            "algorithm.head.kernel_size", str(config["kernel_size"]), "odd and positive", "algorithm.head.kernel_size=5"
+        )
+    widen = config.get("widen", 1.0)
+    if widen <= 0:
+        yield Problem("algorithm.head.widen", str(widen), "a factor above 0", "algorithm.head.widen=1.0")
+    elif widen != 1 and config.get("width") is not None:
+        given = f"{widen} with algorithm.head.width={config['width']}"
+        yield Problem("algorithm.head.widen", given, "either is given", "algorithm.head.width=null")
+
+
+def initialize_head(head: nn.Module, init: HeadInit, batch_norm_init: BatchNormInit) -> None:
+    """Draw the initial values of ``head``."""
+    if init == "vgg":
+        for layer in head.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
+    init_batch_norm(head, batch_norm_init)

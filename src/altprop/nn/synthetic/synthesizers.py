@@ -1,0 +1,75 @@
+"""Synthesisers: small networks that predict a message from a trigger and, if they are given one, a context."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from altprop.nn.heads.conv_chain import conv_chain
+from altprop.nn.initialization import BatchNormInit, init_batch_norm
+
+
+class BasicSynthesizer(nn.Module):
+    """Linear layers on flat triggers: ``a = W_t t + b_t (+ W_c c + b_c)``, then ``n_hidden`` times ``a <- W relu(a) + b``.
+
+    The weights of the last layer (without hidden layers: of both first ones) start at zero; biases keep torch's default.
+    """
+
+    def __init__(
+        self,
+        output_dim: int,
+        n_hidden: int = 0,
+        hidden_dim: int | None = None,
+        trigger_dim: int | None = None,
+        context_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = [*[hidden_dim or output_dim] * n_hidden, output_dim]
+        self.from_trigger = nn.Linear(trigger_dim or output_dim, sizes[0])
+        self.from_context = nn.Linear(context_dim, sizes[0]) if context_dim is not None else None
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(sizes))
+        last = [self.layers[-1]] if n_hidden else [self.from_trigger, self.from_context]
+        for layer in last:
+            if isinstance(layer, nn.Linear):
+                nn.init.zeros_(layer.weight)
+
+    def forward(self, trigger: Tensor, context: Tensor | None = None) -> Tensor:
+        """``[batch, trigger_dim]`` (and ``[batch, context_dim]``) -> ``[batch, output_dim]``."""
+        activations = self.from_trigger(trigger)
+        if self.from_context is not None:
+            if context is None:
+                raise ValueError("this synthesiser was built for a context and has not been given one")
+            activations = activations + self.from_context(context)
+        for layer in self.layers:
+            activations = layer(activations.relu())
+        return activations
+
+
+class ConvSynthesizer(nn.Module):
+    """Three shape-preserving convolutions (:func:`altprop.nn.heads.conv_chain.conv_chain`) on feature maps.
+
+    A context is mapped linearly to one number per channel and added at every position after the first convolution. The linear map
+    exists without a context, too, unused, as in the published networks.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        context_dim: int,
+        *,
+        kernel_size: int = 5,
+        zero_bias: bool = False,
+        batch_norm_init: BatchNormInit = "ones",
+    ) -> None:
+        super().__init__()
+        self.convolutions = conv_chain(channels, kernel_size=kernel_size, zero_bias=zero_bias)
+        self.from_context = nn.Linear(context_dim, channels)
+        init_batch_norm(self, batch_norm_init)
+
+    def forward(self, trigger: Tensor, context: Tensor | None = None) -> Tensor:
+        """``[batch, channels, height, width]`` (and ``[batch, context_dim]``) -> the shape of ``trigger``."""
+        activations = self.convolutions[0](trigger)
+        if context is not None:
+            activations = activations + self.from_context(context)[:, :, None, None]
+        return self.convolutions[1:](activations)

@@ -1,0 +1,94 @@
+"""Iterative training: one more layer becomes binary every so many epochs (Lan 2021, section 2.3)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+from altprop.nn.weights.base import WeightsContext
+from altprop.nn.weights.binary.base import KEY, Binary
+from altprop.nn.weights.binary.orders import FROM_SENSITIVITY, Order, order_problems, read_order, resolve_order
+from altprop.nn.weights.binary.sign import Scale
+from altprop.problems import Problem
+
+log = logging.getLogger(__name__)
+
+
+def num_binary_layers(epoch: int, epochs_per_layer: int, layers: int) -> int:
+    """How many of ``layers`` layers are binary in the 0-based ``epoch``: ``min(L, floor(e / E_l) + 1)``."""
+    return min(layers, epoch // epochs_per_layer + 1)
+
+
+class IterativeBinary(Binary):
+    """One layer is binary at the start, and one more every ``epochs_per_layer`` epochs, until all are; none becomes float again.
+
+    ``order`` says which is next (:mod:`.orders`), ``reverse`` walks it from its end; ``order_file`` is what
+    ``order: from_sensitivity`` reads, once, before the first step. Nothing else changes when a layer becomes binary: optimizer
+    state, norm statistics and latent weights carry over. The other options are those of :class:`Binary`.
+    """
+
+    moves: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        epochs_per_layer: int,
+        order: Order = "forward",
+        reverse: bool = False,
+        order_file: str | None = None,
+        epoch_end: Literal["legacy", "exact"] = "exact",
+        sign_zero: Literal[0, 1] = 0,
+        clip: float | None = None,
+        scale: Scale = "none",
+        weights_from: str | None = None,
+        batch_norm_batches: int = 0,
+    ) -> None:
+        super().__init__(epoch_end, sign_zero, clip, scale, weights_from, batch_norm_batches)
+        if epochs_per_layer < 1:
+            raise ValueError(f"epochs_per_layer must be at least 1, not {epochs_per_layer}")
+        self.epochs_per_layer = epochs_per_layer
+        self.order = order
+        self.reverse = reverse
+        self.order_file = order_file
+        self.positions: tuple[int, ...] = ()
+
+    def attach(self, model: nn.Module, context: WeightsContext) -> None:
+        """Register the parametrizations and fix the order. Raises ``ConfigError`` where the order does not fit the layers."""
+        super().attach(model, context)
+        if self.order != FROM_SENSITIVITY:
+            self._set_order(resolve_order(self.order, self.names, context.generator, f"{KEY}.order"))
+        count = num_binary_layers(context.total_epochs - 1, self.epochs_per_layer, len(self.names))
+        log.info("%d of %d layers become binary in %d epochs", count, len(self.names), context.total_epochs)
+
+    def first_epoch(self) -> None:
+        if self.order == FROM_SENSITIVITY:
+            self._set_order(read_order(str(self.order_file), self.names, f"{KEY}.order_file"))
+        log.info("layers become binary in this order: %s", ", ".join(self.names[place - 1] for place in self.positions))
+        super().first_epoch()
+
+    def _set_order(self, order: tuple[int, ...]) -> None:
+        self.positions = order[::-1] if self.reverse else order
+
+    def binary_at(self, epoch: int) -> list[bool]:
+        chosen = self.positions[: num_binary_layers(epoch, self.epochs_per_layer, len(self.names))]
+        return [place in chosen for place in range(1, len(self.names) + 1)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether as many layers are binary as will be at the end of the run (section 9, trap 5)."""
+        return self.epoch is not None and self.binary_at(self.epoch) == self.binary_at(self.context.total_epochs - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "positions": list(self.positions)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.positions = tuple(state["positions"])  # the order a run began with stays, whatever the file says by now
+        super().load_state_dict(state)
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Problems of the node ``algorithm.weights``."""
+        yield from super().check(config, root)
+        yield from order_problems(config, KEY)

@@ -1,0 +1,204 @@
+"""The figures of a run: curves, confusion matrix, misclassified images. Data and a path in, the path of a PNG file out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
+from torch import Tensor
+
+from altprop.reporting.figures.images import displayable
+from altprop.reporting.figures.style import GREY, INK, SEQUENTIAL, SPLIT_COLOURS, VERMILLION, label_ends, save, styled
+
+LOG_RANGE = 20.0
+"""Losses that span more than this factor are drawn on a logarithmic axis."""
+ANNOTATED_CLASSES = 25
+"""Up to this many classes a confusion matrix has its counts written in."""
+NAMED_CLASSES = 200
+"""Up to this many classes a confusion matrix has its classes named."""
+_LABELS = {"train_plain": "train, plain"}
+
+Series = tuple[list[float], list[float]]
+"""Epochs and values of one curve."""
+
+
+def draw_curves(records: Iterable[Mapping[str, float]], path: Path, *, title: str = "") -> Path:
+    """Loss and accuracy (percent) against epochs for every split that ``records`` (metrics.jsonl) hold.
+
+    ``train`` is the running mean while training, ``train_plain`` the training images without augmentation after it. Raises
+    ``ValueError`` where there is neither a loss nor an accuracy.
+    """
+    records = list(records)
+    panels = [(metric, series_of(records, metric)) for metric in ("loss", "accuracy")]
+    panels = [(metric, curves) for metric, curves in panels if curves]
+    if not panels:
+        raise ValueError("no curves to draw: no record holds a loss or an accuracy")
+    with styled():
+        figure = Figure(figsize=(4.6 * len(panels), 3.2))
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=GREY)
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (metric, curves) in zip(grid, panels):
+            _draw_panel(axes, metric, curves)
+        return save(figure, path)
+
+
+def series_of(records: Iterable[Mapping[str, float]], metric: str) -> dict[str, Series]:
+    """The finite values of ``metric`` by split, in the order of training; splits without any are left out."""
+    curves: dict[str, Series] = {}
+    for record in records:
+        for split in SPLIT_COLOURS:
+            value = record.get(f"{split}/{metric}")
+            if value is not None and math.isfinite(value):
+                epochs, values = curves.setdefault(split, ([], []))
+                epochs.append(record["epoch"])
+                values.append(value)
+    return {split: curves[split] for split in SPLIT_COLOURS if split in curves}
+
+
+def _draw_panel(axes: Axes, metric: str, curves: Mapping[str, Series]) -> None:
+    for split, (epochs, values) in curves.items():
+        marker = "o" if len(epochs) <= 20 else None
+        axes.plot(epochs, values, color=SPLIT_COLOURS[split], marker=marker, markersize=3, clip_on=False)
+    axes.set_xlabel("epoch")
+    axes.set_xlim(left=0)
+    everything = [value for _, values in curves.values() for value in values]
+    if metric == "loss":
+        axes.set_title("Loss")
+        if min(everything) > 0 and max(everything) > LOG_RANGE * min(everything):
+            axes.set_yscale("log")
+            decades = math.log10(max(everything) / min(everything))
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        form = "{:.3g}"
+    else:
+        axes.set_title("Accuracy (percent)")
+        axes.set_ylim(top=min(100.0, axes.get_ylim()[1]))
+        form = "{:.2f}"
+    label_ends(
+        axes,
+        {
+            f"{_LABELS.get(split, split)} {form.format(values[-1])}": (values[-1], SPLIT_COLOURS[split])
+            for split, (_, values) in curves.items()
+        },
+    )
+
+
+def confusion_matrix(targets: Tensor, predicted: Tensor, num_classes: int) -> NDArray[np.int64]:
+    """How often each class (row) was taken for each class (column): ``[num_classes, num_classes]`` counts.
+
+    ``targets`` and ``predicted`` are class numbers ``[samples]``.
+    """
+    cells = targets.long().flatten().cpu() * num_classes + predicted.long().flatten().cpu()
+    return np.asarray(cells.bincount(minlength=num_classes**2).reshape(num_classes, num_classes).numpy())
+
+
+def draw_confusion(targets: Tensor, predicted: Tensor, class_names: Sequence[str], path: Path, *, title: str = "") -> Path:
+    """The confusion matrix: colour is the percentage of the true class, written numbers are counts.
+
+    ``targets`` and ``predicted`` are class numbers ``[samples]``. Counts are written for up to 25 classes, names for up to 200.
+    """
+    counts = confusion_matrix(targets, predicted, len(class_names))
+    percent = 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    classes = len(class_names)
+    side = float(np.clip(0.48 * classes, 3.6, 12.0))
+    with styled():
+        figure = Figure(figsize=(side + 2.2, side + 1.2), layout="compressed")
+        axes = figure.subplots()
+        # Errors are a few percent and the diagonal nearly a hundred: a power scale shows both.
+        image = axes.imshow(percent, cmap=SEQUENTIAL, norm=PowerNorm(0.4, 0, 100), interpolation="nearest")
+        bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=[0, 1, 5, 20, 50, 100])
+        bar.set_label("percent of the true class")
+        bar.outline.set_visible(False)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        accuracy = 100.0 * np.trace(counts) / max(1, counts.sum())
+        heading = f"{accuracy:.2f} % of {counts.sum():,} right"
+        axes.set_title(f"{title}: {heading}" if title else heading)
+        _name_classes(axes, class_names, side)
+        if classes <= ANNOTATED_CLASSES:
+            _write_counts(axes, counts, percent)
+        return save(figure, path)
+
+
+def _name_classes(axes: Axes, class_names: Sequence[str], side: float) -> None:
+    classes = len(class_names)
+    if classes > NAMED_CLASSES:  # class numbers at the axis's own ticks
+        return
+    size = float(np.clip(0.8 * 72 * side / classes, 3.0, 9.0))
+    names = [name if len(name) <= 16 else f"{name[:15]}…" for name in class_names]
+    upright = all(len(name) <= 3 for name in names)
+    axes.set_xticks(range(classes), names, rotation=0 if upright else 90, fontsize=size)
+    axes.set_yticks(range(classes), names, fontsize=size)
+    axes.tick_params(length=0)
+
+
+def _write_counts(axes: Axes, counts: NDArray[np.int64], percent: NDArray[np.float64]) -> None:
+    size = 8 if counts.max() < 10_000 else 6
+    for row, column in np.argwhere(counts):
+        colour = "white" if percent[row, column] > 30 else "black"  # where the power scale becomes dark
+        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=size)
+
+
+def draw_mistakes(
+    images: Tensor, targets: Tensor, scores: Tensor, class_names: Sequence[str], path: Path, *, limit: int = 40, title: str = ""
+) -> Path:
+    """A sheet of misclassified images, the most decided mistakes first: image, true → predicted class, and its score.
+
+    ``images`` ``[samples, channels, height, width]``, bytes or floats (see :func:`displayable`); ``targets`` ``[samples]``;
+    ``scores`` ``[samples, classes]`` as the model gave them, whatever their scale. At most ``limit`` images are shown.
+    """
+    targets, scores = targets.cpu(), scores.float().cpu()
+    predicted = scores.argmax(dim=1)
+    wrong = (predicted != targets).nonzero().flatten()
+    margin = scores[wrong, predicted[wrong]] - scores[wrong, targets[wrong]]
+    chosen = wrong[margin.argsort(descending=True, stable=True)][:limit]
+    heading = f"{len(wrong):,} of {len(targets):,} images wrong"
+    if len(wrong) > len(chosen):
+        heading += f", the {len(chosen)} most decided"
+    heading += " (true → predicted, its score)" if len(chosen) else ""
+    columns = min(8, max(4, len(chosen)))
+    rows = max(1, math.ceil(len(chosen) / columns))
+    with styled():
+        figure = Figure(figsize=(1.45 * columns, 1.8 * rows + 0.4))
+        figure.suptitle(f"{title}: {heading}" if title else heading, x=0.01, ha="left", fontweight="bold", fontsize=10)
+        grid = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axes in grid:
+            axes.set_axis_off()
+        pictures = displayable(images[chosen.to(images.device)])
+        brief = all(len(name) <= 4 for name in class_names)
+        for axes, picture, index in zip(grid, pictures, chosen.tolist()):
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            true, given = (_short(class_names[int(number)]) for number in (targets[index], predicted[index]))
+            names = [(f"{true} → {given}", VERMILLION)] if brief else [(true, INK), (f"→ {given}", VERMILLION)]
+            _caption(axes, [*names, (f"{scores[index, predicted[index]]:.2f}", GREY)])
+        return save(figure, path)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 14 else f"{name[:13]}…"
+
+
+def _caption(axes: Axes, lines: Sequence[tuple[str, str]]) -> None:
+    for number, (text, colour) in enumerate(reversed(lines)):
+        axes.annotate(
+            text,
+            (0.5, 1.0),
+            xycoords="axes fraction",
+            xytext=(0, 2 + 9 * number),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=7.5,
+            color=colour,
+        )

@@ -1,0 +1,27 @@
+"""One job of a sweep as submitit stores it: the command line of one run."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from typing import Any
+
+from altprop.config.project import ROOT
+
+
+class TrainJob:
+    """``python train.py <arguments>`` inside a process that submitit has prepared, so that it can queue the job again."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.arguments = arguments
+
+    def __call__(self) -> None:
+        script = str(ROOT / "train.py")
+        sys.argv = [script, *self.arguments]
+        runpy.run_path(script, run_name="__main__")
+
+    def checkpoint(self) -> Any:
+        """What runs next time: the same, which goes on from the newest checkpoint in the run directory."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)

@@ -1,0 +1,163 @@
+"""A sweep on this machine: worker processes, each with its own GPU or cores."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+
+from altprop.config.compose import composer_of
+from altprop.config.project import ROOT
+from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.sweeping.jobs import MANIFEST, Manifest, SweepRun, sweep_runs
+from altprop.sweeping.notes import SweepNotes
+from altprop.sweeping.outcome import settle_killed
+from altprop.training.rundir import is_locked
+
+POLL_SECONDS = 0.1
+REFUSED = 2
+"""Exit code of a run whose configuration is refused."""
+
+
+def launch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
+    """Run what is not finished yet, each run in a process of its own; the others go on when one fails.
+
+    Raises :class:`RunFailed` with one line for each run that failed.
+    """
+    planned = list(sweep_runs(composer_of(loader, config), job_overrides))
+    runs = [run for run, _ in planned]
+    left = [run for run, finished in planned if not finished]
+    folder = Path(config.hydra.sweep.dir).absolute()
+    manifest = Manifest.begin(folder, config.group or config.name, "local", runs)
+    for number, run in enumerate(runs, start=len(manifest.runs) - len(runs)):
+        run.log = str(folder / f"{number}.log")
+    manifest.write()
+    slots = worker_slots(config)
+    print(f"{len(runs)} runs, {len(runs) - len(left)} done already; {min(len(slots), len(left))} at a time; logs in {folder}")
+    codes = Workers(slots).run(left)
+    if left and len(left) == len(manifest.runs) and all(code == REFUSED for code in codes):
+        raise RunFailed(_discarded(folder, left), REFUSED)
+    if any(codes):
+        raise RunFailed(_failures(left, codes), REFUSED if all(code in (0, REFUSED) for code in codes) else 1)
+    return [finished_job(run) for run in runs]
+
+
+def worker_slots(config: DictConfig) -> list[dict[str, str]]:
+    """The environment that sets apart each of the processes that may run at the same time."""
+    resources, device = config.resources, config.trainer.device
+    if resources.processes > 1:
+        given = f"{resources.processes} processes for each run"
+        raise ConfigError([Problem("resources", given, "1 in a local sweep; torchrun starts a single run on several GPUs")])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = {"OMP_NUM_THREADS": str(max(1, min(resources.cores, cores)))}
+    gpus = visible_gpus() if device in ("auto", "cuda") else []
+    if gpus:
+        count = config.cluster.workers or len(gpus)
+        return [{**threads, "CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} for index in range(count)]
+    return [threads] * (config.cluster.workers or max(1, cores // resources.cores))
+
+
+def visible_gpus() -> list[str]:
+    """The names of this machine's NVIDIA GPUs as ``CUDA_VISIBLE_DEVICES`` takes them; asks the driver, not torch."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name.strip()]
+    try:
+        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(index) for index, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU")]
+
+
+def is_taken(run: SweepRun) -> bool:
+    """Whether another process is at work on ``run``: of another sweep, or left behind by a command that was killed."""
+    return run.directory is not None and is_locked(Path(run.directory))
+
+
+class Workers:
+    """Processes of ``train.py``, at most one in each slot. What another process is at work on waits for that to end."""
+
+    def __init__(self, slots: Sequence[dict[str, str]]) -> None:
+        self.free = list(slots)
+        self.busy: dict[int, tuple[subprocess.Popen[bytes], dict[str, str]]] = {}
+
+    def run(self, left: Sequence[SweepRun]) -> list[int]:
+        """The exit codes of ``left``, in order. Ctrl-C reaches the workers too: they save, then this leaves."""
+        codes: dict[int, int] = {}
+        waiting = list(range(len(left)))
+        try:
+            while waiting or self.busy:
+                while self.free and (number := next((each for each in waiting if not is_taken(left[each])), None)) is not None:
+                    waiting.remove(number)
+                    slot = self.free.pop(0)
+                    self.busy[number] = (self._start(left[number], slot), slot)
+                time.sleep(POLL_SECONDS)
+                for number, code in self._ended():
+                    codes[number] = code
+                    settle_killed(left[number], code)
+                    print(f"{len(codes)}/{len(left)} {' '.join(left[number].overrides)}: {'done' if not code else 'failed'}")
+        except BaseException:
+            self._stop()
+            raise
+        return [codes[number] for number in range(len(left))]
+
+    def _start(self, run: SweepRun, slot: dict[str, str]) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(ROOT / "train.py"), *run.arguments]
+        assert run.log is not None
+        with Path(run.log).open("wb") as log:
+            environment = {**os.environ, **slot}
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+    def _ended(self) -> list[tuple[int, int]]:
+        ended = [(number, process.poll()) for number, (process, _) in self.busy.items()]
+        for number, code in ended:
+            if code is not None:
+                self.free.append(self.busy.pop(number)[1])
+        return [(number, code) for number, code in ended if code is not None]
+
+    def _stop(self) -> None:
+        for process, _ in self.busy.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process, _ in self.busy.values():
+            process.wait()
+
+
+def finished_job(run: SweepRun) -> JobReturn:
+    """What Hydra's sweepers want to know of a job; its value is read from the run directory."""
+    return JobReturn(overrides=run.overrides, _return_value=objective_of(run.status), status=JobStatus.COMPLETED)
+
+
+def objective_of(status: dict[str, Any]) -> float | None:
+    """What a search maximises: the accuracy (percent) on the validation split, or on the test split where there is none.
+
+    That of the best epoch where the run chose one, else of the last.
+    """
+    record = status.get("best") or status.get("last") or {}
+    return record.get("validation/accuracy", record.get("test/accuracy"))
+
+
+def _discarded(folder: Path, refused: Sequence[SweepRun]) -> str:
+    """Remove what was written of a sweep of which every run is refused; returns what the runs said."""
+    lines = [f"{' '.join(run.overrides)}: {line}" for run in refused for line in run.printed.splitlines()]
+    for path in (*(Path(run.log) for run in refused if run.log is not None), folder / MANIFEST):
+        path.unlink(missing_ok=True)
+    SweepNotes.discard()
+    return "\n".join(lines)
+
+
+def _failures(left: Sequence[SweepRun], codes: Sequence[int]) -> str:
+    return "\n".join(
+        f"{' '.join(run.overrides)} failed: {run.status.get('error') or run.last_words or f'exit code {code}'} ({run.log})"
+        for run, code in zip(left, codes, strict=True)
+        if code
+    )

@@ -1,0 +1,194 @@
+"""A sweep on SLURM: one array job, submitted through submitit."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+
+from altprop.config.compose import composer_of
+from altprop.config.project import ROOT
+from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.sweeping.command import TrainJob
+from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs
+from altprop.sweeping.local import finished_job
+from altprop.sweeping.outcome import WAITING, job_states, settle
+from altprop.sweeping.snapshot import take_snapshot
+
+POLL_SECONDS = 2.0
+COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout")
+"""Parameters that submitit knows for every kind of cluster; the others are given to it as ``slurm_<name>``."""
+TABLE_MINUTES = 30
+SITE = ("partition", "account", "qos", "constraint")
+
+
+class SubmissionRefused(RunFailed):
+    """SLURM has taken none of the jobs."""
+
+
+def launch(
+    loader: ConfigLoader, config: DictConfig, parameters: Mapping[str, Any], job_overrides: Sequence[Sequence[str]]
+) -> list[JobReturn]:
+    """Submit what is neither finished nor in the queue already. ``parameters`` are those of hydra-submitit-launcher.
+
+    Returns at once, or with ``cluster.wait`` when the last job has ended.
+    """
+    if shutil.which("sbatch") is None:
+        raise ConfigError([Problem("cluster", "slurm, but there is no sbatch here", "where SLURM is, or local", "cluster=local")])
+    parameters = {**parameters, **_collections(config)}
+    planned = list(sweep_runs(composer_of(loader, config), job_overrides))
+    runs = [run for run, _ in planned]
+    unfinished = [run for run, finished in planned if not finished]
+    outputs = Path(config.paths.outputs).absolute()
+    queued = _find_queued(outputs, unfinished)
+    left = [run for run in unfinished if run.job is None]
+    folder = Path(config.hydra.sweep.dir).absolute()
+    manifest = Manifest.begin(folder, config.group or config.name, "slurm", runs)
+    said = [f"{len(runs)} runs", f"{len(runs) - len(unfinished)} done already"]
+    said += [f"{queued} in the queue already"] if queued else []
+    if left:
+        code = take_snapshot(outputs / ".snapshots") if config.cluster.snapshot else ROOT
+        manifest.job = _submit(left, folder, parameters, code)
+        if manifest.table is not None:  # of an earlier batch; the new one waits for all of them
+            subprocess.run(["scancel", "--state=PENDING", manifest.table], capture_output=True)
+        manifest.table = _submit_tables(manifest, parameters, code)
+        said.append(f"{len(left)} submitted as job {manifest.job}")
+    else:
+        said.append("nothing to submit")
+    manifest.write()
+    print("; ".join(said))
+    print(f"how they fare: python status.py folder={folder}")
+    if config.cluster.wait:
+        return _wait(runs)
+    return [JobReturn(overrides=run.overrides, _return_value=None, status=JobStatus.COMPLETED) for run in runs]
+
+
+def _collections(config: DictConfig) -> dict[str, Any]:
+    """The settings that are lists or mappings: Hydra cannot interpolate these into the launcher's typed node."""
+    cluster = config.cluster
+    return {
+        "setup": list(cluster.setup or ()),
+        "additional_parameters": dict(cluster.sbatch or {}),
+    }
+
+
+def _find_queued(outputs: Path, runs: Sequence[SweepRun]) -> int:
+    """Set ``job`` of the runs that an earlier command has submitted and that may still run; how many they are."""
+    submitted: dict[str | None, str | None] = {None: None}
+    for manifest in reversed(list(manifests(outputs))):
+        submitted |= {run.directory: run.job for run in manifest.runs if run.directory and run.job}
+    known = [job for run in runs if (job := submitted.get(run.directory)) is not None]
+    states = job_states(known) if known else {}
+    for run in runs:
+        job = submitted.get(run.directory)
+        if job is not None and states.get(job) in WAITING:
+            run.job = job
+    return sum(run.job is not None for run in runs)
+
+
+def _submit(left: Sequence[SweepRun], folder: Path, parameters: Mapping[str, Any], code: Path) -> str:
+    """Submit ``left`` as one array and note each run's job; the array's number."""
+    executor = _executor(folder, parameters, code)
+    processes = parameters["tasks_per_node"] * parameters["nodes"]
+    # srun does not take over --cpus-per-task since SLURM 22.05; a lost process must not leave the others waiting for it.
+    srun = [f"--cpus-per-task={parameters['cpus_per_task']}", *(["--kill-on-bad-exit=1"] if processes > 1 else [])]
+    executor.update_parameters(
+        slurm_srun_args=srun,
+        **{
+            name if name in COMMON else f"slurm_{name}": value
+            for name, value in parameters.items()
+            if name not in ("submitit_folder", "max_num_timeout", "setup")
+        },
+    )
+    with _refusals(), executor.batch():
+        jobs = [executor.submit(TrainJob(run.arguments)) for run in left]
+    for run, job in zip(left, jobs, strict=True):
+        run.job, run.log = str(job.job_id), str(job.paths.stdout)
+    return str(jobs[0].job_id).partition("_")[0]
+
+
+def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path) -> str:
+    """Submit the job that writes the tables once every run of the sweep has ended, however."""
+    executor = _executor(manifest.folder, {**parameters, "cpus_per_task": 1}, code)
+    site = {f"slurm_{name}": parameters[name] for name in SITE}
+    # Options of sbatch win over the rest, and a dependency given for the runs would replace that on them.
+    additional = {name: value for name, value in parameters["additional_parameters"].items() if name != "dependency"}
+    executor.update_parameters(
+        name="altprop-table",
+        timeout_min=TABLE_MINUTES,
+        cpus_per_task=1,
+        mem_gb=parameters["mem_gb"],
+        stderr_to_stdout=True,
+        slurm_dependency=f"afterany:{':'.join(_arrays(manifest))}",
+        slurm_additional_parameters=additional,
+        **site,
+    )
+    from submitit.helpers import CommandFunction
+
+    with _refusals():
+        command = [sys.executable, str(code / "status.py"), f"folder={manifest.folder}", "table=true"]
+        return str(executor.submit(CommandFunction(command)).job_id)
+
+
+def _arrays(manifest: Manifest) -> list[str]:
+    """The numbers of the arrays that the table waits for: the newest, and those of earlier batches that may still run."""
+    others = {run.job for run in manifest.runs if run.job is not None and run.job.partition("_")[0] != manifest.job}
+    states = job_states(others) if others else {}
+    left = {job.partition("_")[0] for job, state in states.items() if state in WAITING}
+    return [*sorted(left), str(manifest.job)]
+
+
+def _executor(folder: Path, parameters: Mapping[str, Any], code: Path) -> Any:
+    from submitit import AutoExecutor
+
+    executor = AutoExecutor(folder / ".submitit" / "%j", cluster="slurm", slurm_max_num_timeout=parameters["max_num_timeout"])
+    home = shlex.quote(str(code))
+    executor.update_parameters(
+        slurm_setup=[
+            *parameters["setup"],
+            f"cd {home}",
+            f"export PYTHONPATH={home}/src${{PYTHONPATH:+:$PYTHONPATH}}",
+            f"export OMP_NUM_THREADS={parameters['cpus_per_task']}",
+        ]
+    )
+    return executor
+
+
+class _refusals:  # noqa: N801 - used like a function
+    """Says in one line why sbatch refused a job."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        if isinstance(error, (FailedJobError, FailedSubmissionError)):
+            lines = [line.strip() for line in str(error).splitlines() if "sbatch: error" in line]
+            raise SubmissionRefused(f"SLURM refused the jobs: {'; '.join(lines) or error}") from None
+
+
+def _wait(runs: Sequence[SweepRun]) -> list[JobReturn]:
+    """Wait until no job is left; raises :class:`RunFailed` with one line for each run that is not done."""
+    jobs = {run.job for run in runs if run.job is not None}
+    while any(state in WAITING for state in job_states(jobs).values()):
+        time.sleep(POLL_SECONDS)
+    settle(runs)
+    failed = [run for run in runs if run.directory is not None and run.status.get("status") != "done"]
+    if failed:
+        raise RunFailed("\n".join(f"{' '.join(run.overrides)}: {_reason(run)}" for run in failed))
+    return [finished_job(run) for run in runs]
+
+
+def _reason(run: SweepRun) -> str:
+    status = run.status
+    return f"{status.get('status', 'never started')}: {status.get('error', '')}".rstrip(": ")

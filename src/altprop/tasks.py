@@ -1,0 +1,5 @@
+"""What a run can be asked to do (the config group ``task``), by public names; see :mod:`altprop.names`."""
+
+from altprop.names import lazy_package
+
+__getattr__, __dir__ = lazy_package(__name__)
