@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/block_algorithms_step.py [--batch 64] [--width 32] [--rounds 7] [--json result.json]
 
-Both sides train the same blocks, heads and synthesisers with SGD on the same noise and make the same updates (there is a test for
+Both sides train the same blocks, heads and synthesizers with SGD on the same noise and make the same updates (there is a test for
 that): decoupled and sequential greedy learning, delayed gradients (DDG), features replay, synthetic gradients (DNI) and backprop.
 4 blocks of 3 x 3 convolutions (``greedy_cnn``), 32 x 32 images. Time and peak of tensor bytes in a step.
 """

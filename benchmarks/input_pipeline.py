@@ -2,7 +2,7 @@
 
     python benchmarks/input_pipeline.py [--images 5000] [--rounds 5] [--json result.json]
 
-Random pixels, random crop after padding by 4, horizontal flip, normalisation, mini-batches of 128. All contenders run in this
+Random pixels, random crop after padding by 4, horizontal flip, normalization, mini-batches of 128. All contenders run in this
 process, one after the other in every round; ratios are formed round by round.
 """
 
@@ -23,7 +23,7 @@ from altprop._torchvision import import_torchvision
 from altprop.data.augmentation import Augmentation
 from altprop.data.base import LoadContext
 from altprop.data.loading.device_split import device_splits
-from altprop.data.normalization import Normalisation
+from altprop.data.normalization import Normalization
 
 SUITE = "--images 2000 --rounds 5 --clock process"
 QUICK = "--images 256 --rounds 2"
@@ -71,7 +71,7 @@ def contenders(count: int) -> dict[str, Callable[[], Iterable]]:
         batch_size=BATCH,
         eval_batch_size=BATCH,
         drop_last=False,
-        normalisation=Normalisation.of(MEAN, STD, CPU),
+        normalization=Normalization.of(MEAN, STD, CPU),
         augmentation=Augmentation(4, "zeros", 0.5),
         context=LoadContext(Path("."), CPU, seed=0),
     )

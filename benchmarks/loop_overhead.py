@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/loop_overhead.py [--steps 600] [--rounds 15] [--clock wall|process] [--json result.json]
 
 Both sides train the 784-300-100-10 perceptron with batch 100 on the same images with the same fused Adam, shuffle every epoch,
-normalise, and track loss and accuracy. The bare loop keeps its data as a normalised float tensor on the device and gathers each
+normalize, and track loss and accuracy. The bare loop keeps its data as a normalized float tensor on the device and gathers each
 mini-batch by index. Rounds alternate; the ratio is formed round by round, and its median is the result. `--clock process`
 counts processor time, for machines that other jobs share.
 """

@@ -58,7 +58,7 @@ class Timer:
 def alternate(sides: Mapping[str, Callable[[], object]], rounds: int, timer: Timer, warm_up: int = 1) -> dict[str, list[float]]:
     """Seconds of every side in every round, after ``warm_up`` rounds that are dropped.
 
-    The sides take turns, each round beginning with the next of them. None is favoured by coming after itself, with its weights
+    The sides take turns, each round beginning with the next of them. None is favored by coming after itself, with its weights
     still in the cache: of two sides both do, of more none does.
     """
     names = list(sides)

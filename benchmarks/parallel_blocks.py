@@ -53,7 +53,7 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
         before = cpu_seconds(several)
         for _ in range(given.steps):
             (single if name == "single" else several).train_step(inputs, targets)
-        several.synchronise()
+        several.synchronize()
         computed[name].append([after - start for start, after in zip(before, cpu_seconds(several))])
 
     several.train_step(inputs, targets)  # the processes start

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from measuring import Row
 
-from altprop.reporting.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, save, styled
+from altprop.reporting.figures.style import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, VERMILLION, save, styled
 
-COLOURS = {
+COLORS = {
     "backprop": BLUE,
     "decoupled greedy": ORANGE,
     "dynamic sparse": GREEN,
@@ -44,8 +44,8 @@ def draw(rows: Sequence[Row], path: Path) -> Path:
         grid[0][0].set_ylabel("time of a step / smallest setting")
         grid[1][0].set_ylabel("peak memory / smallest setting")
         names = dict.fromkeys(subject for group in axes_rows.values() for subject in group)
-        handles = [grid[0][0].plot([], [], "o-", color=COLOURS.get(name, GREY), label=name)[0] for name in names]
-        handles += grid[0][0].plot([], [], ":", color=GREY, label="FLOPs of the same step")
+        handles = [grid[0][0].plot([], [], "o-", color=COLORS.get(name, GRAY), label=name)[0] for name in names]
+        handles += grid[0][0].plot([], [], ":", color=GRAY, label="FLOPs of the same step")
         figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
         return save(figure, path)
 
@@ -60,13 +60,13 @@ def panel(axes: object, axis: str, subjects: Mapping[str, Sequence[Row]], what: 
     for subject, rows in subjects.items():
         settings = [rows[0].values["smallest setting"], *(row.values["setting"] for row in rows)]
         ticks = settings
-        colour = COLOURS.get(subject, GREY)
+        color = COLORS.get(subject, GRAY)
         ratios = [1.0, *(row.ratio if what == "time" else row.memory or 1.0 for row in rows)]
-        axes.plot(settings, ratios, "o-", color=colour, markersize=4)
+        axes.plot(settings, ratios, "o-", color=color, markersize=4)
         heights += ratios
         if what == "time":
             work = [1.0, *(row.flops or 1.0 for row in rows)]
-            axes.plot(settings, work, ":", color=colour)
+            axes.plot(settings, work, ":", color=color)
             heights += work
     axes.set_xscale("log")
     axes.set_yscale("log")

@@ -69,7 +69,7 @@ class Greedy:
 
 
 class SyntheticGradients:
-    """DNI: behind every block a synthesiser; the block learns from what it predicts, and it from what comes back from behind."""
+    """DNI: behind every block a synthesizer; the block learns from what it predicts, and it from what comes back from behind."""
 
     def __init__(
         self, blocks: Sequence[nn.Module], synthesizers: Sequence[nn.Module], classifier: nn.Module, optimizer: Optimizer

@@ -3,7 +3,7 @@
     python benchmarks/submission.py [--runs 100] [--rounds 3] [--json result.json]
 
 Needs a SLURM that takes held jobs (`make slurm-up`, `export SLURM_CONF=…`). Each side submits the same number of held jobs, which
-are cancelled at once; sides alternate. Every side is a process of its own, measured from start to end, so imports count. `wall`
+are canceled at once; sides alternate. Every side is a process of its own, measured from start to end, so imports count. `wall`
 is seconds by the clock, `cpu` processor time of the process and of what it called. The parts of altprop's own submission are
 measured in a further process each round, by timers around the functions that do them.
 """
@@ -48,7 +48,7 @@ def clocks() -> tuple[float, float]:
 
 
 def measured(command: list[str], outputs: Path) -> Seconds:
-    """Seconds of ``command``, whose jobs are cancelled."""
+    """Seconds of ``command``, whose jobs are canceled."""
     environment = {**os.environ, "ALTPROP_OUTPUTS": str(outputs)}
     wall, cpu = clocks()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

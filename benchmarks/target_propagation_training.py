@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/target_propagation_training.py [--rounds 7] [--batches 8] [--json result.json]
 
-One CPU thread, batch 64, 32 x 32 colour images with random crop from a padding of 4 and random flip, Adam with weight decay, loss
+One CPU thread, batch 64, 32 x 32 color images with random crop from a padding of 4 and random flip, Adam with weight decay, loss
 and accuracies tracked. The straightforward side is written here: one image after the other through torchvision's transforms on
 PIL images in a DataLoader, Adam as a loop over tensors, a backward pass of the units made of separate operations that forms
 ``tanh(-tz) + 1`` and its derivative, loss and two accuracies read at every step. Ours is the project's data set, algorithm and

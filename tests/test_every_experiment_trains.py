@@ -14,7 +14,7 @@ from altprop.config.compose import Composer, config_loader
 from altprop.config.plain import to_plain
 from altprop.training.assembly import assemble
 from altprop.training.evaluation import evaluate
-from tests.config.catalogue import EXPERIMENTS, without_hydra
+from tests.config.catalog import EXPERIMENTS, without_hydra
 from tests.synthetic import Noise
 
 LARGE, SMALL = (3, 224, 224), (3, 64, 64)

@@ -29,11 +29,11 @@ def draw(report: Path) -> Path:
         axes = figure.subplots()
         for row in rows:
             words = dict(word.split("=") for word in row["variant"].split())
-            label, colour = WEIGHTS[words["algorithm.weights"]]
+            label, color = WEIGHTS[words["algorithm.weights"]]
             place = places.setdefault((words["algorithm"], UNITS[row["experiment"]]), len(places))
             shift = 0.22 * (list(WEIGHTS).index(words["algorithm.weights"]) - 1)
             mean, deviation = float(row["last_mean"]), float(row["last_std"] or 0.0)
-            axes.errorbar(mean, place + shift, xerr=deviation, fmt="o", ms=4, color=colour, label=label if place == 0 else None)
+            axes.errorbar(mean, place + shift, xerr=deviation, fmt="o", ms=4, color=color, label=label if place == 0 else None)
         axes.set_yticks(list(places.values()), [f"{signal}, {units}" for signal, units in places])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")

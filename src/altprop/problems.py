@@ -1,4 +1,4 @@
-"""One mistake in a configuration, said in one line. The bottom of the import graph: it imports nothing of altprop."""
+"""Mistakes in a configuration, each reported in one line. The bottom of the import graph: imports nothing from altprop."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ from dataclasses import dataclass
 class Problem:
     """A user's mistake.
 
-    ``key`` is the dotted configuration key, ``given`` what stands there, ``allowed`` what may stand there, and ``mend`` the
-    command-line override or command that puts it right.
+    Printed as ``<key>: <description>; <allowed>; try: <fix>``.
+
+    Args:
+        key: The dotted configuration key.
+        description: What is wrong with its value.
+        allowed: What the value may be.
+        fix: The command-line override or the command that corrects it; empty if there is none.
     """
 
     key: str
-    given: str
+    description: str
     allowed: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
-        line = f"{self.key}: {self.given}; {self.allowed}"
-        return f"{line}; try: {self.mend}" if self.mend else line
+        line = f"{self.key}: {self.description}; {self.allowed}"
+        return f"{line}; try: {self.fix}" if self.fix else line
 
 
 class ConfigError(Exception):

@@ -369,7 +369,7 @@ def test_sequential_reset_counts_within_the_stage() -> None:
 @pytest.mark.parametrize("algorithm", ["decoupled_greedy", "sequential_greedy", "asynchronous_greedy", "distributed_greedy"])
 def test_conv_heads_on_a_perceptron_and_layers_below_zero_are_refused_before_anything_is_built(algorithm: str) -> None:
     def told(*overrides: str) -> list[tuple[str, str]]:
-        return [(problem.key, problem.mend) for problem in problems_of(compose([f"algorithm={algorithm}", *overrides]))]
+        return [(problem.key, problem.fix) for problem in problems_of(compose([f"algorithm={algorithm}", *overrides]))]
 
     assert told("model=mlp", "algorithm/head=conv") == [("algorithm.head", "algorithm/head=mlp")]
     assert not told("model=dni_cnn", "algorithm/head=conv")

@@ -37,8 +37,8 @@ DECAY = {
 def rows() -> list[tuple[str, str, str | None]]:
     found: list[tuple[str, str, str | None]] = []
     for net in NETS:
-        quantised = "q3" if net == "imagenet_resnet18" else "q2"
-        found += [(net, units, rule) for units in ("step", quantised) for rule in RULES]
+        quantized = "q3" if net == "imagenet_resnet18" else "q2"
+        found += [(net, units, rule) for units in ("step", quantized) for rule in RULES]
         found += [(net, units, None) for units in ("relu", "threshrelu")]
     return found
 

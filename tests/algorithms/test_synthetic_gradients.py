@@ -45,7 +45,7 @@ def batch(seed: int, count: int = 6) -> tuple[Tensor, Tensor]:
 
 
 def literal_step(algorithm: SyntheticGradients, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor) -> None:
-    """Section 2.4 word for word, with two calls of every synthesiser."""
+    """Section 2.4 word for word, with two calls of every synthesizer."""
     optimizer.zero_grad()
     labels = nn.functional.one_hot(targets, CLASSES).double() if algorithm.label_context else None
     received: list[Tensor] = []
@@ -79,7 +79,7 @@ def test_step_is_the_published_one(context: bool) -> None:
     for (name, value), (_, other) in zip(mine, theirs, strict=True):
         assert torch.allclose(value, other, rtol=0, atol=1e-13), name
     counts = [module.num_batches_tracked for module in algorithm.interfaces.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert all(int(count) == 4 for count in counts), "one call of each synthesiser per step"
+    assert all(int(count) == 4 for count in counts), "one call of each synthesizer per step"
 
 
 def test_published_number_of_parameters() -> None:
@@ -92,7 +92,7 @@ def test_published_number_of_parameters() -> None:
 
 
 class Told(nn.Module):
-    """A synthesiser that returns what it was told."""
+    """A synthesizer that returns what it was told."""
 
     def __init__(self, answer: Tensor) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Told(nn.Module):
         return self.answer
 
 
-def test_perfect_synthesisers_give_backprop() -> None:
+def test_perfect_synthesizers_give_backprop() -> None:
     algorithm = set_up(optimizer=partial(torch.optim.SGD, lr=0.0))
     inputs, targets = batch(0)
     plain = copy.deepcopy(algorithm.model)
@@ -119,7 +119,7 @@ def test_perfect_synthesisers_give_backprop() -> None:
         assert interface.synthesizer.answer.grad.abs().max() < 1e-13
 
 
-def test_zero_synthesisers_train_the_classifier_alone() -> None:
+def test_zero_synthesizers_train_the_classifier_alone() -> None:
     algorithm = set_up(optimizer=partial(torch.optim.SGD, lr=0.0))
     shapes = [(6, 4, 9, 9), (6, 4, 3, 3), (6, 4, 1, 1)]
     algorithm.interfaces = nn.ModuleList(BackwardInterface(Told(torch.zeros(shape).double())) for shape in shapes)

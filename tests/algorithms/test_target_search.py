@@ -80,7 +80,7 @@ def set_up(hidden: list[int], bits: int, seed: int, steps_per_epoch: int = 1, **
 
 
 def is_separable(inputs: Tensor, targets: Tensor) -> bool:
-    """Whether some ``w``, ``b`` has ``t (w x + b) >= 1`` for all samples: a linear programme, exact up to its tolerance."""
+    """Whether some ``w``, ``b`` has ``t (w x + b) >= 1`` for all samples: a linear program, exact up to its tolerance."""
     points = np.concatenate([inputs.numpy(), np.ones((len(inputs), 1))], axis=1) * targets.numpy()[:, None]
     result = linprog(np.zeros(points.shape[1]), A_ub=-points, b_ub=-np.ones(len(points)), bounds=(None, None))
     return bool(result.status == 0)

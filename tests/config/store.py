@@ -19,7 +19,7 @@ from altprop.config.key import run_key
 from altprop.config.plain import UNRESOLVED, to_plain
 from altprop.config.project import CONF
 from altprop.names import key_name
-from tests.config.catalogue import EXPERIMENTS, SWEEPS, jobs, without_hydra
+from tests.config.catalog import EXPERIMENTS, SWEEPS, jobs, without_hydra
 
 STORED = Path(__file__).parent / "stored"
 PLACES = ["paths.data=/data", "paths.outputs=/outputs"]
@@ -80,7 +80,7 @@ def experiment_entries(composer: Composer, names: list[str]) -> Iterator[tuple[s
 
 
 def sweep_entries(composer: Composer, names: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The keys of a sweep's jobs (a thinned list, see ``catalogue.jobs``)."""
+    """The keys of a sweep's jobs (a thinned list, see ``catalog.jobs``)."""
     for name in names:
         entry = {}
         for overrides, config in jobs(name, composer):

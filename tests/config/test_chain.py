@@ -51,7 +51,7 @@ def test_says_which_run_to_train_first(tmp_path):
         build(config)
     (problem,) = caught.value.problems
     assert problem.key == "algorithm.weights.weights_from"
-    assert problem.mend == "python train.py experiment=dsr/quick_dense seed=5"
+    assert problem.fix == "python train.py experiment=dsr/quick_dense seed=5"
     assert not any(tmp_path.iterdir())
 
 

@@ -152,7 +152,7 @@ def rates(algorithm: Algorithm, epochs: int) -> list[float]:
 
 
 def test_every_row_has_expectations() -> None:
-    from tests.config.catalogue import EXPERIMENTS
+    from tests.config.catalog import EXPERIMENTS
 
     assert {f"dgl/{name}" for name in ROWS} == {name for name in EXPERIMENTS if name.startswith("dgl/") and "quick" not in name}
 

@@ -14,7 +14,7 @@ from altprop.config.checks.validation import problems_of
 from altprop.config.compose import Composer, config_loader
 from altprop.config.key import run_key
 from altprop.config.schema import PaperConfig
-from tests.config.catalogue import EXPERIMENTS, SWEEPS, content, jobs, of_the_configuration, sweep_params, without_hydra
+from tests.config.catalog import EXPERIMENTS, SWEEPS, content, jobs, of_the_configuration, sweep_params, without_hydra
 from tests.config.store import changes, choice_entries, choices, flat, read, resolved
 
 REFRESH = "files without an entry are added by: python -m tests.config.store"

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from altprop.commands.messages.help import WIDTH, help_page
 from altprop.config.project import CONF, ROOT
-from tests.config.catalogue import folders
+from tests.config.catalog import folders
 
 NOT_LISTED = ("defaults", "hydra", "seed", "threads", "limit_batches")
 STORED = ROOT / "tests" / "config" / "help.txt"

@@ -49,7 +49,7 @@ def by(algorithm: type[Algorithm]) -> str:
 
 
 def told(*overrides: str) -> list[tuple[str, str]]:
-    return [(problem.key, problem.mend) for problem in problems_of(compose(overrides))]
+    return [(problem.key, problem.fix) for problem in problems_of(compose(overrides))]
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_an_option_that_the_algorithm_does_not_support_is_refused(option: str, o
 
 
 def test_algorithms_that_update_elsewhere_are_not_probed() -> None:
-    mend = [("trainer.probe_every", "trainer.probe_every=null")]
+    fix = [("trainer.probe_every", "trainer.probe_every=null")]
     blocks = ["algorithm=distributed_greedy", "trainer.probe_every=1ep"]
-    assert told(*blocks) == mend
+    assert told(*blocks) == fix
     assert told("algorithm=decoupled_greedy", "trainer.probe_every=1ep") == []
     continual = ["model=eqprop_mlp", "algorithm=continual_equilibrium_propagation", "trainer.probe_every=1ep"]
     plain = ["optimizer=sgd", "optimizer.momentum=0"]
-    assert told(*continual, *plain, "algorithm.debug=true") == mend
+    assert told(*continual, *plain, "algorithm.debug=true") == fix
     assert told(*continual, *plain) == []
 
 
@@ -89,8 +89,8 @@ def test_weights_rules() -> None:
 @pytest.mark.parametrize("algorithm", ["sequential_greedy", "asynchronous_greedy"])
 def test_weights_that_move_by_themselves_do_not_go_with_frozen_blocks(algorithm: str) -> None:
     for rule in ("dynamic_sparse", "set", "rigl", "deep_r", "iterative_pruning", "iterative_binary"):
-        mend = [("algorithm.weights", "algorithm/weights=static_sparse")]
-        assert told(f"algorithm={algorithm}", f"algorithm/weights={rule}") == mend
+        fix = [("algorithm.weights", "algorithm/weights=static_sparse")]
+        assert told(f"algorithm={algorithm}", f"algorithm/weights={rule}") == fix
         assert told("algorithm=decoupled_greedy", f"algorithm/weights={rule}") == []
     for rule in ("dense", "static_sparse", "tied", "binary"):
         assert told(f"algorithm={algorithm}", f"algorithm/weights={rule}") == []
@@ -101,9 +101,9 @@ def test_models_that_an_algorithm_cannot_train() -> None:
     assert told(by(Blockwise), *headless) == [("model", "model=mlp")]
     assert told(by(Blockwise)) == []
     assert told(*headless) == []
-    [(key, mend)] = told(by(Relaxing))
+    [(key, fix)] = told(by(Relaxing))
     assert key == "model"
-    assert mend.startswith("model=eqprop")
+    assert fix.startswith("model=eqprop")
     assert told(by(Relaxing), "model=eqprop_mlp") == []
     assert told("model=eqprop_mlp") == [("model", "model=mlp")]
     assert issubclass(EnergyModel, torch.nn.Module)
@@ -124,9 +124,9 @@ def test_an_algorithm_for_hard_units_refuses_smooth_ones() -> None:
 
 @pytest.mark.parametrize("option", ["trainer.select_on=validation", "trainer.early_stopping={metric: validation/loss}"])
 def test_selection_on_a_split_that_there_is_not(option: str) -> None:
-    [(key, mend)] = told(option)
+    [(key, fix)] = told(option)
     assert key in ("trainer.select_on", "trainer.early_stopping.metric")
-    assert mend == "dataset.validation.size=…"
+    assert fix == "dataset.validation.size=…"
     assert told(option, "dataset.validation.size=500") == []
 
 

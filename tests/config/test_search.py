@@ -190,8 +190,8 @@ def test_another_search_needs_another_study(launcher: Pretended) -> None:
         with pytest.raises(ConfigError) as caught:
             search(launcher, 2, more)
         [problem] = caught.value.problems
-        assert said in problem.given
-        assert problem.mend == "group=<another name>"
+        assert said in problem.description
+        assert problem.fix == "group=<another name>"
     assert search(launcher, 1, "logger=all", "trainer.device=cpu").trials == before  # these change no result
 
 
@@ -258,7 +258,7 @@ def test_without_optuna_one_line_says_what_to_install(launcher: Pretended, monke
     with pytest.raises(ConfigError) as caught:
         search(launcher, 1)
     [problem] = caught.value.problems
-    assert problem.mend == search_module.INSTALL
+    assert problem.fix == search_module.INSTALL
 
 
 def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_fractions_follow_sparsity(row, sparsity, fraction):
 def test_a_sparsity_without_a_published_fraction_needs_one():
     row = ["experiment=dsr/wrn_set", "algorithm.weights.sparsity=0.85"]
     (problem,) = (problem for problem in problems_of(compose(row)) if problem.key != "dataset")
-    assert (problem.given, problem.mend) == ("null does not fit", "algorithm.weights.prune.fraction=…")
+    assert (problem.description, problem.fix) == ("null does not fit", "algorithm.weights.prune.fraction=…")
     assert all(problem.key == "dataset" for problem in problems_of(compose([*row, "algorithm.weights.prune.fraction=0.1"])))
 
 

@@ -176,7 +176,7 @@ def test_the_sweep_for_wandb_agents_gives_valid_command_lines(tmp_path: Path) ->
     assert done.stdout.startswith("valid: baseline/mnist_mlp")
 
 
-def test_what_a_search_maximises() -> None:
+def test_what_a_search_maximizes() -> None:
     assert objective_of({}) is None
     assert objective_of({"last": {"test/accuracy": 1.0}}) == 1.0
     assert objective_of({"last": {"validation/accuracy": 1.0}, "best": {"validation/accuracy": 2.0, "test/accuracy": 3.0}}) == 2.0

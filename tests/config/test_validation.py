@@ -64,7 +64,7 @@ def test_all_problems_are_collected_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said", "mend"),
+    ("path", "said", "fix"),
     [
         ("torch.optim.Adamm", "torch.optim has no class or function Adamm", "optimizer._target_=torch.optim.Adam"),
         ("torch.optmi.Adam", "torch has no class or function optmi", "optimizer._target_=torch.optim.Adam"),
@@ -74,12 +74,12 @@ def test_all_problems_are_collected_at_once() -> None:
         ("torch.nn.Linear", "is no Optimizer", ""),
     ],
 )
-def test_targets_that_do_not_exist_or_do_not_belong(path: str, said: str, mend: str) -> None:
+def test_targets_that_do_not_exist_or_do_not_belong(path: str, said: str, fix: str) -> None:
     found = problems(f"optimizer._target_={path}")
     assert [problem.key for problem in found] == ["optimizer._target_"]
-    assert said in found[0].given
-    if mend:
-        assert found[0].mend == mend
+    assert said in found[0].description
+    if fix:
+        assert found[0].fix == fix
 
 
 def test_unknown_arguments_name_the_nearest() -> None:
@@ -95,18 +95,18 @@ def test_unknown_arguments_name_the_nearest() -> None:
 def test_entries_of_a_list_that_cannot_be_resolved_are_one_problem() -> None:
     (problem,) = problems("trainer.keep_epochs=[1,'${name}']")
     assert problem.key == "trainer.keep_epochs[1]"
-    assert problem.given.startswith("'${name}' cannot be resolved")
+    assert problem.description.startswith("'${name}' cannot be resolved")
 
 
 def test_missing_arguments_say_what_they_must_be() -> None:
     problem = one(with_dataset({"_target_": f"{HERE}.Derived"}))
-    assert (problem.key, problem.mend) == ("dataset.widths", "+dataset.widths=…")
+    assert (problem.key, problem.fix) == ("dataset.widths", "+dataset.widths=…")
     assert "a list of whole numbers" in problem.allowed
 
 
 def test_choices_name_the_nearest() -> None:
     problem = one(with_dataset({"_target_": f"{HERE}.Derived", "widths": [1], "mode": "slwo"}))
-    assert (problem.key, problem.allowed, problem.mend) == ("dataset.mode", "it must be fast | slow", "dataset.mode=slow")
+    assert (problem.key, problem.allowed, problem.fix) == ("dataset.mode", "it must be fast | slow", "dataset.mode=slow")
 
 
 def test_nested_nodes_are_checked_in_mappings_and_lists() -> None:
@@ -132,7 +132,7 @@ def test_the_class_checks_its_own_node_with_the_whole_configuration() -> None:
 
 def test_what_altprop_supplies_cannot_be_configured() -> None:
     found = problems("+model.num_classes=3", "+optimizer.params=[]")
-    assert [(problem.key, problem.mend) for problem in found] == [
+    assert [(problem.key, problem.fix) for problem in found] == [
         ("model.num_classes", "~model.num_classes"),
         ("optimizer.params", "~optimizer.params"),
     ]
@@ -152,7 +152,7 @@ def test_missing_values_and_unknown_interpolations_are_one_line_each() -> None:
 
 def test_a_place_without_a_target_is_named_with_its_group() -> None:
     problem = one(with_dataset({"batch_size": 3}))
-    assert (problem.key, problem.given, problem.mend) == ("dataset", "has no _target_", "dataset=…")
+    assert (problem.key, problem.description, problem.fix) == ("dataset", "has no _target_", "dataset=…")
 
 
 @pytest.mark.parametrize(

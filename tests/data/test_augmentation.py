@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from altprop._torchvision import import_torchvision
 from altprop.data.augmentation import Augmentation, crop_and_flip, draw, pad
-from altprop.data.normalization import Normalisation
+from altprop.data.normalization import Normalization
 
 import_torchvision()
 from torchvision.transforms import v2  # noqa: E402
@@ -23,7 +23,7 @@ def images(count: int, size: int = 12) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(count))
 
 
-def normalised_by_torchvision(pixels: torch.Tensor) -> torch.Tensor:
+def normalized_by_torchvision(pixels: torch.Tensor) -> torch.Tensor:
     return reference.normalize(reference.to_dtype(pixels, torch.float32, scale=True), MEAN, STD)
 
 
@@ -32,19 +32,19 @@ def test_equals_torchvision_at_the_same_offsets_and_flips(mode):
     pixels, padding = images(40), 3
     draws = draw(Augmentation(padding, mode, 0.5), 40, seed=0, epoch=0)
     index = torch.randperm(40, generator=torch.Generator().manual_seed(1))
-    normalise = Normalisation.of(MEAN, STD, torch.device("cpu"))
-    ours = normalise(crop_and_flip(pad(pixels, padding, mode), index, draws, 12, 12))
+    normalize = Normalization.of(MEAN, STD, torch.device("cpu"))
+    ours = normalize(crop_and_flip(pad(pixels, padding, mode), index, draws, 12, 12))
     for place in range(40):
         theirs = reference.pad(pixels[index[place]], [padding] * 4, padding_mode=TORCHVISION_MODE[mode])
         theirs = reference.crop(theirs, int(draws.top[place]), int(draws.left[place]), 12, 12)
         theirs = reference.horizontal_flip(theirs) if draws.flip[place] else theirs
-        torch.testing.assert_close(ours[place], normalised_by_torchvision(theirs), atol=1e-6, rtol=0)
+        torch.testing.assert_close(ours[place], normalized_by_torchvision(theirs), atol=1e-6, rtol=0)
     assert 0 < draws.flip.sum() < 40
 
 
-def test_zero_padding_is_black_before_normalisation():
-    normalise = Normalisation.of(MEAN, STD, torch.device("cpu"))
-    padded = normalise(pad(images(1), 4, "zeros"))
+def test_zero_padding_is_black_before_normalization():
+    normalize = Normalization.of(MEAN, STD, torch.device("cpu"))
+    padded = normalize(pad(images(1), 4, "zeros"))
     black = -torch.tensor(MEAN) / torch.tensor(STD)
     torch.testing.assert_close(padded[0, :, 0, 0], black, atol=1e-6, rtol=0)
 

@@ -11,7 +11,7 @@ from altprop.data.errors import DataError
 from altprop.data.files.folder import class_folders, list_images
 from altprop.data.loading.recipes import RECIPES, Crops
 from altprop.data.loading.stream import StreamSplit
-from altprop.data.normalization import Normalisation
+from altprop.data.normalization import Normalization
 from tests.data.writers import write_image_folder
 
 INSTALLED = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
@@ -32,7 +32,7 @@ def split(listing, context, loader, recipe="random_resized_crop", train=True):
         loader=loader,
         workers=1,
         batch_size=5,
-        normalisation=Normalisation.of([0.0], [1.0], context.device),
+        normalization=Normalization.of([0.0], [1.0], context.device),
         context=context,
         train=train,
     )

@@ -1,4 +1,4 @@
-"""Order, exact restarts, shares of ranks and normalisation of splits that live on the device."""
+"""Order, exact restarts, shares of ranks and normalization of splits that live on the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from altprop.data.augmentation import Augmentation
 from altprop.data.loading import device_split
 from altprop.data.loading.device_split import device_splits, evaluation_split
-from altprop.data.normalization import Normalisation
+from altprop.data.normalization import Normalization
 from altprop.data.order import epoch_order, evaluation_slices, training_slices
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def build(context, count=23, batch_size=5, augmentation=None, drop_last=False, m
         batch_size=batch_size,
         eval_batch_size=7,
         drop_last=drop_last,
-        normalisation=Normalisation.of(mean, std, CPU),
+        normalization=Normalization.of(mean, std, CPU),
         augmentation=augmentation or Augmentation(),
         context=context,
     )
@@ -59,12 +59,12 @@ def test_every_epoch_has_another_order_and_every_image_once(context):
 
 def test_images_belong_to_their_targets(context):
     pixels, train, plain = build(context)
-    normalised = (pixels.double() / 255 - torch.tensor([0.3, 0.4, 0.5]).view(3, 1, 1)) / torch.tensor([0.2, 0.3, 0.4]).view(
+    normalized = (pixels.double() / 255 - torch.tensor([0.3, 0.4, 0.5]).view(3, 1, 1)) / torch.tensor([0.2, 0.3, 0.4]).view(
         3, 1, 1
     )
     for split in (train, plain):
         for inputs, targets in split.batches():
-            torch.testing.assert_close(inputs.double(), normalised[targets].double(), atol=1e-6, rtol=0)
+            torch.testing.assert_close(inputs.double(), normalized[targets].double(), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "edge"])
@@ -109,7 +109,7 @@ def test_channels_last(context):
 
 def test_evaluation_keeps_file_order(context):
     pixels = torch.zeros(9, 1, 2, 2, dtype=torch.uint8)
-    split = evaluation_split(pixels, torch.arange(9), 4, Normalisation.of([0.0], [1.0], CPU), context)
+    split = evaluation_split(pixels, torch.arange(9), 4, Normalization.of([0.0], [1.0], CPU), context)
     assert [targets.tolist() for _, targets in split.batches(3, 1)] == [[4, 5, 6, 7], [8]]
     assert split.num_samples == 9
 

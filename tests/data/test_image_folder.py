@@ -165,7 +165,7 @@ def test_messages_call_the_set_by_its_label(context):
             ImageFolder(**SETTINGS, label=label, validation=Validation(12)).load(context)
 
 
-def test_grey_and_transparent_images_become_colour_images(context):
+def test_gray_and_transparent_images_become_color_images(context):
     write_image_folder(context.root / "pets", PARTS, [(20, 16)])
     Image.new("L", (20, 16), 100).save(context.root / "pets/train/cat/0001.jpg")
     Image.new("RGBA", (20, 16), (1, 2, 3, 4)).save(context.root / "pets/train/cat/0000.png")

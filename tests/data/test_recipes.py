@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional as reference  # noqa: E402
 
 
 @pytest.mark.parametrize(("width", "height"), [(300, 260), (260, 401), (256, 256), (256, 300)])
-def test_centre_crop_is_torchvisions_resize_and_centre_crop(width, height):
+def test_center_crop_is_torchvisions_resize_and_centre_crop(width, height):
     image = smooth_image(width, height)
     ours = View("centre_crop", 224, 256, 0.0).render(image, random.Random(0))
     theirs = np.asarray(v2.CenterCrop(224)(v2.Resize(256)(image)))
@@ -30,7 +30,7 @@ def test_centre_crop_is_torchvisions_resize_and_centre_crop(width, height):
     assert (ours != theirs).mean() < 0.01
 
 
-def test_centre_crop_without_scaling_copies_pixels():
+def test_center_crop_without_scaling_copies_pixels():
     image = smooth_image(256, 300)
     ours = View("centre_crop", 224, None, 0.0).render(image, random.Random(0))
     assert np.array_equal(ours, np.asarray(v2.CenterCrop(224)(image)))
@@ -83,8 +83,8 @@ def test_random_resized_windows_lie_within_the_image(width, height, seed):
 
 
 @given(st.integers(30, 600), st.integers(30, 600), st.integers(8, 30), st.booleans(), st.booleans())
-def test_placed_windows_lie_within_the_image(width, height, size, scaled, centred):
-    window = placed_window(width, height, size, 30 if scaled else None, None if centred else random.Random(width))
+def test_placed_windows_lie_within_the_image(width, height, size, scaled, centered):
+    window = placed_window(width, height, size, 30 if scaled else None, None if centered else random.Random(width))
     assert -1e-9 <= window.left <= window.left + window.width <= width + 1e-9
     assert -1e-9 <= window.top <= window.top + window.height <= height + 1e-9
 

@@ -16,14 +16,14 @@ from altprop.data.validation import Validation
 from altprop.problems import ConfigError
 from tests.data.writers import random_pixels, write_cifar10, write_cifar100, write_mnist, write_svhn
 
-GREY = {"batch_size": 10, "eval_batch_size": 16, "mean": [0.1307], "std": [0.3081]}
-COLOUR = {"batch_size": 10, "eval_batch_size": 16, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}
+GRAY = {"batch_size": 10, "eval_batch_size": 16, "mean": [0.1307], "std": [0.3081]}
+COLOR = {"batch_size": 10, "eval_batch_size": 16, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}
 
 
 @pytest.mark.parametrize("dataset", [MNIST, FashionMNIST])
 def test_mnist_equals_torchvision(context, dataset):
     write_mnist(context.root, dataset.folder)
-    raw = dataset(**GREY).read(context.root)
+    raw = dataset(**GRAY).read(context.root)
     reader = getattr(import_torchvision().datasets, dataset.__name__)
     for part, train in ((raw.train, True), (raw.test, False)):
         theirs = reader(context.root, train=train)
@@ -36,7 +36,7 @@ def test_mnist_equals_torchvision(context, dataset):
 
 def test_mnist_loads(context):
     write_mnist(context.root)
-    data = MNIST(**GREY, validation=Validation(10)).load(context)
+    data = MNIST(**GRAY, validation=Validation(10)).load(context)
     assert data.input_shape == (1, 28, 28)
     assert data.num_classes == 10
     assert (data.train.num_samples, data.train_plain.num_samples, data.validation.num_samples, data.test.num_samples) == (
@@ -55,7 +55,7 @@ def test_mnist_loads(context):
 
 def test_limits_keep_the_first_images_after_validation(context):
     write_mnist(context.root)
-    data = MNIST(**GREY, validation=Validation(4), limit_train=7, limit_test=3).load(context)
+    data = MNIST(**GRAY, validation=Validation(4), limit_train=7, limit_test=3).load(context)
     _, targets = next(data.train_plain.batches())
     assert targets.tolist() == list(range(7))
     assert (data.validation.num_samples, data.test.num_samples) == (4, 3)
@@ -63,7 +63,7 @@ def test_limits_keep_the_first_images_after_validation(context):
 
 def test_cifar10(context):
     arrays = write_cifar10(context.root)
-    raw = CIFAR10(**COLOUR).read(context.root)
+    raw = CIFAR10(**COLOR).read(context.root)
     expected = np.concatenate([arrays[name] for name in CIFAR10.train_files]).reshape(-1, 3, 32, 32)
     assert np.array_equal(raw.train.pixels, expected)
     assert np.array_equal(raw.test.pixels, arrays["test_batch"].reshape(-1, 3, 32, 32))
@@ -76,7 +76,7 @@ def test_cifar_equals_torchvision(context, monkeypatch):
     write_cifar10(context.root)
     write_cifar100(context.root)
     for dataset in (CIFAR10, CIFAR100):
-        raw, reader = dataset(**COLOUR).read(context.root), getattr(datasets, dataset.__name__)
+        raw, reader = dataset(**COLOR).read(context.root), getattr(datasets, dataset.__name__)
         for table in ("train_list", "test_list"):
             monkeypatch.setattr(reader, table, [[name, None] for name, _ in getattr(reader, table)])
         monkeypatch.setattr(reader, "meta", {**reader.meta, "md5": None})
@@ -91,12 +91,12 @@ def test_svhn_equals_torchvision(context, monkeypatch):
     write_svhn(context.root, {"train": 25, "test": 15, "extra": 12})
     reader = import_torchvision().datasets.SVHN
     monkeypatch.setattr(reader, "split_list", {part: [url, name, None] for part, (url, name, _) in reader.split_list.items()})
-    raw = SVHN(**COLOUR, extra=True).read(context.root)
+    raw = SVHN(**COLOR, extra=True).read(context.root)
     theirs = {part: reader(context.root / "svhn", part) for part in ("train", "extra", "test")}
     assert np.array_equal(raw.train.pixels, np.concatenate([theirs["train"].data, theirs["extra"].data]))
     assert np.array_equal(raw.train.labels, np.concatenate([theirs["train"].labels, theirs["extra"].labels]))
     assert np.array_equal(raw.test.pixels, theirs["test"].data)
-    assert len(SVHN(**COLOUR).read(context.root).train) == 25
+    assert len(SVHN(**COLOR).read(context.root).train) == 25
 
 
 def test_svhn_resized_is_what_pillow_makes(context):
@@ -110,7 +110,7 @@ def test_svhn_resized_is_what_pillow_makes(context):
             difference = np.asarray(theirs).transpose(2, 0, 1).astype(int) - resized
             assert np.abs(difference).max() <= 1
     write_svhn(context.root, {"train": 25, "test": 15})
-    assert SVHN(**COLOUR, image_size=40).load(context).input_shape == (3, 40, 40)
+    assert SVHN(**COLOR, image_size=40).load(context).input_shape == (3, 40, 40)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_torn_download_is_named(context, dataset, write, file):
     path = context.root / file
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DataError) as caught:
-        dataset(**(GREY if dataset is MNIST else COLOUR)).load(context)
+        dataset(**(GRAY if dataset is MNIST else COLOR)).load(context)
     assert caught.value.path == path
     assert str(path) in str(caught.value)
 
@@ -138,7 +138,7 @@ def test_labels_that_do_not_fit_are_named(context):
         (context.root / "MNIST/raw/t10k-labels-idx1-ubyte").read_bytes()
     )
     with pytest.raises(DataError, match="train-labels-idx1-ubyte has 20 labels"):
-        MNIST(**GREY).load(context)
+        MNIST(**GRAY).load(context)
 
 
 NODE = {"batch_size": 10, "eval_batch_size": 10, "mean": [0.5], "std": [0.5], "validation": {"size": 0}}
@@ -190,7 +190,7 @@ def test_svhn_values_out_of_range(tmp_path):
     assert keys == ["dataset.image_size", "dataset.validation.size", "dataset"]
     (problem,) = SVHN.check({**NODE, "image_size": 40, "validation": {"size": 80_000}, "extra": True}, root)
     assert "extra_32x32.mat" in str(problem)
-    assert "dataset.extra=true" in problem.mend
+    assert "dataset.extra=true" in problem.fix
 
 
 @pytest.mark.parametrize(
@@ -205,5 +205,5 @@ def test_svhn_values_out_of_range(tmp_path):
 def test_settings_that_do_not_fit_the_files_are_problems(context, settings, key):
     write_mnist(context.root)
     with pytest.raises(ConfigError) as caught:
-        MNIST(**{**GREY, **settings}).load(context)
+        MNIST(**{**GRAY, **settings}).load(context)
     assert [problem.key for problem in caught.value.problems] == [key]

@@ -19,7 +19,7 @@ from altprop.data.files.folder import class_folders, list_images
 from altprop.data.loading import stream
 from altprop.data.loading.recipes import Crops
 from altprop.data.loading.stream import StreamSplit, check_decoding, num_workers
-from altprop.data.normalization import Normalisation
+from altprop.data.normalization import Normalization
 from altprop.data.sets.imagenet import ImageNet
 from altprop.data.validation import Validation
 from tests.data.writers import write_image_folder
@@ -36,14 +36,14 @@ def listing(context):
 
 
 def split(listing, context, *, train=True, workers=0, batch_size=6, drop_last=False, crops=CROPS):
-    normalisation = Normalisation.of([0.5], [0.25], context.device)
+    normalization = Normalization.of([0.5], [0.25], context.device)
     return StreamSplit(
         listing,
         crops.view(train),
         loader="torch",
         workers=workers,
         batch_size=batch_size,
-        normalisation=normalisation,
+        normalization=normalization,
         context=context,
         train=train,
         drop_last=drop_last,
@@ -91,7 +91,7 @@ def test_drop_last_and_evaluation(listing, context):
     assert same(plain.batches(0), plain.batches(1))
 
 
-def test_images_are_normalised_and_in_the_asked_layout(listing, context):
+def test_images_are_normalized_and_in_the_asked_layout(listing, context):
     for channels_last, layout in ((False, torch.contiguous_format), (True, torch.channels_last)):
         inputs, _ = next(split(listing, dataclasses.replace(context, channels_last=channels_last), train=False).batches())
         assert inputs.shape == (6, 3, 24, 24)
@@ -151,7 +151,7 @@ def test_imagenet_loads(listing, context):
 def test_imagenet_missing_is_one_line(tmp_path):
     (problem,) = ImageNet.check({"folder": "imagenet"}, {"paths": {"data": str(tmp_path)}})
     assert str(tmp_path / "imagenet") in str(problem)
-    assert problem.mend == f"python data.py action=unpack_imagenet paths.data={tmp_path}"
+    assert problem.fix == f"python data.py action=unpack_imagenet paths.data={tmp_path}"
 
 
 def test_workers_and_loaders_are_checked(monkeypatch):
@@ -159,6 +159,6 @@ def test_workers_and_loaders_are_checked(monkeypatch):
     assert not list(check_decoding({"workers": None, "loader": "torch"}))
     monkeypatch.setattr(stream, "find_spec", lambda name: None)
     (problem,) = check_decoding({"loader": "dali"})
-    assert problem.mend.startswith("pip install nvidia-dali")
+    assert problem.fix.startswith("pip install nvidia-dali")
     assert num_workers(3) == 3
     assert 1 <= num_workers(None) <= 16

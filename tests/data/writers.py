@@ -89,7 +89,7 @@ def write_svhn(root: Path, parts: dict[str, int]) -> dict[str, np.ndarray]:
 
 
 def smooth_image(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Few colours that run into each other, as in a photograph: what scaling and JPEG do to it is moderate."""
+    """Few colors that run into each other, as in a photograph: what scaling and JPEG do to it is moderate."""
     return Image.fromarray(random_pixels(8, 8, 3, seed=seed)).resize((width, height), Image.Resampling.BICUBIC)
 
 

@@ -157,6 +157,6 @@ def test_slopes_at_a_half(name: str, slope: float) -> None:
 def test_the_folded_form_is_the_activation(name: str) -> None:
     activation = ACTIVATIONS[name]
     potential = torch.linspace(-3, 3, 101, dtype=torch.float64)
-    scaled = (potential - activation.centre) * activation.scale
+    scaled = (potential - activation.center) * activation.scale
     folded = activation.squasher()(scaled, scaled)
     assert torch.allclose(folded, activation(potential), atol=1e-14)

@@ -248,8 +248,8 @@ def test_only_what_the_backward_pass_needs_is_saved(rule: str, units: str, large
 @pytest.mark.parametrize(("name", "unit", "scaled"), combinations(scaled=True))
 def test_active_units_are_those_near_the_middle(name: str, unit: str, scaled: bool) -> None:
     levels = LEVELS[unit]
-    centre = 0.0 if levels.steps == 1 else (levels.low + levels.high) / 2
-    active = RULES[name]().active(torch.tensor([centre, centre + 1e-3], dtype=torch.float64), levels)
+    center = 0.0 if levels.steps == 1 else (levels.low + levels.high) / 2
+    active = RULES[name]().active(torch.tensor([center, center + 1e-3], dtype=torch.float64), levels)
     assert active.dtype == torch.bool
     assert active.all()
     if name in ("saturated_ste", "soft_hinge", "truncated_hinge", "ramp"):

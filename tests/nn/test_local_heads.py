@@ -1,4 +1,4 @@
-"""Heads of the blocks: the published parameter counts, shapes and initial behaviour."""
+"""Heads of the blocks: the published parameter counts, shapes and initial behavior."""
 
 from __future__ import annotations
 

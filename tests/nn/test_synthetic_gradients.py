@@ -55,7 +55,7 @@ def test_send_uses_the_mean_over_all_elements() -> None:
     assert torch.allclose(synthesizer.answer.grad, expected.detach())  # type: ignore[arg-type]
 
 
-def test_backward_interface_trains_below_with_the_prediction_and_the_synthesiser_with_the_truth() -> None:
+def test_backward_interface_trains_below_with_the_prediction_and_the_synthesizer_with_the_truth() -> None:
     layer, answer = nn.Linear(3, 4).double(), draw(1, 4)
     interface = BackwardInterface(Oracle(answer))
     inputs = draw(5, 3, seed=1).requires_grad_()
@@ -162,7 +162,7 @@ def test_deferred_gradients_equal_immediate_ones() -> None:
 
 @pytest.mark.parametrize("n_hidden", [0, 1, 2])
 @pytest.mark.parametrize("context", [None, 5])
-def test_basic_synthesiser_starts_with_its_last_bias(n_hidden: int, context: int | None) -> None:
+def test_basic_synthesizer_starts_with_its_last_bias(n_hidden: int, context: int | None) -> None:
     synthesizer = BasicSynthesizer(4, n_hidden, hidden_dim=7, trigger_dim=3, context_dim=context)
     with synthesizer_context(None if context is None else torch.randn(6, context)):
         predicted = receive(synthesizer, torch.randn(6, 3))
@@ -177,7 +177,7 @@ def test_context_is_required_where_it_was_announced() -> None:
         BasicSynthesizer(4, context_dim=2)(torch.randn(3, 4))
 
 
-def test_conv_synthesiser_has_the_published_parameters() -> None:
+def test_conv_synthesizer_has_the_published_parameters() -> None:
     synthesizer = ConvSynthesizer(128, 10)
     assert sum(parameter.numel() for parameter in synthesizer.parameters()) == 1_231_104
     bias = synthesizer.convolutions[-1].bias
@@ -187,7 +187,7 @@ def test_conv_synthesiser_has_the_published_parameters() -> None:
     assert not receive(ConvSynthesizer(4, 3, zero_bias=True), torch.randn(2, 4, 3, 3)).any()
 
 
-def test_conv_synthesiser_adds_the_context_at_every_position() -> None:
+def test_conv_synthesizer_adds_the_context_at_every_position() -> None:
     torch.manual_seed(0)
     synthesizer = ConvSynthesizer(4, 3).double()
     nn.init.normal_(synthesizer.convolutions[-1].weight)  # type: ignore[arg-type]
@@ -226,7 +226,7 @@ class Recurrent:
         return [parameter.grad.clone() for parameter in [*self.cell.parameters(), *self.readout.parameters()]]
 
 
-def test_perfect_synthesiser_makes_truncated_training_exact() -> None:
+def test_perfect_synthesizer_makes_truncated_training_exact() -> None:
     """Two chunks with the true gradient injected between them give the gradients of the whole sequence."""
     inputs, targets, start = draw(3, 6, 2), draw(3, 6, 1, seed=1), torch.zeros(3, 6, dtype=torch.float64)
     whole = Recurrent(None)
@@ -257,7 +257,7 @@ def test_perfect_synthesiser_makes_truncated_training_exact() -> None:
     assert interface.synthesizer.answer.grad.abs().max() < 1e-12
 
 
-def test_synthesiser_learns_the_gradient_of_later_steps() -> None:
+def test_synthesizer_learns_the_gradient_of_later_steps() -> None:
     torch.manual_seed(1)
     interface = BackwardInterface(BasicSynthesizer(6, n_hidden=1, hidden_dim=16)).double()
     net = Recurrent(interface)

@@ -116,11 +116,11 @@ def test_values_that_are_not_finite_become_null(tmp_path: Path) -> None:
     assert json.loads(json.dumps(data, allow_nan=False))["rows"][0]["curve"]["mean"] == [80.0, None]
 
 
-def test_many_curves_are_told_apart_by_colour_and_dashes(tmp_path: Path) -> None:
+def test_many_curves_are_told_apart_by_color_and_dashes(tmp_path: Path) -> None:
     for place in range(20):
         write_run(tmp_path, f"row{place:02}", f"0000000000{place:02}", [50.0, 60.0])
     rows = page_data(rows_of(tmp_path), "", [])["rows"]
-    assert len({(row["colour"], row["dash"]) for row in rows}) == 20
+    assert len({(row["color"], row["dash"]) for row in rows}) == 20
     assert {row["dash"] for row in rows[:7]} == {"solid"}
 
 

@@ -128,5 +128,5 @@ def test_every_method_has_a_line_of_its_own(figures, tmp_path):
     results = {method: {0.8: [90.0 + place], 0.9: [89.0 + place]} for place, method in enumerate(METHODS)}
     draw_accuracy_over_sparsity(results, [], tmp_path / "accuracy.png")
     (axes,) = figures[0].axes
-    assert len({(colour, line) for _, colour, line in METHODS.values()}) == len(METHODS)
+    assert len({(color, line) for _, color, line in METHODS.values()}) == len(METHODS)
     assert {text.get_text() for text in axes.texts} == {label for label, *_ in METHODS.values()}

@@ -72,7 +72,7 @@ def test_killed_task_resumes_when_submitted_again(undisturbed: SweepRun, tmp_pat
     assert_same_weights(again, undisturbed)
 
 
-def test_cancelled(tmp_path: Path) -> None:
+def test_canceled(tmp_path: Path) -> None:
     [run] = submit(tmp_path, *LONG).runs
     wait_for_step(run)
     subprocess.run(["scancel", run.job or ""], check=True)

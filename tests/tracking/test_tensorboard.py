@@ -79,7 +79,7 @@ def test_a_missing_package_is_a_problem_with_the_command_that_mends_it(monkeypat
     monkeypatch.setattr("altprop.tracking.tensorboard_tracker.find_spec", lambda name: None)
     (problem,) = TensorBoard.check({}, {})
     assert problem.key == "logger.tensorboard"
-    assert "pip install tensorboard" in problem.mend
+    assert "pip install tensorboard" in problem.fix
 
 
 def test_finishing_without_a_start_is_harmless():

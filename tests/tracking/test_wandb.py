@@ -333,7 +333,7 @@ def test_online_without_an_account_is_a_problem_said_beforehand(monkeypatch):
     (problem,) = WandB.check({"mode": "online"}, {})
     assert isinstance(problem, Problem)
     assert problem.key == "logger.wandb.mode"
-    assert "logger.wandb.mode=offline" in problem.mend
+    assert "logger.wandb.mode=offline" in problem.fix
     assert list(WandB.check({"mode": "offline"}, {})) == []
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert list(WandB.check({}, {})) == []

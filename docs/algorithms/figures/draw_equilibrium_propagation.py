@@ -10,24 +10,24 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from altprop.reporting.figures.style import BLUE, GREY, VERMILLION, label_ends, save, styled
+from altprop.reporting.figures.style import BLUE, GRAY, VERMILLION, label_ends, save, styled
 from altprop.tracking.metrics_file import read_metrics
 
 
 def draw(symmetric: Path, one_sided: Path, bptt: Path) -> Path:
     """Test accuracy and training loss of the runs over the epochs."""
-    runs = (("BPTT", bptt, GREY), ("symmetric", symmetric, BLUE), ("one-sided", one_sided, VERMILLION))
+    runs = (("BPTT", bptt, GRAY), ("symmetric", symmetric, BLUE), ("one-sided", one_sided, VERMILLION))
     with styled():
         figure = Figure(figsize=(7.6, 3.0))
         for axes, metric, label in zip(
             figure.subplots(1, 2), ("test/accuracy", "train/loss"), ("test accuracy (%)", "training loss"), strict=True
         ):
             ends = {}
-            for name, directory, colour in runs:
+            for name, directory, color in runs:
                 records = [record for record in read_metrics(directory / "metrics.jsonl") if metric in record]
                 values = [record[metric] for record in records]
-                axes.plot([record["epoch"] for record in records], values, color=colour, marker="o", ms=3)
-                ends[name] = (values[-1], colour)
+                axes.plot([record["epoch"] for record in records], values, color=color, marker="o", ms=3)
+                ends[name] = (values[-1], color)
             axes.set_xlabel("epoch")
             axes.set_ylabel(label)
             label_ends(axes, ends)

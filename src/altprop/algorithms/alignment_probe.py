@@ -18,7 +18,7 @@ from altprop.nn.estimators.straight_through import SaturatedStraightThrough
 from altprop.nn.units.base import attach_estimator, hard_units
 
 ANGLE, NORM_RATIO = "alignment/angle/", "alignment/norm_ratio/"
-NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 """Their scales and shifts are no layers of their own here."""
 
 TrainStep = Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -101,7 +101,7 @@ def alignments(model: nn.Module, updates: Mapping[str, Tensor], gradients: Mappi
     layers: dict[str, list[str]] = {}
     for name in updates:
         layer = layer_of(name)
-        if name in gradients and not isinstance(model.get_submodule(layer), NORMALISATIONS):
+        if name in gradients and not isinstance(model.get_submodule(layer), NORMALIZATIONS):
             layers.setdefault(layer or name, []).append(name)
     metrics = {}
     for layer, names in layers.items():

@@ -67,7 +67,7 @@ def companions(
     context: Context,
     stream: str,
 ) -> nn.ModuleList:
-    """A module for every block that hands on ``shapes``, on the device and in the dtype of ``model``: heads, synthesisers.
+    """A module for every block that hands on ``shapes``, on the device and in the dtype of ``model``: heads, synthesizers.
 
     Drawn from the random stream called ``stream``, so that they do not depend on how the model was drawn.
     """

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norms in training mode normalise with the batch as ever, but do not count it in their running statistics again."""
+    """Batch norms in training mode normalize with the batch as ever, but do not count it in their running statistics again."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     tracking = [layer.track_running_stats for layer in layers]
     for layer in layers:

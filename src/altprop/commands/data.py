@@ -21,8 +21,8 @@ def run(config: DictConfig) -> None:
     action = ACTIONS.get(given["action"])
     if action is None:
         near = nearest(str(given["action"]), ACTIONS)
-        mend = f"action={near}" if near else ""
-        raise ConfigError([Problem("action", f"is {given['action']!r}", f"one of {', '.join(ACTIONS)}", mend)])
+        fix = f"action={near}" if near else ""
+        raise ConfigError([Problem("action", f"is {given['action']!r}", f"one of {', '.join(ACTIONS)}", fix)])
     action(given, Path(given["paths"]["data"]).absolute())
 
 
@@ -44,7 +44,7 @@ def _list(given: Mapping[str, Any], root: Path) -> None:
         node: Any = OmegaConf.to_container(OmegaConf.load(path))
         cls: Any = locate(node["_target_"])
         problems = [problem for problem in cls.check(node, given) if problem.key == "dataset"]
-        state = f"missing   {problems[0].mend}" if problems else "there"
+        state = f"missing   {problems[0].fix}" if problems else "there"
         title = path.read_text().partition("\n")[0].lstrip("# ").partition(":  ")[0].partition(": no download")[0]
         print(f"  {path.stem:<14} {state}\n  {'':<14} {title}")
 

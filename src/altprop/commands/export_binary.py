@@ -25,8 +25,8 @@ def export_binary(parts: Parts, checkpoint: str = "auto") -> dict[str, int]:
     try:
         sizes = {PACKED: save_packed(run.algorithm.model, folder / PACKED)}
     except ValueError as error:
-        mend = "algorithm/weights=binary"
-        raise ConfigError([Problem("task", str(error), "a run whose weights are binary", mend)]) from error
+        fix = "algorithm/weights=binary"
+        raise ConfigError([Problem("task", str(error), "a run whose weights are binary", fix)]) from error
     sizes[PLAIN] = save_plain(run.algorithm.model, folder / PLAIN)
     require_same_scores(parts, run, load_packed(folder / PACKED), folder / PACKED)
     log.info(

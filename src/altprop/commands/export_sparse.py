@@ -26,8 +26,8 @@ def export_sparse(parts: Parts, checkpoint: str = "auto") -> dict[str, int]:
     try:
         sizes = {SPARSE: save_sparse(run.algorithm.model, folder / SPARSE)}
     except ValueError as error:
-        mend = "algorithm/weights=static_sparse"
-        raise ConfigError([Problem("task", str(error), "a run whose weights are sparse", mend)]) from error
+        fix = "algorithm/weights=static_sparse"
+        raise ConfigError([Problem("task", str(error), "a run whose weights are sparse", fix)]) from error
     sizes[PLAIN] = save_plain(run.algorithm.model, folder / PLAIN)
     require_same_scores(parts, run, load_sparse(folder / SPARSE), folder / SPARSE)
     log.info(

@@ -55,18 +55,18 @@ def _rank(parts: Parts, folder: Path, file: Path, wanted: str | None) -> Path:
     found = list(_finished(folder, wanted))
     if not found:
         given = f"{folder} holds no finished run" + ("" if wanted is None else " of this configuration")
-        mend = "python train.py -m sweep=iterative/<net>_sensitivity"
-        raise ConfigError([Problem(key, given, "one finished run per layer", mend)])
+        fix = "python train.py -m sweep=iterative/<net>_sensitivity"
+        raise ConfigError([Problem(key, given, "one finished run per layer", fix)])
     if len({run.settings for run in found}) > 1:
         given = f"the runs in {folder} differ in more than layer and seed"
-        mend = "experiment=iterative/<net>_sens <overrides> task=rank_layers, then train with task=train"
-        raise ConfigError([Problem(key, given, "runs of one configuration", mend)])
+        fix = "experiment=iterative/<net>_sens <overrides> task=rank_layers, then train with task=train"
+        raise ConfigError([Problem(key, given, "runs of one configuration", fix)])
     means = mean_accuracies([run.said for run in found])
     if missing := [str(place) for place, mean in enumerate(means.values(), start=1) if mean is None]:
         given = f"{folder} holds no finished run for the layers {', '.join(missing)}"
         name = folder.relative_to(parts.outputs) if folder.is_relative_to(parts.outputs) else "<paper>/<net>_sens"
-        mend = f"python train.py -m experiment={name} algorithm.weights.order={','.join(missing)}"
-        raise ConfigError([Problem(key, given, "one finished run per layer", mend)])
+        fix = f"python train.py -m experiment={name} algorithm.weights.order={','.join(missing)}"
+        raise ConfigError([Problem(key, given, "one finished run per layer", fix)])
     return _write(file, found, {name: mean for name, mean in means.items() if mean is not None})
 
 

@@ -20,7 +20,7 @@ PADDING_MODES = ("zeros", "reflect", "edge")
 class Augmentation:
     """Random crop after padding by ``padding`` pixels on each side, and a horizontal flip with probability ``flip``.
 
-    ``padding_mode`` says what lies outside the image: ``zeros`` is black before normalisation (``-mean / std`` after it),
+    ``padding_mode`` says what lies outside the image: ``zeros`` is black before normalization (``-mean / std`` after it),
     ``reflect`` mirrors without repeating the border pixel, ``edge`` repeats the border pixel. Crop offsets are uniform over the
     ``2 * padding + 1`` positions of each axis. Whether the flip comes before or after the crop makes no difference to the
     distribution, because offsets and paddings are symmetric.

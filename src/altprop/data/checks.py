@@ -10,7 +10,7 @@ from altprop.problems import Problem
 
 
 def check_loading(config: Mapping[str, Any], channels: int | None) -> Iterator[Problem]:
-    """Batch sizes, limits and normalisation constants out of range."""
+    """Batch sizes, limits and normalization constants out of range."""
     for key in ("batch_size", "eval_batch_size", "limit_train", "limit_test"):
         value = config.get(key)
         if isinstance(value, int) and value < 1:
@@ -37,9 +37,9 @@ def data_root(root: Mapping[str, Any]) -> Path:
     return Path(root["paths"]["data"])
 
 
-def missing(title: str, folder: Path, layout: str, mend: str) -> Problem:
+def missing(title: str, folder: Path, layout: str, fix: str) -> Problem:
     """A data set that is not there: the folder, what is expected in it, and the command that brings it."""
-    return Problem("dataset", f"{title} is not in {folder}", f"expected: {layout}", mend)
+    return Problem("dataset", f"{title} is not in {folder}", f"expected: {layout}", fix)
 
 
 def fetch_command(name: str, root: Path) -> str:

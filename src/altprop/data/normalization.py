@@ -1,4 +1,4 @@
-"""From 8-bit pixels to normalised floats."""
+"""From 8-bit pixels to normalized floats."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     """``(pixel / 255 - mean) / std`` per channel; ``scale`` and ``shift`` are ``[channels, 1, 1]`` float32 on the device."""
 
     scale: Tensor
     shift: Tensor
 
     @classmethod
-    def of(cls, mean: Sequence[float], std: Sequence[float], device: torch.device) -> Normalisation:
+    def of(cls, mean: Sequence[float], std: Sequence[float], device: torch.device) -> Normalization:
         """From the channels' mean and standard deviation in units of [0, 1]."""
         # The two constants are rounded once, from float64, which keeps the result within 1e-6 of dividing twice.
         mean64 = torch.tensor(list(mean), dtype=torch.float64).view(-1, 1, 1)

@@ -54,7 +54,7 @@ def _collect(split: Split, classes: int, count: int) -> list[list[Tensor]]:
 
 
 def _tile(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Image.Image:
-    """A normalised image ``[channels, height, width]`` as it looks, its longer side ``TILE`` pixels long."""
+    """A normalized image ``[channels, height, width]`` as it looks, its longer side ``TILE`` pixels long."""
     shift, scale = (torch.tensor(list(values)).view(-1, 1, 1) for values in (mean, std))
     pixels: NDArray[np.uint8] = ((image.cpu() * scale + shift).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     drawn = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).convert("RGB")

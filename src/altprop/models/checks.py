@@ -13,13 +13,13 @@ def is_positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def list_of_sizes(key: str, values: object, mend: str, words: tuple[str, ...] = ()) -> Iterator[Problem]:
+def list_of_sizes(key: str, values: object, fix: str, words: tuple[str, ...] = ()) -> Iterator[Problem]:
     """The problem of ``values`` that are not a list of positive whole numbers, or of one of ``words``."""
     listed = isinstance(values, Iterable) and not isinstance(values, str)
     if not listed or not all(is_positive(value) or value in words for value in values):  # type: ignore[attr-defined]
-        given = str(list(values)) if listed else repr(values)  # type: ignore[call-overload]
+        description = str(list(values)) if listed else repr(values)  # type: ignore[call-overload]
         allowed = "a list of whole numbers above 0" + "".join(f" or '{word}'" for word in words)
-        yield Problem(key, given, allowed, mend)
+        yield Problem(key, description, allowed, fix)
 
 
 def refuse(problems: Iterable[Problem]) -> None:
@@ -29,7 +29,7 @@ def refuse(problems: Iterable[Problem]) -> None:
         raise ConfigError(found)
 
 
-def require_size(name: str, input_shape: InputShape, smallest: int, mend: str) -> None:
+def require_size(name: str, input_shape: InputShape, smallest: int, fix: str) -> None:
     """Refuse images with a side shorter than ``smallest`` pixels, below which model ``name`` has nothing left to pool.
 
     Raises ``ConfigError``.
@@ -37,4 +37,4 @@ def require_size(name: str, input_shape: InputShape, smallest: int, mend: str) -
     _, height, width = input_shape
     if min(height, width) < smallest:
         given = f"images of {height} x {width} pixels"
-        raise ConfigError([Problem("dataset", given, f"{name} needs at least {smallest} x {smallest}", mend)])
+        raise ConfigError([Problem("dataset", given, f"{name} needs at least {smallest} x {smallest}", fix)])

@@ -22,7 +22,7 @@ class ConvNet(FeedForward):
 
     ``channels`` lists the layers in forward order: a number is a convolution (stride 1, same size) to that many channels with
     batch norm and units, ``"pool"`` halves height and width, rounding down. ``hidden`` are the widths of fully connected layers
-    behind them. ``batch_norm`` normalises convolutions and hidden layers, ``batch_norm_logits`` the class scores; a layer that
+    behind them. ``batch_norm`` normalizes convolutions and hidden layers, ``batch_norm_logits`` the class scores; a layer that
     a batch norm follows has a bias only with ``bias_before_norm``. Each convolution and each hidden layer is one block; a
     pooling belongs to the block of the layer that follows it, or to the head. Raises ``ConfigError`` for an even
     ``kernel_size``, sizes below 1, or images that are smaller than the poolings need.

@@ -66,8 +66,8 @@ class GreedyCNN(FeedForward):
         require_size("this greedy_cnn", input_shape, scale, "model.downsample=[]")
         if downsample_type == "psi" and any(side % scale for side in input_shape[1:]):
             given = f"psi on images of {input_shape[1]} x {input_shape[2]} pixels"
-            mend = "model.downsample_type=maxpool"
-            refuse([Problem("model.downsample_type", given, f"psi needs sides divisible by {scale}", mend)])
+            fix = "model.downsample_type=maxpool"
+            refuse([Problem("model.downsample_type", given, f"psi needs sides divisible by {scale}", fix)])
         super().__init__()
         self.input_shape = input_shape
         self.num_classes = num_classes

@@ -19,7 +19,7 @@ from altprop.problems import Problem
 class MLP(FeedForward):
     """Fully connected layers: flatten, then linear, batch norm and units per hidden layer, then linear class scores.
 
-    ``hidden`` are the widths of the hidden layers; an empty list is multinomial logistic regression. ``batch_norm`` normalises
+    ``hidden`` are the widths of the hidden layers; an empty list is multinomial logistic regression. ``batch_norm`` normalizes
     the hidden layers, ``batch_norm_logits`` the class scores. A linear layer that a batch norm follows has a bias only with
     ``bias_before_norm``, any other always has one. Each hidden layer is one block. Raises ``ConfigError`` for widths below 1.
     """

@@ -17,7 +17,7 @@ class ConvNet4(FeedForward):
     """Two 5 x 5 convolutions of 32 and 64 channels, each max-pooled, a layer of 1024 units, linear class scores.
 
     4,259,274 parameters for CIFAR-10, 3,274,634 for MNIST. The first convolution pads by 3 pixels, so 32 x 32 images give maps of
-    34 x 34, 17 x 17, 8 x 8. ``batch_norm`` normalises what the second and third layer of units put out (behind them). Each layer
+    34 x 34, 17 x 17, 8 x 8. ``batch_norm`` normalizes what the second and third layer of units put out (behind them). Each layer
     of units closes one block. Raises ``ConfigError`` for images below 2 x 2.
     """
 

@@ -20,19 +20,19 @@ class SynchronizedBatchNorm(_BatchNorm):
             raise ValueError(f"expected [batch, channels, …], got {input.dim()} dimensions")
 
     def forward(self, input: Tensor) -> Tensor:
-        """``input`` normalised; the gradient goes through the shared mean and variance on every process."""
+        """``input`` normalized; the gradient goes through the shared mean and variance on every process."""
         if not self.training or not torch.distributed.is_initialized():
             return super().forward(input)
         dims = [0, *range(2, input.dim())]
         world_size = torch.distributed.get_world_size()
         count = input.numel() // input.shape[1] * world_size
         mean = all_reduce(input.mean(dims)) / world_size
-        centred = input - mean.view(1, -1, *[1] * (input.dim() - 2))
-        variance = all_reduce(centred.square().mean(dims)) / world_size
+        centered = input - mean.view(1, -1, *[1] * (input.dim() - 2))
+        variance = all_reduce(centered.square().mean(dims)) / world_size
         self._update_running_statistics(mean.detach(), variance.detach() * (count / max(count - 1, 1)))
         scale = torch.rsqrt(variance + self.eps) * (1.0 if self.weight is None else self.weight)
         shape = (1, -1, *[1] * (input.dim() - 2))
-        output = centred * scale.view(shape)
+        output = centered * scale.view(shape)
         return output if self.bias is None else output + self.bias.view(shape)
 
     def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:

@@ -17,9 +17,9 @@ from altprop.reporting.tables.milestones import Milestone
 from altprop.reporting.tables.render import ON_THE_WAY, WORDS, milestones, notes
 from altprop.reporting.tables.side_by_side import Comparison, cells
 
-COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
+COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-"""Every colour comes with the first of them, then every colour with the second, and so on."""
+"""Every color comes with the first of them, then every color with the second, and so on."""
 TEMPLATES = Path(__file__).parent / "page"
 
 
@@ -82,8 +82,8 @@ def page_data(rows: Sequence[Row], summary: str, troubles: Sequence[str]) -> dic
             {
                 "label": name if labels[name] == 1 else f"{name} ({labels[name]})",
                 "metric": row.metric,
-                "colour": COLOURS[index % len(COLOURS)],
-                "dash": DASHES[index // len(COLOURS) % len(DASHES)],
+                "color": COLORS[index % len(COLORS)],
+                "dash": DASHES[index // len(COLORS) % len(DASHES)],
                 "text": [column.text(row) for column in columns],
                 "value": [_sorted_by(column, row) for column in columns],
                 "curve": None if row.curve is None else {name: _finite(value) for name, value in vars(row.curve).items()},

@@ -138,7 +138,7 @@ def finished_job(run: SweepRun) -> JobReturn:
 
 
 def objective_of(status: dict[str, Any]) -> float | None:
-    """What a search maximises: the accuracy (percent) on the validation split, or on the test split where there is none.
+    """What a search maximizes: the accuracy (percent) on the validation split, or on the test split where there is none.
 
     That of the best epoch where the run chose one, else of the last.
     """

@@ -1,4 +1,4 @@
-"""What became of runs that could not say so themselves: killed for memory, cancelled, lost with their machine."""
+"""What became of runs that could not say so themselves: killed for memory, canceled, lost with their machine."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _write_verdict(run: SweepRun, state: str) -> None:
     if run.directory is None:
         return
     if state == "CANCELLED":
-        _write(Path(run.directory), "interrupted", "cancelled")
+        _write(Path(run.directory), "interrupted", "canceled")
     elif state != "COMPLETED":
         reason = VERDICTS.get(state) or _from_log(run) or f"the job ended as {state}"
         _write(Path(run.directory), "failed", reason)

@@ -82,8 +82,8 @@ class Search:
             config = self.composer.compose(space.overrides(values))
         chosen_by = config.trainer.select_on
         if chosen_by not in ("validation", "test"):
-            mend = "trainer.select_on=validation dataset.validation.size=500"
-            raise ConfigError([Problem("trainer.select_on", chosen_by, "validation (or test) where a search chooses", mend)])
+            fix = "trainer.select_on=validation dataset.validation.size=500"
+            raise ConfigError([Problem("trainer.select_on", chosen_by, "validation (or test) where a search chooses", fix)])
         directory = self._run_of(space, samples[0]).directory
         if directory is None:
             raise ConfigError([Problem("task", "it leaves no run", "a search needs runs that train", "task=train")])

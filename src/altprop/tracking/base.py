@@ -49,7 +49,7 @@ class Histogram:
 
 
 class Tracker:
-    """Does nothing; the base of every tracker. Values arrive on the host, so no tracker ever synchronises a device.
+    """Does nothing; the base of every tracker. Values arrive on the host, so no tracker ever synchronizes a device.
 
     All but inline trackers run in a thread of their own (:mod:`altprop.tracking.fanout`), which waits ``finish_timeout`` seconds
     for them at the end. ``watched`` asks for histograms of gradients or parameters with every record.

@@ -52,14 +52,14 @@ class TensorBoard(Tracker):
     def histograms(self, epoch: float, step: int, values: Mapping[str, Histogram]) -> None:
         """One histogram each."""
         for name, taken in values.items():
-            centres = (taken.edges[:-1] + taken.edges[1:]) / 2
+            centers = (taken.edges[:-1] + taken.edges[1:]) / 2
             self._writer.add_histogram_raw(
                 name,
                 min=float(taken.edges[0]),
                 max=float(taken.edges[-1]),
                 num=int(taken.counts.sum()),
-                sum=float(taken.counts @ centres),
-                sum_squares=float(taken.counts @ centres**2),
+                sum=float(taken.counts @ centers),
+                sum_squares=float(taken.counts @ centers**2),
                 bucket_limits=taken.edges[1:].tolist(),
                 bucket_counts=taken.counts.tolist(),
                 global_step=step,

@@ -31,7 +31,7 @@ def test_angles_of_feedback_weights() -> None:
     assert weight_angles(network_of("max")) == {}
 
 
-def test_a_common_update_turns_feedback_weights_towards_forward_weights() -> None:
+def test_a_common_update_turns_feedback_weights_toward_forward_weights() -> None:
     """Decay shrinks their difference, the common update does not change it."""
     model = network_of("max", vector_field=True)
     algorithm = EquilibriumPropagation(

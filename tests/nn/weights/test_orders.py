@@ -81,7 +81,7 @@ def test_refused_with_the_list_of_layers(order, said):
         resolve(order)
     (problem,) = refusal.value.problems
     assert problem.key == KEY
-    assert said in problem.given
+    assert said in problem.description
     assert "1 layer1, 2 layer2, 3 layer3, 4 layer4" in problem.allowed
     assert "\n" not in str(problem)
 

@@ -78,7 +78,7 @@ class EnergyAlgorithm(Algorithm):
         return [self.optimization]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """One group per weight layer, forward layers first, then feedback weights (section "Optimisation").
+        """One group per weight layer, forward layers first, then feedback weights (section "Optimization").
 
         Where all layers have the optimizer's own settings, one group of them all, which is one call of a fused optimizer.
         """

@@ -2,7 +2,7 @@
 
 What :func:`.dynamics.step` does, written in place: the input's drive is computed once per mini-batch, an edge's one convolution
 serves the drive above it and the pooling positions below, a new state is written over the old one as soon as nobody needs that,
-and scale and centre of the activation ride along with matrix products and biases. Memory does not grow with the number of steps.
+and scale and center of the activation ride along with matrix products and biases. Memory does not grow with the number of steps.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Relaxation:
             return advance, states
         if copies not in self._folded:
             first = self.network.activations[0]
-            self._folded[copies] = (self._repeated(copies) - first.centre).mul_(first.scale)
+            self._folded[copies] = (self._repeated(copies) - first.center).mul_(first.scale)
         return _Synchronous(self.network, self._folded[copies], self.edges, nudge, states), states
 
     def _repeated(self, copies: int) -> Tensor:
@@ -145,14 +145,14 @@ def unrolled(
 class _Between:
     """The edge between states ``index`` and ``index + 1`` with the weights of this mini-batch.
 
-    ``bias`` has the centre of the upper activation taken off. ``up`` is the convolution with it, ``feedback_up`` the one whose
+    ``bias`` has the center of the upper activation taken off. ``up`` is the convolution with it, ``feedback_up`` the one whose
     pooling routes what comes down, where that is another, ``down`` the transposed convolution; linear edges are used directly.
     """
 
     def __init__(self, network: Network, index: int, batch: int) -> None:
         edge, weight, feedback = network.edges[index + 1], network.weights[index + 1], network.feedback[index]
-        centre = network.activations[index + 1].centre
-        self.bias = network.biases[index + 1] - centre if centre else network.biases[index + 1]
+        center = network.activations[index + 1].center
+        self.bias = network.biases[index + 1] - center if center else network.biases[index + 1]
         self.feedback_up: Apply | None = None
         if edge.is_convolution:
             self.up = fixed_convolution(edge, weight, self.bias, batch)
@@ -162,7 +162,7 @@ class _Between:
 
 
 class _Synchronous:
-    """One step of ``states``, in place. ``drive`` is ``scale * (up_1 - centre)``; ``between`` are the edges behind the first.
+    """One step of ``states``, in place. ``drive`` is ``scale * (up_1 - center)``; ``between`` are the edges behind the first.
 
     A state meets the edge above it once in every step. What a meeting needs is looked up here: with small networks, looking it up
     in every step would take a noticeable part of it.

@@ -11,7 +11,7 @@ from altprop.algorithms.greedy.local_losses import LocalLosses
 
 
 class DecoupledGreedy(LocalLosses):
-    """Every block minimises ``L_n = loss(g_n(f_n(sg[h_{n-1}])), y)`` on the same mini-batch (arXiv:1901.08164).
+    """Every block minimizes ``L_n = loss(g_n(f_n(sg[h_{n-1}])), y)`` on the same mini-batch (arXiv:1901.08164).
 
     ``sg`` stops the gradient, so that no gradient crosses a border between blocks. Block n+1 sees the features that block n
     computed before its update, which makes the step bit-identical to one backward pass of the summed losses; done block by

@@ -127,7 +127,7 @@ class DistributedGreedy(LocalLosses):
 
     def _start(self) -> None:
         """Start the other workers from the present state."""
-        self.synchronise()  # complains where workers have gone with something that was not fetched
+        self.synchronize()  # complains where workers have gone with something that was not fetched
         store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
         spawn = multiprocessing.get_context("spawn")
         self.pipes = []
@@ -256,7 +256,7 @@ class DistributedGreedy(LocalLosses):
                 self.sums[index].copy_(torch.from_numpy(report["sums"][position]))
         self.behind = False
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Fetch the other workers' weights if they have moved on."""
         if self.behind:
             self._fetch(REPORT)
@@ -265,7 +265,7 @@ class DistributedGreedy(LocalLosses):
         """Fetch what the other workers have learned, if they can still say, and stop them; the next step starts them anew."""
         if self.processes:
             with suppress(RunFailed):  # whoever asks for what they had learned will be told
-                self.synchronise()
+                self.synchronize()
             self._stop()
 
     def _stop(self) -> None:
@@ -285,12 +285,12 @@ class DistributedGreedy(LocalLosses):
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        self.synchronise()
+        self.synchronize()
         with super().inference():
             yield
 
     def state_dict(self) -> dict[str, Any]:
-        self.synchronise()
+        self.synchronize()
         return {**super().state_dict(), "sums": [sums.clone() for sums in self.sums]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

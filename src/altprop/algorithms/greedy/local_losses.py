@@ -46,7 +46,7 @@ class BlockWithHead(nn.Module):
 
 
 class LocalLosses(Algorithm):
-    """Base of the greedy algorithms: each of K blocks minimises the loss of its own head on the true labels.
+    """Base of the greedy algorithms: each of K blocks minimizes the loss of its own head on the true labels.
 
     The model is cut as :func:`altprop.algorithms.blocks.cut` says. Blocks 1 to K-1 get a head from ``head``; the head of the
     last one is the model's own classifier. Heads belong to the algorithm: weights rule and estimator do not reach them.

@@ -19,7 +19,7 @@ class ReplayBuffer:
 
     Belilovsky et al. (2020), asynchronous form. Use counts start at 1, so that ``max_reuse`` = R allows R - 1 uses of each
     batch. As published, a full buffer takes its *oldest* batch, the next to be overwritten, for the most recent one;
-    ``strict_lifo`` mends that. A buffer of one batch always returns it and does not count.
+    ``strict_lifo`` fixes that. A buffer of one batch always returns it and does not count.
     """
 
     def __init__(self, capacity: int, strict_lifo: bool = False) -> None:

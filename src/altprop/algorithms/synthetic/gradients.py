@@ -21,12 +21,12 @@ from altprop.problems import Problem
 
 
 class SyntheticGradients(Algorithm):
-    """Each block is trained by the gradient that its synthesiser predicts, the classifier by the real loss.
+    """Each block is trained by the gradient that its synthesizer predicts, the classifier by the real loss.
 
-    Jaderberg et al. (2017), arXiv 1608.05343. A backward interface follows every block, the last one too. Synthesiser n is
+    Jaderberg et al. (2017), arXiv 1608.05343. A backward interface follows every block, the last one too. Synthesizer n is
     regressed onto the gradient that comes back through block n+1, itself predicted, and the last one onto the real gradient of
-    the loss. One optimizer updates blocks, classifier and synthesisers. ``context`` hands the one-hot labels to the
-    synthesisers (cDNI). Synthesisers are convolutions of ``kernel_size`` on maps and one linear layer on flat features;
+    the loss. One optimizer updates blocks, classifier and synthesizers. ``context`` hands the one-hot labels to the
+    synthesizers (cDNI). Synthesizers are convolutions of ``kernel_size`` on maps and one linear layer on flat features;
     ``zero_bias`` lets them start as the zero function on maps. They belong to the algorithm: weights rule and estimator do not
     reach them. Predicted gradients depend on the batch size.
     """
@@ -99,7 +99,7 @@ class SyntheticGradients(Algorithm):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of cutting and of the synthesisers' kernel."""
+        """Problems of cutting and of the synthesizers' kernel."""
         yield from cut_problems(config)
         kernel_size = config.get("kernel_size", 5)
         if not isinstance(kernel_size, int) or kernel_size % 2 == 0 or kernel_size < 1:

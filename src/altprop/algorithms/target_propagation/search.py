@@ -38,7 +38,7 @@ class TargetSearch(Algorithm):
     ``hidden_rounds`` for the others. A search that gained nothing is followed by one from new random weights, which is kept if it
     ends better. Training is finished when every target is reached: then every unit's problem is separable.
 
-    Output targets are one-vs-rest. The search decides on the host, so a step synchronises with the device many times. Raises
+    Output targets are one-vs-rest. The search decides on the host, so a step synchronizes with the device many times. Raises
     ``ConfigError`` for a model other than linear layers with sign units, or several mini-batches per epoch.
     """
 

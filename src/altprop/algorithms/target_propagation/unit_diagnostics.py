@@ -28,7 +28,7 @@ class LayerRecord:
     input_edges: Tensor
     """``[bins + 1]``"""
     weight: Tensor
-    """``[bins]`` what the estimator multiplies the gradient by at the middle of each bin, towards the other side."""
+    """``[bins]`` what the estimator multiplies the gradient by at the middle of each bin, toward the other side."""
     level_shares: Tensor
     """``[levels]`` share of outputs at each level, from the lowest."""
     active: Tensor
@@ -40,7 +40,7 @@ class LayerRecord:
 class UnitDiagnostics:
     """Watches the hard units of a model on the same few training images; 0 ``images`` watch nothing.
 
-    A unit is *active* where its estimator's weight is at least half of that at the centre, and it has *flipped* when its output
+    A unit is *active* where its estimator's weight is at least half of that at the center, and it has *flipped* when its output
     is another level than an epoch before. All on the device, without a host sync. The model must be in evaluation mode.
     """
 
@@ -93,8 +93,8 @@ class UnitDiagnostics:
             cut = len(values) // 1000
             counts, edges = torch.histogram(values[cut : len(values) - cut], bins=self.BINS)
             middles = (edges[1:] + edges[:-1]) / 2
-            centre = 0.0 if unit.levels.steps == 1 else (unit.levels.low + unit.levels.high) / 2
-            opposing = torch.where(middles > centre, -1.0, 1.0)
+            center = 0.0 if unit.levels.steps == 1 else (unit.levels.low + unit.levels.high) / 2
+            opposing = torch.where(middles > center, -1.0, 1.0)
             codes = unit.levels.encode(outputs).flatten().long().cpu()
             shares = torch.bincount(codes, minlength=unit.levels.steps + 1) / codes.numel()
             history = torch.stack(self.history[name]).cpu() if name in self.history else torch.zeros(0, 2)

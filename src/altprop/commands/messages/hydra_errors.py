@@ -183,15 +183,15 @@ def _unknown_key(config: DictConfig | None, rest: CommandLine, override: Overrid
             return Problem(f"{key}@{override.package}", "the group has no such place", f"without a place: {key}=<choice>")
         return Problem(key, f"{value} is no choice", f"its choices: {', '.join(choices_of(rest, key))}")
     if nearest(key.rpartition(".")[2], [*_LENGTHS, *names_of(config, key.rpartition(".")[0])]) in _LENGTHS:
-        mend = f"trainer.duration={value}{'ep' if value.isdigit() else ''}"
-        return Problem(key, "there is no such key", "the length of a run has a unit: 10ep epochs or 500st steps", mend)
+        fix = f"trainer.duration={value}{'ep' if value.isdigit() else ''}"
+        return Problem(key, "there is no such key", "the length of a run has a unit: 10ep epochs or 500st steps", fix)
     near = nearest_key(config, rest, key)
     if near is None and "." in key and accepts(config, key):
         return Problem(key, "is not in the configuration", "a further argument of its class is added with +", f"+{key}={value}")
-    mend = f"{near}={value}" if near else ""
+    fix = f"{near}={value}" if near else ""
     if "/" in key:
-        return Problem(key, "there is no such group", f"groups: {', '.join(groups_of(rest))}", mend)
-    return Problem(key, "there is no such key", inventory(config, key), mend)
+        return Problem(key, "there is no such group", f"groups: {', '.join(groups_of(rest))}", fix)
+    return Problem(key, "there is no such key", inventory(config, key), fix)
 
 
 def _value(override: Override) -> str:

@@ -79,8 +79,8 @@ def _check_names(key: str, given: Mapping[str, Any], signature: Signature, suppl
         elif name not in signature.parameters and not signature.open_ended:
             near = nearest(name, [other for other in allowed if other not in given])
             listed = f"its arguments: {', '.join(allowed)}" if allowed else "it has no arguments"
-            mend = f"~{key}.{name}" + (f" {'' if near in given else '+'}{key}.{near}={shown(given[name])}" if near else "")
-            yield Problem(f"{key}.{name}", f"{target} has no such argument", listed, mend)
+            fix = f"~{key}.{name}" + (f" {'' if near in given else '+'}{key}.{near}={shown(given[name])}" if near else "")
+            yield Problem(f"{key}.{name}", f"{target} has no such argument", listed, fix)
 
 
 def _check_missing(
@@ -104,8 +104,8 @@ def check_types(key: str, given: Mapping[str, Any], signature: Signature, placeh
             continue
         choices = choices_of(parameter.hint)
         near = nearest(str(value), [str(choice) for choice in choices])
-        mend = f"{key}.{name}={near or '…'}" if near or value is None else ""
-        yield Problem(f"{key}.{name}", f"{shown(value)} does not fit", f"it must be {readable(parameter.hint)}", mend)
+        fix = f"{key}.{name}={near or '…'}" if near or value is None else ""
+        yield Problem(f"{key}.{name}", f"{shown(value)} does not fit", f"it must be {readable(parameter.hint)}", fix)
 
 
 def check_nested(key: str, node: Mapping[str, Any], target: Target, hint: Any) -> Iterator[Problem]:

@@ -79,16 +79,16 @@ def _check_units(config: Mapping[str, Any], capabilities: Capabilities, name: st
     if not hard and capabilities.needs_hard_units:
         choices = sorted(filter(_is_hard, _choices("model/units")), key=lambda choice: (choice != "sign_step", choice))
         allowed = f"hard units{': ' + ', '.join(choices) if choices else ''}"
-        mend = f"model/units={choices[0]}" if choices else ""
-        yield Problem("model.units", f"the model has no hard units, {name} needs them", allowed, mend)
+        fix = f"model/units={choices[0]}" if choices else ""
+        yield Problem("model.units", f"the model has no hard units, {name} needs them", allowed, fix)
     if not hard or estimator is not None or capabilities.native_hard_units:
         return
     choices = sorted(set(_choices("algorithm/estimator")) - {"none"}, key=lambda choice: (choice != "saturated_ste", choice))
-    mends = f"algorithm/estimator={choices[0]}" if choices else "model/units=relu"
+    fixes = f"algorithm/estimator={choices[0]}" if choices else "model/units=relu"
     for key, kind in hard:
         allowed = f"an estimator ({', '.join(choices)}) or smooth units" if choices else "smooth units"
         given = f"the derivative of {kind.__name__} is zero almost everywhere, so nothing below it would be learnt"
-        yield Problem(key, given, allowed, mends)
+        yield Problem(key, given, allowed, fixes)
 
 
 def _check_selection(config: Mapping[str, Any]) -> Iterator[Problem]:

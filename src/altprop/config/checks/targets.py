@@ -58,11 +58,11 @@ def unknown_target(key: str, path: str) -> Problem:
         except Exception:  # whatever the import of a user's module raises
             continue
         near = nearest(parts[length], [name for name in dir(module) if not name.startswith("_")])
-        mend = ".".join([prefix, near, *parts[length + 1 :]]) if near else ""
+        fix = ".".join([prefix, near, *parts[length + 1 :]]) if near else ""
         given = f"{path} does not exist: {prefix} has no class or function {parts[length]}"
         if hasattr(module, parts[length]):
             given = f"{path} is not a class or function that may be called from a configuration"
-        return Problem(f"{key}._target_", given, "the dotted path of a class or function", mend and f"{key}._target_={mend}")
+        return Problem(f"{key}._target_", given, "the dotted path of a class or function", fix and f"{key}._target_={fix}")
     return Problem(f"{key}._target_", f"{path}: there is no module {parts[0]}", "the dotted path of a class or function")
 
 

@@ -119,7 +119,7 @@ def _broken(data_set: InMemory, way: Download, datasets: Any, config: Mapping[st
     try:
         data_set.read(root)
     except ConfigError as error:
-        return str(error.problems[0].given)
+        return str(error.problems[0].description)
     return None
 
 

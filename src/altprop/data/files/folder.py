@@ -70,7 +70,7 @@ def list_images(part: Path, classes: list[str]) -> Listing:
 
 
 def open_image(path: Path) -> Image.Image:
-    """One image, decoded, in three colours.
+    """One image, decoded, in three colors.
 
     :raises DataError: where the file is no image or is torn.
     """

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from altprop.data.augmentation import Augmentation, crop_and_flip, draw, pad
 from altprop.data.base import Batch, LoadContext
-from altprop.data.normalization import Normalisation
+from altprop.data.normalization import Normalization
 from altprop.data.order import epoch_order, evaluation_slices, training_slices
 
 FLOAT_CACHE_BYTES = 512 * 2**20
-"""Unaugmented sets that take no more than this as float32 are normalised once, on the CPU, where every pass over memory shows."""
+"""Unaugmented sets that take no more than this as float32 are normalized once, on the CPU, where every pass over memory shows."""
 
 
 class PlainSplit:
@@ -23,13 +23,13 @@ class PlainSplit:
     """
 
     def __init__(
-        self, images: Tensor, targets: Tensor, batch_size: int, normalisation: Normalisation | None, context: LoadContext
+        self, images: Tensor, targets: Tensor, batch_size: int, normalization: Normalization | None, context: LoadContext
     ) -> None:
-        """``images`` ``[n, channels, height, width]``: uint8, or float32 already normalised where ``normalisation`` is None."""
+        """``images`` ``[n, channels, height, width]``: uint8, or float32 already normalized where ``normalization`` is None."""
         self.num_samples = len(targets)
         self.batch_size = batch_size
         self.images, self.targets = images, targets
-        self.normalisation = normalisation
+        self.normalization = normalization
         self.memory_format = _memory_format(context)
         self.slices = evaluation_slices(self.num_samples, batch_size, context.rank, context.world_size)
 
@@ -40,8 +40,8 @@ class PlainSplit:
         """The mini-batches from number ``start`` on; every epoch is the same."""
         for part in self.slices[start:]:
             images = self.images[part]
-            if self.normalisation is not None:
-                images = self.normalisation(images)
+            if self.normalization is not None:
+                images = self.normalization(images)
             yield images.contiguous(memory_format=self.memory_format), self.targets[part]
 
 
@@ -57,14 +57,14 @@ class ShuffledSplit:
         targets: Tensor,
         batch_size: int,
         drop_last: bool,
-        normalisation: Normalisation | None,
+        normalization: Normalization | None,
         augmentation: Augmentation,
         context: LoadContext,
     ) -> None:
         """``images`` as in :class:`PlainSplit`; padded already where ``augmentation`` asks for padding."""
         self.batch_size = batch_size
         self.images, self.targets = images, targets
-        self.normalisation, self.augmentation = normalisation, augmentation
+        self.normalization, self.augmentation = normalization, augmentation
         self.height, self.width = (size - 2 * augmentation.padding for size in images.shape[-2:])
         self.seed, self.device = context.seed, context.device
         self.memory_format = _memory_format(context)
@@ -86,8 +86,8 @@ class ShuffledSplit:
                 images = self.images.index_select(0, index)
             else:
                 images = crop_and_flip(self.images, index, draws[part], self.height, self.width)
-            if self.normalisation is not None:
-                images = self.normalisation(images)
+            if self.normalization is not None:
+                images = self.normalization(images)
             yield images.contiguous(memory_format=self.memory_format), targets[part]
 
 
@@ -98,12 +98,12 @@ def device_splits(
     batch_size: int,
     eval_batch_size: int,
     drop_last: bool,
-    normalisation: Normalisation,
+    normalization: Normalization,
     augmentation: Augmentation,
     context: LoadContext,
 ) -> tuple[ShuffledSplit, PlainSplit]:
     """The training split and the same images without augmentation; both share one copy of ``images`` (uint8, on the device)."""
-    plain, transform = _prepare(images, normalisation, keep_bytes=augmentation.active)
+    plain, transform = _prepare(images, normalization, keep_bytes=augmentation.active)
     padding = augmentation.padding
     if padding:
         padded = pad(plain, padding, augmentation.padding_mode)
@@ -113,19 +113,19 @@ def device_splits(
 
 
 def evaluation_split(
-    images: Tensor, targets: Tensor, batch_size: int, normalisation: Normalisation, context: LoadContext
+    images: Tensor, targets: Tensor, batch_size: int, normalization: Normalization, context: LoadContext
 ) -> PlainSplit:
     """A validation or test split of ``images`` (uint8, on the device)."""
-    stored, transform = _prepare(images, normalisation, keep_bytes=False)
+    stored, transform = _prepare(images, normalization, keep_bytes=False)
     return PlainSplit(stored, targets, batch_size, transform, context)
 
 
-def _prepare(images: Tensor, normalisation: Normalisation, keep_bytes: bool) -> tuple[Tensor, Normalisation | None]:
+def _prepare(images: Tensor, normalization: Normalization, keep_bytes: bool) -> tuple[Tensor, Normalization | None]:
     """The images as they are kept, and what is left to be done to a mini-batch."""
     if keep_bytes or images.device.type != "cpu" or images.numel() * 4 > FLOAT_CACHE_BYTES:
-        return images, normalisation
+        return images, normalization
     # A few images at a time stay in the processor's cache, which halves the time.
-    return torch.cat([normalisation(part) for part in images.split(256)]), None
+    return torch.cat([normalization(part) for part in images.split(256)]), None
 
 
 def _memory_format(context: LoadContext) -> torch.memory_format:

@@ -39,7 +39,7 @@ class Window:
 def random_resized_window(width: int, height: int, stream: random.Random) -> Window:
     """A window of 8 to 100 % of the area and an aspect ratio (log-uniform) of 3/4 to 4/3.
 
-    Where ten draws do not fit into the image, the largest centred window of an allowed aspect ratio: the common recipe of
+    Where ten draws do not fit into the image, the largest centered window of an allowed aspect ratio: the common recipe of
     ImageNet training.
     """
     for _ in range(ATTEMPTS):
@@ -57,7 +57,7 @@ def random_resized_window(width: int, height: int, stream: random.Random) -> Win
 def placed_window(width: int, height: int, size: int, resize: int | None, stream: random.Random | None) -> Window:
     """A window of ``size`` x ``size`` pixels after scaling the image's short side to ``resize`` (None: as it is).
 
-    Its place is drawn from ``stream``, or the centre where that is None.
+    Its place is drawn from ``stream``, or the center where that is None.
 
     :raises ValueError: where the scaled image is smaller than the window.
     """
@@ -121,7 +121,7 @@ class Crops:
     """The crops of large images.
 
     ``train`` is the recipe of the training images: ``random_resized_crop``, ``random_crop`` or ``centre_crop``, with ``flip`` as
-    the probability of mirroring. Evaluation crops the centre. All crops but the first scale the short side to ``resize`` before;
+    the probability of mirroring. Evaluation crops the center. All crops but the first scale the short side to ``resize`` before;
     null says that the images are that size already.
     """
 

@@ -19,7 +19,7 @@ from altprop.data.base import Batch, LoadContext
 from altprop.data.errors import DataError
 from altprop.data.files.folder import Listing, open_image
 from altprop.data.loading.recipes import View
-from altprop.data.normalization import Normalisation
+from altprop.data.normalization import Normalization
 from altprop.data.order import epoch_order, evaluation_slices, training_slices
 from altprop.problems import Problem
 from altprop.seeding import derive_seed
@@ -79,13 +79,13 @@ class StreamSplit:
         loader: Loader,
         workers: int | None,
         batch_size: int,
-        normalisation: Normalisation,
+        normalization: Normalization,
         context: LoadContext,
         train: bool,
         drop_last: bool = False,
     ) -> None:
         """``train``: shuffled, and in shares of one size for all ranks; otherwise in file order, every image."""
-        self.listing, self.view, self.normalisation, self.shuffled = listing, view, normalisation, train
+        self.listing, self.view, self.normalization, self.shuffled = listing, view, normalization, train
         self.loader, self.workers = loader, num_workers(workers)
         self.batch_size, self.seed, self.device = batch_size, context.seed, context.device
         self.memory_format = torch.channels_last if context.channels_last else torch.contiguous_format
@@ -114,7 +114,7 @@ class StreamSplit:
             batches = decoded_by_workers(decoding, requests, max(0, min(self.workers, len(self) - start)), self.device)
         for pixels, labels in batches:
             # Decoders deliver channels last; seen as channels first this is torch's channels_last format without a copy.
-            images = self.normalisation(pixels.permute(0, 3, 1, 2))
+            images = self.normalization(pixels.permute(0, 3, 1, 2))
             yield images.contiguous(memory_format=self.memory_format), labels
 
     def requests(self, epoch: int, start: int) -> Iterator[Request]:

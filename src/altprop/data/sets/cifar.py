@@ -20,7 +20,7 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True, kw_only=True)
 class CIFAR10(InMemory):
-    """50,000 training and 10,000 test photographs of ten classes, 32x32, colour."""
+    """50,000 training and 10,000 test photographs of ten classes, 32x32, color."""
 
     title: ClassVar[str] = "CIFAR-10"
     name: ClassVar[str] = "cifar10"
@@ -67,7 +67,7 @@ class CIFAR10(InMemory):
 
 @dataclass(frozen=True, kw_only=True)
 class CIFAR100(CIFAR10):
-    """50,000 training and 10,000 test photographs of 100 classes, 32x32, colour."""
+    """50,000 training and 10,000 test photographs of 100 classes, 32x32, color."""
 
     title: ClassVar[str] = "CIFAR-100"
     name: ClassVar[str] = "cifar100"

@@ -1,4 +1,4 @@
-"""Small colour images of ten shapes, drawn many at a time.
+"""Small color images of ten shapes, drawn many at a time.
 
 Coordinates run from -1 to 1 over the image. A shape is a signed distance: negative inside, in units of the shape's radius.
 """
@@ -120,7 +120,7 @@ def draw_chunk(count: int, generator: torch.Generator) -> Tensor:
 
 
 def _contrast(ground: Tensor, amount: Tensor, side: Tensor) -> Tensor:
-    """A colour difference of the given size in each channel, more often brighter than darker, or the way there is room for."""
+    """A color difference of the given size in each channel, more often brighter than darker, or the way there is room for."""
     sign = torch.where(side < 0.3, -1.0, 1.0)
     fits = (ground + sign * amount).clamp(0, 1) == ground + sign * amount
     return torch.where(fits, sign, -sign) * amount
@@ -134,7 +134,7 @@ def _texture(uniform: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
 
 
 def _clutter(image: Tensor, uniform: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """One ellipse of random colour and form, from a dot to a line; in two of five images none."""
+    """One ellipse of random color and form, from a dot to a line; in two of five images none."""
     turn, x0, y0 = uniform(-math.pi, math.pi, 1, 1), x - uniform(-1, 1, 1, 1), y - uniform(-1, 1, 1, 1)
     along, across = turn.cos() * x0 + turn.sin() * y0, turn.cos() * y0 - turn.sin() * x0
     length, width = uniform(0.05, 0.5, 1, 1), uniform(0.04, 0.1, 1, 1)
@@ -143,7 +143,7 @@ def _clutter(image: Tensor, uniform: Callable[..., Tensor], x: Tensor, y: Tensor
     return _cover(image, uniform(0, 1, 3, 1, 1), torch.where(there, distance, 1.0))
 
 
-def _cover(image: Tensor, colour: Tensor, distance: Tensor) -> Tensor:
-    """``colour`` where ``distance`` ``[count, 32, 32]`` is negative, ``image`` elsewhere, mixed along a soft edge."""
+def _cover(image: Tensor, color: Tensor, distance: Tensor) -> Tensor:
+    """``color`` where ``distance`` ``[count, 32, 32]`` is negative, ``image`` elsewhere, mixed along a soft edge."""
     share = (0.5 - distance / SOFT_EDGE).clamp_(0, 1)[:, None]
-    return torch.lerp(image, colour.expand_as(image), share.expand_as(image))
+    return torch.lerp(image, color.expand_as(image), share.expand_as(image))

@@ -15,7 +15,7 @@ from torch import Tensor
 from altprop.data.augmentation import Augmentation
 from altprop.data.base import Data, LoadContext
 from altprop.data.loading.device_split import PlainSplit, device_splits, evaluation_split
-from altprop.data.normalization import Normalisation
+from altprop.data.normalization import Normalization
 from altprop.data.sets.image_set import ImageSet, Selection
 from altprop.problems import ConfigError, Problem
 
@@ -75,19 +75,19 @@ def place(image_set: ImageSet, raw: RawData, augmentation: Augmentation, context
     problems = [*image_set.misfits(len(train), channels, context), *_padding_misfits(augmentation, min(height, width))]
     if problems:
         raise ConfigError(problems)
-    normalisation = Normalisation.of(image_set.mean, image_set.std, context.device)
+    normalization = Normalization.of(image_set.mean, image_set.std, context.device)
     train_split, train_plain = device_splits(
         *_to_device(train, context),
         batch_size=image_set.batch_size,
         eval_batch_size=image_set.eval_batch_size,
         drop_last=image_set.drop_last,
-        normalisation=normalisation,
+        normalization=normalization,
         augmentation=augmentation,
         context=context,
     )
 
     def evaluated(images: Images) -> PlainSplit:
-        return evaluation_split(*_to_device(images, context), image_set.eval_batch_size, normalisation, context)
+        return evaluation_split(*_to_device(images, context), image_set.eval_batch_size, normalization, context)
 
     return Data(
         train=train_split,

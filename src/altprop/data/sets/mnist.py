@@ -20,7 +20,7 @@ PARTS = ("train", "t10k")
 
 @dataclass(frozen=True, kw_only=True)
 class MNIST(InMemory):
-    """60,000 training and 10,000 test images of handwritten digits, 28x28, grey."""
+    """60,000 training and 10,000 test images of handwritten digits, 28x28, gray."""
 
     title: ClassVar[str] = "MNIST"
     name: ClassVar[str] = "mnist"
@@ -56,7 +56,7 @@ class MNIST(InMemory):
 
 @dataclass(frozen=True, kw_only=True)
 class FashionMNIST(MNIST):
-    """60,000 training and 10,000 test images of clothes, 28x28, grey, in the format of MNIST."""
+    """60,000 training and 10,000 test images of clothes, 28x28, gray, in the format of MNIST."""
 
     title: ClassVar[str] = "Fashion-MNIST"
     name: ClassVar[str] = "fashion_mnist"

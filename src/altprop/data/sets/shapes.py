@@ -1,4 +1,4 @@
-"""Colour images of ten shapes that the project draws itself: convolutional nets can be tried without a download."""
+"""Color images of ten shapes that the project draws itself: convolutional nets can be tried without a download."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from altprop.seeding import derive_seed
 
 @dataclass(frozen=True, kw_only=True)
 class Shapes(InMemory):
-    """Images of 32x32 pixels, in colour, of ten classes; shape, size, turn, place, colour, texture, clutter and noise vary.
+    """Images of 32x32 pixels, in color, of ten classes; shape, size, turn, place, color, texture, clutter and noise vary.
 
     ``train_size`` and ``test_size`` images are drawn from ``drawing_seed``, which is no part of the run's seed: every run sees
     the same images. Classes take turns in the file order.

@@ -10,7 +10,7 @@ from altprop.data.base import Data, LoadContext
 from altprop.data.files.folder import Listing
 from altprop.data.loading.recipes import Crops
 from altprop.data.loading.stream import Loader, StreamSplit, check_decoding
-from altprop.data.normalization import Normalisation
+from altprop.data.normalization import Normalization
 from altprop.data.sets.image_set import ImageSet
 from altprop.problems import ConfigError, Problem
 
@@ -30,7 +30,7 @@ class Streamed(ImageSet):
         problems = list(self.misfits(len(trained), 3, context))
         if problems:
             raise ConfigError(problems)
-        normalisation = Normalisation.of(self.mean, self.std, context.device)
+        normalization = Normalization.of(self.mean, self.std, context.device)
 
         def split(listing: Listing, *, shuffled: bool = False) -> StreamSplit:
             return StreamSplit(
@@ -39,7 +39,7 @@ class Streamed(ImageSet):
                 loader=self.loader,
                 workers=self.workers,
                 batch_size=self.batch_size if shuffled else self.eval_batch_size,
-                normalisation=normalisation,
+                normalization=normalization,
                 context=context,
                 train=shuffled,
                 drop_last=self.drop_last,

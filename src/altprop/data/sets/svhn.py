@@ -22,7 +22,7 @@ NUM_TRAIN, NUM_EXTRA = 73_257, 531_131
 
 @dataclass(frozen=True, kw_only=True)
 class SVHN(InMemory):
-    """73,257 training and 26,032 test images of digits, 32x32, colour.
+    """73,257 training and 26,032 test images of digits, 32x32, color.
 
     ``extra`` adds 531,131 easier ones behind the training images. An ``image_size`` other than 32 resizes all images when they
     are loaded (bilinear).

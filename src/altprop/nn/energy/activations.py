@@ -15,20 +15,20 @@ ActivationName = Literal["shifted_sigmoid", "hard_sigmoid", "half_slope_hard_sig
 
 @dataclass(frozen=True)
 class Activation:
-    """``squash(scale * (u - centre))``, elementwise.
+    """``squash(scale * (u - center))``, elementwise.
 
-    Written this way so that a relaxation can put ``scale`` and ``centre`` into drives that it computes once. ``squash`` is the
+    Written this way so that a relaxation can put ``scale`` and ``center`` into drives that it computes once. ``squash`` is the
     logistic function, tanh, or a clip to ``bounds``.
     """
 
     squash: Literal["logistic", "tanh", "clip", "identity"]
     scale: float = 1.0
-    centre: float = 0.0
+    center: float = 0.0
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, potential: Tensor) -> Tensor:
         """The activation of ``potential``, any shape; differentiable."""
-        scaled = potential - self.centre if self.centre else potential
+        scaled = potential - self.center if self.center else potential
         scaled = scaled * self.scale if self.scale != 1.0 else scaled
         if self.squash == "logistic":
             return scaled.sigmoid()
@@ -39,7 +39,7 @@ class Activation:
         return scaled
 
     def squasher(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """A function with nothing left to decide: ``squash`` of ``scaled = scale * (u - centre)`` into ``out``, without a graph.
+        """A function with nothing left to decide: ``squash`` of ``scaled = scale * (u - center)`` into ``out``, without a graph.
 
         It takes ``(scaled, out)``, which may be one tensor, and returns ``out``.
         """
@@ -64,7 +64,7 @@ IDENTITY = Activation("identity")
 """Of an output layer whose scores are logits."""
 
 ACTIVATIONS: dict[str, Activation] = {
-    "shifted_sigmoid": Activation("logistic", scale=4.0, centre=0.5),  # slope 1 at 1/2; "mysig" in the paper's code
+    "shifted_sigmoid": Activation("logistic", scale=4.0, center=0.5),  # slope 1 at 1/2; "mysig" in the paper's code
     "hard_sigmoid": Activation("clip"),  # slope 1
     "half_slope_hard_sigmoid": Activation("clip", scale=0.5),  # slope 1/2; "my_hard_sig" in the paper's code
     "centered_hard_sigmoid": Activation("clip", bounds=(-0.5, 0.5)),  # "ctrd_hard_sig" in the paper's code

@@ -1,4 +1,4 @@
-"""Edges of energy-based networks: what joins two neighbouring layers of states, and its adjoints.
+"""Edges of energy-based networks: what joins two neighboring layers of states, and its adjoints.
 
 An edge has one weight and one bilinear form ``<up(below), above>``. ``up`` is a linear map, or a convolution and the pooling
 behind it, so states live after pooling (Laborieux et al. 2021, methods; ``up`` and ``down`` of the dynamics). Every function is

@@ -88,13 +88,13 @@ class Estimator:
         return self.step_weight(inputs, targets, binary=levels.kind == "binary")
 
     def active(self, inputs: Tensor, levels: Levels) -> Tensor:
-        """Which units a gradient can move: those whose weight towards the other side is at least half that of the centre.
+        """Which units a gradient can move: those whose weight toward the other side is at least half that of the center.
 
         Boolean, of the shape of ``inputs``; for saturated rules exactly the units with a gradient other than 0.
         """
-        centre = inputs.new_full((), 0.0 if levels.steps == 1 else (levels.low + levels.high) / 2)
-        opposing = torch.where(inputs > centre, -1.0, 1.0).to(inputs.dtype)
-        return self.weight(inputs, opposing, levels) >= self.weight(centre, torch.ones_like(centre), levels) / 2
+        center = inputs.new_full((), 0.0 if levels.steps == 1 else (levels.low + levels.high) / 2)
+        opposing = torch.where(inputs > center, -1.0, 1.0).to(inputs.dtype)
+        return self.weight(inputs, opposing, levels) >= self.weight(center, torch.ones_like(center), levels) / 2
 
     # -- the backward pass ------------------------------------------------------------------------------------------------------
 

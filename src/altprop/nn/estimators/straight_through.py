@@ -53,9 +53,9 @@ class SaturatedStraightThrough(Estimator):
         return self._zone(position, binary=True).to(position.dtype)
 
     def _zone(self, inputs: Tensor, binary: bool) -> Tensor:
-        # Comparing in place, in floating point, is vectorised on a CPU; comparisons that return booleans are not.
-        centred = (inputs - self.bound / 2).abs_().le_(self.bound / 2) if binary else inputs.abs().le_(self.bound)
-        return centred.to(torch.bool)
+        # Comparing in place, in floating point, is vectorized on a CPU; comparisons that return booleans are not.
+        centered = (inputs - self.bound / 2).abs_().le_(self.bound / 2) if binary else inputs.abs().le_(self.bound)
+        return centered.to(torch.bool)
 
     def remember(self, inputs: Tensor, levels: Levels) -> Tensor | None:
         """A mask of one byte per unit; for a summed staircase the number of its steps whose zone holds the input."""
@@ -102,10 +102,10 @@ class Ramp(Estimator):
     has_unscaled: ClassVar[bool] = False
 
     def step_loss(self, inputs: Tensor, targets: Tensor, binary: bool) -> Tensor:
-        centred = inputs - 0.5 if binary else inputs
+        centered = inputs - 0.5 if binary else inputs
         flat = 0.5 if binary else 1.0
-        distance = centred.abs().clamp(max=flat + 1)
-        return -targets * centred.sign() * (distance - (distance - flat).clamp(min=0).square() / 2)
+        distance = centered.abs().clamp(max=flat + 1)
+        return -targets * centered.sign() * (distance - (distance - flat).clamp(min=0).square() / 2)
 
     def step_weight(self, inputs: Tensor, targets: Tensor, binary: bool) -> Tensor:
         if binary:

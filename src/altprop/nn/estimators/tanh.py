@@ -50,7 +50,7 @@ class TanhEstimator(Estimator):
 class SoftHinge(TanhEstimator):
     """The paper's layer loss ``tanh(-t z) + 1`` with weight ``1 - tanh(z)^2``, for binary steps too (no factor 1/2).
 
-    For a staircase one soft hinge is centred on the whole of it, weight ``1 - tanh(2u - 1)^2``, whatever the number of steps.
+    For a staircase one soft hinge is centered on the whole of it, weight ``1 - tanh(2u - 1)^2``, whatever the number of steps.
     """
 
     fits: ClassVar[frozenset[Kind]] = ALL_KINDS

@@ -1,4 +1,4 @@
-"""The chain of convolutions that synthesisers and the heads compared with them are made of."""
+"""The chain of convolutions that synthesizers and the heads compared with them are made of."""
 
 from __future__ import annotations
 

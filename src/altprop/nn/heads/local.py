@@ -175,7 +175,7 @@ def cnn_head(
 
 
 class ConvHead(nn.Module):
-    """Head of the comparison with synthetic gradients: a synthesiser's convolutions, global average pooling, linear.
+    """Head of the comparison with synthetic gradients: a synthesizer's convolutions, global average pooling, linear.
 
     Three ``kernel_size`` x ``kernel_size`` convolutions with bias, batch norm and ReLU between them; the last one's weight
     starts at zero (its bias only with ``zero_bias``), so that at first all samples score the same and no gradient passes below

@@ -19,7 +19,7 @@ _deferred: list[tuple[Tensor, Tensor | None]] | None = None
 
 @contextmanager
 def synthesizer_context(context: Tensor | None) -> Iterator[None]:
-    """Hand ``context`` ``[batch, context_dim]`` (one-hot labels, say) to every synthesiser that is called inside. Nestable."""
+    """Hand ``context`` ``[batch, context_dim]`` (one-hot labels, say) to every synthesizer that is called inside. Nestable."""
     _contexts.append(context)
     try:
         yield
@@ -68,7 +68,7 @@ def predict(synthesizer: nn.Module, trigger: Tensor) -> Tensor:
 def regression_gradient(predicted: Tensor, target: Tensor) -> Tensor:
     """Gradient ``(2 / B) (q - g)`` of ``(1 / B) sum (q - g)^2``: mean over the batch, sum over everything else.
 
-    ``target`` is a gradient of a batch-mean loss and shrinks like 1 / B, so a trained synthesiser is tied to its batch size.
+    ``target`` is a gradient of a batch-mean loss and shrinks like 1 / B, so a trained synthesizer is tied to its batch size.
     """
     return (predicted.detach() - target) * (2.0 / predicted.shape[0])
 
@@ -99,7 +99,7 @@ class ForwardInterface(nn.Module):
 
 
 class BackwardInterface(nn.Module):
-    """Predicts gradients: the part in front learns at once; the gradient from behind teaches the synthesiser when it arrives."""
+    """Predicts gradients: the part in front learns at once; the gradient from behind teaches the synthesizer when it arrives."""
 
     def __init__(self, synthesizer: nn.Module) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class BackwardInterface(nn.Module):
             backward(trigger, receive(self.synthesizer, trigger) * factor)
 
     def make_trigger(self, trigger: Tensor) -> Tensor:
-        """``trigger``, with the promise that the gradient that arrives there teaches the synthesiser and then passes on."""
+        """``trigger``, with the promise that the gradient that arrives there teaches the synthesizer and then passes on."""
         if not self.training:
             return trigger
         return self._teach_at(trigger, predict(self.synthesizer, trigger))
@@ -119,7 +119,7 @@ class BackwardInterface(nn.Module):
     def forward(self, trigger: Tensor) -> Tensor:
         """Train what lies below with the predicted gradient, and hand on ``trigger`` cut off from it; identity in evaluation.
 
-        One call of the synthesiser serves both directions.
+        One call of the synthesizer serves both directions.
         """
         if not self.training:
             return trigger

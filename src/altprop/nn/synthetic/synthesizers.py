@@ -1,4 +1,4 @@
-"""Synthesisers: small networks that predict a message from a trigger and, if they are given one, a context."""
+"""Synthesizers: small networks that predict a message from a trigger and, if they are given one, a context."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class BasicSynthesizer(nn.Module):
         activations = self.from_trigger(trigger)
         if self.from_context is not None:
             if context is None:
-                raise ValueError("this synthesiser was built for a context and has not been given one")
+                raise ValueError("this synthesizer was built for a context and has not been given one")
             activations = activations + self.from_context(context)
         for layer in self.layers:
             activations = layer(activations.relu())

@@ -77,7 +77,7 @@ class BinaryStep(LeveledUnit):
 
 
 class Staircase(LeveledUnit):
-    """A quantised ReLU: ``steps`` rises from ``low`` to ``high``, at equal distances between those inputs.
+    """A quantized ReLU: ``steps`` rises from ``low`` to ``high``, at equal distances between those inputs.
 
     Raises ``ValueError`` for fewer than 2 steps, or unless ``low < high``.
     """

@@ -25,7 +25,7 @@ def full_precision(values: Tensor) -> Tensor:
 
 def sign_step(inputs: Tensor) -> Tensor:
     """+1 where ``inputs > 0``, else -1; same shape and type."""
-    # Twice a sign is several times faster on a CPU than torch.where, whose condition is not vectorised.
+    # Twice a sign is several times faster on a CPU than torch.where, whose condition is not vectorized.
     return torch.sign(inputs).sub_(0.5).sign_()
 
 

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from altprop.reporting.figures.style import GREY, label_ends, save, styled
+from altprop.reporting.figures.style import GRAY, label_ends, save, styled
 
 ANGLE, NORM_RATIO = "alignment/angle/", "alignment/norm_ratio/"
 NAMED_LAYERS = 16
@@ -34,14 +34,14 @@ def draw_alignment(records: Iterable[Mapping[str, Any]], path: Path, *, title: s
         return None
     with styled():
         figure = Figure(figsize=(11.0, max(3.4, 1.0 + 0.18 * min(len(angles), NAMED_LAYERS))))
-        figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=GREY)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=GRAY)
         left, right = figure.subplots(1, 2)
-        left.axhline(90.0, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
+        left.axhline(90.0, color=GRAY, linewidth=1.0, linestyle=(0, (4, 3)))
         top = max(value for _, values in angles.values() for value in values)
         left.set_ylim(0, 180 if top > 120 else 120 if top > 90 else 95)
         left.set_yticks(range(0, 181 if top > 120 else 121 if top > 90 else 91, 30))
         _draw(left, angles, "Angle to the gradient (degrees)", "{:.3g}°")
-        right.axhline(1.0, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
+        right.axhline(1.0, color=GRAY, linewidth=1.0, linestyle=(0, (4, 3)))
         right.set_yscale("log")
         right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         right.yaxis.set_minor_formatter(NullFormatter())
@@ -65,12 +65,12 @@ def by_layer(records: Iterable[Mapping[str, Any]], prefix: str) -> dict[str, Ser
 
 
 def _draw(axes: Axes, layers: Mapping[str, Series], title: str, form: str) -> None:
-    colours = [to_hex(colormaps["viridis"](0.88 * place / max(1, len(layers) - 1))) for place in range(len(layers))]
+    colors = [to_hex(colormaps["viridis"](0.88 * place / max(1, len(layers) - 1))) for place in range(len(layers))]
     ends: dict[str, tuple[float, str]] = {}
-    for (layer, (steps, values)), colour in zip(layers.items(), colours):
+    for (layer, (steps, values)), color in zip(layers.items(), colors):
         marker = "o" if len(steps) <= 20 else None
-        axes.plot(steps, values, color=colour, marker=marker, markersize=3, clip_on=False)
-        ends[f"{layer} {form.format(values[-1])}"] = (values[-1], colour)
+        axes.plot(steps, values, color=color, marker=marker, markersize=3, clip_on=False)
+        ends[f"{layer} {form.format(values[-1])}"] = (values[-1], color)
     axes.set_xlabel("step")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))

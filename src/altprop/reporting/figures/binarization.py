@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from altprop.reporting.binary_accuracies import Accuracies, accuracies, binarizations
 from altprop.reporting.figures.run import Series, series_of
-from altprop.reporting.figures.style import BLUE, GREY, ORANGE, SPLIT_COLOURS, label_ends, save, styled
+from altprop.reporting.figures.style import BLUE, GRAY, ORANGE, SPLIT_COLORS, label_ends, save, styled
 from altprop.reporting.sensitivity import ascending_order
 
 NUMBERED_MOMENTS = 12
@@ -35,13 +35,13 @@ def draw_timeline(records: Iterable[Mapping[str, Any]], path: Path, *, title: st
         figure = Figure(figsize=(7.2, 3.6))
         axes = figure.subplots()
         for split, (epochs, values) in curves.items():
-            axes.plot(epochs, values, color=SPLIT_COLOURS[split], marker="o" if len(epochs) <= 20 else None, markersize=3)
+            axes.plot(epochs, values, color=SPLIT_COLORS[split], marker="o" if len(epochs) <= 20 else None, markersize=3)
         _limit(axes, curves)
         _mark(axes, moments, _num_layers(records))
         axes.set_xlabel(_caption(records, curves))
         axes.set_ylabel("accuracy (percent)")
         axes.set_title(title or "Accuracy while layers become binary", pad=18)
-        ends = {f"{split} {values[-1]:.2f}": (values[-1], SPLIT_COLOURS[split]) for split, (_, values) in curves.items()}
+        ends = {f"{split} {values[-1]:.2f}": (values[-1], SPLIT_COLORS[split]) for split, (_, values) in curves.items()}
         label_ends(axes, ends)
         return save(figure, path)
 
@@ -56,12 +56,12 @@ def _limit(axes: Axes, curves: Mapping[str, Series]) -> None:
 
 def _mark(axes: Axes, moments: Sequence[tuple[float, int]], layers: int) -> None:
     for epoch, count in moments:
-        axes.axvline(epoch, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        axes.axvline(epoch, color=GRAY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         if len(moments) <= NUMBERED_MOMENTS:
             text = f"{count} of {layers} binary" if len(moments) <= 4 else str(count)
             axes.annotate(
                 text, (epoch, 1.0), xycoords=("data", "axes fraction"), xytext=(1, 2), textcoords="offset points",
-                ha="left", va="bottom", fontsize=7.5, color=GREY,
+                ha="left", va="bottom", fontsize=7.5, color=GRAY,
             )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def describe(found: Accuracies) -> str:
 def draw_sensitivity(layers: Sequence[str], means: Sequence[float], path: Path, *, metric: str, title: str = "") -> Path:
     """Error (percent) of the network in which one layer alone is binary, by layer in forward order; above, its rank.
 
-    ``means`` are accuracies in percent, one per name in ``layers``. Rank 1, the least sensitive layer, is binarised first.
+    ``means`` are accuracies in percent, one per name in ``layers``. Rank 1, the least sensitive layer, is binarized first.
     """
     ranks = {place: rank for rank, place in enumerate(ascending_order(means), start=1)}
     errors = [100.0 - accuracy for accuracy in means]
@@ -97,7 +97,7 @@ def draw_sensitivity(layers: Sequence[str], means: Sequence[float], path: Path, 
         middle = (len(layers) + 1) / 2
         bars = axes.bar(places, errors, width=0.7, color=[BLUE if ranks[place] <= middle else ORANGE for place in places])
         axes.bar_label(
-            bars, [f"{ranks[place]}.\n{error:.2f}" for place, error in zip(places, errors)], padding=2, fontsize=8, color=GREY
+            bars, [f"{ranks[place]}.\n{error:.2f}" for place, error in zip(places, errors)], padding=2, fontsize=8, color=GRAY
         )
         axes.margins(y=0.18)
         axes.grid(axis="x", visible=False)

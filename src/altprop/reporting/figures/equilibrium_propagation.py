@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
-from altprop.reporting.figures.style import BLUE, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, save, styled
+from altprop.reporting.figures.style import BLUE, GRAY, INK, ORANGE, PURPLE, SKY, VERMILLION, save, styled
 
 ENTRIES = 3
 """Entries of a parameter whose curves are drawn."""
@@ -43,10 +43,10 @@ def draw_series(
     with styled():
         figure = Figure(figsize=(4.4, 3.2))
         axes = figure.subplots()
-        for entry, colour in zip(chosen, (BLUE, VERMILLION, PURPLE)):
+        for entry, color in zip(chosen, (BLUE, VERMILLION, PURPLE)):
             for kind, values in curves.items():
                 line, label = looks[kind]
-                axes.plot(values[:, entry], line, color=colour, lw=1.4, label=label if entry == chosen[0] else None)
+                axes.plot(values[:, entry], line, color=color, lw=1.4, label=label if entry == chosen[0] else None)
         axes.set_title(name)
         axes.set_xlabel("time steps of the second phase")
         axes.set_ylabel("cumulative estimate")
@@ -62,7 +62,7 @@ def draw_bias_bars(ratios: Mapping[str, float], path: Path) -> Path:
         axes = figure.subplots()
         bars = axes.bar(range(len(ratios)), list(ratios.values()), color=BLUE, width=0.6)
         axes.bar_label(bars, fmt="%.2f", fontsize=8, color=INK, padding=2)
-        axes.axhline(1.0, color=GREY, lw=1, ls="--")
+        axes.axhline(1.0, color=GRAY, lw=1, ls="--")
         axes.set_xticks(range(len(ratios)), [_short(name) for name in ratios], rotation=45 if len(ratios) > 6 else 0)
         axes.set_ylim(0, max(1.15, 1.1 * max(ratios.values(), default=1.0)))
         axes.set_ylabel("error left by symmetry")
@@ -86,7 +86,7 @@ def draw_activity(states: Sequence[Tensor], path: Path) -> Path:
 
 def draw_convergence(phases: Mapping[str, Tensor], path: Path, *, converged: float) -> Path:
     """The largest change of any unit in every step, ``[steps, layers]`` for each phase by name, on a logarithmic scale."""
-    colours = (BLUE, VERMILLION, ORANGE, PURPLE, SKY, GREY)
+    colors = (BLUE, VERMILLION, ORANGE, PURPLE, SKY, GRAY)
     with styled():
         figure = Figure(figsize=(3.6 * len(phases) + 0.8, 3.0))
         grid = figure.subplots(1, len(phases), squeeze=False, sharey=True)[0]
@@ -94,8 +94,8 @@ def draw_convergence(phases: Mapping[str, Tensor], path: Path, *, converged: flo
             values = changes.detach().double().cpu().numpy()
             for layer in range(values.shape[1]):
                 shown = np.where(values[:, layer] > 0, values[:, layer], np.nan)
-                axes.semilogy(range(1, len(shown) + 1), shown, color=colours[layer % len(colours)], label=f"state {layer + 1}")
-            axes.axhline(converged, color=GREY, lw=1, ls="--")
+                axes.semilogy(range(1, len(shown) + 1), shown, color=colors[layer % len(colors)], label=f"state {layer + 1}")
+            axes.axhline(converged, color=GRAY, lw=1, ls="--")
             axes.set_title(f"{phase} phase")
             axes.set_xlabel("time step")
         grid[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -106,12 +106,12 @@ def draw_convergence(phases: Mapping[str, Tensor], path: Path, *, converged: flo
 
 def draw_angles(epochs: Sequence[float], angles: Mapping[str, Sequence[float]], path: Path) -> Path:
     """Angles between forward and feedback weights of a vector-field network over the epochs, in degrees."""
-    colours = (BLUE, VERMILLION, ORANGE, PURPLE, SKY, GREY)
+    colors = (BLUE, VERMILLION, ORANGE, PURPLE, SKY, GRAY)
     with styled():
         figure = Figure(figsize=(4.4, 3.0))
         axes = figure.subplots()
-        for (name, values), colour in zip(angles.items(), colours * len(angles)):
-            axes.plot(epochs, values, color=colour, marker="o", ms=3, label=_short(name))
+        for (name, values), color in zip(angles.items(), colors * len(angles)):
+            axes.plot(epochs, values, color=color, marker="o", ms=3, label=_short(name))
         axes.set_ylim(0, max(95.0, *(value for values in angles.values() for value in values)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")

@@ -15,7 +15,7 @@ from altprop.nn.estimators.margin import MarginEstimator
 from altprop.nn.estimators.rules import PUBLISHED_MARGIN_RULES, RULES
 from altprop.nn.estimators.tanh import Sigmoid
 from altprop.nn.units.levels import Levels
-from altprop.reporting.figures.style import BLUE, GREEN, GREY, VERMILLION, save, styled
+from altprop.reporting.figures.style import BLUE, GRAY, GREEN, VERMILLION, save, styled
 
 COLUMNS = 4
 SIGN, BINARY, STAIRCASE = Levels("sign", low=-1.0, high=1.0), Levels("binary"), Levels("staircase", 5)
@@ -47,8 +47,8 @@ def draw_estimators(path: Path) -> Path:
         for axes in grid[max(len(panels) - COLUMNS, 0) : len(panels)]:
             axes.set_xlabel("input of the unit")
         handles = [
-            axes.plot([], [], color=colour, linestyle=style, label=label)[0]
-            for colour, style, label in (
+            axes.plot([], [], color=color, linestyle=style, label=label)[0]
+            for color, style, label in (
                 (BLUE, "-", "both targets"),
                 (BLUE, "--", "target +1"),
                 (VERMILLION, "--", "target -1"),
@@ -70,7 +70,7 @@ def _draw(axes: Axes, name: str, rule: Estimator, levels: Levels) -> None:
     if levels is SIGN and "binary" in rule.fits:
         axes.plot(inputs, rule.weight(inputs, torch.ones_like(inputs), BINARY), color=GREEN, linestyle=":")
     for threshold in levels.thresholds:
-        axes.axvline(threshold, color=GREY, linewidth=0.6, linestyle=":")
+        axes.axvline(threshold, color=GRAY, linewidth=0.6, linestyle=":")
     published = rule.loss.published if isinstance(rule, MarginEstimator) else True
     suffix = ", staircase" if levels is STAIRCASE else "" if published else " (added)"
     axes.set_title(f"{name}{suffix}", fontsize=7)

@@ -27,7 +27,7 @@ from altprop.reporting.figures.style import BLUE, GREEN, INK, ORANGE, PURPLE, SK
 from altprop.tracking.metrics_file import read_metrics
 
 Line = Literal["-", "--", ":", "-."]
-COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
+COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
 LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
 SHORT = 24
 """Letters of a label that fit beside a panel."""
@@ -69,8 +69,8 @@ def draw_methods(runs: Mapping[str, Sequence[Records]], path: Path) -> Path:
     """
     over_seeds = {metric: _means(runs, metric) for metric in ("test/accuracy", "train/loss")}
     accuracy, loss = ({label: mean for label, (mean, _) in each.items()} for each in over_seeds.values())
-    at_the_ends = len(runs) <= len(COLOURS) and max(map(len, runs), default=0) <= SHORT
-    looks = {label: (COLOURS[n % len(COLOURS)], LINES[n // len(COLOURS) % len(LINES)]) for n, label in enumerate(runs)}
+    at_the_ends = len(runs) <= len(COLORS) and max(map(len, runs), default=0) <= SHORT
+    looks = {label: (COLORS[n % len(COLORS)], LINES[n // len(COLORS) % len(LINES)]) for n, label in enumerate(runs)}
     with styled():
         figure = Figure(figsize=(9.2, 3.2 if at_the_ends else 3.4 + 0.2 * len(runs)))
         left, right = figure.subplots(1, 2)
@@ -78,7 +78,7 @@ def draw_methods(runs: Mapping[str, Sequence[Records]], path: Path) -> Path:
         _panel(right, "Training loss", loss, looks, named=at_the_ends)
         if not at_the_ends:
             names = [f"{label}  {values[-1]:.4g}" if values else label for label, (_, values) in accuracy.items()]
-            lines = [Line2D([], [], color=colour, linestyle=line) for colour, line in looks.values()]
+            lines = [Line2D([], [], color=color, linestyle=line) for color, line in looks.values()]
             figure.legend(lines, names, loc="outside lower left", frameon=False, fontsize=8)
         for axes, found in zip((left, right), over_seeds.values()):
             for label, ((epochs, means), deviations) in found.items():
@@ -120,9 +120,9 @@ def draw_learning_curves(parallel: Records, sequential: Records, path: Path) -> 
     forms = {"parallel": (accuracy, BLUE), "sequential": (staged, VERMILLION)}
     both = {f"{label}, {form}": curves[label] for label in (middle, last) for form, (curves, _) in forms.items()}
     looks: dict[str, tuple[str, Line]] = {
-        f"{label}, {form}": (colour, "--" if label == middle != last else "-")
+        f"{label}, {form}": (color, "--" if label == middle != last else "-")
         for label in (middle, last)
-        for form, (_, colour) in forms.items()
+        for form, (_, color) in forms.items()
     }
     with styled():
         figure = Figure(figsize=(9.6, 6.2))
@@ -167,12 +167,12 @@ def _draw_sweep(groups: Mapping[str, Sequence[tuple[float, float]]], label: str,
         figure = Figure(figsize=(5.2, 3.4))
         axes = figure.subplots()
         ends = {}
-        for (name, pairs), colour in zip(groups.items(), COLOURS):
+        for (name, pairs), color in zip(groups.items(), COLORS):
             values = sorted({value for value, _ in pairs})
             means = [mean(accuracy for value, accuracy in pairs if value == at) for at in values]
-            axes.plot(values, means, color=colour)
-            axes.plot(*zip(*pairs), "o", color=colour, markersize=3, alpha=0.5, linestyle="none")
-            ends[name] = (means[-1], colour)
+            axes.plot(values, means, color=color)
+            axes.plot(*zip(*pairs), "o", color=color, markersize=3, alpha=0.5, linestyle="none")
+            ends[name] = (means[-1], color)
         axes.set_title("Test accuracy (percent)")
         axes.set_xlabel(label)
         if logarithmic:
@@ -187,13 +187,13 @@ def _draw_sweep(groups: Mapping[str, Sequence[tuple[float, float]]], label: str,
 def _panel(
     axes: Axes, title: str, curves: Curves, looks: Mapping[str, tuple[str, Line]] | None = None, *, named: bool = True
 ) -> None:
-    """Curves, their names at their ends if ``named``; ``looks`` gives colour and line style, else each has its own colour."""
+    """Curves, their names at their ends if ``named``; ``looks`` gives color and line style, else each has its own color."""
     ends = {}
     for number, (label, (epochs, values)) in enumerate(curves.items()):
-        colour, line = (looks or {}).get(label, (COLOURS[number % len(COLOURS)], "-"))
+        color, line = (looks or {}).get(label, (COLORS[number % len(COLORS)], "-"))
         if epochs:
-            axes.plot(epochs, values, line, color=colour, marker="o" if len(epochs) <= 20 else None, markersize=3)
-            ends[f"{label} {values[-1]:.3g}"] = (values[-1], colour)
+            axes.plot(epochs, values, line, color=color, marker="o" if len(epochs) <= 20 else None, markersize=3)
+            ends[f"{label} {values[-1]:.3g}"] = (values[-1], color)
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.set_xlim(left=0)

@@ -13,8 +13,8 @@ from torch import Tensor
 def displayable(images: Tensor) -> NDArray[Any]:
     """``images`` ``[samples, channels, height, width]`` as floats in 0..1.
 
-    Returns ``[samples, height, width, 3]`` for three channels, else ``[samples, height, width]``: the mean of the channels, grey.
-    Bytes are divided by 255. Floats within 0..1 stay as they are; others have been normalised, and every channel is stretched
+    Returns ``[samples, height, width, 3]`` for three channels, else ``[samples, height, width]``: the mean of the channels, gray.
+    Bytes are divided by 255. Floats within 0..1 stay as they are; others have been normalized, and every channel is stretched
     back to 0..1 over all images.
     """
     values = images.detach().cpu()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from altprop.reporting.figures.images import displayable
-from altprop.reporting.figures.style import GREY, INK, SEQUENTIAL, SPLIT_COLOURS, VERMILLION, label_ends, save, styled
+from altprop.reporting.figures.style import GRAY, INK, SEQUENTIAL, SPLIT_COLORS, VERMILLION, label_ends, save, styled
 
 LOG_RANGE = 20.0
 """Losses that span more than this factor are drawn on a logarithmic axis."""
@@ -43,7 +43,7 @@ def draw_curves(records: Iterable[Mapping[str, float]], path: Path, *, title: st
     with styled():
         figure = Figure(figsize=(4.6 * len(panels), 3.2))
         if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=GREY)
+            figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=GRAY)
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (metric, curves) in zip(grid, panels):
             _draw_panel(axes, metric, curves)
@@ -54,19 +54,19 @@ def series_of(records: Iterable[Mapping[str, float]], metric: str) -> dict[str, 
     """The finite values of ``metric`` by split, in the order of training; splits without any are left out."""
     curves: dict[str, Series] = {}
     for record in records:
-        for split in SPLIT_COLOURS:
+        for split in SPLIT_COLORS:
             value = record.get(f"{split}/{metric}")
             if value is not None and math.isfinite(value):
                 epochs, values = curves.setdefault(split, ([], []))
                 epochs.append(record["epoch"])
                 values.append(value)
-    return {split: curves[split] for split in SPLIT_COLOURS if split in curves}
+    return {split: curves[split] for split in SPLIT_COLORS if split in curves}
 
 
 def _draw_panel(axes: Axes, metric: str, curves: Mapping[str, Series]) -> None:
     for split, (epochs, values) in curves.items():
         marker = "o" if len(epochs) <= 20 else None
-        axes.plot(epochs, values, color=SPLIT_COLOURS[split], marker=marker, markersize=3, clip_on=False)
+        axes.plot(epochs, values, color=SPLIT_COLORS[split], marker=marker, markersize=3, clip_on=False)
     axes.set_xlabel("epoch")
     axes.set_xlim(left=0)
     everything = [value for _, values in curves.values() for value in values]
@@ -86,7 +86,7 @@ def _draw_panel(axes: Axes, metric: str, curves: Mapping[str, Series]) -> None:
     label_ends(
         axes,
         {
-            f"{_LABELS.get(split, split)} {form.format(values[-1])}": (values[-1], SPLIT_COLOURS[split])
+            f"{_LABELS.get(split, split)} {form.format(values[-1])}": (values[-1], SPLIT_COLORS[split])
             for split, (_, values) in curves.items()
         },
     )
@@ -102,7 +102,7 @@ def confusion_matrix(targets: Tensor, predicted: Tensor, num_classes: int) -> ND
 
 
 def draw_confusion(targets: Tensor, predicted: Tensor, class_names: Sequence[str], path: Path, *, title: str = "") -> Path:
-    """The confusion matrix: colour is the percentage of the true class, written numbers are counts.
+    """The confusion matrix: color is the percentage of the true class, written numbers are counts.
 
     ``targets`` and ``predicted`` are class numbers ``[samples]``. Counts are written for up to 25 classes, names for up to 200.
     """
@@ -146,8 +146,8 @@ def _name_classes(axes: Axes, class_names: Sequence[str], side: float) -> None:
 def _write_counts(axes: Axes, counts: NDArray[np.int64], percent: NDArray[np.float64]) -> None:
     size = 8 if counts.max() < 10_000 else 6
     for row, column in np.argwhere(counts):
-        colour = "white" if percent[row, column] > 30 else "black"  # where the power scale becomes dark
-        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=size)
+        color = "white" if percent[row, column] > 30 else "black"  # where the power scale becomes dark
+        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=color, fontsize=size)
 
 
 def draw_mistakes(
@@ -181,7 +181,7 @@ def draw_mistakes(
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             true, given = (_short(class_names[int(number)]) for number in (targets[index], predicted[index]))
             names = [(f"{true} → {given}", VERMILLION)] if brief else [(true, INK), (f"→ {given}", VERMILLION)]
-            _caption(axes, [*names, (f"{scores[index, predicted[index]]:.2f}", GREY)])
+            _caption(axes, [*names, (f"{scores[index, predicted[index]]:.2f}", GRAY)])
         return save(figure, path)
 
 
@@ -190,7 +190,7 @@ def _short(name: str) -> str:
 
 
 def _caption(axes: Axes, lines: Sequence[tuple[str, str]]) -> None:
-    for number, (text, colour) in enumerate(reversed(lines)):
+    for number, (text, color) in enumerate(reversed(lines)):
         axes.annotate(
             text,
             (0.5, 1.0),
@@ -200,5 +200,5 @@ def _caption(axes: Axes, lines: Sequence[tuple[str, str]]) -> None:
             ha="center",
             va="bottom",
             fontsize=7.5,
-            color=colour,
+            color=color,
         )

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from altprop.reporting.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, label_ends, save, styled
+from altprop.reporting.figures.style import BLUE, GRAY, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, label_ends, save, styled
 from altprop.tracking.metrics_file import read_metrics
 
 DENSITY = "weights/density/"
@@ -40,7 +40,7 @@ METHODS = {
     "prune": ("pruned", GREEN, SOLID),
     "thin": ("thin dense", INK, SOLID),
 }
-"""Title, colour and line of every method, by the name of its experiment; relatives share a colour."""
+"""Title, color and line of every method, by the name of its experiment; relatives share a color."""
 THIN = {
     "wrn": {0.75: 0.9, 0.98: 0.8, 1.15: 0.7, 1.33: 0.6, 1.47: 0.5},
     "r50": {0.54: 0.8, 0.46: 0.9},
@@ -65,7 +65,7 @@ def draw_structure(records: Iterable[Mapping[str, Any]], path: Path, *, title: s
     epochs = [record["epoch"] for record in records]
     with styled():
         figure = Figure(figsize=(10.4, 3.4))
-        figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=GREY)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=GRAY)
         densities, shares, moved = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
         _draw_densities(densities, records, layers, epochs)
         _draw_shares(shares, records)
@@ -74,12 +74,12 @@ def draw_structure(records: Iterable[Mapping[str, Any]], path: Path, *, title: s
 
 
 def _draw_densities(axes: Axes, records: Sequence[Mapping[str, Any]], layers: Sequence[str], epochs: Sequence[float]) -> None:
-    colours = _shades(len(layers))
+    colors = _shades(len(layers))
     ends = {}
-    for layer, colour in zip(layers, colours):
+    for layer, color in zip(layers, colors):
         values = [100 * record[DENSITY + layer] for record in records]
-        axes.plot(epochs, values, color=colour)
-        ends[f"{layer} {values[-1]:.2g}"] = (values[-1], colour)
+        axes.plot(epochs, values, color=color)
+        ends[f"{layer} {values[-1]:.2g}"] = (values[-1], color)
     _logarithmic(axes)
     axes.set_xlabel("epoch")
     axes.set_title("Density of layers (percent)")
@@ -90,14 +90,14 @@ def _draw_densities(axes: Axes, records: Sequence[Mapping[str, Any]], layers: Se
 def _draw_shares(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
     ends = {}
     moving = [record for record in records if record["weights/updates"]]
-    for name, label, colour, chosen in (
+    for name, label, color, chosen in (
         ("weights/ever_active", "ever active", BLUE, records),
         ("weights/pruned_again", "grown, then\npruned again", VERMILLION, moving),
     ):
         values = [100 * record[name] for record in chosen]
         if values:
-            axes.plot([record["epoch"] for record in chosen], values, color=colour)
-            ends[label] = (values[-1], colour)
+            axes.plot([record["epoch"] for record in chosen], values, color=color)
+            ends[label] = (values[-1], color)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("epoch")
     axes.set_title("Shares (percent)")
@@ -148,7 +148,7 @@ def draw_layers(records: Iterable[Mapping[str, Any]], path: Path, *, title: str 
     places = range(len(sparsities))
     with styled():
         figure = Figure(figsize=(min(10.4, 2.8 + 0.3 * len(sparsities)), 3.6))
-        figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=GREY)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=GRAY)
         axes = figure.subplots()
         axes.bar(places, list(sparsities.values()), color=BLUE, width=0.75)
         overall = 100 * (1 - last["weights/density"])
@@ -182,19 +182,19 @@ def draw_accuracy_over_sparsity(
         axes.set_xscale("log")
         axes.set_xlim(first * margin, last / margin)
         ends: dict[str, tuple[float, str]] = {}
-        for method, (label, colour, line) in METHODS.items():
+        for method, (label, color, line) in METHODS.items():
             found = results.get(method, {})
             if not found:
                 continue
             levels = sorted(found)
             means = [statistics.fmean(found[level]) for level in levels]
-            axes.plot([1 - level for level in levels], means, color=colour, linestyle=line, marker="o", markersize=4)
+            axes.plot([1 - level for level in levels], means, color=color, linestyle=line, marker="o", markersize=4)
             for level in levels:
-                axes.plot([1 - level] * len(found[level]), found[level], ".", color=colour, markersize=3, alpha=0.6)
-            ends[label] = (means[-1], colour)
+                axes.plot([1 - level] * len(found[level]), found[level], ".", color=color, markersize=3, alpha=0.6)
+            ends[label] = (means[-1], color)
         if dense:
-            axes.axhline(statistics.fmean(dense), color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
-            ends["dense"] = (statistics.fmean(dense), GREY)
+            axes.axhline(statistics.fmean(dense), color=GRAY, linewidth=1.0, linestyle=(0, (4, 3)))
+            ends["dense"] = (statistics.fmean(dense), GRAY)
         axes.set_xticks([1 - level for level in everything], [f"{level:g}" for level in everything])
         axes.minorticks_off()
         axes.set_xlabel("sparsity")

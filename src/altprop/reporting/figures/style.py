@@ -1,4 +1,4 @@
-"""How every figure looks: colours that colour-blind readers tell apart, type sizes, and files that are whole or absent."""
+"""How every figure looks: colors that color-blind readers tell apart, type sizes, and files that are whole or absent."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from altprop.files import write_atomically
 
 # The palette of Okabe and Ito.
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
-INK, GREY, FAINT = "#222222", "#777777", "#e4e4e4"
+INK, GRAY, FAINT = "#222222", "#777777", "#e4e4e4"
 
-SPLIT_COLOURS: Mapping[str, str] = {"train": BLUE, "train_plain": SKY, "validation": VERMILLION, "test": GREEN}
+SPLIT_COLORS: Mapping[str, str] = {"train": BLUE, "train_plain": SKY, "validation": VERMILLION, "test": GREEN}
 SEQUENTIAL = "Blues"
 DOTS_PER_INCH = 150
 
@@ -26,7 +26,7 @@ _STYLE: Any = {
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -36,8 +36,8 @@ _STYLE: Any = {
     "grid.linewidth": 0.8,
     "lines.linewidth": 1.6,
     "text.color": INK,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
+    "xtick.color": GRAY,
+    "ytick.color": GRAY,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "text.parse_math": False,  # class names may hold a $
@@ -58,7 +58,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
-    """Write each label of ``ends`` (label -> height in data units, colour) at the right edge, none on top of another."""
+    """Write each label of ``ends`` (label -> height in data units, color) at the right edge, none on top of another."""
     axes.figure.canvas.draw()  # fixes limits and layout, in which the distances are measured
     height = axes.get_window_extent().height * 72 / axes.figure.dpi
     line_height = 12 / height
@@ -78,20 +78,20 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
 
 
 def spread(positions: Mapping[str, float], distance: float) -> dict[str, float]:
-    """The positions, moved as little as a simple sweep allows so that neighbours are at least ``distance`` apart, order kept."""
+    """The positions, moved as little as a simple sweep allows so that neighbors are at least ``distance`` apart, order kept."""
     names = sorted(positions, key=lambda name: positions[name])
-    # Each cluster of labels that touch is centred on the mean of where its members want to be.
+    # Each cluster of labels that touch is centered on the mean of where its members want to be.
     clusters: list[list[str]] = []
-    centres: list[float] = []
+    centers: list[float] = []
     for name in names:
         clusters.append([name])
-        centres.append(positions[name])
-        while len(clusters) > 1 and centres[-1] - centres[-2] < distance * (len(clusters[-1]) + len(clusters[-2])) / 2:
+        centers.append(positions[name])
+        while len(clusters) > 1 and centers[-1] - centers[-2] < distance * (len(clusters[-1]) + len(clusters[-2])) / 2:
             merged = clusters[-2] + clusters[-1]
             clusters[-2:] = [merged]
-            centres[-2:] = [sum(positions[member] for member in merged) / len(merged)]
+            centers[-2:] = [sum(positions[member] for member in merged) / len(merged)]
     return {
-        name: centre + distance * (rank - (len(cluster) - 1) / 2)
-        for cluster, centre in zip(clusters, centres)
+        name: center + distance * (rank - (len(cluster) - 1) / 2)
+        for cluster, center in zip(clusters, centers)
         for rank, name in enumerate(cluster)
     }

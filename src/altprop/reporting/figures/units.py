@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from altprop.nn.units.levels import Levels
-from altprop.reporting.figures.style import BLUE, GREEN, GREY, SKY, VERMILLION, save, styled
+from altprop.reporting.figures.style import BLUE, GRAY, GREEN, SKY, VERMILLION, save, styled
 
 SHOWN_LAYERS = 20
 """More layers than this are thinned out evenly, first and last kept."""
@@ -67,7 +67,7 @@ def _draw_inputs(axes: Axes, layer: Layer) -> None:
     axes.grid(axis="x", visible=False)
     for threshold in layer.levels.thresholds:
         if edges[0] <= threshold <= edges[-1]:
-            axes.axvline(threshold, color=GREY, linewidth=0.8, linestyle=":")
+            axes.axvline(threshold, color=GRAY, linewidth=0.8, linestyle=":")
     weight = axes.twinx()
     weight.plot((edges[1:] + edges[:-1]) / 2, layer.weight.numpy(), color=VERMILLION)
     weight.set_ylim(bottom=0)
@@ -91,8 +91,8 @@ def _draw_levels(axes: Axes, layer: Layer) -> None:
 def _draw_history(axes: Axes, layer: Layer) -> None:
     epochs = range(1, len(layer.active) + 1)
     marker = "o" if len(epochs) <= 20 else None
-    for values, colour, label in ((layer.active, VERMILLION, "active"), (layer.flipped, GREEN, "flipped")):
-        axes.plot(epochs, values.numpy() * 100, color=colour, marker=marker, markersize=3, label=label, clip_on=False)
+    for values, color, label in ((layer.active, VERMILLION, "active"), (layer.flipped, GREEN, "flipped")):
+        axes.plot(epochs, values.numpy() * 100, color=color, marker=marker, markersize=3, label=label, clip_on=False)
     axes.set_ylim(0, 100)
     axes.set_ylabel("% of units")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -83,18 +83,18 @@
   }
 
   function traces(row, axis, band) {
-    const { curve, label, colour, dash } = row;
+    const { curve, label, color, dash } = row;
     const x = curve[axis];
     const line = {
       x, y: curve.mean, name: label, legendgroup: label, mode: x.length > 1 ? "lines" : "markers",
-      line: { color: colour, width: 2, dash }, marker: { color: colour },
+      line: { color: color, width: 2, dash }, marker: { color: color },
       customdata: curve.std, meta: curve.count,
       hovertemplate: "%{y:.2f} ± %{customdata:.2f} (n = %{meta}) at %{x:.4~s}",
     };
     const published = {
       x: row.published.map((point) => point[0]), y: row.published.map((point) => point[1]),
       name: label + ", published", legendgroup: label, showlegend: false, mode: "markers",
-      marker: { color: colour, symbol: "x-thin-open", size: 9, line: { width: 2 } },
+      marker: { color: color, symbol: "x-thin-open", size: 9, line: { width: 2 } },
       hovertemplate: "%{y:.2f} published, after %{x} epochs",
     };
     // Published values are known by epoch alone; those far beyond what our runs have reached would squeeze the curves.
@@ -105,7 +105,7 @@
       y: curve.mean.map((mean, index) => mean + curve.std[index])
         .concat(curve.mean.map((mean, index) => mean - curve.std[index]).reverse()),
       name: label, legendgroup: label, showlegend: false, hoverinfo: "skip", mode: "lines",
-      line: { width: 0, color: colour }, fill: "toself", fillcolor: colour + "33",
+      line: { width: 0, color: color }, fill: "toself", fillcolor: color + "33",
     };
     return [edges, line, ...near];
   }

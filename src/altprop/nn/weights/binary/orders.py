@@ -1,6 +1,6 @@
 """In which order layers become binary: forward, reverse, random, published, explicit, from sensitivity pre-training.
 
-Layers have positions 1..L in forward order. An order is a permutation of them; its first entry is binarised first.
+Layers have positions 1..L in forward order. An order is a permutation of them; its first entry is binarized first.
 """
 
 from __future__ import annotations

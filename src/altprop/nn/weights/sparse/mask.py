@@ -94,7 +94,7 @@ class MaskedWeights:
         self._units = None
 
     def active_units(self) -> Tensor:
-        """Ascending flat indices of all active units. Kept from call to call on a CPU, where :meth:`switch` mends them."""
+        """Ascending flat indices of all active units. Kept from call to call on a CPU, where :meth:`switch` fixes them."""
         units = true_indices(self.alive) if self._units is None else self._units
         if self.device.type == "cpu":
             self._units = units

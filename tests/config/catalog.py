@@ -94,7 +94,7 @@ def of_the_configuration(problems: list[Problem]) -> list[Problem]:
     return [
         problem
         for problem in problems
-        if problem.key not in machine and not (problem.key == "dataset" and " is not in " in problem.given)
+        if problem.key not in machine and not (problem.key == "dataset" and " is not in " in problem.description)
     ]
 
 
