@@ -28,6 +28,7 @@ from altprop.data.base import Data, LoadContext
 from altprop.data.sets.in_memory import Images, InMemory, RawData
 from altprop.models.mlp import MLP
 from altprop.tracking.base import Tracker
+from altprop.training.cost import StepCosts
 from altprop.training.loop import Loop
 from altprop.training.plan import Plan
 from altprop.training.profiling import Profiler
@@ -105,7 +106,8 @@ def make_loop(data: Data) -> Loop:
     saver: Any = NoSaver()
     plan = Plan(steps_per_epoch, 0, BATCH, None, None)
     without_test = replace(data, validation=None, test=empty)
-    return Loop(algorithm, without_test, TrainerSettings(), plan, Progress(), Tracker(), saver, Profiler(None, Path(".")))
+    profiler = Profiler(None, Path("."))
+    return Loop(algorithm, without_test, TrainerSettings(), plan, Progress(), Tracker(), saver, profiler, StepCosts())
 
 
 def parser() -> argparse.ArgumentParser:

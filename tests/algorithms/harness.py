@@ -91,8 +91,7 @@ class Training:
         torch.manual_seed(derive_seed(0, "init"))
         model = case.model(input_shape=INPUT_SHAPE, num_classes=NUM_CLASSES).to(dtype)
         self.algorithm = case.algorithm(weights if weights is not None else WeightsRule())
-        self.algorithm.model = model
-        epochs = self.algorithm.total_epochs(case.epochs)
+        epochs = self.algorithm.total_epochs(case.epochs, model)
         settings = {"device": torch.device("cpu"), "seed": 0, "batch_size": BATCH, **case.options, **context}
         self.context = Context(
             steps_per_epoch=STEPS_PER_EPOCH,

@@ -40,12 +40,11 @@ def set_up(
     algorithm: LocalLosses, epochs: int = 3, milestones: tuple[int, ...] = (), optimizer: Any = SGD, depth: int = 3
 ) -> Any:
     torch.manual_seed(0)
-    model = algorithm.model = GreedyCNN(
-        depth=depth, width=4, downsample=(1,), units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES
-    ).double()
+    model = GreedyCNN(depth=depth, width=4, downsample=(1,), units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES).double()
     facts = {"steps_per_epoch": STEPS, "device": torch.device("cpu"), "seed": 0, "batch_size": 6}
     schedule = Schedule(partial(torch.optim.lr_scheduler.MultiStepLR, milestones=list(milestones), gamma=0.2))
-    context = Context(input_shape=SHAPE, num_classes=CLASSES, total_epochs=algorithm.total_epochs(epochs), **facts)  # type: ignore[arg-type]
+    total = algorithm.total_epochs(epochs, model)
+    context = Context(input_shape=SHAPE, num_classes=CLASSES, total_epochs=total, **facts)  # type: ignore[arg-type]
     algorithm.setup(model, optimizer, schedule, context)
     return algorithm
 
@@ -192,8 +191,10 @@ def test_resumes_bit_exactly_with_full_buffers(steps: int) -> None:
 def test_passes_are_those_asked_for(epochs: int, slowdown: float) -> None:
     algorithm = AsynchronousGreedy(slowdown=slowdown, slow_block=1)
     facts = {"steps_per_epoch": 3, "device": torch.device("cpu"), "seed": 0, "batch_size": 6}
-    algorithm.context = Context(input_shape=SHAPE, num_classes=3, total_epochs=algorithm.total_epochs(epochs), **facts)  # type: ignore[arg-type]
-    assert algorithm.passes == epochs or algorithm.total_epochs(algorithm.passes) == algorithm.total_epochs(epochs)
+    model = algorithm.model = nn.Identity()
+    total = algorithm.total_epochs(epochs, model)
+    algorithm.context = Context(input_shape=SHAPE, num_classes=3, total_epochs=total, **facts)  # type: ignore[arg-type]
+    assert algorithm.passes == epochs or algorithm.total_epochs(algorithm.passes, model) == total
 
 
 def test_end_before_the_slowest_worker_is_a_failure() -> None:

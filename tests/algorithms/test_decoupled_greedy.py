@@ -47,11 +47,11 @@ def small_net(**options: Any) -> GreedyCNN:
 
 
 def set_up(algorithm: Algorithm, model: nn.Module | None = None, optimizer: Any = SGD, epochs: int = 4, **context: Any) -> Any:
-    algorithm.model = model if model is not None else small_net()
+    model = model if model is not None else small_net()
     facts = {"steps_per_epoch": 3, "device": torch.device("cpu"), "seed": 0, "input_shape": SHAPE, "num_classes": CLASSES}
-    facts = {**facts, "batch_size": 6, "total_epochs": algorithm.total_epochs(epochs), **context}
+    facts = {**facts, "batch_size": 6, "total_epochs": algorithm.total_epochs(epochs, model), **context}
     schedule = Schedule(partial(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.2))
-    algorithm.setup(algorithm.model, optimizer, schedule, Context(**facts))
+    algorithm.setup(model, optimizer, schedule, Context(**facts))
     return algorithm
 
 

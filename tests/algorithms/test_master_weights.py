@@ -32,9 +32,8 @@ def one_thread() -> None:
 def set_up(algorithm: LocalLosses, epochs: int = 2) -> Any:
     torch.manual_seed(0)
     model = GreedyCNN(depth=2, width=4, downsample=(1,), units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES)
-    algorithm.model = model
     facts = {"steps_per_epoch": 10, "device": torch.device("cpu"), "seed": 0, "batch_size": 6, "precision": "fp16"}
-    facts["total_epochs"] = algorithm.total_epochs(epochs)
+    facts["total_epochs"] = algorithm.total_epochs(epochs, model)
     algorithm.setup(model, SGD, Schedule(), Context(input_shape=SHAPE, num_classes=CLASSES, **facts))  # type: ignore[arg-type]
     algorithm.epoch_start(0)
     return algorithm

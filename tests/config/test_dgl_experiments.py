@@ -131,10 +131,10 @@ def set_up(config: DictConfig, expected: dict[str, Any]) -> Algorithm:
     shape, classes = expected["data"]["sizes"]
     algorithm = instantiate(config.algorithm)
     with META:
-        algorithm.model = instantiate(config.model)(input_shape=shape, num_classes=classes)
-    length = algorithm.total_epochs(int(config.trainer.duration.removesuffix("ep")))
+        model = instantiate(config.model)(input_shape=shape, num_classes=classes)
+    length = algorithm.total_epochs(int(config.trainer.duration.removesuffix("ep")), model)
     context = Context(2, length, META, 0, shape, classes, config.dataset.batch_size)
-    algorithm.setup(algorithm.model, instantiate(config.optimizer), instantiate(config.schedule), context)
+    algorithm.setup(model, instantiate(config.optimizer), instantiate(config.schedule), context)
     assert isinstance(algorithm, Algorithm)
     return algorithm
 

@@ -7,7 +7,7 @@ has to do with gradients, layers, phases, blocks or masks is inside the algorith
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,11 +26,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """``(scores [batch, classes], targets [batch]) -> scalar``, the mean over the batch."""
 
 
-def uncounted(kind: str) -> AbstractContextManager[object]:
-    """What :attr:`Algorithm.account` is where nobody counts."""
-    return nullcontext()
-
-
 class Algorithm:
     """How a model is trained. Owns the model, its optimizers and schedules, and the whole step.
 
@@ -46,8 +41,6 @@ class Algorithm:
         self.estimator = estimator
         self.model: nn.Module
         self.step = 0
-        self.account: Callable[[str], AbstractContextManager[object]] = uncounted
-        """``with self.account(kind):`` goes around each piece of work where :attr:`step_kind` is None; the loop sets it."""
 
     # -- set-up ----------------------------------------------------------------------------------------------------------------
 
@@ -123,10 +116,10 @@ class Algorithm:
             for optimizer in self.optimizers:
                 optimizer.schedule.evaluated(loss)
 
-    def total_epochs(self, epochs: int) -> int:
-        """How many passes over the data a duration of ``epochs`` means; more than that where blocks train one after the other.
+    def total_epochs(self, epochs: int, model: nn.Module) -> int:
+        """The number of passes over the data in a run of ``epochs`` epochs on ``model``. Called before :meth:`setup`.
 
-        Called before :meth:`setup`; ``self.model`` is the model to be trained.
+        It is larger than ``epochs`` if, for example, blocks train one after the other.
         """
         return epochs
 
@@ -147,9 +140,9 @@ class Algorithm:
 
     @property
     def step_kind(self) -> str | None:
-        """The kind of step that comes next. Steps of one kind on mini-batches of one size cost the same: one is counted for all.
+        """The kind of the next step. Steps of one kind on mini-batches of one size cost the same, so only one is counted.
 
-        None where a step is made of pieces that only show while it is made; the algorithm then names each to :attr:`account`.
+        None if the work in a step is only known while it runs; the algorithm then names each piece to :attr:`.Context.account`.
         """
         return "step"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +12,13 @@ import torch
 from altprop.seeding import derive_seed
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Account = Callable[[str], AbstractContextManager[object]]
+"""Takes the kind of a piece of work and returns a context manager that counts the cost of the work inside it."""
+
+
+def uncounted(kind: str) -> AbstractContextManager[object]:
+    """An :data:`Account` that counts nothing."""
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,8 @@ class Context:
     channels_last: bool = False
     rank: int = 0
     world_size: int = 1
+    account: Account = uncounted
+    """``with context.account(kind):`` goes around each piece of work if :attr:`Algorithm.step_kind` is None."""
     generators: dict[str, torch.Generator] = field(default_factory=dict)
 
     def generator(self, name: str) -> torch.Generator:

@@ -13,6 +13,7 @@ from altprop.algorithms.context import Context
 from altprop.data.base import Data, LoadContext
 from altprop.nn.synchronized_batch_norm import synchronize_batch_norm
 from altprop.seeding import derive_seed
+from altprop.training.cost import StepCosts
 from altprop.training.device import choose_device, configure_torch, place_model
 from altprop.training.parts import Parts
 from altprop.training.plan import Plan, make_plan, steps_in_epoch
@@ -26,6 +27,7 @@ class Assembly:
     data: Data
     context: Context
     plan: Plan
+    costs: StepCosts
 
 
 def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
@@ -40,8 +42,8 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
     if settings.sync_batch_norm and world_size > 1:
         model = synchronize_batch_norm(model)
     steps_per_epoch = steps_in_epoch(settings, len(data.train))
-    parts.algorithm.model = model  # how many epochs a run takes may depend on how many blocks there are
-    plan = make_plan(settings, steps_per_epoch, data.train.batch_size, parts.algorithm)
+    plan = make_plan(settings, steps_per_epoch, data.train.batch_size, parts.algorithm, model)
+    costs = StepCosts(world_size)
     context = Context(
         steps_per_epoch=steps_per_epoch,
         total_epochs=plan.total_epochs,
@@ -57,10 +59,11 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
         channels_last=settings.channels_last,
         rank=rank,
         world_size=world_size,
+        account=costs.of,
     )
     parts.algorithm.setup(model, parts.optimizer_factory, parts.schedule, context)
     seed_globals(parts.seed)
-    return Assembly(parts.algorithm, data, context, plan)
+    return Assembly(parts.algorithm, data, context, plan, costs)
 
 
 def load_context(parts: Parts, device: torch.device, rank: int = 0, world_size: int = 1) -> LoadContext:

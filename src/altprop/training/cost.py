@@ -43,38 +43,43 @@ def countable(algorithm: Algorithm) -> bool:
 
 
 class StepCosts:
-    """Adds up what steps cost without counting every one: one of each kind is counted and stands for the others of that kind.
+    """Adds up the cost of training steps. Only one step of each kind is counted; it stands for the others of that kind.
 
-    ``known`` holds the floating-point operations by kind, summed over the processes of the run; it is changed in place.
-    :attr:`altprop.algorithms.base.Algorithm.step_kind` says of what kind a step is.
+    :attr:`altprop.algorithms.base.Algorithm.step_kind` names the kind of a step. Nothing is counted before :meth:`start`.
     """
 
-    def __init__(self, algorithm: Algorithm, known: dict[str, int]) -> None:
-        self.algorithm = algorithm
-        self.known = known
+    def __init__(self, world_size: int = 1) -> None:
+        self.world_size = world_size
+        self.known: dict[str, int] | None = None
         self.flops = 0
-        """Of everything since this object was made."""
-        algorithm.account = self.of
+        """Floating-point operations since :meth:`start`."""
+
+    def start(self, known: dict[str, int]) -> None:
+        """Count from now on. ``known`` maps kinds to their operations, summed over all processes; it is updated in place."""
+        self.known = known
 
     @contextmanager
     def of(self, kind: str) -> Iterator[None]:
-        """Around work of ``kind``; it is the same work where it is counted."""
+        """Count the work inside as work of ``kind``. Counting does not change the work."""
+        if self.known is None:
+            yield
+            return
         if kind in self.known:
             yield
         else:
             with FlopCounter() as counter:
                 yield
-            total = sum_over_processes({"flops": counter.flops}, self.algorithm.context.world_size)
+            total = sum_over_processes({"flops": counter.flops}, self.world_size)
             self.known[kind] = int(total["flops"])
         self.flops += self.known[kind]
 
-    def step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """A training step. The processes of a run get mini-batches of one size, so that all of them count the same steps."""
-        kind = self.algorithm.step_kind
+    def step(self, algorithm: Algorithm, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Make a training step and count it. All processes of a run get mini-batches of one size and count the same steps."""
+        kind = algorithm.step_kind
         if kind is None:
-            return self.algorithm.train_step(inputs, targets)
+            return algorithm.train_step(inputs, targets)
         with self.of(f"{kind} on {targets.shape[0]}"):
-            return self.algorithm.train_step(inputs, targets)
+            return algorithm.train_step(inputs, targets)
 
 
 def watch_memory(device: torch.device) -> None:

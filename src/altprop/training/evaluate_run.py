@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from altprop.data.base import Split
@@ -84,7 +84,7 @@ def _with_other_data(run: Assembly, parts: Parts, data_set: DataSet) -> Assembly
         raise ConfigError(
             [Problem("dataset", f"images {other[0]} of {other[1]} classes", f"this network takes {mine[0]} of {mine[1]}")]
         )
-    return Assembly(run.algorithm, data, run.context, run.plan)
+    return replace(run, data=data)
 
 
 def summary(result: Mapping[str, Any]) -> str:

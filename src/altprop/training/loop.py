@@ -45,6 +45,7 @@ class Loop:
         tracker: Tracker,
         saver: Saver,
         profiler: Profiler,
+        costs: StepCosts,
     ) -> None:
         self.algorithm = algorithm
         self.data = data
@@ -62,7 +63,9 @@ class Loop:
             self.meter.load_state_dict(progress.meter)
         if progress.step == 0 and countable(algorithm):
             progress.flops = 0
-        self.costs = StepCosts(algorithm, progress.flops_by_kind) if progress.flops is not None else None
+        self.costs = costs
+        if progress.flops is not None:
+            costs.start(progress.flops_by_kind)
         self.select_by = selection_metric(settings.select_on, data.validation is not None)
         if settings.early_stopping is not None:
             warn_of_stopping_on_test(settings.early_stopping.metric)
@@ -130,12 +133,12 @@ class Loop:
     def _train_step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """One step, its cost added to ``progress``: the first of every kind in an epoch is counted, for all of that kind."""
         progress, costs = self.progress, self.costs
-        if progress.flops is None or costs is None:
+        if progress.flops is None:
             return self.algorithm.train_step(inputs, targets)
         if progress.step_in_epoch == 0:
-            costs.known.clear()
+            progress.flops_by_kind.clear()
         before = costs.flops
-        metrics = costs.step(inputs, targets)
+        metrics = costs.step(self.algorithm, inputs, targets)
         progress.flops += costs.flops - before
         return metrics
 

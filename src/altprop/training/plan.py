@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from altprop.algorithms.base import Algorithm
 from altprop.training.duration import Duration
 from altprop.training.settings import TrainerSettings
@@ -43,11 +45,11 @@ def steps_in_epoch(settings: TrainerSettings, batches: int) -> int:
     return batches if settings.limit_batches is None else min(batches, settings.limit_batches)
 
 
-def make_plan(settings: TrainerSettings, steps_per_epoch: int, batch_size: int, algorithm: Algorithm) -> Plan:
+def make_plan(settings: TrainerSettings, steps_per_epoch: int, batch_size: int, algorithm: Algorithm, model: nn.Module) -> Plan:
     """The plan of a run. An algorithm that needs several passes per epoch asked for says so in ``total_epochs``."""
     duration = Duration.parse(settings.duration)
     if duration.unit == "ep" and float(duration.value).is_integer():
-        total = algorithm.total_epochs(int(duration.value)) * steps_per_epoch
+        total = algorithm.total_epochs(int(duration.value), model) * steps_per_epoch
     else:
         total = duration.steps(steps_per_epoch)
 

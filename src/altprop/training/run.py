@@ -95,7 +95,7 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
         saver.status("running", progress)
         with StopRequests() as requests:
             profiler = Profiler(parts.settings.profile_steps, directory.path / "profile")
-            loop = Loop(run.algorithm, run.data, parts.settings, run.plan, progress, tracker, saver, profiler)
+            loop = Loop(run.algorithm, run.data, parts.settings, run.plan, progress, tracker, saver, profiler, run.costs)
             loop.run(requests)
             if not loop.done:
                 status = "preempted" if requests.preempted else "interrupted"

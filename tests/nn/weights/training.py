@@ -63,7 +63,6 @@ class Trained:
             num_classes=CLASSES,
             batch_size=8,
         )
-        self.algorithm.model = model
         self.algorithm.setup(model, functools.partial(torch.optim.SGD, **settings), schedule or Schedule(), self.context)
         self.epoch = 0
 

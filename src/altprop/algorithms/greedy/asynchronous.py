@@ -9,7 +9,7 @@ from math import ceil
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from altprop.algorithms.base import Loss
 from altprop.algorithms.blocks import cut
@@ -88,11 +88,11 @@ class AsynchronousGreedy(LocalLosses):
 
     # -- set-up ----------------------------------------------------------------------------------------------------------------
 
-    def total_epochs(self, epochs: int) -> int:
+    def total_epochs(self, epochs: int, model: nn.Module) -> int:
         """A bound on the passes of worker 1, which goes on until the slowest worker is done; the run usually ends earlier."""
         passes = self.slowdown
         if self.max_reuse < float("inf"):
-            workers = len(cut(self.model, self.block_size, self.cut_points))
+            workers = len(cut(model, self.block_size, self.cut_points))
             slow_worker = None if self.slow_block is None else self.slow_block - 1
             probabilities = worker_probabilities(workers, slow_worker, self.slowdown)
             passes = max(passes, expected_passes(probabilities, self.buffer_size, self.max_reuse))
@@ -102,7 +102,7 @@ class AsynchronousGreedy(LocalLosses):
     def passes(self) -> int:
         """Passes of every worker: the most that fit into the run's length with that bound."""
         fitting = (epochs for epochs in range(self.context.total_epochs, 0, -1))
-        return next((epochs for epochs in fitting if self.total_epochs(epochs) <= self.context.total_epochs), 1)
+        return next((epochs for epochs in fitting if self.total_epochs(epochs, self.model) <= self.context.total_epochs), 1)
 
     def block_context(self) -> Context:
         return dataclasses.replace(self.context, total_epochs=self.passes)
@@ -162,7 +162,7 @@ class AsynchronousGreedy(LocalLosses):
         result = None
         frozen = self.clock.is_frozen(worker)
         self.parts[worker].train(not frozen)
-        with self.account(f"block {worker + 1} {'passes on' if frozen else 'trains on'} {targets.shape[0]}"):
+        with self.context.account(f"block {worker + 1} {'passes on' if frozen else 'trains on'} {targets.shape[0]}"):
             if frozen:
                 with torch.no_grad(), self.optimizers[worker].autocast():
                     outputs = self.blocks[worker](features)
@@ -199,7 +199,7 @@ class AsynchronousGreedy(LocalLosses):
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
         if epoch + 1 == self.context.total_epochs and not self.finished:
             unfinished = f"the run ends before every block has made its {self.passes} passes: {self.clock.done}"
-            if self.total_epochs(self.passes) <= self.context.total_epochs:
+            if self.total_epochs(self.passes, self.model) <= self.context.total_epochs:
                 raise RunFailed(f"{unfinished}; raise algorithm.buffer_size or algorithm.max_reuse")
             log.warning(unfinished)  # a length in steps, too short for a single pass of every block
         return self.weights_epoch_end(epoch)

@@ -18,7 +18,7 @@ import torch.distributed
 from torch import Tensor
 
 from altprop.algorithms.base import Loss
-from altprop.algorithms.context import Capabilities
+from altprop.algorithms.context import Capabilities, uncounted
 from altprop.algorithms.greedy.feature_channel import Batch, Mark, Outbox
 from altprop.algorithms.greedy.local_losses import HeadFactory, LocalLosses
 from altprop.algorithms.greedy.replay_buffer import reuse_problems
@@ -147,7 +147,7 @@ class DistributedGreedy(LocalLosses):
 
     def _plan(self, rank: int, port: int) -> WorkerPlan:
         share = self.shares[rank]
-        context = dataclasses.replace(self.context, generators={}, device=self._device(rank))
+        context = dataclasses.replace(self.context, generators={}, account=uncounted, device=self._device(rank))
         return WorkerPlan(
             rank=rank,
             workers=self.workers,

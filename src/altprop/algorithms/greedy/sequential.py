@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from altprop.algorithms.blocks import cut
 from altprop.algorithms.context import Capabilities, Context
@@ -27,8 +27,8 @@ class SequentialGreedy(LocalLosses):
     stage = 0
     """The block in training, 0-based."""
 
-    def total_epochs(self, epochs: int) -> int:
-        return epochs * len(cut(self.model, self.block_size, self.cut_points))
+    def total_epochs(self, epochs: int, model: nn.Module) -> int:
+        return epochs * len(cut(model, self.block_size, self.cut_points))
 
     @property
     def stage_epochs(self) -> int:
