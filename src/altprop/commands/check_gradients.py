@@ -1,4 +1,4 @@
-"""``task=check_gradients``: equilibrium propagation against backpropagation through time, in numbers and figures."""
+"""``task=check_gradients``: compare equilibrium propagation with backpropagation through time, in a table and figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from altprop.algorithms.equilibrium_propagation.common import EnergyAlgorithm
+from altprop.algorithms.equilibrium_propagation.base import EnergyAlgorithm
 from altprop.algorithms.equilibrium_propagation.theorem import GradientCheck
 from altprop.algorithms.equilibrium_propagation.theorem import check_gradients as compare
 from altprop.problems import ConfigError, Problem, RunFailed
@@ -35,20 +35,34 @@ def check_gradients(
     continual: bool | None = None,
     figures: bool = True,
 ) -> dict[str, Any]:
-    """Check the network of ``parts`` on the first ``samples`` images of the first training mini-batch; returns the table.
+    """Check the network of ``parts`` on images of the first training mini-batch and return the table.
 
-    ``steps``, ``beta``, ``opposite`` and ``continual`` follow the algorithm where they are None.
-    Writes ``gradient_check/check.json``, the series as ``series.pt`` and the figures into the run's directory. Raises ConfigError
-    for an algorithm without energy or settings that do not go together, RunFailed for a checkpoint that cannot be used.
+    Writes ``gradient_check/check.json``, the series as ``series.pt`` and the figures to the run's directory.
+
+    Args:
+        parts: The objects of the run.
+        checkpoint: File with the parameters to check. None: the run's newest checkpoint, or fresh parameters if it has none.
+        samples: Number of images.
+        steps: Time steps of the nudged phase. None: those of the algorithm.
+        beta: Strength of the nudge. None: that of the algorithm.
+        opposite: Also check the opposite nudge. None: if the algorithm uses both signs.
+        continual: Let the parameters move during the nudged phase. None: as in the algorithm.
+        figures: Draw figures.
+
+    Raises:
+        ConfigError: The algorithm has no energy, or settings contradict each other.
+        RunFailed: The checkpoint cannot be used.
     """
     if not isinstance(parts.algorithm, EnergyAlgorithm):
-        given = f"{type(parts.algorithm).__name__} has no energy to check"
-        raise ConfigError([Problem("task", given, "an algorithm on energy-based models", "algorithm=equilibrium_propagation")])
+        description = f"{type(parts.algorithm).__name__} has no energy to check"
+        raise ConfigError(
+            [Problem("task", description, "an algorithm on energy-based models", "algorithm=equilibrium_propagation")]
+        )
     run = assemble(parts)
     algorithm = parts.algorithm
-    source = _load(parts, algorithm, checkpoint)
-    steps = _setting("steps", steps, getattr(algorithm, "nudge_steps", None))
-    beta = _setting("beta", beta, getattr(algorithm, "beta", None))
+    source = _load_parameters(parts, algorithm, checkpoint)
+    steps = _value_of("steps", steps, getattr(algorithm, "nudge_steps", None))
+    beta = _value_of("beta", beta, getattr(algorithm, "beta", None))
     if not 1 <= steps <= algorithm.free_steps:
         allowed = f"from 1 to algorithm.free_steps, which is {algorithm.free_steps}"
         raise ConfigError([Problem("task.steps", str(steps), allowed, f"task.steps={algorithm.free_steps}")])
@@ -84,7 +98,7 @@ def check_gradients(
 
 
 def table_of(check: GradientCheck) -> dict[str, Any]:
-    """The numbers of ``check``: errors of every series, alignment of every whole estimate, what symmetry leaves of the bias."""
+    """Return the numbers of ``check``: errors of every series, alignment of every whole estimate, and bias ratios."""
     rows: dict[str, dict[str, float]] = {
         name: {"rmse": float(rmse), "wrong_signs": 100.0 * float(signs)} for name, (rmse, signs) in check.errors().items()
     }
@@ -98,7 +112,7 @@ def table_of(check: GradientCheck) -> dict[str, Any]:
 
 
 def lines_of(result: Mapping[str, Any]) -> list[str]:
-    """The table for the terminal; angles in degrees."""
+    """Return the lines of the table for the terminal; angles are in degrees."""
     lines = [f"{'':20}{'RMSE':>10}{'wrong signs':>14}{'angle':>10}{'norm ratio':>12}{'bias ratio':>12}"]
     for name, row in result["rows"].items():
         line = f"{name:20}{row['rmse']:10.4f}{row['wrong_signs']:12.2f} %"
@@ -111,39 +125,40 @@ def lines_of(result: Mapping[str, Any]) -> list[str]:
 
 
 def draw_check(check: GradientCheck, folder: Path) -> list[Path]:
-    """One figure per parameter and layer of states, and the bars where both signs were checked."""
-    drawn = []
+    """Draw one figure per parameter and layer of states, and bars of the bias ratios if both signs were checked."""
+    files = []
     for name, forward in check.forward.items():
         opposite = None if check.opposite is None else check.opposite[name]
-        drawn.append(draw_series(name, forward, check.backward[name], folder / f"{name}.png", opposite=opposite))
+        files.append(draw_series(name, forward, check.backward[name], folder / f"{name}.png", opposite=opposite))
     if check.opposite is not None:
-        drawn.append(draw_bias_bars(check.bias_ratios(), folder / "bars.png"))
-    return drawn
+        files.append(draw_bias_bars(check.bias_ratios(), folder / "bars.png"))
+    return files
 
 
-def _setting(name: str, given: Any, own: Any) -> Any:
-    value = own if given is None else given
+def _value_of(name: str, setting: Any, default: Any) -> Any:
+    """Return ``setting``, or the algorithm's ``default`` if it is None; raises ConfigError if both are."""
+    value = default if setting is None else setting
     if value is None:
-        raise ConfigError([Problem(f"task.{name}", "null", "this algorithm has none of its own to take", f"task.{name}=…")])
+        raise ConfigError([Problem(f"task.{name}", "null", "a value, because this algorithm has none", f"task.{name}=…")])
     return value
 
 
-def _load(parts: Parts, algorithm: EnergyAlgorithm, checkpoint: str | None) -> str:
-    """Load the parameters wanted; says where they are from."""
+def _load_parameters(parts: Parts, algorithm: EnergyAlgorithm, checkpoint: str | None) -> str:
+    """Load the parameters to check and return a name for their source."""
     if checkpoint is None:
-        found, complaints = CheckpointStore(parts.directory / "checkpoints", parts.key).newest()
+        newest, complaints = CheckpointStore(parts.directory / "checkpoints", parts.key).newest()
         for complaint in complaints:
-            log.warning("passed over: %s", complaint)
-        if found is None:
+            log.warning("skipped: %s", complaint)
+        if newest is None:
             return "fresh"
-        algorithm.model.load_state_dict(found.state["algorithm"]["model"])
-        return found.path.name
+        algorithm.model.load_state_dict(newest.state["algorithm"]["model"])
+        return newest.path.name
     path = Path(checkpoint)
     if not path.exists():
-        raise RunFailed(f"task.checkpoint: there is no {path}; train that run first, or give another file")
+        raise RunFailed(f"task.checkpoint: {path} does not exist; train that run first, or give another file")
     try:
         state = read_checkpoint(path)
         algorithm.model.load_state_dict(state["algorithm"]["model"])
     except (BadCheckpoint, RuntimeError) as error:
-        raise RunFailed(f"task.checkpoint: {path} does not hold this network: {str(error).splitlines()[0]}") from error
+        raise RunFailed(f"task.checkpoint: {path} does not contain this network: {str(error).splitlines()[0]}") from error
     return str(path)

@@ -1,4 +1,4 @@
-"""Small energy-based networks of every kind, in float64, and states to put into them."""
+"""Small energy-based networks of every kind in float64, and states and mini-batches for them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from altprop.algorithms.equilibrium_propagation.costs import LossName
-from altprop.algorithms.equilibrium_propagation.network import States
+from altprop.algorithms.equilibrium_propagation.network import LossName, States
 from altprop.models.energy import EnergyConvNet, EnergyMLP, EnergyModel
 from altprop.nn.energy.activations import ActivationName
 
@@ -16,7 +15,7 @@ IMAGE = (2, 11, 10)
 CLASSES = 3
 
 Kind = tuple[str, LossName, bool]
-"""Name of a network, loss, softmax readout."""
+"""Name of a network, loss, and whether it has a softmax readout."""
 
 KINDS: list[Kind] = [
     (name, loss, readout)
@@ -28,7 +27,7 @@ KINDS: list[Kind] = [
 def network_of(
     name: str, *, readout: bool = False, vector_field: bool = False, activation: ActivationName = "shifted_sigmoid", seed: int = 0
 ) -> EnergyModel:
-    """The network called ``name`` in float64, in evaluation mode."""
+    """Return the network called ``name`` in float64."""
     torch.manual_seed(seed)
     common = {
         "activation": activation,
@@ -53,8 +52,8 @@ def random_states(model: EnergyModel, batch: int, seed: int = 1) -> States:
     return [torch.rand(batch, *shape, generator=generator, dtype=torch.float64) for shape in model.state_shapes]
 
 
-def problem(batch: int = 4, seed: int = 2) -> tuple[Tensor, Tensor]:
-    """Inputs and integer targets."""
+def mini_batch(batch: int = 4, seed: int = 2) -> tuple[Tensor, Tensor]:
+    """Return inputs ``[batch, *IMAGE]`` and integer targets ``[batch]``."""
     generator = torch.Generator().manual_seed(seed)
     return (
         torch.rand(batch, *IMAGE, generator=generator, dtype=torch.float64),

@@ -1,4 +1,4 @@
-"""What trainings of energy-based networks report beside loss and accuracy."""
+"""Diagnostics of energy-based networks during training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from altprop.algorithms.equilibrium_propagation.algorithm import EquilibriumPropagation
 from altprop.algorithms.equilibrium_propagation.diagnostics import CONVERGED, steps_to_convergence, weight_angles
-from tests.algorithms.equilibrium_propagation.networks import network_of, problem
+from tests.algorithms.equilibrium_propagation.networks import mini_batch, network_of
 from tests.algorithms.equilibrium_propagation.trainings import set_up
 
 
@@ -31,15 +31,15 @@ def test_angles_of_feedback_weights() -> None:
     assert weight_angles(network_of("max")) == {}
 
 
-def test_a_common_update_turns_feedback_weights_toward_forward_weights() -> None:
-    """Decay shrinks their difference, the common update does not change it."""
+def test_same_update_turns_feedback_weights_toward_forward_weights() -> None:
+    """Decay shrinks their difference; the same update for both does not change it."""
     model = network_of("max", vector_field=True)
     algorithm = EquilibriumPropagation(
         beta=0.3, nudging="symmetric", same_update=True, nudge_steps=5, weight_decays=[0.1] * 3, check_every=2
     )
     set_up(algorithm, model, lr=0.1)
     before = weight_angles(model)
-    metrics = [algorithm.train_step(*problem()) for _ in range(5)]
+    metrics = [algorithm.train_step(*mini_batch()) for _ in range(5)]
     after = algorithm.epoch_end(0)
     assert float(after["angle/feedback.0"]) < float(before["feedback.0"])
     assert [("check/layers.0.weight/rmse" in step) for step in metrics] == [True, False, True, False, True]
@@ -47,10 +47,10 @@ def test_a_common_update_turns_feedback_weights_toward_forward_weights() -> None
     assert 0 < float(after["convergence/free_steps"]) <= 20
 
 
-def test_figures_of_a_training_and_of_its_checkpoint(tmp_path: Path) -> None:
+def test_figures_of_a_run_and_of_its_checkpoint(tmp_path: Path) -> None:
     algorithm = set_up(EquilibriumPropagation(), network_of("max", vector_field=True), lr=0.1)
     assert list(algorithm.figures(tmp_path)) == []
-    algorithm.train_step(*problem())
+    algorithm.train_step(*mini_batch())
     algorithm.epoch_end(0)
     names = {path.name for path in algorithm.figures(tmp_path)}
     assert names == {"activity.png", "convergence.png", "weight_angles.png"}
@@ -60,8 +60,8 @@ def test_figures_of_a_training_and_of_its_checkpoint(tmp_path: Path) -> None:
     assert restored.angles.lists() == algorithm.angles.lists()
 
 
-def test_saturated_units_are_counted_in_percent() -> None:
+def test_saturation_is_in_percent() -> None:
     algorithm = set_up(EquilibriumPropagation(), network_of("max", activation="hard_sigmoid"), lr=0.1)
-    algorithm.train_step(*problem())
+    algorithm.train_step(*mini_batch())
     metrics = algorithm.epoch_end(0)
     assert 0 <= float(metrics["activity/state1/saturated"]) <= 100

@@ -1,4 +1,4 @@
-"""The closed form of a time step against the primitive function differentiated, and the relaxation against the closed form."""
+"""The closed-form time step against autograd of the primitive function, and the relaxation against the closed form."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from altprop.algorithms.equilibrium_propagation.costs import LOSSES, LossName, one_hot
 from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge, input_drive, step
-from altprop.algorithms.equilibrium_propagation.network import States, snapshot
+from altprop.algorithms.equilibrium_propagation.network import LOSSES, LossName, States, one_hot, snapshot
 from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation
 from altprop.models.energy import EnergyModel
 from altprop.nn.energy.activations import ACTIVATIONS
 from altprop.nn.energy.edges import to_working_layout, up
-from tests.algorithms.equilibrium_propagation.networks import KINDS, Kind, network_of, problem, random_states
+from tests.algorithms.equilibrium_propagation.networks import KINDS, Kind, mini_batch, network_of, random_states
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind)))
 
@@ -28,7 +27,7 @@ def nudge_of(targets: Tensor, strength: float, like: Tensor) -> Nudge:
 
 
 def primitive_step(model: EnergyModel, inputs: Tensor, states: States, targets: Tensor, loss: LossName, beta: float) -> States:
-    """One step by differentiating ``Phi`` minus beta times the summed loss: the published form."""
+    """Take one step by differentiating ``Phi`` minus beta times the summed loss: the published form."""
     leaves = [state.clone().requires_grad_() for state in states]
     phi = model.primitive(inputs, leaves).sum()
     if beta:
@@ -39,7 +38,7 @@ def primitive_step(model: EnergyModel, inputs: Tensor, states: States, targets: 
 
 
 def vector_field_step(model: EnergyModel, inputs: Tensor, states: States, targets: Tensor, loss: LossName, beta: float) -> States:
-    """One step of a vector-field network: every layer follows its own local function."""
+    """Take one step of a vector-field network: every layer follows its own local function."""
     leaves = [state.clone().requires_grad_() for state in states]
     drives = []
     below = inputs
@@ -69,7 +68,7 @@ def assert_close(first: States, second: States, tolerance: float = 1e-12) -> Non
 def test_step_is_the_activation_of_the_gradient_of_phi(kind: Kind, beta: float, vector_field: bool) -> None:
     name, loss, readout = kind
     model = network_of(name, readout=readout, vector_field=vector_field)
-    inputs, targets = problem()
+    inputs, targets = mini_batch()
     states = random_states(model, 4)
     network = snapshot(model, loss)
     drive, _ = input_drive(network, inputs)
@@ -84,7 +83,7 @@ def test_step_is_the_activation_of_the_gradient_of_phi(kind: Kind, beta: float, 
 def test_relaxation_is_many_steps(kind: Kind, activation: str, vector_field: bool) -> None:
     name, loss, readout = kind
     model = network_of(name, readout=readout, vector_field=vector_field, activation=activation)  # type: ignore[arg-type]
-    inputs, targets = problem()
+    inputs, targets = mini_batch()
     network = snapshot(model, loss)
     drive, _ = input_drive(network, inputs)
     relaxation = Relaxation(network, inputs)
@@ -94,19 +93,19 @@ def test_relaxation_is_many_steps(kind: Kind, activation: str, vector_field: boo
         states = step(network, drive, states)
     assert_close(free, states, 1e-10)
     nudge = nudge_of(targets, 0.3, network.scores(free))
-    kept = [state.clone() for state in free]
+    before = [state.clone() for state in free]
     nudged = relaxation.run(free, 4, nudge)
-    assert_close(free, kept, 0.0)
+    assert_close(free, before, 0.0)
     for _ in range(4):
         states = step(network, drive, states, nudge)
     assert_close(nudged, states, 1e-10)
 
 
 @every_kind
-def test_phases_side_by_side_are_phases_one_by_one(kind: Kind) -> None:
+def test_parallel_phases_equal_sequential_phases(kind: Kind) -> None:
     name, loss, readout = kind
     model = network_of(name, readout=readout)
-    inputs, targets = problem()
+    inputs, targets = mini_batch()
     network = snapshot(model, loss)
     relaxation = Relaxation(network, inputs)
     free = relaxation.run(network.zeros(4), 5)
@@ -123,7 +122,7 @@ def test_first_step_from_zeros(kind: Kind) -> None:
     """Section 10, check 3: only the input and the biases drive the first step."""
     name, loss, readout = kind
     model = network_of(name, readout=readout)
-    inputs, _ = problem()
+    inputs, _ = mini_batch()
     network = snapshot(model, loss)
     states = Relaxation(network, inputs).run(network.zeros(4), 1)
     below = inputs
@@ -142,7 +141,7 @@ def test_vector_field_with_equal_weights_is_the_symmetric_network(name: str, rea
     with torch.no_grad():
         for index, layer in enumerate(separate.feedback):
             layer.weight.copy_(separate.to_feedback_layout(symmetric.layers[index + 1].weight))
-    inputs, _ = problem()
+    inputs, _ = mini_batch()
     runs = []
     for model in (symmetric, separate):
         network = snapshot(model, "cross_entropy" if readout else "mse")
@@ -151,10 +150,10 @@ def test_vector_field_with_equal_weights_is_the_symmetric_network(name: str, rea
 
 
 @pytest.mark.parametrize("readout", [False, True])
-def test_dropout_that_keeps_everything_changes_nothing(readout: bool) -> None:
+def test_dropout_that_drops_nothing_changes_nothing(readout: bool) -> None:
     """Section 10, check 15."""
     model = network_of("max", readout=readout)
-    inputs, targets = problem()
+    inputs, targets = mini_batch()
     network = snapshot(model, "cross_entropy" if readout else "mse")
     ones = Masks(torch.ones_like(inputs), tuple(torch.ones(4, *shape, dtype=torch.float64) for shape in model.state_shapes))
     nudge = nudge_of(targets, 0.3, network.scores(network.zeros(4)))
@@ -164,11 +163,11 @@ def test_dropout_that_keeps_everything_changes_nothing(readout: bool) -> None:
 
 @pytest.mark.parametrize(("name", "readout"), [("max", True), ("mlp", False), ("average", True)])
 def test_dropout_follows_its_primitive_function(name: str, readout: bool) -> None:
-    """Potentials are the gradient of ``Phi`` at masked states; the published factors multiply them, the last one off by one."""
+    """Potentials are the gradient of ``Phi`` at masked states, multiplied by the published factors, the last one off by one."""
     model = network_of(name, readout=readout)
     count = model.num_states
     model.keep_probabilities = (1.0, *(0.5 + 0.1 * index for index in range(count)))
-    inputs, targets = problem()
+    inputs, targets = mini_batch()
     loss: LossName = "cross_entropy" if readout else "mse"
     network = snapshot(model, loss)
     assert network.factors == (*model.keep_probabilities[1:count], model.keep_probabilities[count - 1])
@@ -194,9 +193,9 @@ def test_dropout_follows_its_primitive_function(name: str, readout: bool) -> Non
 @pytest.mark.parametrize(("name", "same"), [("average", True), ("none", True), ("mlp", True), ("max", False)])
 @pytest.mark.parametrize("vector_field", [False, True])
 def test_red_black_finds_the_same_fixed_point_unless_max_pooling_routes(name: str, same: bool, vector_field: bool) -> None:
-    """Trap 2: two red-black sweeps may end where the synchronous dynamics do not."""
+    """Trap 2: red-black sweeps may end at another state than the synchronous dynamics."""
     model = network_of(name, vector_field=vector_field, activation="hard_sigmoid")
-    inputs, _ = problem()
+    inputs, _ = mini_batch()
     network = snapshot(model, "mse")
     synchronous = Relaxation(network, inputs).run(network.zeros(4), 200)
     swept = Relaxation(network, inputs, update_order="red_black").run(network.zeros(4), 100)
@@ -208,7 +207,7 @@ def test_red_black_finds_the_same_fixed_point_unless_max_pooling_routes(name: st
 
 def test_red_black_updates_even_layers_first() -> None:
     model = network_of("average", vector_field=True)
-    inputs, targets = problem()
+    inputs, targets = mini_batch()
     network = snapshot(model, "mse")
     states = random_states(model, 4)
     nudge = nudge_of(targets, 0.5, states[-1])
@@ -223,7 +222,7 @@ def test_red_black_updates_even_layers_first() -> None:
 @pytest.mark.parametrize("order", ["synchronous", "red_black"])
 def test_a_phase_ends_early_once_nothing_moves(order: str) -> None:
     model = network_of("max")
-    inputs, _ = problem()
+    inputs, _ = mini_batch()
     network = snapshot(model, "mse")
     whole = Relaxation(network, inputs, update_order=order).run(network.zeros(4), 300)  # type: ignore[arg-type]
     early = Relaxation(network, inputs, update_order=order, tolerance=1e-9)  # type: ignore[arg-type]
@@ -239,7 +238,7 @@ def test_a_phase_ends_early_once_nothing_moves(order: str) -> None:
 def test_a_batch_of_one_and_a_single_layer_work() -> None:
     """Trap 14."""
     model = network_of("max")
-    inputs, _ = problem(1)
+    inputs, _ = mini_batch(1)
     network = snapshot(model, "mse")
     assert network.scores(Relaxation(network, inputs).run(network.zeros(1), 3)).shape == (1, 3)
 
@@ -248,7 +247,7 @@ def test_a_batch_of_one_and_a_single_layer_work() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_steps_are_the_plain_ones() -> None:
     model = network_of("max")
-    inputs, targets = problem()
+    inputs, targets = mini_batch()
     network = snapshot(model, "mse")
     plain, compiled = Relaxation(network, inputs), Relaxation(network, inputs, compiled=True)
     nudge = nudge_of(targets, 0.3, network.zeros(4)[-1])

@@ -1,4 +1,4 @@
-"""Gradients from states against the primitive function differentiated, and what the estimates promise."""
+"""Gradients from states against autograd of the primitive function, and the properties of the estimates."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 
 from altprop.algorithms.equilibrium_propagation.contrasts import Gradients, readout_gradient, state_contrast
-from altprop.algorithms.equilibrium_propagation.costs import LOSSES, LossName, one_hot
 from altprop.algorithms.equilibrium_propagation.dynamics import Nudge
-from altprop.algorithms.equilibrium_propagation.gradients import assign, nudged_gradient
-from altprop.algorithms.equilibrium_propagation.network import States, snapshot
-from altprop.algorithms.equilibrium_propagation.nudging import NUDGINGS
+from altprop.algorithms.equilibrium_propagation.gradients import NUDGINGS, assign, nudged_gradient
+from altprop.algorithms.equilibrium_propagation.network import LOSSES, LossName, States, one_hot, snapshot
 from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation
 from altprop.models.energy import EnergyConvNet, EnergyModel
 from altprop.nn.energy.edges import to_working_layout, up
-from tests.algorithms.equilibrium_propagation.networks import CLASSES, KINDS, Kind, network_of, problem, random_states
+from tests.algorithms.equilibrium_propagation.networks import CLASSES, KINDS, Kind, mini_batch, network_of, random_states
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind)))
 
@@ -30,7 +28,7 @@ def one_thread() -> None:
 def grad_by_autograd(
     model: EnergyModel, inputs: Tensor, targets: Tensor, loss: LossName, upper: States, lower: States, betas: tuple[float, float]
 ) -> Gradients:
-    """``-(mean Phi(upper) - mean Phi(lower)) / (difference of betas)`` with respect to every parameter."""
+    """Differentiate ``-(mean Phi(upper) - mean Phi(lower)) / (difference of betas)`` with respect to every parameter."""
 
     def phi(states: States, beta: float) -> Tensor:
         return model.primitive(inputs, states).mean() - beta * LOSSES[loss](model.scores(states), targets)
@@ -50,7 +48,7 @@ def assert_same(first: Gradients, second: Gradients, tolerance: float = 1e-11) -
 def estimate(
     model: EnergyModel, loss: LossName, nudging: str, states: list[States], beta: float = 0.3, **options: object
 ) -> Gradients:
-    inputs, targets = problem()
+    inputs, targets = mini_batch()
     network = snapshot(model, loss)
     hot = one_hot(targets, torch.zeros(4, CLASSES, dtype=torch.float64))
     with torch.no_grad():
@@ -62,7 +60,7 @@ def test_estimates_are_contrasts_of_phi(kind: Kind) -> None:
     """Section 10, check 5, for every pool, stride, loss and readout."""
     name, loss, readout = kind
     model = network_of(name, readout=readout)
-    inputs, targets = problem()
+    inputs, targets = mini_batch()
     free, plus, minus = (random_states(model, 4, seed) for seed in (1, 2, 3))
     one_sided = estimate(model, loss, "one_sided", [free, plus])
     assert_same(one_sided, grad_by_autograd(model, inputs, targets, loss, plus, free, (0.0, 0.3)))
@@ -74,7 +72,7 @@ def test_estimates_are_contrasts_of_phi(kind: Kind) -> None:
 def test_five_phase_is_the_fourth_order_difference(kind: Kind) -> None:
     name, loss, readout = kind
     model = network_of(name, readout=readout)
-    inputs, targets = problem()
+    inputs, targets = mini_batch()
     states = [random_states(model, 4, seed) for seed in range(5)]
     _, plus, minus, plus2, minus2 = states
     near = grad_by_autograd(model, inputs, targets, loss, minus, plus, (0.3, -0.3))
@@ -86,10 +84,10 @@ def test_five_phase_is_the_fourth_order_difference(kind: Kind) -> None:
 @every_kind
 @pytest.mark.parametrize("same_update", [False, True])
 def test_vector_field_estimates_move_the_receiving_unit(kind: Kind, same_update: bool) -> None:
-    """Section 2.6: the other factor stays at the free state; with a common update both move and the pair gets the mean."""
+    """Section 2.6: the sending unit stays at the free state; with the same update both move and the pair gets the mean."""
     name, loss, readout = kind
     model = network_of(name, readout=readout, vector_field=True)
-    inputs, _ = problem()
+    inputs, _ = mini_batch()
     free, plus, minus = (random_states(model, 4, seed) for seed in (1, 2, 3))
 
     def mean_product(edge_index: int, weight: Tensor, bias: Tensor | None, below: Tensor, above: Tensor) -> Tensor:
@@ -130,7 +128,7 @@ def test_vector_field_estimates_move_the_receiving_unit(kind: Kind, same_update:
 @every_kind
 @pytest.mark.parametrize("vector_field", [False, True])
 def test_symmetric_is_the_mean_of_both_one_sided_estimates(kind: Kind, vector_field: bool) -> None:
-    """Section 10, checks 6 and 14: also flipping the sign of beta changes nothing."""
+    """Section 10, checks 6 and 14: flipping the sign of beta changes nothing either."""
     name, loss, readout = kind
     model = network_of(name, readout=readout, vector_field=vector_field)
     free, plus, minus = (random_states(model, 4, seed) for seed in (1, 2, 3))
@@ -142,7 +140,7 @@ def test_symmetric_is_the_mean_of_both_one_sided_estimates(kind: Kind, vector_fi
 
 
 def test_the_published_vector_field_mlp_fixes_the_nudged_state() -> None:
-    """Trap 11: an option, and then the symmetric estimate is no longer a mean of one-sided ones."""
+    """Trap 11: this is an option, with which the symmetric estimate is no longer the mean of the one-sided ones."""
     model = network_of("mlp", vector_field=True)
     free, plus, minus = (random_states(model, 4, seed) for seed in (1, 2, 3))
     rule = estimate(model, "mse", "symmetric", [free, plus, minus])
@@ -155,15 +153,15 @@ def test_the_published_vector_field_mlp_fixes_the_nudged_state() -> None:
 
 def test_separate_updates_need_the_fixed_state() -> None:
     model = network_of("mlp", vector_field=True)
-    inputs, _ = problem()
+    inputs, _ = mini_batch()
     states = random_states(model, 4)
     with pytest.raises(ValueError, match="fixed state"):
         state_contrast(snapshot(model, "mse"), inputs, states, states)
 
 
-def test_readout_gradient_is_that_of_the_loss() -> None:
+def test_readout_gradient_is_the_gradient_of_the_loss() -> None:
     model = network_of("mixed", readout=True)
-    _, targets = problem()
+    _, targets = mini_batch()
     states = random_states(model, 4)
     network = snapshot(model, "cross_entropy")
     loss = LOSSES["cross_entropy"](model.scores(states), targets)
@@ -175,7 +173,7 @@ def test_readout_gradient_is_that_of_the_loss() -> None:
 
 
 def test_assigned_gradients_pass_through_a_parametrization() -> None:
-    """What a weights rule does to a weight, its gradient passes backwards; two assignments add up."""
+    """A gradient is backpropagated through a weights rule, and two assignments add up."""
 
     class Doubled(torch.nn.Module):
         def forward(self, weight: Tensor) -> Tensor:
@@ -194,7 +192,7 @@ def test_assigned_gradients_pass_through_a_parametrization() -> None:
 
 
 def test_differences_first_keep_the_first_layers_gradient_in_float32() -> None:
-    """Trap 4 on a narrow copy of the paper's ConvNet: subtracting two derivatives loses what subtracting states keeps."""
+    """Trap 4 on a narrow copy of the paper's ConvNet: subtracting derivatives loses precision, subtracting states does not."""
     torch.manual_seed(0)
     model = EnergyConvNet(
         (32, 64, 64), (3, 3, 3), (1, 1, 1), (1, 1, 0), ("max", "max", "max"), (), "half_slope_hard_sigmoid",
@@ -225,7 +223,7 @@ def test_differences_first_keep_the_first_layers_gradient_in_float32() -> None:
 
 
 def test_the_first_layers_gradient_of_the_papers_network_in_float32() -> None:
-    """Trap 4 at the initialization of the CIFAR-10 ConvNet: below 0.2 %, where the published form is off by 11 and 75 %."""
+    """Trap 4 at the initialization of the CIFAR-10 ConvNet: errors below 0.2 %; those of the published form are 11 and 75 %."""
     gradients = {}
     for dtype in (torch.float32, torch.float64):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""The theorem check: both series against their definitions, and the theorem for small nudges (section 10, checks 8, 9)."""
+"""The theorem check: both series against their definitions, and the theorem for small nudges (section 10, checks 8 and 9)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from altprop.algorithms.equilibrium_propagation.dynamics import input_drive, pot
 from altprop.algorithms.equilibrium_propagation.network import snapshot
 from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation
 from altprop.algorithms.equilibrium_propagation.theorem import GradientCheck, backward_series, check_gradients
-from tests.algorithms.equilibrium_propagation.networks import KINDS, Kind, network_of, problem
+from tests.algorithms.equilibrium_propagation.networks import KINDS, Kind, mini_batch, network_of
 from tests.algorithms.equilibrium_propagation.trainings import gradient_of, parameters_of, set_up
 
 
@@ -26,34 +26,35 @@ def test_backward_series_adds_up_to_bptt(kind: Kind, vector_field: bool) -> None
     """Section 10, check 8."""
     name, loss, readout = kind
     model = network_of(name, readout=readout, vector_field=vector_field)
-    check = check_gradients(snapshot(model, loss), *problem(), free_steps=9, steps=4, beta=0.1)
+    check = check_gradients(snapshot(model, loss), *mini_batch(), free_steps=9, steps=4, beta=0.1)
     algorithm = BackpropThroughTime(loss=loss, free_steps=9, differentiated_steps=4)
-    expected = gradient_of(set_up(algorithm, model), *problem())
-    found = GradientCheck.estimates(check.backward)
+    expected = gradient_of(set_up(algorithm, model), *mini_batch())
+    estimates = GradientCheck.estimates(check.backward)
     for parameter, value in expected.items():
-        whole = model.to_feedback_layout(found[parameter]) if parameter.startswith("feedback") else found[parameter]
-        assert torch.allclose(whole, value, atol=1e-12), parameter
+        estimate = estimates[parameter]
+        estimate = model.to_feedback_layout(estimate) if parameter.startswith("feedback") else estimate
+        assert torch.allclose(estimate, value, atol=1e-12), parameter
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind)))
 def test_forward_series_adds_up_to_equilibrium_propagation(kind: Kind) -> None:
-    """Consecutive contrasts telescope to that of the ends; a readout's to the difference of its loss gradients."""
+    """The sum of consecutive contrasts telescopes; for a readout it is a difference of loss gradients."""
     name, loss, readout = kind
     model = network_of(name, readout=readout)
-    check = check_gradients(snapshot(model, loss), *problem(), free_steps=9, steps=4, beta=0.1)
+    check = check_gradients(snapshot(model, loss), *mini_batch(), free_steps=9, steps=4, beta=0.1)
     algorithm = EquilibriumPropagation(loss=loss, beta=0.1, nudging="one_sided", free_steps=9, nudge_steps=4)
-    expected = gradient_of(set_up(algorithm, model), *problem())
-    found = GradientCheck.estimates(check.forward)
+    expected = gradient_of(set_up(algorithm, model), *mini_batch())
+    estimates = GradientCheck.estimates(check.forward)
     readout_layer = f"layers.{len(model.layers) - 1}"
     for parameter, value in expected.items():
         if not (readout and parameter.startswith(readout_layer)):
-            assert torch.allclose(found[parameter], value, atol=1e-10), parameter
+            assert torch.allclose(estimates[parameter], value, atol=1e-10), parameter
 
 
 def test_differencing_reruns_gives_the_same_backward_series() -> None:
-    """The published way: rerun with K differentiated steps for every K, and subtract."""
+    """The published method: rerun with K differentiated steps for every K, and subtract."""
     model = network_of("max")
-    inputs, targets = problem()
+    inputs, targets = mini_batch()
     network = snapshot(model, "mse")
     with torch.no_grad():
         start = Relaxation(network, inputs).run(network.zeros(4), 5)
@@ -76,7 +77,7 @@ def test_differencing_reruns_gives_the_same_backward_series() -> None:
 def test_neurons_follow_their_gradients_up_to_the_slope(name: str, activation: str) -> None:
     """Section 10, check 9, and trap 13: forward = slope at the fixed point times backward, within 1 % once converged."""
     model = network_of(name, activation=activation)  # type: ignore[arg-type]
-    inputs, targets = problem()
+    inputs, targets = mini_batch()
     network = snapshot(model, "mse")
     check = check_gradients(network, inputs, targets, free_steps=300, steps=10, beta=0.005, opposite=True)
     drive, _ = input_drive(network, inputs)
@@ -89,10 +90,12 @@ def test_neurons_follow_their_gradients_up_to_the_slope(name: str, activation: s
         assert float((forward - backward).norm() / backward.norm()) < 0.01
 
 
-def test_errors_vanish_with_the_nudge_except_a_readouts() -> None:
+def test_errors_vanish_with_the_nudge_except_for_a_readout() -> None:
     model = network_of("mlp", readout=True)
     network = snapshot(model, "cross_entropy")
-    errors = [check_gradients(network, *problem(), free_steps=300, steps=12, beta=beta).errors() for beta in (0.1, 0.01, 0.001)]
+    errors = [
+        check_gradients(network, *mini_batch(), free_steps=300, steps=12, beta=beta).errors() for beta in (0.1, 0.01, 0.001)
+    ]
     for parameter in ("layers.0.weight", "layers.1.weight"):
         first, second, third = (error[parameter][0] for error in errors)
         assert third < 0.2 * second < 0.04 * first
@@ -101,9 +104,9 @@ def test_errors_vanish_with_the_nudge_except_a_readouts() -> None:
 
 
 def test_a_readout_has_no_estimate_to_align() -> None:
-    """Forwards its series is a difference of loss gradients, backwards all of it is at time 0: their sums say nothing."""
+    """Its forward series is a difference of loss gradients, its backward series is all at time 0: their sums differ."""
     network = snapshot(network_of("mlp", readout=True), "cross_entropy")
-    check = check_gradients(network, *problem(), free_steps=300, steps=60, beta=0.01, opposite=True)
+    check = check_gradients(network, *mini_batch(), free_steps=300, steps=60, beta=0.01, opposite=True)
     assert set(check.alignments()) == {f"layers.{index}.{kind}" for index in (0, 1) for kind in ("weight", "bias")}
     assert set(check.bias_ratios()) == {"layers.0.weight", "layers.1.weight"}
     assert all(float(alignment.angle) < 1.0 for alignment in check.alignments().values())
@@ -112,7 +115,7 @@ def test_a_readout_has_no_estimate_to_align() -> None:
 @pytest.mark.parametrize("vector_field", [False, True])
 def test_symmetric_estimates_have_a_fraction_of_the_bias(vector_field: bool) -> None:
     model = network_of("max", vector_field=vector_field)
-    check = check_gradients(snapshot(model, "mse"), *problem(), free_steps=200, steps=60, beta=0.05, opposite=True)
+    check = check_gradients(snapshot(model, "mse"), *mini_batch(), free_steps=200, steps=60, beta=0.05, opposite=True)
     one_sided = GradientCheck(check.forward, check.backward)
     assert one_sided.bias_ratios() == {}
     ratios = check.bias_ratios()
@@ -124,13 +127,13 @@ def test_symmetric_estimates_have_a_fraction_of_the_bias(vector_field: bool) -> 
             assert float(alignment.norm_ratio) == pytest.approx(1.0, abs=0.02)
 
 
-def test_the_check_leaves_parameters_alone() -> None:
+def test_the_check_does_not_change_parameters() -> None:
     """Trap 13 d: the continual variant moves a copy."""
     model = network_of("max")
     before = parameters_of(model)
     network = snapshot(model, "mse")
-    still = check_gradients(network, *problem(), free_steps=20, steps=5, beta=0.1)
-    moving = check_gradients(network, *problem(), free_steps=20, steps=5, beta=0.1, continual=True)
+    still = check_gradients(network, *mini_batch(), free_steps=20, steps=5, beta=0.1)
+    moving = check_gradients(network, *mini_batch(), free_steps=20, steps=5, beta=0.1, continual=True)
     assert all(torch.equal(value, before[name]) for name, value in parameters_of(model).items())
     name = "layers.0.weight"
     assert torch.equal(still.forward[name][0], moving.forward[name][0])
@@ -138,6 +141,6 @@ def test_the_check_leaves_parameters_alone() -> None:
     assert torch.allclose(still.forward[name], moving.forward[name], atol=1e-3)
 
 
-def test_more_steps_than_the_free_phase_has_are_refused() -> None:
+def test_more_steps_than_in_the_free_phase_are_refused() -> None:
     with pytest.raises(ValueError, match="between 1 and free_steps"):
-        check_gradients(snapshot(network_of("mlp"), "mse"), *problem(), free_steps=5, steps=6, beta=0.1)
+        check_gradients(snapshot(network_of("mlp"), "mse"), *mini_batch(), free_steps=5, steps=6, beta=0.1)

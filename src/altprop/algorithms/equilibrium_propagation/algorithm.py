@@ -4,33 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from altprop.algorithms.context import Capabilities
-from altprop.algorithms.equilibrium_propagation.common import FreeStart, masked
-from altprop.algorithms.equilibrium_propagation.costs import LossName, one_hot
+from altprop.algorithms.equilibrium_propagation.base import masked
 from altprop.algorithms.equilibrium_propagation.dynamics import Nudge
-from altprop.algorithms.equilibrium_propagation.gradients import assign, nudged_gradient
-from altprop.algorithms.equilibrium_propagation.network import Network, States
-from altprop.algorithms.equilibrium_propagation.nudged import NudgedAlgorithm
-from altprop.algorithms.equilibrium_propagation.nudging import NUDGINGS, Nudging, NudgingName
-from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, UpdateOrder
-from altprop.nn.weights.base import WeightsRule
+from altprop.algorithms.equilibrium_propagation.gradients import NUDGINGS, Nudging, NudgingName, assign, nudged_gradient
+from altprop.algorithms.equilibrium_propagation.network import Network, States, one_hot
+from altprop.algorithms.equilibrium_propagation.nudged import NudgedAlgorithm, NudgedOptions
+from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation
 from altprop.problems import Problem
 
 FixedState = Literal["free", "nudged"]
 
 
 class EquilibriumPropagation(NudgedAlgorithm):
-    """A free phase, nudged phases from where it ended, and the contrast of their states as the gradient (section 2.5).
+    """A free phase, then nudged phases that start where it ended; the contrast of their states is the gradient (section 2.5).
 
-    ``beta`` is the strength of the nudge, ``nudge_steps`` the paper's T2, ``nudging`` which nudged phases there are.
-    ``same_update`` gives forward and feedback weights of a vector-field network the same update. ``fixed_state`` is where the
-    sending units of a vector-field network stay in a symmetric contrast: at the ``free`` state (the paper's rule), or at the
-    positively ``nudged`` one, as the published MLP has it.
+    Args:
+        nudging: Which nudged phases there are: ``one_sided``, ``random_sign``, ``symmetric`` or ``five_phase``.
+        same_update: Give forward and feedback weights of a vector-field network the same update.
+        fixed_state: State at which the sending units of a vector-field network stay in a symmetric contrast: the ``free`` one
+            (the paper's rule), or the positively ``nudged`` one, as in the published MLP.
+        **options: Those of :class:`NudgedAlgorithm` and :class:`EnergyAlgorithm`.
     """
 
     capabilities: ClassVar[Capabilities] = replace(NudgedAlgorithm.capabilities, compile=True)
@@ -38,36 +37,12 @@ class EquilibriumPropagation(NudgedAlgorithm):
     def __init__(
         self,
         *,
-        loss: LossName = "mse",
-        beta: float = 0.01,
         nudging: NudgingName = "one_sided",
-        free_steps: int = 20,
-        nudge_steps: int = 4,
         same_update: bool = False,
         fixed_state: FixedState = "free",
-        learning_rates: Sequence[float] | None = None,
-        weight_decays: Sequence[float] | None = None,
-        update_order: UpdateOrder = "synchronous",
-        tolerance: float | None = None,
-        free_start: FreeStart = "zeros",
-        activate_output_in_evaluation: bool = False,
-        check_every: int | None = None,
-        weights: WeightsRule | None = None,
+        **options: Unpack[NudgedOptions],
     ) -> None:
-        super().__init__(
-            beta=beta,
-            nudge_steps=nudge_steps,
-            check_every=check_every,
-            loss=loss,
-            free_steps=free_steps,
-            learning_rates=learning_rates,
-            weight_decays=weight_decays,
-            update_order=update_order,
-            tolerance=tolerance,
-            free_start=free_start,
-            activate_output_in_evaluation=activate_output_in_evaluation,
-            weights=weights,
-        )
+        super().__init__(**options)
         self.nudging: Nudging = NUDGINGS[nudging]
         self.both_signs = nudging == "symmetric"
         self.same_update = same_update
@@ -112,16 +87,16 @@ class EquilibriumPropagation(NudgedAlgorithm):
         return metrics
 
     def gradient_buffers(self, network: Network) -> Sequence[Tensor | None]:
-        """Where every step writes the gradients of linear edges: fresh memory for a large matrix is slow to write to."""
+        """Return the tensors for the gradients of linear edges, reused in every step: writing to fresh memory is slow."""
         if self._buffers is None:
             pairs = zip(network.edges, network.weights, strict=True)
             self._buffers = [None if edge.is_convolution else torch.empty_like(weight) for edge, weight in pairs]
         return self._buffers
 
     def nudged_phases(self, relaxation: Relaxation, free: States, targets: Tensor, beta: float | Tensor) -> list[States]:
-        """The states after every nudged phase. All phases run side by side as one batch.
+        """Return the states after every nudged phase. All phases run in parallel, as one batch.
 
-        ``targets`` one-hot ``[batch, classes]``.
+        ``targets`` are one-hot ``[batch, classes]``.
         """
         strengths = self.nudging.strengths
         if len(strengths) == 1:
@@ -130,12 +105,12 @@ class EquilibriumPropagation(NudgedAlgorithm):
         unit = torch.cat([targets.new_full((relaxation.batch, 1), strength) for strength in strengths])
         nudge = Nudge(torch.cat([targets] * len(strengths)), unit * beta)
         start = [torch.cat([state] * len(strengths)) for state in free]
-        ended = relaxation.run(start, self.nudge_steps, nudge)
-        return [list(phase) for phase in zip(*(state.chunk(len(strengths)) for state in ended), strict=True)]
+        states = relaxation.run(start, self.nudge_steps, nudge)
+        return [list(phase) for phase in zip(*(state.chunk(len(strengths)) for state in states), strict=True)]
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of options that only vector-field networks have."""
+        """Yield the problems of options that only vector-field networks have."""
         yield from super().check(config, root)
         vector_field = bool(root["model"].get("vector_field"))
         if config["same_update"] and not vector_field:

@@ -1,54 +1,32 @@
-"""Backpropagation through time: the gradient that equilibrium propagation estimates (Laborieux et al. 2021, BPTT)."""
+"""Backpropagation through time: the gradient that equilibrium propagation estimates (section "BPTT")."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from altprop.algorithms.equilibrium_propagation.common import EnergyAlgorithm, FreeStart, at_least_one, masked
-from altprop.algorithms.equilibrium_propagation.costs import LossName
+from altprop.algorithms.equilibrium_propagation.base import EnergyAlgorithm, EnergyOptions, at_least_one, masked
 from altprop.algorithms.equilibrium_propagation.dynamics import input_drive, step
 from altprop.algorithms.equilibrium_propagation.network import lowered
-from altprop.algorithms.equilibrium_propagation.relaxation import UpdateOrder
-from altprop.nn.weights.base import WeightsRule
 from altprop.problems import Problem
 
 
 class BackpropThroughTime(EnergyAlgorithm):
-    """A free phase whose last ``differentiated_steps`` (T2) are differentiated; the positions of max poolings are constants.
+    """A free phase whose last steps are differentiated; the positions of max poolings are constants.
 
-    Its first ``free_steps - differentiated_steps`` steps follow ``update_order`` and ``tolerance``; those that are
-    differentiated are always synchronous.
+    ``update_order`` and ``tolerance`` apply to the first ``free_steps - differentiated_steps`` steps. Differentiated steps are
+    always synchronous.
+
+    Args:
+        differentiated_steps: Number of steps that are differentiated, the paper's T2; at most ``free_steps``.
+        **options: Those of :class:`EnergyAlgorithm`.
     """
 
-    def __init__(
-        self,
-        *,
-        loss: LossName = "mse",
-        free_steps: int = 20,
-        differentiated_steps: int = 4,
-        learning_rates: Sequence[float] | None = None,
-        weight_decays: Sequence[float] | None = None,
-        update_order: UpdateOrder = "synchronous",
-        tolerance: float | None = None,
-        free_start: FreeStart = "zeros",
-        activate_output_in_evaluation: bool = False,
-        weights: WeightsRule | None = None,
-    ) -> None:
-        super().__init__(
-            loss=loss,
-            free_steps=free_steps,
-            learning_rates=learning_rates,
-            weight_decays=weight_decays,
-            update_order=update_order,
-            tolerance=tolerance,
-            free_start=free_start,
-            activate_output_in_evaluation=activate_output_in_evaluation,
-            weights=weights,
-        )
+    def __init__(self, *, differentiated_steps: int = 4, **options: Unpack[EnergyOptions]) -> None:
+        super().__init__(**options)
         self.differentiated_steps = differentiated_steps
 
     def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -73,7 +51,7 @@ class BackpropThroughTime(EnergyAlgorithm):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """The problem of differentiating more steps than there are."""
+        """Yield a problem if more steps are differentiated than there are."""
         yield from super().check(config, root)
         yield from at_least_one(config, "differentiated_steps")
         free, differentiated = config["free_steps"], config["differentiated_steps"]

@@ -1,8 +1,8 @@
-"""Gradients from two states of the network: derivatives of the primitive function, contrasted with the difference formed first.
+"""Gradients from two states of the network: the difference of two derivatives of the primitive function.
 
-The two derivatives are large and nearly equal. Subtracting them loses, in float32, a tenth of the first layer's gradient in the
-paper's ConvNet. Subtracting states first, ``a2 b2 - a1 b1 = a2 (b2 - b1) + (a2 - a1) b1``, is algebraically the same and does
-not.
+The two derivatives are large and nearly equal. In float32, subtracting them loses a tenth of the first layer's gradient in the
+paper's ConvNet. Subtracting the states first, ``a2 b2 - a1 b1 = a2 (b2 - b1) + (a2 - a1) b1``, is algebraically the same and
+keeps it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from altprop.algorithms.equilibrium_propagation.costs import score_error
-from altprop.algorithms.equilibrium_propagation.network import Network
+from altprop.algorithms.equilibrium_propagation.network import Network, score_error
 from altprop.nn.energy.edges import (
     Edge,
     Routing,
@@ -28,11 +27,12 @@ from altprop.nn.energy.edges import (
 )
 
 Gradients = dict[str, Tensor]
-"""Of effective weights in the layers' own layout, named ``layers.<i>.weight``, ``layers.<i>.bias``, ``feedback.<i>.weight``."""
+"""Gradients of effective weights in the layout of the layers, named ``layers.<i>.weight``, ``layers.<i>.bias`` and
+``feedback.<i>.weight``."""
 
 
 class Side(NamedTuple):
-    """One end of a contrast on an edge: states ``[batch, *shape]`` below and above it."""
+    """One side of a contrast on an edge: the states ``[batch, *shape]`` below and above it."""
 
     below: Tensor
     above: Tensor
@@ -48,10 +48,11 @@ def edge_contrast(
     routing: Routing | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Derivative of ``<up(below), above>`` with respect to the weight at ``upper`` minus that at ``lower``, times ``factor``.
+    """Return the derivative of ``<up(below), above>`` with respect to the weight at ``upper`` minus that at ``lower``.
 
-    Summed over the batch. ``factor`` meets the states, of which there are fewer than weights. ``routing`` are the pooling
-    positions where both sides have the same lower state and they are known.
+    It is summed over the batch and multiplied by ``factor``, which is applied to the states because they have fewer entries than
+    the weights. ``routing`` are the pooling positions, if both sides have the same lower state and the positions are known.
+    ``out`` is a tensor for the result, used by linear edges.
     """
     if upper.below is lower.below:
         if edge.pool == "max" and routing is None:
@@ -79,13 +80,25 @@ def state_contrast(
     input_routing: Routing | None = None,
     buffers: Sequence[Tensor | None] | None = None,
 ) -> Gradients:
-    """``factor`` times the batch mean of Phi's derivative at states ``upper`` minus that at ``lower``, without the readout.
+    """Return the batch mean of Phi's derivative at ``upper`` minus that at ``lower``, times ``factor``, without the readout.
 
-    ``inputs`` ``[batch, channels, height, width]``. In a symmetric network both factors of a connection are those of the state.
-    In a vector-field network only the unit that receives the connection moves, and the other stays at ``fixed``; with
-    ``same_update`` both move, and forward and feedback weights of a pair get the mean of their gradients (section "EP gradient
-    of vector field models"). ``buffers`` has for every linear forward edge a tensor like its weight, which the gradient is
-    written to. Raises ``ValueError`` where ``fixed`` is needed and missing.
+    In a symmetric network both units of a connection move. In a vector-field network only the receiving unit moves and the
+    sending one stays at ``fixed``; with ``same_update`` both move, and the forward and feedback weights of a pair get the mean
+    of their gradients (section "EP gradient of vector field models").
+
+    Args:
+        network: The network that was relaxed.
+        inputs: The mini-batch ``[batch, channels, height, width]``.
+        upper: States ``[batch, *shape]`` of the minuend.
+        lower: States of the subtrahend.
+        fixed: States of the sending units of a vector-field network.
+        factor: Multiplies the result.
+        same_update: Give both weights of a pair the same update.
+        input_routing: Pooling positions of the first edge, if they are known.
+        buffers: For every linear forward edge a tensor like its weight, into which the gradient is written.
+
+    Raises:
+        ValueError: ``fixed`` is needed and missing.
     """
     separate = network.vector_field and not same_update
     if separate and fixed is None:
@@ -117,14 +130,14 @@ def state_contrast(
         for index in range(len(network.feedback)):
             forward, backward = f"layers.{index + 1}.weight", f"feedback.{index}.weight"
             gradients[forward] = 0.5 * (gradients[forward] + gradients[backward])
-            gradients[backward] = gradients[forward].clone()  # both become a .grad, which is changed in place
+            gradients[backward] = gradients[forward].clone()  # both become a .grad, which is modified in place
     return gradients
 
 
 def readout_gradient(
     network: Network, states: Sequence[Tensor], one_hot_targets: Tensor, factor: float | Tensor = 1.0
 ) -> Gradients:
-    """``factor`` times the derivative of the batch mean loss with respect to the readout at ``states``; empty without one."""
+    """Return ``factor`` times the derivative of the batch mean loss with respect to the readout; empty without a readout."""
     if not network.softmax_readout:
         return {}
     error = score_error(network.loss, network.scores(states), one_hot_targets) * (factor / states[-1].shape[0])
@@ -136,7 +149,7 @@ def readout_gradient(
 
 
 def added(terms: Sequence[Mapping[str, Tensor]]) -> Gradients:
-    """The sum of ``terms``, name by name."""
+    """Return the sum of ``terms``, name by name."""
     total: Gradients = {}
     for gradients in terms:
         for name, gradient in gradients.items():

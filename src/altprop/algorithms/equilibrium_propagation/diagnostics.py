@@ -1,4 +1,4 @@
-"""What a training of an energy-based network shows beside loss and accuracy: activity, convergence, weight angles."""
+"""Diagnostics of energy-based networks during training: activity, convergence, angles of feedback weights."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from altprop.algorithms.equilibrium_propagation.network import Network
 from altprop.models.energy import EnergyModel
 
 PROBE_SAMPLES = 20
-"""So many images of an epoch's last mini-batch are looked at, enough for a picture and cheap beside an epoch."""
+"""Number of images from the last mini-batch of an epoch: enough for a figure, and cheap compared with an epoch."""
 
 CONVERGED = 1e-4
-"""A phase counts as converged from the first step after which no unit moves by more than this in a step."""
+"""A phase has converged at the first step after which no unit moves by more than this in a step."""
 
 
 def weight_angles(model: EnergyModel) -> dict[str, Tensor]:
-    """Angles in degrees between feedback weights and the forward weights they answer; empty for a symmetric network."""
+    """Return the angles in degrees between feedback weights and their forward weights; empty for a symmetric network."""
     if not model.vector_field:
         return {}
     forward = [layer.weight for layer in model.layers]
@@ -31,14 +31,17 @@ def weight_angles(model: EnergyModel) -> dict[str, Tensor]:
 
 
 def steps_to_convergence(changes: Tensor) -> Tensor:
-    """The step from which on no change of ``changes`` ``[steps, layers]`` exceeds :data:`CONVERGED`; ``steps`` if none does."""
+    """Return the first step after which no entry of ``changes`` ``[steps, layers]`` exceeds :data:`CONVERGED`.
+
+    The result is ``steps`` if there is no such step.
+    """
     moving = (changes.amax(dim=1) > CONVERGED).flip(0)
-    still = moving.to(torch.int64).cumsum(0).eq(0).sum()  # steps at the end that move nothing
+    still = moving.to(torch.int64).cumsum(0).eq(0).sum()  # steps at the end in which nothing moves
     return (len(changes) - still).to(changes.dtype)
 
 
 def activity(network: Network, states: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Per layer: mean activity, and the percentage of units at a bound of their activation."""
+    """Return, for each layer, the mean activity and the percentage of units at a bound of their activation."""
     metrics = {}
     for index, (state, activation) in enumerate(zip(states, network.activations, strict=True)):
         metrics[f"state{index + 1}/mean"] = state.mean()
@@ -49,24 +52,24 @@ def activity(network: Network, states: Sequence[Tensor]) -> dict[str, Tensor]:
 
 
 class History:
-    """Values of an epoch's end, kept as device scalars until a figure wants them."""
+    """Values at the end of each epoch, kept as device scalars until a figure needs them."""
 
     def __init__(self) -> None:
         self.epochs: list[int] = []
         self.values: dict[str, list[Tensor]] = {}
 
     def add(self, epoch: int, values: Mapping[str, Tensor]) -> None:
-        """Append the values of finished epoch ``epoch`` (0-based)."""
+        """Append the values at the end of ``epoch`` (0-based)."""
         self.epochs.append(epoch + 1)
         for name, value in values.items():
             self.values.setdefault(name, []).append(value)
 
     def lists(self) -> dict[str, list[float]]:
-        """Everything on the host."""
+        """Return all values as floats on the host."""
         return {name: torch.stack(values).tolist() for name, values in self.values.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
+        """Return plain values for a checkpoint."""
         return {"epochs": list(self.epochs), "values": {name: torch.stack(values) for name, values in self.values.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""One time step of the states, as the paper writes it: pure, differentiable, for every model, loss and dropout mask.
+"""One time step of the states as in the paper: a pure, differentiable function for every model, loss and dropout mask.
 
-The gradient of the primitive function with respect to a state is known in closed form, so no graph is built to find it. The
-relaxation of :mod:`.relaxation` computes the same without allocating; this one is what is differentiated and tested against.
+The gradient of the primitive function with respect to a state is known in closed form, so it needs no graph. :mod:`.relaxation`
+computes the same step without allocating memory; this module is what is differentiated, and the reference in tests.
 """
 
 from __future__ import annotations
@@ -28,24 +28,25 @@ class Nudge:
 
 @dataclass(frozen=True)
 class Masks:
-    """Dropout of one mini-batch: ``0`` or ``1/p`` for every entry of the input and of every state, fixed in all phases."""
+    """Dropout masks of one mini-batch: ``0`` or ``1/p`` for every entry of input and states, the same in all phases."""
 
     inputs: Tensor
     states: tuple[Tensor, ...]
 
 
 def input_drive(network: Network, inputs: Tensor) -> tuple[Tensor, Routing | None]:
-    """``up_1`` of the (masked) input: constant in a mini-batch, so it is computed once for all phases."""
+    """Return ``up_1`` of the (masked) input. It is constant in a mini-batch, so it is computed once for all phases."""
     return up(network.edges[0], inputs, network.weights[0], network.biases[0])
 
 
 def potentials(
     network: Network, drive: Tensor, states: Sequence[Tensor], nudge: Nudge | None = None, masks: Masks | None = None
 ) -> list[Tensor]:
-    """``h_1 … h_N``: what the activation is applied to (section "Dynamics"; with ``masks``, "Dropout").
+    """Return ``h_1 … h_N``, to which the activation is applied (section "Dynamics"; with ``masks``, "Dropout").
 
-    Bottom-up drive plus top-down drive of every hidden layer, bottom-up drive minus the nudge of the last one. ``drive`` is that
-    of the first layer. One convolution per edge gives both the drive above it and the positions of the max pooling below.
+    The potential of a hidden layer is its bottom-up drive plus its top-down drive; that of the last layer is its bottom-up drive
+    minus the nudge. ``drive`` is the bottom-up drive of the first layer. One convolution per edge gives both the drive above it
+    and the positions of the max pooling for the drive below it.
     """
     active = states if masks is None else [mask * state for mask, state in zip(masks.states, states, strict=True)]
     result: list[Tensor] = []
@@ -67,7 +68,7 @@ def potentials(
 
 
 def pull(network: Network, states: Sequence[Tensor], nudge: Nudge, masks: Masks | None = None) -> Tensor:
-    """``strength * dl/ds_N`` ``[batch, *shape]``. A readout sees the masked state, the other losses the state itself."""
+    """Return ``strength * dl/ds_N`` ``[batch, *shape]``. A readout sees the masked state, other losses the state itself."""
     if masks is None or not network.softmax_readout:
         error = network.output_error(states, nudge.targets)
     else:
@@ -78,7 +79,7 @@ def pull(network: Network, states: Sequence[Tensor], nudge: Nudge, masks: Masks 
 def step(
     network: Network, drive: Tensor, states: Sequence[Tensor], nudge: Nudge | None = None, masks: Masks | None = None
 ) -> States:
-    """One synchronous time step: every new state from the old states only."""
+    """Take one synchronous time step: every new state depends on the old states only."""
     return [
         activation(potential if factor == 1.0 else factor * potential)
         for activation, factor, potential in zip(

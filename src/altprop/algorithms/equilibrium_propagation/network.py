@@ -1,28 +1,63 @@
-"""What a relaxation needs of a model, taken once per mini-batch: effective weights in the layout in which they are used."""
+"""The network that a phase relaxes: a snapshot of a model, taken once per mini-batch, and the loss that nudges it.
+
+The nudge is the gradient of the loss with respect to the last state. Every time step of a phase needs it, so it is written in
+closed form instead of being differentiated.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
-from altprop.algorithms.equilibrium_propagation.costs import LossName, score_error
 from altprop.models.energy import EnergyModel
 from altprop.nn.energy.activations import IDENTITY, Activation
 from altprop.nn.energy.edges import Edge, flatten, to_working_layout, unflatten
 
+LossName = Literal["mse", "cross_entropy"]
+
 States = list[Tensor]
-"""``s_1 … s_N``, each ``[batch, *shape]``; those of convolutions in the channels-last memory format."""
+"""``s_1 … s_N``, each ``[batch, *shape]``; states of convolutions are in the channels-last memory format."""
+
+
+def mse(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the batch mean of ``1/2 sum_k (o_k - y_k)^2``, a sum over classes with one-hot targets (section "Loss functions").
+
+    ``scores`` ``[batch, classes]``, ``targets`` ``[batch]`` integers.
+    """
+    return 0.5 * (scores - one_hot(targets, scores)).square().sum(dim=1).mean()
+
+
+def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the batch mean of ``-log softmax(o)_y``; shapes as in :func:`mse`."""
+    return functional.cross_entropy(scores, targets)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": mse, "cross_entropy": cross_entropy}
+
+
+def score_error(loss: LossName, scores: Tensor, one_hot_targets: Tensor) -> Tensor:
+    """Return the derivative of each sample's loss with respect to its scores, ``[batch, classes]``."""
+    prediction = scores if loss == "mse" else torch.softmax(scores, dim=1)
+    return prediction - one_hot_targets
+
+
+def one_hot(targets: Tensor, like: Tensor) -> Tensor:
+    """Return ``targets`` ``[batch]`` one-hot encoded, with the shape, type and device of ``like`` ``[batch, classes]``."""
+    return torch.zeros_like(like).scatter_(1, targets.unsqueeze(1), 1.0)
 
 
 @dataclass(frozen=True)
 class Network:
-    """A snapshot of an energy-based model. Index ``i`` of a tuple belongs to layer ``i + 1`` of the paper.
+    """A snapshot of an energy-based model: effective weights in the layout in which they are used.
 
-    ``feedback[i]`` carries state ``i + 1`` down to state ``i`` and is ``weights[i + 1]`` itself in a symmetric network.
-    ``factors`` multiply the potentials: the keep probabilities of dropout.
+    Index ``i`` of a tuple belongs to layer ``i + 1`` of the paper. ``feedback[i]`` carries state ``i + 2`` down to state
+    ``i + 1`` (both 1-based); in a symmetric network it is ``weights[i + 1]`` itself. ``factors`` multiply the potentials: they
+    are the keep probabilities of dropout.
     """
 
     edges: tuple[Edge, ...]
@@ -37,23 +72,23 @@ class Network:
 
     @property
     def num_states(self) -> int:
-        """``N``, the number of layers that move."""
+        """``N``, the number of layers of states."""
         return len(self.activations)
 
     def zeros(self, batch: int) -> States:
-        """States of exactly zero, from which a free phase starts."""
+        """Return states of exactly zero, from which a free phase starts."""
         like = self.biases[0]
         flat = (like.new_zeros(batch, edge.above[0] * _area(edge.above)) for edge in self.edges)
         return [unflatten(state, edge.above) for state, edge in zip(flat, self.edges[: self.num_states], strict=False)]
 
     def scores(self, states: Sequence[Tensor]) -> Tensor:
-        """Class scores ``[batch, classes]``: the last state, or the readout of it."""
+        """Return the class scores ``[batch, classes]``: the last state, or its readout if there is one."""
         if not self.softmax_readout:
             return states[-1]
         return torch.addmm(self.biases[-1], flatten(states[-1]), self.weights[-1].t())
 
     def output_error(self, states: Sequence[Tensor], one_hot_targets: Tensor) -> Tensor:
-        """``dl/ds_N`` of every sample, in the shape of ``s_N``."""
+        """Return ``dl/ds_N`` of every sample, in the shape of ``s_N``."""
         error = score_error(self.loss, self.scores(states), one_hot_targets)
         if not self.softmax_readout:
             return error
@@ -61,15 +96,15 @@ class Network:
 
 
 def snapshot(model: EnergyModel, loss: LossName, *, activate_output: bool = False) -> Network:
-    """The network that ``model`` is now. Differentiable in the weights where gradients are enabled.
+    """Return the current state of ``model`` as a network. It is differentiable in the weights if gradients are enabled.
 
-    Without a readout, scores that meet the cross-entropy are linear; ``activate_output`` applies the activation to them all the
-    same, as the published evaluation does.
+    With the cross-entropy and without a readout, the scores are linear. ``activate_output`` applies the activation to them
+    anyway, as the published evaluation does.
     """
     num_states = model.num_states
     linear_output = loss == "cross_entropy" and not model.softmax_readout and not activate_output
     keep = model.keep_probabilities
-    # The published dropout takes the last layer's factor from the layer before, unless the output is linear.
+    # The published dropout gives the last layer the factor of the layer before it, unless the output is linear.
     last_factor = keep[num_states] if linear_output else keep[num_states - 1]
     weights = tuple(
         _working(edge, layer.weight)  # type: ignore[arg-type]
@@ -92,7 +127,7 @@ def snapshot(model: EnergyModel, loss: LossName, *, activate_output: bool = Fals
 
 
 def detached(network: Network) -> Network:
-    """``network`` without a graph to the parameters."""
+    """Return ``network`` without a graph to the parameters."""
     return replace(
         network,
         weights=tuple(weight.detach() for weight in network.weights),
@@ -102,7 +137,7 @@ def detached(network: Network) -> Network:
 
 
 def lowered(network: Network, dtype: torch.dtype) -> Network:
-    """``network`` with the weights of its convolutions in ``dtype``: they are then computed in it, states and drives are not."""
+    """Return ``network`` with convolutions computed in ``dtype``; states and drives keep their own type."""
 
     def cast(edge: Edge, weight: Tensor) -> Tensor:
         return weight.to(dtype) if edge.is_convolution else weight

@@ -1,60 +1,74 @@
-"""What the algorithms with a nudged phase share: the nudge, its sign, and the theorem check during training."""
+"""Base of the algorithms with a nudged phase: the nudge, its sign, and the theorem check during training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
-from altprop.algorithms.equilibrium_propagation.common import EnergyAlgorithm, at_least_one
-from altprop.algorithms.equilibrium_propagation.costs import one_hot
+from altprop.algorithms.equilibrium_propagation.base import EnergyAlgorithm, EnergyOptions, at_least_one
 from altprop.algorithms.equilibrium_propagation.dynamics import Nudge
+from altprop.algorithms.equilibrium_propagation.network import one_hot
 from altprop.algorithms.equilibrium_propagation.theorem import check_gradients
 from altprop.problems import Problem
 
 CHECKED_SAMPLES = 5
-"""Images of a mini-batch that the check during training looks at."""
+"""Number of images of a mini-batch in the theorem check during training."""
+
+
+class NudgedOptions(EnergyOptions, total=False):
+    """The arguments of :class:`NudgedAlgorithm`, for the ``**options`` of its subclasses."""
+
+    beta: float
+    nudge_steps: int
+    check_every: int | None
 
 
 class NudgedAlgorithm(EnergyAlgorithm):
-    """Base of the algorithms that contrast a free with nudged phases.
+    """Base of the algorithms that contrast a free phase with nudged phases.
 
-    ``beta`` is the strength of the nudge, ``nudge_steps`` the paper's T2. Every ``check_every`` training steps the theorem check
-    runs on the first images of the mini-batch and reports, for every parameter, the error of the one-sided estimate in time
-    (``check/<parameter>/rmse``), the percentage of wrong signs and, but for a readout, the angle of the whole estimate to the
-    gradient in degrees.
+    Args:
+        beta: Strength of the nudge.
+        nudge_steps: Time steps of a nudged phase, the paper's T2.
+        check_every: Training steps between two theorem checks on the first images of the mini-batch; None: no checks. A check
+            reports, for every parameter, the error of the one-sided estimate over time (``check/<parameter>/rmse``), the
+            percentage of wrong signs (``wrong_signs``) and, except for a readout, the angle in degrees between the whole
+            estimate and the gradient (``angle``).
+        **options: Those of :class:`EnergyAlgorithm`.
     """
 
-    def __init__(self, *, beta: float, nudge_steps: int, check_every: int | None, **options: Any) -> None:
+    continual: ClassVar[bool] = False
+    """Whether the parameters move within the nudged phase, also during a check."""
+
+    def __init__(
+        self, *, beta: float = 0.01, nudge_steps: int = 4, check_every: int | None = None, **options: Unpack[EnergyOptions]
+    ) -> None:
         super().__init__(**options)
         self.beta = beta
         self.nudge_steps = nudge_steps
         self.check_every = check_every
         self.same_update = False
-        self.continual = False
-        """Whether the parameters move within the nudged phase, also during a check."""
         self.both_signs = False
-        """Whether a check looks at both nudges, as the estimate does."""
+        """Whether a check uses both signs of the nudge, as the estimate does."""
 
     def train_step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        checked = {}
+        errors = {}
         if self.check_every is not None and self.step % self.check_every == 0:
-            checked = self.theorem_check(inputs[:CHECKED_SAMPLES], targets[:CHECKED_SAMPLES])
-        return {**super().train_step(inputs, targets), **checked}
+            errors = self.theorem_check(inputs[:CHECKED_SAMPLES], targets[:CHECKED_SAMPLES])
+        return {**super().train_step(inputs, targets), **errors}
 
     def theorem_check(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """The theorem check on ``inputs`` with this run's phases, as metrics."""
+        """Return the metrics of the theorem check on ``inputs`` with this run's phases."""
         with torch.no_grad():
             network = self.network()
-        steps = min(self.nudge_steps, self.free_steps)
         check = check_gradients(
             network,
             inputs,
             targets,
             free_steps=self.free_steps,
-            steps=steps,
+            steps=min(self.nudge_steps, self.free_steps),
             beta=self.beta,
             same_update=self.same_update,
             continual=self.continual,
@@ -68,7 +82,7 @@ class NudgedAlgorithm(EnergyAlgorithm):
         return metrics
 
     def signed_beta(self, random_sign: bool, inputs: Tensor) -> float | Tensor:
-        """``beta``, with a fair sign per mini-batch drawn from the run's seed where ``random_sign``."""
+        """Return ``beta``. With ``random_sign`` each mini-batch gets either sign with probability 1/2, from the run's seed."""
         if not random_sign:
             return self.beta
         positive = torch.rand((), generator=self.context.generator("nudging")) < 0.5
@@ -88,7 +102,7 @@ class NudgedAlgorithm(EnergyAlgorithm):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of the nudge."""
+        """Yield the problems of the nudge and of checks during training."""
         yield from super().check(config, root)
         yield from at_least_one(config, "nudge_steps")
         if config["check_every"] is not None:

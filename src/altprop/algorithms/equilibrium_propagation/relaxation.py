@@ -1,8 +1,9 @@
-"""The phases: many time steps with weights and input fixed, computed with as little work and memory as they need.
+"""The phases: many time steps with fixed weights and input, computed with as little work and memory as possible.
 
-What :func:`.dynamics.step` does, written in place: the input's drive is computed once per mini-batch, an edge's one convolution
-serves the drive above it and the pooling positions below, a new state is written over the old one as soon as nobody needs that,
-and scale and center of the activation ride along with matrix products and biases. Memory does not grow with the number of steps.
+A step is that of :func:`.dynamics.step`, in place. The drive of the input is computed once per mini-batch. One convolution per
+edge gives both the drive above it and the pooling positions below it. A new state overwrites the old one as soon as that is no
+longer needed. Scale and center of the activation are folded into matrix products and biases. Memory does not grow with the number
+of steps.
 """
 
 from __future__ import annotations
@@ -21,16 +22,23 @@ from altprop.nn.energy.fixed_edges import Apply, fixed_convolution, fixed_transp
 
 UpdateOrder = Literal["synchronous", "red_black"]
 RESIDUAL_INTERVAL = 5
-"""Steps between two looks at the residual where a phase may end early: every look waits for the device."""
+"""Steps between two convergence tests if a phase may end early: each of them waits for the device."""
 
 
 class Relaxation:
-    """The dynamics of one mini-batch.
+    """The dynamics of one mini-batch, computed without a graph.
 
-    ``update_order`` ``synchronous`` is the paper's step. ``red_black`` updates the even layers, then the odd ones from those;
-    with max pooling that converges to another fixed point, because the routing depends on the path. ``tolerance`` ends a phase
-    once no state moves by more than that in a step. ``compiled`` computes synchronous steps with torch.compile. Raises
-    ``ValueError`` for an unknown ``update_order``. Runs without a graph.
+    Args:
+        network: The network to relax.
+        inputs: The mini-batch ``[batch, channels, height, width]``.
+        masks: Dropout masks.
+        update_order: ``synchronous`` is the paper's step. ``red_black`` updates the even layers, then the odd ones from the new
+            even ones; with max pooling it converges to another fixed point, because the routing depends on the path.
+        tolerance: A phase ends once no state moves by more than this in a step.
+        compiled: Compute synchronous steps with torch.compile.
+
+    Raises:
+        ValueError: ``update_order`` is unknown.
     """
 
     def __init__(
@@ -52,10 +60,11 @@ class Relaxation:
         self.step = compiled_step() if compiled else step
         self.batch = inputs.shape[0]
         self.steps_taken = 0
-        """Steps of the last :meth:`run`: fewer than asked for where it ended early."""
-        # Dropout multiplies potentials, which leaves nothing to fold; a compiler fuses what is not folded.
+        """Steps of the last :meth:`run`: fewer than requested if it ended early."""
+        # With dropout, masks multiply the potentials, so nothing can be folded. A compiler fuses what is not folded.
         self.folds = masks is None and not compiled and all(factor == 1.0 for factor in network.factors)
         self._folded: dict[int, Tensor] = {}
+        self._edges: list[_Between] = []
         with torch.no_grad():
             self.inputs = inputs if masks is None else inputs * masks.inputs
             first = network.edges[0]
@@ -63,13 +72,13 @@ class Relaxation:
             drive, self.routing = pool(first, convolve_inputs(self.inputs))
             self.drive = drive.contiguous(memory_format=torch.channels_last) if drive.dim() == 4 else drive
             if self.folds and update_order == "synchronous":
-                self.edges = [_Between(network, index, self.batch) for index in range(network.num_states - 1)]
+                self._edges = [_Between(network, index, self.batch) for index in range(network.num_states - 1)]
 
     @torch.no_grad()
     def run(self, start: Sequence[Tensor], steps: int, nudge: Nudge | None = None) -> States:
-        """The states after at most ``steps`` steps from ``start``, which is left as it is.
+        """Return the states after at most ``steps`` steps from ``start``, which is not modified.
 
-        ``start`` may hold several copies of the mini-batch one behind the other, so that phases run side by side.
+        ``start`` may hold several copies of the mini-batch, concatenated along the batch, so that phases run in parallel.
         """
         advance, states = self._start(start, nudge)
         self.steps_taken = steps
@@ -86,7 +95,7 @@ class Relaxation:
 
     @torch.no_grad()
     def residuals(self, start: Sequence[Tensor], steps: int, nudge: Nudge | None = None) -> Tensor:
-        """The largest change of any unit in every step and layer, ``[steps, layers]``: how a phase converges."""
+        """Return the largest change of a unit in every step and layer, ``[steps, layers]``: how a phase converges."""
         advance, states = self._start(start, nudge)
         changes = []
         for _ in range(steps):
@@ -110,7 +119,7 @@ class Relaxation:
         if copies not in self._folded:
             first = self.network.activations[0]
             self._folded[copies] = (self._repeated(copies) - first.center).mul_(first.scale)
-        return _Synchronous(self.network, self._folded[copies], self.edges, nudge, states), states
+        return _Synchronous(self.network, self._folded[copies], self._edges, nudge, states), states
 
     def _repeated(self, copies: int) -> Tensor:
         return self.drive if copies == 1 else torch.cat([self.drive] * copies)
@@ -130,7 +139,7 @@ def unrolled(
     masks: Masks | None = None,
     update_order: UpdateOrder = "synchronous",
 ) -> States:
-    """What :meth:`Relaxation.run` computes without a nudge, with the graph of all ``steps`` steps: memory grows with them."""
+    """Compute :meth:`Relaxation.run` without a nudge and with the graph of all ``steps`` steps; memory grows with them."""
     drive, _ = input_drive(network, inputs if masks is None else inputs * masks.inputs)
     states = list(start)
     sweep = _RedBlack(network, drive, None, masks)
@@ -145,14 +154,17 @@ def unrolled(
 class _Between:
     """The edge between states ``index`` and ``index + 1`` with the weights of this mini-batch.
 
-    ``bias`` has the center of the upper activation taken off. ``up`` is the convolution with it, ``feedback_up`` the one whose
-    pooling routes what comes down, where that is another, ``down`` the transposed convolution; linear edges are used directly.
+    The center of the upper activation is subtracted from ``bias``. A convolution has three functions: ``up`` is the convolution
+    with that bias, ``down`` the transposed convolution, and ``feedback_up`` the convolution whose pooling routes the top-down
+    drive, if that is another one. Linear edges have none of them.
     """
 
     def __init__(self, network: Network, index: int, batch: int) -> None:
         edge, weight, feedback = network.edges[index + 1], network.weights[index + 1], network.feedback[index]
         center = network.activations[index + 1].center
         self.bias = network.biases[index + 1] - center if center else network.biases[index + 1]
+        self.up: Apply | None = None
+        self.down: Apply | None = None
         self.feedback_up: Apply | None = None
         if edge.is_convolution:
             self.up = fixed_convolution(edge, weight, self.bias, batch)
@@ -162,66 +174,70 @@ class _Between:
 
 
 class _Synchronous:
-    """One step of ``states``, in place. ``drive`` is ``scale * (up_1 - center)``; ``between`` are the edges behind the first.
+    """One step of ``states``, in place. ``drive`` is ``scale * (up_1 - center)``; ``between`` are the edges after the first.
 
-    A state meets the edge above it once in every step. What a meeting needs is looked up here: with small networks, looking it up
-    in every step would take a noticeable part of it.
+    In every step each hidden state is updated together with the drive above it. The functions that do this are prepared here:
+    in small networks, looking up what they need would take a noticeable part of every step.
     """
 
     def __init__(self, network: Network, drive: Tensor, between: Sequence[_Between], nudge: Nudge | None, states: States) -> None:
         self.network, self.drive, self.nudge = network, drive, nudge
         self.output = network.activations[-1]
         self.squash_output = self.output.squasher()
+        self.strength: Tensor | None = None
         if nudge is not None:
             strength = nudge.strength * self.output.scale
             self.strength = strength.view(-1, *(1,) * (states[-1].dim() - 1))
         if states[-1].dim() == 2:
-            # Products with few columns are written fastest column by column.
+            # Matrix products with few columns are fastest if their result is column-major.
             states[-1] = states[-1].t().contiguous().t()
-        self.meetings = [
-            (_meet_convolution if network.edges[index + 1].is_convolution else _meet_linear)(network, edge, index, states)
+        self.updates = [
+            (_convolution_update if network.edges[index + 1].is_convolution else _linear_update)(network, edge, index, states)
             for index, edge in enumerate(between)
         ]
 
     def __call__(self, states: States) -> None:
         ahead = self.drive
-        for meet in self.meetings:
-            ahead = meet(ahead)
-        if self.nudge is not None:
+        for update in self.updates:
+            ahead = update(ahead)
+        if self.nudge is not None and self.strength is not None:
             ahead = ahead.clone() if ahead is self.drive else ahead
             ahead.addcmul_(self.network.output_error(states, self.nudge.targets), self.strength, value=-1.0)
         self.squash_output(ahead, states[-1])
 
 
-def _meet_linear(network: Network, between: _Between, index: int, states: States) -> Apply:
-    """Updates hidden state ``index``, given its bottom-up drive; returns the drive of the state above."""
+def _linear_update(network: Network, between: _Between, index: int, states: States) -> Apply:
+    """Return a function that updates hidden state ``index`` from its bottom-up drive and returns the drive of the state above."""
     scale, squash = network.activations[index].scale, network.activations[index].squasher()
     gain, beta = _gain(network, index), scale if index else 1.0
     state, above, upper = flatten(states[index]), states[index + 1], torch.empty_like(states[index + 1])
     transposed, feedback, bias = network.weights[index + 1].t(), network.feedback[index], between.bias
 
-    def meet(ahead: Tensor) -> Tensor:
+    def update(ahead: Tensor) -> Tensor:
         torch.addmm(bias, state, transposed, beta=gain, alpha=gain, out=upper)
         torch.addmm(flatten(ahead), above, feedback, beta=beta, alpha=scale, out=state)
         squash(state, state)
         return upper
 
-    return meet
+    return update
 
 
-def _meet_convolution(network: Network, between: _Between, index: int, states: States) -> Apply:
-    """The same for a state below a convolution."""
+def _convolution_update(network: Network, between: _Between, index: int, states: States) -> Apply:
+    """Return the same for a state below a convolution."""
+    convolve_up, convolve_down, convolve_feedback = between.up, between.down, between.feedback_up
+    assert convolve_up is not None
+    assert convolve_down is not None
     scale, squash, gain = network.activations[index].scale, network.activations[index].squasher(), _gain(network, index)
     edge, state, above = network.edges[index + 1], states[index], states[index + 1]
     unpooled: Tensor | None = None
 
-    def meet(ahead: Tensor) -> Tensor:
+    def update(ahead: Tensor) -> Tensor:
         nonlocal unpooled
-        upper, routing = pool(edge, between.up(state))
-        if between.feedback_up is not None:
-            _, routing = pool(edge, between.feedback_up(state))
+        upper, routing = pool(edge, convolve_up(state))
+        if convolve_feedback is not None:
+            _, routing = pool(edge, convolve_feedback(state))
         unpooled = unpool(edge, above, routing, unpooled)
-        total = between.down(unpooled)
+        total = convolve_down(unpooled)
         if index == 0:
             torch.add(ahead, total, alpha=scale, out=total)
         else:
@@ -231,18 +247,18 @@ def _meet_convolution(network: Network, between: _Between, index: int, states: S
         squash(total, state)
         return upper if gain == 1.0 else upper * gain
 
-    return meet
+    return update
 
 
 def _gain(network: Network, index: int) -> float:
-    """What the drive of state ``index + 1`` is multiplied with: the output's scale, which is folded into it."""
+    """Return the factor on the drive of state ``index + 1``: the scale of the output's activation is folded into its drive."""
     return network.activations[-1].scale if index + 2 == network.num_states else 1.0
 
 
 class _RedBlack:
-    """One sweep: the even layers from the odd ones and themselves, then the odd layers from the new even ones.
+    """One sweep: update the even layers from the current states, then the odd layers from the new even ones.
 
-    What an edge's convolution says of a state is kept until that state changes, so a sweep computes each of them once.
+    The result of an edge's convolution is kept until the state below it changes, so a sweep computes each of them once.
     """
 
     def __init__(self, network: Network, drive: Tensor, nudge: Nudge | None, masks: Masks | None) -> None:
@@ -251,8 +267,7 @@ class _RedBlack:
 
     def __call__(self, states: States) -> None:
         for first in (1, 0):
-            changed = range(first, len(states), 2)
-            new = {index: self._update(index, states) for index in changed}
+            new = {index: self._update(index, states) for index in range(first, len(states), 2)}
             for index, state in new.items():
                 states[index] = state
                 self.ahead.pop(index, None)
@@ -283,16 +298,16 @@ class _RedBlack:
 
 @cache
 def compiled_step() -> Callable[..., States]:
-    """:func:`.dynamics.step` through torch.compile, which makes one kernel of what lies between two convolutions."""
+    """Return :func:`.dynamics.step` compiled: torch.compile fuses the operations between two convolutions into one kernel."""
     return torch.compile(step, dynamic=False)
 
 
 def largest_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
-    """The largest absolute difference in every layer, ``[layers]``."""
+    """Return the largest absolute difference in every layer, ``[layers]``."""
     return torch.stack([(new - old).abs().amax() for old, new in zip(before, after, strict=True)])
 
 
 def _working_copy(state: Tensor) -> Tensor:
-    """A copy whose :func:`flatten` is a view, so that a matrix product can write into it."""
+    """Return a copy whose :func:`flatten` is a view, so that a matrix product can write into it."""
     copy = unflatten(torch.empty_like(flatten(state)), tuple(state.shape[1:]))
     return copy.copy_(state)

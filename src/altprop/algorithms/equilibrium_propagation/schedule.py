@@ -9,9 +9,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class CosineThenConstant(LRScheduler):
-    """``eta_min + (lr - eta_min) (1 + cos(pi e / T_max)) / 2`` before ``T_max``, ``eta_min`` from there on, in every group.
+    """A cosine that does not rise again: torch's ``CosineAnnealingLR`` would, after ``T_max`` (section "Optimization").
 
-    Torch's ``CosineAnnealingLR`` would rise again (section "Optimization"). ``T_max`` counts scheduler steps (epochs).
+    The rate of every group is ``eta_min + (lr - eta_min) (1 + cos(pi e / T_max)) / 2`` before step ``T_max`` and ``eta_min``
+    from then on. ``T_max`` counts scheduler steps (epochs).
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, T_max: int, eta_min: float, last_epoch: int = -1) -> None:  # noqa: N803

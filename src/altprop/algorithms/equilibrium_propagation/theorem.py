@@ -1,7 +1,8 @@
-"""The theorem behind equilibrium propagation, looked at in time (section "Theorem check"; Ernoult et al., 2019).
+"""The theorem behind equilibrium propagation, checked step by step (section "Theorem check"; Ernoult et al., 2019).
 
-In the limit of a small nudge, what the network does forwards in the nudged phase is what backpropagation through time computes
-backwards from the free fixed point: for every parameter step by step, for every neuron up to the slope of its activation.
+In the limit of a small nudge, the updates of the nudged phase, forward in time, equal the gradients of backpropagation through
+time, backward from the free fixed point: for every parameter at every step, and for every neuron up to the slope of its
+activation.
 """
 
 from __future__ import annotations
@@ -14,25 +15,24 @@ from torch import Tensor
 
 from altprop.algorithms.alignment import Alignment, align_all, bias_ratio, series_error, sign_error
 from altprop.algorithms.equilibrium_propagation.contrasts import Gradients, added, readout_gradient, state_contrast
-from altprop.algorithms.equilibrium_propagation.costs import LOSSES, one_hot
 from altprop.algorithms.equilibrium_propagation.dynamics import Nudge, step
-from altprop.algorithms.equilibrium_propagation.network import Network, States, detached
+from altprop.algorithms.equilibrium_propagation.network import LOSSES, Network, States, detached, one_hot
 from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation
 from altprop.nn.energy.edges import to_layer_layout, to_working_layout, up
 
 Series = dict[str, Tensor]
-"""``[time, *shape]`` by name: of parameters as in :data:`Gradients`, of neurons ``states.<i>`` with shape ``[batch, *shape]``."""
+"""``[time, *shape]`` by name: parameters as in :data:`Gradients`, neurons as ``states.<i>`` with shape ``[batch, *shape]``."""
 
 CONTINUAL_RATE = 1e-5
-"""Learning rate of the continual variant during a check."""
+"""Learning rate of continual updates during a check."""
 
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """Updates along the nudged phase (``forward``) beside gradients backwards in time (``backward``), ``[time, *shape]`` each.
+    """Updates along the nudged phase (``forward``) and gradients backward in time (``backward``), each ``[time, *shape]``.
 
-    ``opposite`` are the updates of the nudge with the other sign, where that was asked for. ``readout`` names the layer that is a
-    softmax readout, if there is one: its series do not belong together (see :meth:`errors`), so it has no estimate to align.
+    ``opposite`` are the updates of the nudge with the other sign, if requested. ``readout`` names the softmax readout layer, if
+    there is one: its two series do not correspond (see :meth:`errors`), so it has no estimate to align.
     """
 
     forward: Series
@@ -41,10 +41,11 @@ class GradientCheck:
     readout: str | None = None
 
     def errors(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Relative root mean square difference over time, and share of opposite signs, by name.
+        """Return the relative root mean square difference over time and the share of opposite signs, by name.
 
-        A softmax readout always has an error near 1 without anything being wrong: forwards it is a difference of loss gradients,
-        backwards all of it is at time 0. Neurons differ by the slope of their activation, forward = slope * backward.
+        A softmax readout always has an error near 1 although nothing is wrong: its forward series is a difference of loss
+        gradients, its backward series is all at time 0. Neurons differ by the slope of their activation,
+        forward = slope * backward.
         """
         return {
             name: (series_error(forward, self.backward[name]), sign_error(forward, self.backward[name]))
@@ -52,7 +53,7 @@ class GradientCheck:
         }
 
     def alignments(self) -> dict[str, Alignment]:
-        """Whole estimates beside whole gradients: angle, ratio of norms, relative error, by parameter."""
+        """Return angle, ratio of norms and relative error of whole estimates with respect to whole gradients, by parameter."""
         update = self._comparable(self.forward)
         if self.opposite is not None:
             opposite = self._comparable(self.opposite)
@@ -60,7 +61,7 @@ class GradientCheck:
         return align_all(update, self._comparable(self.backward))
 
     def bias_ratios(self) -> dict[str, float]:
-        """What the symmetric estimate leaves of the one-sided ones' error, by weight; needs ``opposite``."""
+        """Return the share of the one-sided error that the symmetric estimate keeps, by weight; empty without ``opposite``."""
         if self.opposite is None:
             return {}
         right, left, truth = (self._comparable(series) for series in (self.forward, self.opposite, self.backward))
@@ -75,7 +76,7 @@ class GradientCheck:
 
     @staticmethod
     def estimates(series: Series) -> Gradients:
-        """The sum over time, of parameters: the estimate a whole phase gives."""
+        """Return the sum over time of every parameter: the estimate of a whole phase."""
         return {name: values.sum(dim=0) for name, values in series.items() if not name.startswith("states")}
 
 
@@ -91,10 +92,23 @@ def check_gradients(
     same_update: bool = False,
     continual: bool = False,
 ) -> GradientCheck:
-    """Both sides for one mini-batch of ``network``, whose parameters are left alone.
+    """Return both sides of the theorem for one mini-batch of ``network``, whose parameters do not change.
 
-    ``inputs`` ``[batch, channels, height, width]``, ``targets`` ``[batch]`` integers. Memory grows with ``steps`` times the
-    number of parameters. Raises ``ValueError`` where ``steps`` is not between 1 and ``free_steps``.
+    Memory grows with ``steps`` times the number of parameters.
+
+    Args:
+        network: The network to check.
+        inputs: ``[batch, channels, height, width]``.
+        targets: ``[batch]`` integers.
+        free_steps: Time steps of the free phase.
+        steps: Time steps of the nudged phase, and the number of differentiated steps at the end of the free phase.
+        beta: Strength of the nudge.
+        opposite: Also run the nudged phase with ``-beta``.
+        same_update: As in :func:`.contrasts.state_contrast`.
+        continual: Let a copy of the parameters follow the updates of the nudged phase.
+
+    Raises:
+        ValueError: ``steps`` is not between 1 and ``free_steps``.
     """
     if not 1 <= steps <= free_steps:
         raise ValueError(f"steps must be between 1 and free_steps ({free_steps}), not {steps}")
@@ -110,10 +124,10 @@ def check_gradients(
 
 
 def backward_series(network: Network, inputs: Tensor, targets: Tensor, start: States, steps: int) -> tuple[Series, States]:
-    """Gradients of the mean loss after ``steps`` differentiated steps from ``start``, and the states after them.
+    """Return the gradients of the mean loss after ``steps`` differentiated steps from ``start``, and the states after them.
 
-    Entry ``t`` of a parameter belongs to the copy used ``t`` steps before the end, entry ``t`` of a neuron is minus the batch
-    size times the gradient of its state ``t`` steps before the end. A readout has its whole gradient at 0.
+    Entry ``t`` of a parameter is the gradient of the copy used ``t`` steps before the end. Entry ``t`` of a neuron is minus the
+    batch size times the gradient of its state ``t`` steps before the end. The whole gradient of a readout is at time 0.
     """
     copies = [_leaves(network) for _ in range(steps)]
     readout = _leaves(network)
@@ -124,10 +138,9 @@ def backward_series(network: Network, inputs: Tensor, targets: Tensor, start: St
             states = step(copy, drive, states)
             visited.append(states)
         loss = LOSSES[network.loss](readout.scores(states), targets)
-        wanted = [tensor for copy in copies for tensor in _parameters(copy).values()]
-        wanted += [state for moment in visited for state in moment] + [*_parameters(readout).values()]
-        found = torch.autograd.grad(loss, wanted, allow_unused=True)
-    gradients = iter(torch.zeros_like(tensor) if value is None else value for tensor, value in zip(wanted, found, strict=True))
+        sources = [tensor for copy in copies for tensor in _parameters(copy).values()]
+        sources += [state for moment in visited for state in moment] + [*_parameters(readout).values()]
+        gradients = iter(torch.autograd.grad(loss, sources, allow_unused=True, materialize_grads=True))
     per_copy = [{name: next(gradients) for name in _parameters(copy)} for copy in copies]
     per_state = [[next(gradients) for _ in moment] for moment in visited]
     per_readout = {name: next(gradients) for name in _parameters(readout)}
@@ -155,9 +168,9 @@ def forward_series(
     same_update: bool = False,
     continual: bool = False,
 ) -> Series:
-    """Updates of equilibrium propagation at every step of a nudged phase from ``start``, with the same nudge in both energies.
+    """Return the updates at every step of a nudged phase from ``start``, with the same nudge in both energies.
 
-    ``continual`` lets the parameters of a copy follow their updates at :data:`CONTINUAL_RATE`.
+    With ``continual`` the parameters of a copy follow their updates at :data:`CONTINUAL_RATE`.
     """
     hot = one_hot(targets, inputs.new_empty(len(inputs), network.edges[-1].above[0]))
     nudge = Nudge(hot, hot.new_full((len(inputs), 1), beta))
@@ -182,7 +195,7 @@ def forward_series(
 
 
 def _leaves(network: Network) -> Network:
-    """A network on leaves that share the storage of ``network``'s parameters."""
+    """Return a network on leaves that share the storage of the parameters of ``network``."""
     weights = tuple(weight.detach().requires_grad_() for weight in network.weights)
     feedback = weights[1 : network.num_states]
     if network.vector_field:
@@ -207,7 +220,7 @@ def _layer_layout(network: Network, name: str, gradient: Tensor) -> Tensor:
 
 
 def _moved(network: Network, update: Mapping[str, Tensor]) -> Network:
-    """``network`` after a step of :data:`CONTINUAL_RATE` along ``update``."""
+    """Return ``network`` after a step of :data:`CONTINUAL_RATE` along ``update``."""
 
     def after(kind: str, index: int, attribute: str, value: Tensor) -> Tensor:
         name = f"{kind}.{index}.{attribute}"

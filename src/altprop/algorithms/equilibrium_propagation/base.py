@@ -1,17 +1,16 @@
-"""What every algorithm on energy-based networks shares: parameter groups, the free phase, prediction, what is checked."""
+"""Base of the algorithms on energy-based networks: parameter groups, the free phase, prediction, diagnostics, checks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
 from altprop.algorithms.base import Algorithm, gradient_of, top1
 from altprop.algorithms.context import Capabilities
-from altprop.algorithms.equilibrium_propagation.costs import LOSSES, LossName
 from altprop.algorithms.equilibrium_propagation.diagnostics import (
     CONVERGED,
     PROBE_SAMPLES,
@@ -21,7 +20,7 @@ from altprop.algorithms.equilibrium_propagation.diagnostics import (
     weight_angles,
 )
 from altprop.algorithms.equilibrium_propagation.dynamics import Masks
-from altprop.algorithms.equilibrium_propagation.network import Network, States, lowered, snapshot
+from altprop.algorithms.equilibrium_propagation.network import LOSSES, LossName, Network, States, lowered, snapshot
 from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, UpdateOrder, unrolled
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
@@ -32,14 +31,35 @@ from altprop.problems import ConfigError, Problem
 FreeStart = Literal["zeros", "previous"]
 
 
+class EnergyOptions(TypedDict, total=False):
+    """The arguments of :class:`EnergyAlgorithm`, for the ``**options`` of its subclasses."""
+
+    loss: LossName
+    free_steps: int
+    learning_rates: Sequence[float] | None
+    weight_decays: Sequence[float] | None
+    update_order: UpdateOrder
+    tolerance: float | None
+    free_start: FreeStart
+    activate_output_in_evaluation: bool
+    weights: WeightsRule | None
+
+
 class EnergyAlgorithm(Algorithm):
     """Base of the algorithms on :class:`~altprop.models.energy.EnergyModel`.
 
-    ``loss`` nudges the last state; ``free_steps`` is the paper's T1. ``learning_rates`` and ``weight_decays`` have one entry for
-    each weight layer (weights and bias; feedback weights take those of the forward layer they answer), null leaves the
-    optimizer's own. ``update_order`` and ``tolerance`` as in :class:`Relaxation`. ``free_start`` ``previous`` starts a free
-    phase of training from the states the last mini-batch of the same size ended in; the paper starts from ``zeros``.
-    ``activate_output_in_evaluation`` applies the activation to linear scores in evaluation, as the published code does.
+    Args:
+        loss: The loss that nudges the last state: ``mse`` or ``cross_entropy``.
+        free_steps: Time steps of the free phase, the paper's T1.
+        learning_rates: One learning rate for each weight layer (weights and bias); feedback weights take that of the forward
+            layer that they belong to. None: the optimizer's own rate.
+        weight_decays: The same for weight decays.
+        update_order: Order in which the layers are updated, see :class:`Relaxation`.
+        tolerance: A phase ends early once no state moves by more than this in a step. None: phases have their full length.
+        free_start: Where a free phase of training starts. The paper starts from ``zeros``; ``previous`` starts from the states
+            in which the last mini-batch of the same size ended.
+        activate_output_in_evaluation: Apply the activation to linear scores in evaluation, as the published code does.
+        weights: The weights rule.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(amp=True, ddp=True, clip=True, needs_energy=True)
@@ -74,13 +94,18 @@ class EnergyAlgorithm(Algorithm):
     # -- set-up ----------------------------------------------------------------------------------------------------------------
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
-        self.optimization = self.optimizer_step(self.parameter_groups(), optimizer, schedule)
-        return [self.optimization]
+        return [self.optimizer_step(self.parameter_groups(), optimizer, schedule)]
+
+    @property
+    def optimization(self) -> OptimizerStep:
+        """The only optimizer, which updates all parameters."""
+        return self.optimizers[0]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """One group per weight layer, forward layers first, then feedback weights (section "Optimization").
+        """Return one group per weight layer, forward layers first, then feedback weights (section "Optimization").
 
-        Where all layers have the optimizer's own settings, one group of them all, which is one call of a fused optimizer.
+        If all layers have the optimizer's own settings, there is one group for all: a fused optimizer then updates them in one
+        call. Raises ConfigError if ``learning_rates`` or ``weight_decays`` do not have one entry per weight layer.
         """
         count = len(self.model.layers)
         for name, values in (("learning_rates", self.learning_rates), ("weight_decays", self.weight_decays)):
@@ -103,11 +128,11 @@ class EnergyAlgorithm(Algorithm):
     # -- phases ----------------------------------------------------------------------------------------------------------------
 
     def network(self, *, evaluation: bool = False) -> Network:
-        """The model as it is now."""
+        """Return the current state of the model as a network."""
         return snapshot(self.model, self.loss_name, activate_output=evaluation and self.activate_output_in_evaluation)
 
     def relaxation(self, network: Network, inputs: Tensor, masks: Masks | None = None) -> Relaxation:
-        """The dynamics of ``inputs`` with this run's options; convolutions in bf16 where the run's precision is."""
+        """Return the dynamics of ``inputs`` with this run's options. Convolutions are in bf16 if the run's precision is."""
         if self.context.precision == "bf16":
             network = lowered(network, torch.bfloat16)
         return Relaxation(
@@ -120,7 +145,7 @@ class EnergyAlgorithm(Algorithm):
         )
 
     def draw_masks(self, inputs: Tensor) -> Masks | None:
-        """Inverted dropout masks of one mini-batch for the input and every state (section "Extras"); None without dropout."""
+        """Return inverted dropout masks for the input and every state (section "Extras"); None without dropout."""
         keep = self.model.keep_probabilities
         if all(probability == 1.0 for probability in keep):
             return None
@@ -128,37 +153,37 @@ class EnergyAlgorithm(Algorithm):
         shapes = [tuple(inputs.shape[1:]), *self.model.state_shapes]
         masks = []
         for probability, shape in zip(keep, shapes, strict=True):
-            kept = torch.rand(inputs.shape[0], *shape, generator=generator) < probability
-            masks.append(kept.to(inputs.device, inputs.dtype) / probability)
+            mask = torch.rand(inputs.shape[0], *shape, generator=generator) < probability
+            masks.append(mask.to(inputs.device, inputs.dtype) / probability)
         return Masks(masks[0], tuple(masks[1:]))
 
     def free_phase(self, relaxation: Relaxation, steps: int) -> States:
-        """``steps`` steps without a nudge, from zeros or from where the last mini-batch ended."""
+        """Return the states after ``steps`` steps without a nudge, from zeros or from where the last mini-batch ended."""
         return relaxation.run(self.start(relaxation.network, relaxation.batch), steps)
 
     def start(self, network: Network, batch: int) -> States:
-        """Where a free phase of ``batch`` images starts."""
+        """Return the states from which a free phase of ``batch`` images starts."""
         if self.free_start == "zeros" or self.previous is None or self.previous[0].shape[0] != batch:
             return network.zeros(batch)
         return self.previous
 
     def remember(self, states: States) -> None:
-        """Keep ``states`` for the next free phase where that starts from them."""
+        """Keep ``states`` for the next free phase if ``free_start`` is ``previous``."""
         if self.free_start == "previous":
             self.previous = [state.clone() for state in states]
 
     def fit(self, scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Loss and accuracy (percent) of training scores, which come from an un-nudged phase."""
+        """Return loss and accuracy (percent) of training scores, which come from a phase without a nudge."""
         return {"loss": self.loss(scores, targets), "accuracy": top1(scores, targets)}
 
     def reference_gradient(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Backpropagation through all steps of the free phase, the positions of max poolings constant."""
+        """Backpropagate through all steps of the free phase, with the positions of max poolings held constant."""
         masks, network = self.draw_masks(inputs), self.network()
         start = self.start(network, inputs.shape[0])
         states = unrolled(network, inputs, start, self.free_steps, masks=masks, update_order=self.update_order)
         return gradient_of(self.loss(network.scores(masked(states, masks)), targets), self.model)
 
-    # -- what is going on ------------------------------------------------------------------------------------------------------
+    # -- diagnostics -----------------------------------------------------------------------------------------------------------
 
     def train_step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         metrics = super().train_step(inputs, targets)
@@ -166,7 +191,7 @@ class EnergyAlgorithm(Algorithm):
         return metrics
 
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
-        """Also: steps until the phases converge, activity of the layers, angles of feedback weights, on a few images."""
+        """Also measure convergence of the phases and activity of the layers on a few images, and angles of feedback weights."""
         metrics = super().epoch_end(epoch)
         with torch.no_grad():
             angles = weight_angles(self.model)
@@ -180,7 +205,7 @@ class EnergyAlgorithm(Algorithm):
         return metrics | {f"angle/{name}": value for name, value in angles.items()}
 
     def probe_phases(self) -> dict[str, Tensor]:
-        """How far units still move in each step of each phase on the probe, ``[steps, layers]`` by name."""
+        """Return, for each phase on the probe, the largest change of a unit in each step and layer, ``[steps, layers]``."""
         if self.probe is None:
             return {}
         network = self.network()
@@ -188,29 +213,29 @@ class EnergyAlgorithm(Algorithm):
         return {"free": relaxation.residuals(network.zeros(relaxation.batch), self.free_steps)}
 
     def probe_states(self) -> tuple[Network, States]:
-        """The network and its free state on the probe."""
+        """Return the network and its free state on the probe."""
         assert self.probe is not None
         network = self.network()
         relaxation = self.relaxation(network, self.probe[0])
         return network, relaxation.run(network.zeros(relaxation.batch), self.free_steps)
 
     def figures(self, directory: Path) -> Iterable[Path]:
-        """Activity of every layer, convergence of every phase, angles of feedback weights over the epochs."""
-        from altprop.reporting.figures import equilibrium_propagation as draw  # matplotlib is wanted at the end of a run only
+        """Draw activity of every layer, convergence of every phase, and angles of feedback weights over the epochs."""
+        from altprop.reporting.figures import equilibrium_propagation as draw  # matplotlib is only needed at the end of a run
 
-        drawn = []
+        files = []
         if self.probe is not None:
             with torch.no_grad():
-                drawn.append(draw.draw_activity(self.probe_states()[1], directory / "activity.png"))
-                drawn.append(draw.draw_convergence(self.probe_phases(), directory / "convergence.png", converged=CONVERGED))
+                files.append(draw.draw_activity(self.probe_states()[1], directory / "activity.png"))
+                files.append(draw.draw_convergence(self.probe_phases(), directory / "convergence.png", converged=CONVERGED))
         if self.angles.epochs:
-            drawn.append(draw.draw_angles(self.angles.epochs, self.angles.lists(), directory / "weight_angles.png"))
-        return drawn
+            files.append(draw.draw_angles(self.angles.epochs, self.angles.lists(), directory / "weight_angles.png"))
+        return files
 
     # -- prediction ------------------------------------------------------------------------------------------------------------
 
     def predict(self, inputs: Tensor) -> Tensor:
-        """Class scores ``[batch, classes]`` after a free phase from zeros."""
+        """Return the class scores ``[batch, classes]`` after a free phase from zeros."""
         network = self.network(evaluation=True)
         relaxation = self.relaxation(network, inputs)
         return network.scores(relaxation.run(network.zeros(inputs.shape[0]), self.free_steps))
@@ -232,7 +257,7 @@ class EnergyAlgorithm(Algorithm):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of phases, losses and per-layer settings."""
+        """Yield the problems of phases, losses and per-layer settings."""
         yield from super().check(config, root)
         yield from at_least_one(config, "free_steps")
         model, trainer = root["model"], root["trainer"]
@@ -240,8 +265,8 @@ class EnergyAlgorithm(Algorithm):
             allowed = "states need the range of float32; convolutions can be in bf16"
             yield Problem("trainer.precision", "fp16", allowed, "trainer.precision=bf16")
         if model.get("softmax_readout") and config["loss"] != "cross_entropy":
-            given = f"{config['loss']} with model.softmax_readout"
-            yield Problem("algorithm.loss", given, "a softmax readout needs cross_entropy", "algorithm.loss=cross_entropy")
+            description = f"{config['loss']} with model.softmax_readout"
+            yield Problem("algorithm.loss", description, "a softmax readout needs cross_entropy", "algorithm.loss=cross_entropy")
         if isinstance(model.get("hidden"), Sequence):
             for name in ("learning_rates", "weight_decays"):
                 values = config.get(name)
@@ -259,7 +284,7 @@ class EnergyAlgorithm(Algorithm):
 
 
 def at_least_one(config: Mapping[str, Any], name: str) -> Iterator[Problem]:
-    """The problem of a number of steps below one."""
+    """Yield a problem if the number of steps ``name`` is below one."""
     if isinstance(config[name], int) and config[name] < 1:
         yield Problem(f"algorithm.{name}", str(config[name]), "a whole number above 0", f"algorithm.{name}=20")
 
@@ -269,5 +294,5 @@ def _wrong_length(key: str, values: Sequence[float], count: int) -> Problem:
 
 
 def masked(states: States, masks: Masks | None) -> States:
-    """What the network sees of ``states``: themselves, or what dropout lets through."""
+    """Return ``states`` as the network sees them: unchanged, or after dropout."""
     return states if masks is None else [mask * state for mask, state in zip(masks.states, states, strict=True)]

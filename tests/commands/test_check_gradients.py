@@ -1,4 +1,4 @@
-"""``task=check_gradients``: tables and figures of fresh and of trained networks."""
+"""``task=check_gradients``: tables and figures of fresh and trained networks."""
 
 from __future__ import annotations
 
@@ -59,26 +59,26 @@ def test_a_trained_network_is_checked_from_its_run_or_from_a_file(tmp_path: Path
     assert own["rows"] == other["rows"] != fresh["rows"]
 
 
-def test_the_check_of_continual_updates_moves_parameters_and_takes_both_signs(tmp_path: Path) -> None:
-    """Sections 2.8 and 2.9: what the algorithm does is what is checked, unless the task says otherwise."""
-    words = [
+def test_the_check_of_continual_updates_moves_parameters_and_uses_both_signs(tmp_path: Path) -> None:
+    """Sections 2.8 and 2.9: the check follows the algorithm unless the task says otherwise."""
+    overrides = [
         "algorithm=continual_equilibrium_propagation",
         "algorithm.nudge_steps=4",
         "task=check_gradients",
         "task.figures=false",
     ]
-    published, _ = run(tmp_path, *words, "algorithm.third_phase=published")
+    published, _ = run(tmp_path, *overrides, "algorithm.third_phase=published")
     assert set(published["bias_ratios"]) == {"layers.0.weight", "layers.1.weight"}
-    alone, _ = run(tmp_path, *words, "algorithm.third_phase=none")
-    assert alone["bias_ratios"] == {}
-    still, _ = run(tmp_path, *words, "algorithm.third_phase=none", "task.continual=false")
-    assert still["rows"]["layers.0.weight"]["rmse"] != alone["rows"]["layers.0.weight"]["rmse"]
+    one_sided, _ = run(tmp_path, *overrides, "algorithm.third_phase=none")
+    assert one_sided["bias_ratios"] == {}
+    still, _ = run(tmp_path, *overrides, "algorithm.third_phase=none", "task.continual=false")
+    assert still["rows"]["layers.0.weight"]["rmse"] != one_sided["rows"]["layers.0.weight"]["rmse"]
 
 
-def test_mistakes_are_told(tmp_path: Path) -> None:
+def test_mistakes_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"task\.steps: 13; from 1 to algorithm\.free_steps"):
         run(tmp_path, "task=check_gradients", "task.steps=13")
-    with pytest.raises(RunFailed, match=r"there is no .*nowhere\.pt"):
+    with pytest.raises(RunFailed, match=r"nowhere\.pt does not exist"):
         run(tmp_path, "task=check_gradients", f"task.checkpoint={tmp_path}/nowhere.pt")
     here = [f"paths.outputs={tmp_path}", "trainer.device=cpu", "task=check_gradients"]
     parts, task = build(compose(here))
