@@ -15,9 +15,8 @@ from altprop.config.compose import Composer
 from altprop.config.project import CONF, ROOT
 from altprop.problems import Problem
 
-EXPERIMENTS = sorted(
-    file.relative_to(CONF / "experiment").with_suffix("").as_posix() for file in (CONF / "experiment").rglob("*.yaml")
-)
+EXPERIMENTS = sorted(f"{file.parent.name}/{file.stem}" for file in (CONF / "experiment").glob("*/*.yaml"))
+"""``<paper>/<row>``; folders of a paper, such as ``iterative/_networks``, hold the parts that its rows share."""
 SWEEPS = sorted(
     file.relative_to(ROOT / "sweeps").with_suffix("").as_posix()
     for file in (ROOT / "sweeps").rglob("*.yaml")

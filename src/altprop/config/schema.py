@@ -100,19 +100,19 @@ class RootConfig:
 
 @dataclass
 class PaperConfig:
-    """One number of a paper. A value is null where the paper does not give it."""
+    """One number of a paper. Values that the paper does not give are null, so a row only states those it has."""
 
     reference: str = MISSING
     """The paper, as ``Author et al. (year)``."""
-    table: str | None = MISSING
+    table: str | None = None
     """Table or figure, and the row."""
     metric: str = MISSING
     """What was measured, as ``test/accuracy`` (percent)."""
-    value: float | None = MISSING
+    value: float | None = None
     """The paper's number."""
-    std: float | None = MISSING
+    std: float | None = None
     """Its standard deviation over seeds."""
-    seeds: int | None = MISSING
+    seeds: int | None = None
     """How many runs it is the mean of."""
     milestones: dict[str, Any] | None = None
     """Published values on the way: metric -> list of [epoch, value]."""
