@@ -185,7 +185,7 @@ def test_an_interruption_that_reaches_every_process_leaves_a_run_to_go_on_with(t
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate()
     assert process.returncode == 130, stderr
-    assert "Go on with: python train.py run=" in stderr
+    assert "Resume with: python train.py run=" in stderr
     assert "Traceback" not in stderr
     assert json.loads((tmp_path / "latest" / "status.json").read_text())["status"] == "interrupted"
 

@@ -76,7 +76,7 @@ def test_a_killed_command_given_again_ends_with_the_same_weights(tmp_path: Path)
         _, stderr = process.communicate()
         assert process.returncode in (-signal.SIGKILL, 143)
         if number == signal.SIGTERM:
-            assert "Go on with: python train.py run=" in stderr
+            assert "Resume with: python train.py run=" in stderr
             assert "Traceback" not in stderr
     assert call("train.py", *arguments, outputs=killed).returncode == 0
     finished = read_checkpoint((killed / "latest").resolve() / "checkpoints" / "last.pt")

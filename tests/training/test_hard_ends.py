@@ -84,7 +84,7 @@ def test_the_lock_goes_with_a_killed_process(tmp_path: Path) -> None:
     directory = RunDirectory(make_parts(tmp_path).directory, "tiny", "")
     process = start(tmp_path)
     wait_until_running(tmp_path, process)
-    with pytest.raises(RunFailed, match=f"another trainer \\(process {process.pid}\\)"), directory.lock():
+    with pytest.raises(RunFailed, match=f"another process \\({process.pid}\\)"), directory.lock():
         pass
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
@@ -107,7 +107,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(small_disk: Path, tmp_path: P
     straight = make_parts(tmp_path / "straight", checkpoint_every="1st")
     train(straight)
     parts = make_parts(small_disk, checkpoint_every="1st", algorithm=Filling(small_disk / "filler"))
-    with pytest.raises(RunFailed, match=r"No space left.*give the same command again"):
+    with pytest.raises(RunFailed, match=r"No space left.*repeat the command"):
         train(parts)
     found, complaints = CheckpointStore(parts.directory / "checkpoints", parts.key).newest()
     assert found is not None

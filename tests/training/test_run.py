@@ -144,7 +144,7 @@ def test_preemption_saves_then_hands_over_to_the_handler_before(tmp_path: Path) 
 
 def test_a_second_trainer_is_refused(tmp_path: Path) -> None:
     parts = make_parts(tmp_path)
-    with RunDirectory(parts.directory, "tiny", parts.key).lock(), pytest.raises(RunFailed, match="another trainer"):
+    with RunDirectory(parts.directory, "tiny", parts.key).lock(), pytest.raises(RunFailed, match="another process"):
         train(parts)
 
 

@@ -1,4 +1,4 @@
-"""The figures of a finished run: curves, confusion matrix, misclassified images, and what the algorithm itself can show."""
+"""The figures of a finished run: curves, confusion matrix, misclassified images, and those of the algorithm."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from altprop.training.settings import TrainerSettings
 log = logging.getLogger(__name__)
 
 SHEET_BYTES = 2**30
-"""Test splits larger than this as floats get no sheet of misclassified images."""
+"""Test splits that need more memory than this as floats get no sheet of misclassified images."""
 
 
 def draw_figures(run: Assembly, directory: RunDirectory, settings: TrainerSettings, tracker: Tracker) -> None:
-    """Draw everything into ``figures/`` and show it to the trackers. A figure that fails is reported; the run is not."""
+    """Draw all figures into ``figures/`` and pass them to the trackers. A figure that fails is a warning, not a failed run."""
     title = f"{directory.name}, {directory.key}"
     drawn: list[Path] = []
     try:
@@ -35,7 +35,7 @@ def draw_figures(run: Assembly, directory: RunDirectory, settings: TrainerSettin
         of_records.write_summaries(records, _sizes(run.data), directory.path)
         drawn += draw_answers(run, run.data.test, directory.figures, "test", settings.limit_batches)
         drawn += run.algorithm.figures(directory.figures)
-    except Exception as error:  # a trained network must not be lost to a picture of it
+    except Exception as error:  # a figure must not cost a trained network
         log.warning("figures: %s: %s", type(error).__name__, error)
     for path in drawn:
         tracker.figure(path.stem, path)
@@ -43,16 +43,16 @@ def draw_figures(run: Assembly, directory: RunDirectory, settings: TrainerSettin
 
 def draw_answers(run: Assembly, split: Split, folder: Path, title: str, limit_batches: int | None) -> list[Path]:
     """Confusion matrix and misclassified images of ``split``."""
-    given = answers(run.algorithm, split, limit_batches=limit_batches)
+    predictions = answers(run.algorithm, split, limit_batches=limit_batches)
     names = run.data.class_names
-    drawn = [draw_confusion(given.targets, given.predicted, names, folder / "confusion.png", title=title)]
-    if 4 * len(given.targets) * prod(run.data.input_shape) <= SHEET_BYTES:
+    drawn = [draw_confusion(predictions.targets, predictions.predicted, names, folder / "confusion.png", title=title)]
+    if 4 * len(predictions.targets) * prod(run.data.input_shape) <= SHEET_BYTES:
         images = torch.cat([inputs.cpu() for inputs, _ in islice(split.batches(), limit_batches)])
-        drawn.append(draw_mistakes(images, given.targets, given.scores, names, folder / "mistakes.png", title=title))
+        drawn.append(draw_mistakes(images, predictions.targets, predictions.scores, names, folder / "mistakes.png", title=title))
     return drawn
 
 
 def _sizes(data: Data) -> dict[str, tuple[int, int]]:
-    """Samples and mini-batch size of every split that is evaluated."""
+    """Number of samples and mini-batch size of every split that is evaluated."""
     splits = {"train_plain": data.train_plain, "validation": data.validation, "test": data.test}
     return {name: (split.num_samples, split.batch_size) for name, split in splits.items() if split is not None}

@@ -1,4 +1,4 @@
-"""From parts to a trained-or-trainable algorithm: loads the data, builds the model, sets the algorithm up. Writes nothing."""
+"""From parts to an algorithm that is ready: load the data, build the model, set up the algorithm. Nothing is written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Assembly:
 
 
 def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
-    """Load data, build the model from the random stream that the weights rule names, and hand it to the algorithm."""
+    """Load the data, build the model from the random stream that the weights rule names, and set up the algorithm."""
     settings = parts.settings
     configure_torch(settings)
     device = choose_device(settings.device)
@@ -67,14 +67,14 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
 
 
 def load_context(parts: Parts, device: torch.device, rank: int = 0, world_size: int = 1) -> LoadContext:
-    """Where and how the data of ``parts`` is loaded."""
+    """How the data of ``parts`` is loaded."""
     return LoadContext(parts.data_root, device, parts.seed, parts.settings.channels_last, rank, world_size)
 
 
 def seed_globals(seed: int) -> None:
-    """Seed the process-wide streams for training (dropout and the like), so that building the model does not influence them.
+    """Seed the global random streams for training (dropout, for instance), independently of what building the model drew.
 
-    altprop draws from generators of its own; Python's and NumPy's streams are seeded for whatever a user's code draws from them.
+    altprop draws from generators of its own. Python's and NumPy's streams are seeded for user code.
     """
     torch.manual_seed(derive_seed(seed, "noise"))
     random.seed(derive_seed(seed, "python"))

@@ -1,6 +1,6 @@
-"""Checkpoints: one dict of tensors and plain values in one file, written whole or not at all, loaded without executing anything.
+"""Checkpoints: a dict of tensors and plain values in one file, written atomically and loaded without executing any code.
 
-Layout of the dict: ``format`` (version), ``key`` and ``name`` (whose run it is), ``step``, ``config`` (YAML text), ``algorithm``
+The dict holds ``format`` (version), ``key`` and ``name`` (of the run), ``step``, ``config`` (YAML text), ``algorithm``
 (:meth:`Algorithm.state_dict`), ``progress`` (:class:`altprop.training.progress.Progress`), ``random`` (states of all generators).
 """
 
@@ -25,13 +25,13 @@ FORMAT = 1
 LAST, BEST, INITIAL = "last.pt", "best.pt", "initial.pt"
 
 
-class BadCheckpoint(Exception):  # noqa: N818 - it says what the file is
-    """The file is torn, foreign, or not a checkpoint of this program; the message says which, in one line."""
+class BadCheckpoint(Exception):  # noqa: N818 - names what the file is
+    """The file is truncated, belongs to another run, or is not a checkpoint of altprop; the message says which in one line."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A complete checkpoint and where it lay."""
+class Checkpoint:
+    """A complete checkpoint and its file."""
 
     path: Path
     state: dict[str, Any]
@@ -46,10 +46,10 @@ class CheckpointStore:
         self.recent = [LAST, *(f"last-{age}.pt" for age in range(1, keep))]
 
     def save(self, state: Mapping[str, Any], *, best: bool = False, keep_as: str | None = None) -> None:
-        """Write ``last.pt``; the ones before stay as ``last-1.pt``, …. With ``best`` the same file is also ``best.pt``, and
-        with ``keep_as`` it also has that name, under which nothing ever replaces it.
+        """Write ``last.pt``; earlier ones stay as ``last-1.pt``, and so on.
 
-        Raises ``OSError`` when the disk is full; what was there before is then still there.
+        With ``best`` the same file is also linked as ``best.pt``. With ``keep_as`` it is also linked under that name, which is
+        never replaced. Raises ``OSError`` if the disk is full; the earlier files are then still there.
         """
         for newer, older in reversed(list(pairwise(self.recent))):
             if (self.folder / newer).exists():
@@ -64,10 +64,10 @@ class CheckpointStore:
         """Write ``state`` to the file ``name``, atomically."""
         write_atomically(self.folder / name, lambda stream: torch.save(dict(state), stream))
 
-    def newest(self) -> tuple[Found | None, list[str]]:
-        """The newest complete checkpoint of this run, and one line for every file that had to be passed over."""
+    def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest complete checkpoint of this run, and one line for each file that was skipped."""
         complaints = []
-        found: Found | None = None
+        newest: Checkpoint | None = None
         for path in sorted(self.folder.glob("*.pt"), key=lambda path: (path.name != LAST, path.name)):
             if path.name == INITIAL:
                 continue
@@ -76,20 +76,20 @@ class CheckpointStore:
             except BadCheckpoint as error:
                 complaints.append(str(error))
                 continue
-            if found is None or state["step"] > found.state["step"]:
-                found = Found(path, state)
-        return found, complaints
+            if newest is None or state["step"] > newest.state["step"]:
+                newest = Checkpoint(path, state)
+        return newest, complaints
 
     def clear(self) -> None:
-        """Remove all checkpoints, for a run that starts anew."""
+        """Remove all checkpoints, for a run that starts over."""
         for path in self.folder.glob("*.pt"):
             path.unlink()
 
 
 def read_checkpoint(path: Path, key: str | None = None, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Load and check the checkpoint in ``path``. With ``key``, refuse one that belongs to another run.
+    """Load and check the checkpoint in ``path``. With ``key``, refuse a checkpoint of another run.
 
-    Raises :class:`BadCheckpoint`. Only tensors and plain values are accepted, so nothing in the file is ever executed.
+    Only tensors and plain values are accepted, so no code in the file is executed. Raises :class:`BadCheckpoint`.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -102,9 +102,9 @@ def read_checkpoint(path: Path, key: str | None = None, device: torch.device | s
         state = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadCheckpoint(f"{path}: refused, it holds more than tensors and plain values ({reason})") from error
+        raise BadCheckpoint(f"{path}: it holds more than tensors and plain values ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise BadCheckpoint(f"{path}: not a checkpoint of this program (format {FORMAT})")
+        raise BadCheckpoint(f"{path}: not a checkpoint of altprop (format {FORMAT})")
     if key is not None and state.get("key") != key:
         raise BadCheckpoint(f"{path}: belongs to run {state.get('key')}, not to {key}")
     return state
@@ -124,7 +124,7 @@ def random_state(generators: Mapping[str, torch.Generator]) -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any], generator: Any) -> None:
-    """Put every random stream back; ``generator(name)`` returns the generator of that name (:meth:`Context.generator`)."""
+    """Restore every random stream. ``generator(name)`` returns the generator with that name (:meth:`Context.generator`)."""
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all([value.cpu() for value in state["cuda"]])
@@ -137,7 +137,7 @@ def restore_random_state(state: Mapping[str, Any], generator: Any) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Make ``target`` the same file as ``source``, atomically; a copy where the file system has no hard links."""
+    """Make ``target`` a hard link to ``source``, atomically, or a copy if the file system has no hard links."""
     temporary = target.with_name(f".{target.name}.link")
     temporary.unlink(missing_ok=True)
     try:

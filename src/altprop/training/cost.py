@@ -1,4 +1,4 @@
-"""What a run costs: floating-point operations of its training steps, and the most memory it held."""
+"""The cost of a run: floating-point operations of its training steps and peak memory."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from altprop.training.processes import sum_over_processes
 class FlopCounter(TorchDispatchMode):
     """Counts ``flops`` of the matrix products, convolutions and attentions inside it, by torch's own formulas.
 
-    A multiplication and an addition are two. :class:`torch.utils.flop_counter.FlopCounterMode` counts the same, but hooks every
-    module besides, and its hooks would stay in the graphs that some algorithms keep from one step to the next.
+    A multiplication and an addition count as two. :class:`torch.utils.flop_counter.FlopCounterMode` counts the same, but it also
+    hooks every module, and its hooks would stay in graphs that some algorithms keep from one step to the next.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class FlopCounter(TorchDispatchMode):
 
 
 def countable(algorithm: Algorithm) -> bool:
-    """Whether a step of ``algorithm`` can be counted: nothing of it is compiled or computed in processes of its own."""
+    """Whether a step of ``algorithm`` can be counted: it is not compiled and runs in this process."""
     return not algorithm.context.compile and algorithm.capabilities.in_process
 
 
@@ -83,16 +83,16 @@ class StepCosts:
 
 
 def watch_memory(device: torch.device) -> None:
-    """Forget what earlier runs of this process held on a CUDA ``device``."""
+    """Reset the peak memory of a CUDA ``device``, which earlier runs of this process may have set."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> dict[str, Any]:
-    """The most memory held so far: ``bytes``, and ``of`` what.
+    """The peak memory so far: ``bytes``, and ``of`` what.
 
-    That of tensors on a CUDA ``device``; elsewhere the resident set of this process, with Python, libraries and data, since the
-    process began.
+    On a CUDA ``device`` it counts tensors; elsewhere the resident set of the whole process since it started, including Python,
+    libraries and data.
     """
     if device.type == "cuda":
         return {"bytes": torch.cuda.max_memory_allocated(device), "of": "tensors on the GPU"}
@@ -100,7 +100,7 @@ def peak_memory(device: torch.device) -> dict[str, Any]:
 
 
 def _peak_resident_bytes() -> int:
-    try:  # getrusage's maximum is inherited: a small program started by a large one reports the large one's
+    try:  # not getrusage, whose maximum is inherited from the parent process
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):

@@ -1,4 +1,4 @@
-"""Which device a run uses, and torch's global switches for it."""
+"""The device of a run, and torch's global settings for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from altprop.training.settings import TrainerSettings
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` is cuda, else mps, else cpu. Raises :class:`RunFailed` for one that is not here."""
+    """The device ``name``; ``auto`` is cuda, else mps, else cpu. Raises :class:`RunFailed` if this machine does not have it."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -23,12 +23,12 @@ def choose_device(name: str) -> torch.device:
             f"trainer.device={name}: this machine has {torch.cuda.device_count()} CUDA devices; try trainer.device=cpu"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise RunFailed("trainer.device=mps: not available here; try trainer.device=cpu")
+        raise RunFailed("trainer.device=mps: this machine does not have it; try trainer.device=cpu")
     return device
 
 
 def configure_torch(settings: TrainerSettings) -> None:
-    """Set threads, TF32, kernel choice and determinism for the process."""
+    """Set threads, TF32, kernel selection and determinism for this process."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     tf32 = settings.precision == "tf32"
@@ -41,6 +41,6 @@ def configure_torch(settings: TrainerSettings) -> None:
 
 
 def place_model(model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
-    """Move ``model`` to ``device``, its 4-D weights to channels-last memory if asked."""
+    """Move ``model`` to ``device``, with ``channels_last`` its 4-d weights to the channels-last memory format."""
     model = model.to(device)
     return model.to(memory_format=torch.channels_last) if channels_last else model  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Lengths of time in training, as strings with a unit: ``10ep`` epochs, ``500st`` steps, ``10%`` of the whole run."""
+"""Lengths of training as strings with a unit: ``10ep`` epochs, ``500st`` steps, ``10%`` of the whole run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Duration:
 
     @classmethod
     def parse(cls, text: str) -> Duration:
-        """``"10ep"``, ``"0.5ep"``, ``"500st"`` or ``"10%"`` as a Duration. Raises ValueError that names the allowed forms."""
+        """``"10ep"``, ``"0.5ep"``, ``"500st"`` or ``"10%"`` as a Duration. Raises ValueError with the allowed forms."""
         match = _PATTERN.fullmatch(str(text))
         if match is None:
             raise ValueError(f"{text!r} is not a duration; write {FORMS}")
@@ -39,7 +39,7 @@ class Duration:
     def steps(self, steps_per_epoch: int, total_steps: int | None = None) -> int:
         """The length in steps, rounded to the nearest step and at least 1.
 
-        ``total_steps`` is the length of the whole run; ValueError where a percentage is asked for without it.
+        ``total_steps`` is the length of the whole run. Raises ValueError for a percentage without it.
         """
         if self.unit == "st":
             return int(self.value)
@@ -50,7 +50,7 @@ class Duration:
         return max(1, round(self.value / 100 * total_steps))
 
     def epochs(self, steps_per_epoch: int, total_steps: int | None = None) -> int:
-        """The length in epochs, rounded up to whole ones."""
+        """The length in epochs, rounded up."""
         return math.ceil(self.steps(steps_per_epoch, total_steps) / steps_per_epoch)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Evaluation of a trained run: its weights from a checkpoint, on any split of any data set that fits."""
+"""Evaluation of a trained run, from one of its checkpoints, on any split of any data set of the same shape."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPLITS = ("test", "validation", "train")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What to evaluate. ``data_set`` None is the run's own; ``checkpoint`` is ``last``, ``best`` or ``auto``."""
+    """What to evaluate. If ``data_set`` is None, it is the run's own; ``checkpoint`` is ``last``, ``best`` or ``auto``."""
 
     split: str = "test"
     checkpoint: str = "auto"
@@ -34,40 +34,40 @@ class Evaluation:
     figures: bool = True
 
 
-def evaluate_run(parts: Parts, wanted: Evaluation) -> dict[str, Any]:
-    """Evaluate the run of ``parts`` and append the result to its ``evaluations.jsonl``; returns it.
+def evaluate_run(parts: Parts, evaluation: Evaluation) -> dict[str, Any]:
+    """Evaluate the run of ``parts``, append the result to its ``evaluations.jsonl`` and return it.
 
-    The metrics are those of the training records, so the run's own test split gives what training reported. Raises ConfigError
-    for a split that does not exist or a data set of another shape, RunFailed where there is no usable checkpoint.
+    The metrics are those of the training records, so the run's own test split gives the values that training reported. Raises
+    ConfigError for a split that does not exist or a data set of another shape, and RunFailed if there is no usable checkpoint.
     """
     directory = parts.directory
-    trained = load_trained(parts, wanted.checkpoint)
+    trained = load_trained(parts, evaluation.checkpoint)
     run = trained.run
-    if wanted.data_set is not None:
-        run = _with_other_data(run, parts, wanted.data_set)
-    split = choose_split(run, wanted.split)
-    metrics = evaluate(run.algorithm, split, limit_batches=wanted.limit_batches)
+    if evaluation.data_set is not None:
+        run = _with_other_data(run, parts, evaluation.data_set)
+    split = choose_split(run, evaluation.split)
+    metrics = evaluate(run.algorithm, split, limit_batches=evaluation.limit_batches)
     result = {
-        "split": wanted.split,
-        "dataset": wanted.data_name,
+        "split": evaluation.split,
+        "dataset": evaluation.data_name,
         "checkpoint": trained.path.name,
         "step": trained.state["step"],
         "samples": split.num_samples,
-        "limit_batches": wanted.limit_batches,
+        "limit_batches": evaluation.limit_batches,
         "evaluated_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **metrics,
     }
     with (directory / "evaluations.jsonl").open("a") as stream:
         stream.write(json.dumps(result) + "\n")
-    if wanted.figures:
-        label = "-".join(filter(None, ("evaluation", wanted.data_name, wanted.split)))
-        draw_answers(run, split, directory / "figures" / label, wanted.split, wanted.limit_batches)
+    if evaluation.figures:
+        label = "-".join(filter(None, ("evaluation", evaluation.data_name, evaluation.split)))
+        draw_answers(run, split, directory / "figures" / label, evaluation.split, evaluation.limit_batches)
         list(run.algorithm.figures(directory / "figures" / label))
     return result
 
 
 def choose_split(run: Assembly, name: str) -> Split:
-    """The split called ``name``; ``train`` is the training images without augmentation."""
+    """The split ``name``; ``train`` is the training images without augmentation."""
     split = {"test": run.data.test, "validation": run.data.validation, "train": run.data.train_plain}[name]
     if split is None:
         raise ConfigError(
@@ -77,7 +77,7 @@ def choose_split(run: Assembly, name: str) -> Split:
 
 
 def _with_other_data(run: Assembly, parts: Parts, data_set: DataSet) -> Assembly:
-    """The same algorithm beside another data set of the same shape and number of classes."""
+    """The same algorithm with another data set of the same shape and number of classes."""
     data = data_set.load(load_context(parts, run.context.device))
     mine, other = (run.data.input_shape, run.data.num_classes), (data.input_shape, data.num_classes)
     if mine != other:

@@ -1,4 +1,4 @@
-"""Evaluation of a model on a split: loss, top-1 and top-5 of every answer it gives, summed on the device."""
+"""Evaluation of a model on a split: loss, top-1 and top-5 accuracy of every answer it gives, summed on the device."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from altprop.training.processes import sum_over_processes
 
 SAMPLES = ""
 TOP5_FROM_CLASSES = 11
-"""Top-5 is reported where there are at least this many classes."""
+"""Top-5 accuracy is reported for at least this many classes."""
 
 
 def evaluate(algorithm: Algorithm, split: Split, *, limit_batches: int | None = None, world_size: int = 1) -> dict[str, float]:
-    """Metrics of ``algorithm`` on ``split``: ``loss``, ``accuracy`` (percent), ``accuracy_top5`` for more than ten classes.
+    """Metrics of ``algorithm`` on ``split``: ``loss``, ``accuracy`` (percent), and ``accuracy_top5`` for more than ten classes.
 
-    Answers beside the model's own come with their name in front (``block1/accuracy``). One device read at the end; independent of
-    the evaluation batch size, because everything is summed over samples. With ``world_size`` processes each evaluates its share
-    and all get the metrics of the whole.
+    Metrics of answers other than the model's own have a prefix (``block1/accuracy``). Everything is summed over samples, so the
+    result does not depend on the evaluation batch size, and the device is read once at the end. With ``world_size`` processes
+    each evaluates its share, and all return the metrics of the whole split.
     """
     sums: dict[str, Tensor] = {}
     samples = 0
@@ -54,7 +54,7 @@ def _sums(algorithm: Algorithm, scores: Tensor, targets: Tensor) -> dict[str, Te
 
 @dataclass(frozen=True)
 class Answers:
-    """What the model said about a whole split, on the CPU: ``scores`` ``[samples, classes]``, ``targets`` ``[samples]``."""
+    """The model's scores on a whole split, on the CPU: ``scores`` ``[samples, classes]``, ``targets`` ``[samples]``."""
 
     scores: Tensor
     targets: Tensor

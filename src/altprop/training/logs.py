@@ -1,4 +1,4 @@
-"""The run's own log file beside what the terminal shows."""
+"""The log file of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class QuietFileHandler(logging.FileHandler):
-    """A log file that gives up silently on a full disk, where a traceback per line would bury the one line that matters."""
+    """A log file that stops silently if the disk is full, because a traceback per line would bury the error message."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         self.setLevel(logging.CRITICAL + 1)
@@ -17,7 +17,7 @@ class QuietFileHandler(logging.FileHandler):
 
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Append what altprop logs, details included, to ``path`` with time stamps, as long as the context lasts."""
+    """Append everything that altprop logs, including debug messages, to ``path`` with time stamps inside this context."""
     handler = QuietFileHandler(path, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("altprop")

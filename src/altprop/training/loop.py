@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from torch import Tensor
@@ -29,11 +29,36 @@ from altprop.training.signals import StopRequests
 log = logging.getLogger(__name__)
 
 STATUS_EVERY = 10.0
-"""Seconds between two updates of ``status.json`` while an epoch is under way."""
+"""Seconds between two updates of ``status.json`` during an epoch."""
+
+
+class TrainingClock:
+    """Measures ``progress.train_seconds``: the time of training steps, without evaluation, logging and saving."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.started = time.perf_counter()
+
+    def start(self) -> None:
+        """Count from now on."""
+        self.started = time.perf_counter()
+
+    def stop(self) -> None:
+        """Add the time since the last start."""
+        self.progress.train_seconds += time.perf_counter() - self.started
+
+    def exclude(self, seconds: float) -> None:
+        """Do not count ``seconds`` of the time since the last start."""
+        self.started += seconds
+
+    @property
+    def seconds(self) -> float:
+        """The training time so far, while the clock is running."""
+        return self.progress.train_seconds + time.perf_counter() - self.started
 
 
 class Loop:
-    """Trains ``algorithm`` on ``data`` from wherever ``progress`` stands until the plan is fulfilled or somebody asks to stop."""
+    """Trains ``algorithm`` on ``data`` from the position in ``progress`` until the plan is complete or a stop is requested."""
 
     def __init__(
         self,
@@ -59,6 +84,9 @@ class Loop:
         self.world_size = algorithm.context.world_size
         self.meter = Meter(self.world_size)
         self.stop_signal: int | None = None
+        self.clock = TrainingClock(progress)
+        self.started = time.perf_counter() - progress.seconds
+        self.status_written = time.perf_counter()
         if progress.meter:
             self.meter.load_state_dict(progress.meter)
         if progress.step == 0 and countable(algorithm):
@@ -71,67 +99,79 @@ class Loop:
             warn_of_stopping_on_test(settings.early_stopping.metric)
 
     def run(self, requests: StopRequests) -> None:
-        """Train until done or until ``requests`` holds a signal; everything is saved on return."""
+        """Train until done or until ``requests`` holds a signal. Everything is saved on return."""
         self.started = time.perf_counter() - self.progress.seconds
-        self.told = time.perf_counter()
-        self._ask(requests)
+        self._check_requests(requests)
         while not self.done and self.stop_signal is None:
             self._epoch(self.progress.epoch, requests)
         self._save()
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to train."""
+        """Whether training is complete."""
         return self.progress.step >= self.plan.total_steps or self.algorithm.finished or self.progress.stopped_early
 
     def _epoch(self, epoch: int, requests: StopRequests) -> None:
-        progress = self.progress
+        """Train the rest of ``epoch``, or up to a request to stop."""
         self.algorithm.epoch_start(epoch)
-        if self.settings.evaluate_first and progress.step == 0:
-            # Only now: what a run takes over from another one is there once its first epoch has begun.
+        if self.settings.evaluate_first and self.progress.step == 0:
+            # Not earlier, because weights from another run are only in place after the first epoch has started.
             self.tracker.log(self._stamp(self._evaluations()))
-        order_epoch = 0 if self.settings.overfit else epoch
-        batches = islice(
-            self.data.train.batches(order_epoch, progress.step_in_epoch), self.plan.steps_per_epoch - progress.step_in_epoch
-        )
-        clock = time.perf_counter()
-        for inputs, targets in batches:
-            probed = self.plan.probe_at(progress.step)
-            metrics = self.probe.step(inputs, targets, self._train_step) if probed else self._train_step(inputs, targets)
-            self.meter.update(metrics, targets.shape[0])
-            self.profiler.step()
-            progress.step += 1
-            progress.step_in_epoch += 1
-            if probed:
-                clock += self.probe.seconds
-                if self.probe.alignments:
-                    self.tracker.log(self._stamp(self.probe.alignments))
-            self._ask(requests)
-            if progress.step % self.settings.log_every == 0:
-                self._look(clock)
-            epoch_done = progress.step_in_epoch == self.plan.steps_per_epoch or self.done
-            evaluate_now, save_now = self.plan.evaluate_at(progress.step), self.plan.save_at(progress.step)
-            if epoch_done or evaluate_now or save_now:
-                self._guard(self.meter.flush())
-                progress.train_seconds += time.perf_counter() - clock
-                own = self.algorithm.epoch_end(epoch) if epoch_done else {}
-                if epoch_done:
-                    progress.epoch, progress.step_in_epoch = epoch + 1, 0
-                best = False
-                if evaluate_now or self.done:
-                    best = self._record(own)
-                elif own:
-                    self.tracker.log(self._stamp({name: float(value) for name, value in own.items()}))
-                kept = epoch_done and progress.epoch in self.settings.keep_epochs
-                if best or kept or (save_now and not self.done):
-                    self._save(best=best, keep_as=f"epoch-{progress.epoch}.pt" if kept else None)
-                clock = time.perf_counter()
+        self.clock.start()
+        for inputs, targets in self._batches(epoch):
+            self._step(inputs, targets)
+            self._check_requests(requests)
+            step = self.progress.step
+            if step % self.settings.log_every == 0:
+                self._show_progress()
+            epoch_done = self.progress.step_in_epoch == self.plan.steps_per_epoch or self.done
+            if epoch_done or self.plan.evaluate_at(step) or self.plan.save_at(step):
+                self._pause(epoch, epoch_done)
             if self.stop_signal is not None or self.done or epoch_done:
                 break
-        progress.train_seconds += time.perf_counter() - clock
+        self.clock.stop()
+
+    def _batches(self, epoch: int) -> Iterable[tuple[Tensor, Tensor]]:
+        """The mini-batches of ``epoch`` that are still to come."""
+        position = self.progress.step_in_epoch
+        batches = self.data.train.batches(0 if self.settings.overfit else epoch, position)
+        return islice(batches, self.plan.steps_per_epoch - position)
+
+    def _step(self, inputs: Tensor, targets: Tensor) -> None:
+        """Train on one mini-batch, with the alignment probe if it is due."""
+        progress = self.progress
+        probed = self.plan.probe_at(progress.step)
+        metrics = self.probe.step(inputs, targets, self._train_step) if probed else self._train_step(inputs, targets)
+        self.meter.update(metrics, targets.shape[0])
+        self.profiler.step()
+        progress.step += 1
+        progress.step_in_epoch += 1
+        if probed:
+            self.clock.exclude(self.probe.seconds)
+            if self.probe.alignments:
+                self.tracker.log(self._stamp(self.probe.alignments))
+
+    def _pause(self, epoch: int, epoch_done: bool) -> None:
+        """Between two steps: end the epoch if ``epoch_done``, evaluate and save if that is due."""
+        progress, step = self.progress, self.progress.step
+        self._guard(self.meter.flush())
+        self.clock.stop()
+        own: Mapping[str, Tensor] = {}
+        if epoch_done:
+            own = self.algorithm.epoch_end(epoch)
+            progress.epoch, progress.step_in_epoch = epoch + 1, 0
+        best = False
+        if self.plan.evaluate_at(step) or self.done:
+            best = self._record(own)
+        elif own:
+            self.tracker.log(self._stamp({name: float(value) for name, value in own.items()}))
+        permanent = epoch_done and progress.epoch in self.settings.keep_epochs
+        if best or permanent or (self.plan.save_at(step) and not self.done):
+            self._save(best=best, keep_as=f"epoch-{progress.epoch}.pt" if permanent else None)
+        self.clock.start()
 
     def _train_step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """One step, its cost added to ``progress``: the first of every kind in an epoch is counted, for all of that kind."""
+        """Take one step and add its cost to ``progress``. The first step of each kind in an epoch is counted, for all."""
         progress, costs = self.progress, self.costs
         if progress.flops is None:
             return self.algorithm.train_step(inputs, targets)
@@ -142,29 +182,29 @@ class Loop:
         progress.flops += costs.flops - before
         return metrics
 
-    def _ask(self, requests: StopRequests) -> None:
-        """Whether to stop here; all processes of a run get the same answer."""
+    def _check_requests(self, requests: StopRequests) -> None:
+        """Decide whether to stop now; all processes of a run decide alike."""
         self.stop_signal = requests.received = agreed_signal(requests.received, self.world_size)
 
-    def _look(self, clock: float) -> None:
-        """Read the running means and show them; the only regular host sync. Now and then ``status.json`` is told, too."""
+    def _show_progress(self) -> None:
+        """Read the running means and show them: the only regular host sync. Update ``status.json`` from time to time."""
         self._guard(self.meter.flush())
-        seconds = self.progress.train_seconds + time.perf_counter() - clock
-        shown = {f"train/{name}": value for name, value in self.meter.means().items()}
-        shown["time/images_per_second"] = self.progress.step * self.plan.batch_size / max(seconds, 1e-9)
-        self.tracker.progress(self.progress.epoch, self.progress.step, shown)
-        if time.perf_counter() - self.told > STATUS_EVERY:
-            self.told = time.perf_counter()
-            self.progress.seconds = self.told - self.started
+        metrics = {f"train/{name}": value for name, value in self.meter.means().items()}
+        metrics["time/images_per_second"] = self.progress.step * self.plan.batch_size / max(self.clock.seconds, 1e-9)
+        self.tracker.progress(self.progress.epoch, self.progress.step, metrics)
+        now = time.perf_counter()
+        if now - self.status_written > STATUS_EVERY:
+            self.status_written = now
+            self.progress.seconds = now - self.started
             self.saver.status("running", self.progress)
 
     def _stamp(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """``metrics`` as a record: with the position they belong to."""
+        """``metrics`` as a record: with the epoch and step they belong to."""
         step = self.progress.step
         return {"epoch": round(step / self.plan.steps_per_epoch, 6), "step": step, **metrics}
 
     def _record(self, own: Mapping[str, Tensor]) -> bool:
-        """Evaluate, log one record, and judge it; whether it is the best so far."""
+        """Evaluate and log one record. Returns whether it is the best so far."""
         progress = self.progress
         metrics: dict[str, float] = {f"train/{name}": value for name, value in self.meter.means().items()}
         self.meter.reset()
@@ -192,7 +232,7 @@ class Loop:
         return best
 
     def _evaluations(self) -> dict[str, float]:
-        """The metrics of every split that is to be evaluated."""
+        """The metrics of every split that is evaluated."""
         share_running_statistics(self.algorithm.model, self.world_size)
         splits: dict[str, Split | None] = {"validation": self.data.validation, "test": self.data.test}
         if self.settings.evaluate_train:
@@ -205,6 +245,7 @@ class Loop:
         return metrics
 
     def _stop_early(self, record: Mapping[str, float]) -> None:
+        """Apply the early-stopping rule to the newest record."""
         rule = self.settings.early_stopping
         if rule is None:
             return
@@ -224,7 +265,7 @@ class Loop:
         self.saver.save(self.algorithm, self.progress, best=best, keep_as=keep_as)
 
     def _guard(self, broken: NotFinite | None) -> None:
-        """Stop where a loss was not finite; nothing is saved after it."""
+        """Raise RunFailed if a loss was not finite; nothing is saved after it."""
         if broken is not None:
             step = self.progress.step - broken.steps_ago
             raise RunFailed(

@@ -1,4 +1,4 @@
-"""Running means of what the steps return, kept on the device until somebody looks."""
+"""Running means of the metrics that steps return, kept on the device until they are read."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class NotFinite:
 
 
 class Meter:
-    """Sample-weighted means of device scalars, over all ``world_size`` processes, which must call every method at the same steps.
+    """Sample-weighted means of device scalars over all ``world_size`` processes, which must call each method at the same steps.
 
-    A step only appends tensors to lists. :meth:`flush` reads them with one transfer and adds them up in float64; it is called
-    every few steps, always at the same steps of a run, so that means do not depend on where a run was interrupted.
+    A step only appends tensors to lists. :meth:`flush` transfers them and adds them up in float64. It is called every few steps,
+    always at the same steps of a run, so that means do not depend on where a run was interrupted.
     """
 
     def __init__(self, world_size: int = 1) -> None:
@@ -32,7 +32,7 @@ class Meter:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything; called after each record."""
+        """Forget everything. Called after each record."""
         self._values: dict[str, list[Tensor]] = {}
         self._weights: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}
@@ -45,7 +45,7 @@ class Meter:
             self._weights.setdefault(name, []).append(count)
 
     def flush(self) -> NotFinite | None:
-        """Fold the pending values into the sums; says whether a loss among them was not finite."""
+        """Add the pending values to the sums. Returns the first loss among them that is not finite."""
         broken = None
         for name, values in self._pending().items():
             if name == "loss":
@@ -58,7 +58,7 @@ class Meter:
         return broken
 
     def check(self) -> NotFinite | None:
-        """Whether a pending loss is not finite, without folding anything."""
+        """The first pending loss that is not finite, without adding anything up."""
         losses = self._pending().get("loss")
         return None if losses is None else _first_not_finite(losses)
 
@@ -73,7 +73,7 @@ class Meter:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums, and the pending values not yet summed, so that a resumed run adds them up in the same groups."""
+        """Sums and pending values, so that a resumed run adds them up in the same groups."""
         return {
             "values": self._pending(),
             "weights": {name: list(weights) for name, weights in self._weights.items()},

@@ -1,4 +1,4 @@
-"""Everything a run is made of, as objects: what the configuration is turned into."""
+"""The objects that a run consists of, built from its configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ModelFactory = Callable[..., nn.Module]
 
 
 class DataSet(Protocol):
-    """A data set that can be loaded; the config group ``dataset`` gives it."""
+    """A data set that can be loaded: a node of the config group ``dataset``."""
 
     def load(self, context: LoadContext) -> Data:
         """Read the images and return the splits."""
@@ -52,5 +52,5 @@ class Parts:
 
     @property
     def directory(self) -> Path:
-        """Where the run lies."""
+        """The run's directory."""
         return self.outputs / self.name / self.key

@@ -1,4 +1,4 @@
-"""When a run ends, is evaluated and is saved: durations with units turned into step numbers."""
+"""When a run ends, is evaluated and is saved, in steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from altprop.training.settings import TrainerSettings
 
 @dataclass(frozen=True)
 class Plan:
-    """The run in steps. ``evaluate_every`` and ``save_every`` are None where that happens at the end only."""
+    """The schedule of a run in steps. ``evaluate_every`` and ``save_every`` are None if that happens only at the end."""
 
     steps_per_epoch: int
     total_steps: int
@@ -24,7 +24,7 @@ class Plan:
 
     @property
     def total_epochs(self) -> int:
-        """Epochs begun in the whole run."""
+        """Number of epochs, the last of which may be incomplete."""
         return -(-self.total_steps // self.steps_per_epoch)
 
     def evaluate_at(self, step: int) -> bool:
@@ -36,7 +36,7 @@ class Plan:
         return self.save_every is not None and step % self.save_every == 0
 
     def probe_at(self, step: int) -> bool:
-        """Whether the step that follows ``step`` finished ones is probed: the first one, and then one in every interval."""
+        """Whether the step after ``step`` finished ones is probed: the first one, then one per interval."""
         return self.probe_every is not None and step % self.probe_every == 0
 
 
@@ -46,7 +46,7 @@ def steps_in_epoch(settings: TrainerSettings, batches: int) -> int:
 
 
 def make_plan(settings: TrainerSettings, steps_per_epoch: int, batch_size: int, algorithm: Algorithm, model: nn.Module) -> Plan:
-    """The plan of a run. An algorithm that needs several passes per epoch asked for says so in ``total_epochs``."""
+    """The plan of a run. ``algorithm.total_epochs`` says how many passes the requested epochs take."""
     duration = Duration.parse(settings.duration)
     if duration.unit == "ep" and float(duration.value).is_integer():
         total = algorithm.total_epochs(int(duration.value), model) * steps_per_epoch

@@ -1,4 +1,4 @@
-"""The processes that train one run together: who is which, what they agree on, what they add up."""
+"""The processes that train one run together: their ranks, and what they agree on and add up."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed
 
-# Its functions take the group of the moment of import as a default. Imported after the group was made, they would keep it, and
-# with it threads that can abort the process at its end; destroy_process_group does not stop those.
+# Imported before a process group exists: its functions take the current group as a default argument. If they were imported later,
+# they would keep that group alive, and with it threads that can abort the process at exit.
 import torch.distributed.nn.functional
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -24,7 +24,7 @@ from altprop.problems import ConfigError, Problem, RunFailed
 
 @dataclass(frozen=True)
 class Processes:
-    """This process (``rank``) among the ``world_size`` that train a run; ``local_rank`` counts those on this machine."""
+    """This process (``rank``) of the ``world_size`` that train a run; ``local_rank`` is its rank on this machine."""
 
     rank: int = 0
     world_size: int = 1
@@ -32,16 +32,16 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that logs and saves."""
+        """Whether this is the process that logs and saves."""
         return self.rank == 0
 
 
 @contextmanager
 def process_group(device: str) -> Iterator[Processes]:
-    """Join the other processes of this run, which torchrun or SLURM has started, or be alone.
+    """Join the other processes of this run, if torchrun or SLURM has started any.
 
-    torchrun sets RANK, WORLD_SIZE, LOCAL_RANK and an address; in a SLURM job they are those of the tasks. ``device`` is
-    ``trainer.device``: with GPUs each process takes the one of its local rank.
+    torchrun sets RANK, WORLD_SIZE, LOCAL_RANK and an address; in a SLURM job they are those of its tasks. ``device`` is
+    ``trainer.device``: with GPUs, each process uses the one of its local rank.
     """
     _take_over_slurm_tasks()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -59,26 +59,26 @@ def process_group(device: str) -> Iterator[Processes]:
 
 
 def _take_over_slurm_tasks() -> None:
-    """Describe the tasks of a SLURM job step in torchrun's variables."""
+    """Set torchrun's variables from the tasks of a SLURM job step."""
     if os.environ.get("SUBMITIT_EXECUTOR") != "slurm" or int(os.environ.get("SLURM_NTASKS", "1")) == 1:
         return
     from submitit.helpers import TorchDistributedEnvironment
 
-    # A job that was queued again may find the port of its first life in use.
-    life = f"{os.environ['SLURM_JOB_ID']}/{os.environ.get('SLURM_RESTART_COUNT', 0)}"
-    os.environ["MASTER_PORT"] = str(20000 + zlib.crc32(life.encode()) % 10000)
+    # A requeued job may find the port of its previous attempt still in use.
+    attempt = f"{os.environ['SLURM_JOB_ID']}/{os.environ.get('SLURM_RESTART_COUNT', 0)}"
+    os.environ["MASTER_PORT"] = str(20000 + zlib.crc32(attempt.encode()) % 10000)
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
 
 
 def check_together(algorithm: Algorithm, processes: Processes) -> None:
-    """Raise ConfigError where ``algorithm`` cannot be trained by several processes."""
+    """Raise ConfigError if ``algorithm`` cannot be trained by several processes."""
     if processes.world_size > 1 and not algorithm.capabilities.ddp:
-        given = f"{processes.world_size} processes, which {type(algorithm).__name__} does not support"
-        raise ConfigError([Problem("resources.processes", given, "only 1 is", "resources=gpu, or without torchrun")])
+        description = f"{processes.world_size} processes, which {type(algorithm).__name__} does not support"
+        raise ConfigError([Problem("resources.processes", description, "only 1 is", "resources=gpu, or without torchrun")])
 
 
 def agreed_signal(received: int | None, world_size: int) -> int | None:
-    """The signal that any process has received, the same on all of them; a preemption comes first."""
+    """The signal that any process has received, the same on all processes. A preemption takes precedence."""
     if world_size == 1:
         return received
     urgency = {signal.SIGUSR2: 2}.get(signal.Signals(received), 1) if received is not None else 0
@@ -97,7 +97,7 @@ def mean_over_processes(values: Tensor, world_size: int) -> Tensor:
 
 
 def sum_over_processes(values: Mapping[str, float], world_size: int) -> dict[str, float]:
-    """Sums by name; a process may have nothing to add."""
+    """Sums by name over all processes; a process may lack a name."""
     if world_size == 1:
         return dict(values)
     gathered: list[Mapping[str, float]] = [{}] * world_size
@@ -107,13 +107,13 @@ def sum_over_processes(values: Mapping[str, float], world_size: int) -> dict[str
 
 
 def wait_for_all(world_size: int) -> None:
-    """Return when every process has come this far."""
+    """Wait until every process has reached this point."""
     if world_size > 1:
         torch.distributed.all_reduce(torch.zeros(()))
 
 
 def share_running_statistics(model: nn.Module, world_size: int) -> None:
-    """Give every process the first one's running statistics of batch norm, which each estimates from its own share."""
+    """Copy the first process's running statistics of batch norm, which each process estimates from its own share, to all."""
     if world_size == 1:
         return
     for module in model.modules():
@@ -123,13 +123,13 @@ def share_running_statistics(model: nn.Module, world_size: int) -> None:
 
 
 def assert_identical(model: nn.Module, world_size: int) -> None:
-    """Raise :class:`RunFailed` where the weights, masks or other state of ``model`` differ between processes."""
+    """Raise :class:`RunFailed` if the weights, masks or other state of ``model`` differ between processes."""
     if world_size == 1:
         return
     sums: list[int] = [0] * world_size
     torch.distributed.all_gather_object(sums, _checksum(model))
     if len(set(sums)) > 1:
-        raise RunFailed("the processes of this run have come to hold different weights; nothing is saved from here on")
+        raise RunFailed("the weights of this run differ between its processes; nothing is saved from here on")
 
 
 def _checksum(model: nn.Module) -> int:

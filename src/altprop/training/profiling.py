@@ -8,7 +8,7 @@ import torch
 
 
 class Profiler:
-    """Traces ``steps`` steps after five of warm-up into ``profile/trace.json`` and ``profile/table.txt``; None: does nothing."""
+    """Traces ``steps`` steps after five of warm-up into ``profile/trace.json`` and ``profile/table.txt``; None: off."""
 
     WARM_UP = 5
 

@@ -1,4 +1,4 @@
-"""How far a run has come: what, beside the algorithm, a checkpoint must hold."""
+"""The progress of a run: what a checkpoint holds in addition to the algorithm's state."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 
 @dataclass
 class Progress:
-    """Position and bookkeeping of a run; plain values only."""
+    """Position and bookkeeping of a run, as plain values."""
 
     step: int = 0
     """Finished steps over all epochs."""
     epoch: int = 0
-    """0-based epoch that the next step belongs to."""
+    """0-based epoch of the next step."""
     step_in_epoch: int = 0
-    """Finished steps of that epoch."""
+    """Finished steps in that epoch."""
     train_seconds: float = 0.0
-    """Time spent in training steps, without evaluation, logging and saving; over all interruptions."""
+    """Seconds spent in training steps, without evaluation, logging and saving, over all interruptions."""
     seconds: float = 0.0
-    """Time since the start, over all interruptions."""
+    """Seconds since the start, over all interruptions."""
     flops: int | None = None
-    """Floating-point operations of all training steps so far; None where they are not counted from the first step on."""
+    """Floating-point operations of all training steps so far; None if they were not counted from the first step."""
     flops_by_kind: dict[str, int] = field(default_factory=dict)
-    """Those of one step of this epoch, or of one piece of a step, by kind; see :class:`altprop.training.cost.StepCosts`."""
+    """Floating-point operations of one step (or part of a step) in this epoch, by kind; see :class:`.cost.StepCosts`."""
     best: dict[str, float] = field(default_factory=dict)
     """The record of the best evaluation so far; empty before the first."""
     stale: int = 0
@@ -44,5 +44,5 @@ class Progress:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Progress:
-        """What :meth:`state_dict` returned, or an earlier version's, of which only what there still is counts."""
+        """Restore what :meth:`state_dict` returned. Fields of other versions that no longer exist are ignored."""
         return cls(**{each.name: state[each.name] for each in fields(cls) if each.name in state})

@@ -1,4 +1,4 @@
-"""The life of a run: locked, resumed or begun, trained, and always left in a state that says what happened."""
+"""The life of a run: it is locked, started or resumed, trained, and always left with a status that says what happened."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ from altprop.training.signals import StopRequests
 log = logging.getLogger(__name__)
 
 REQUEUE_SECONDS = 60.0
-"""How long the other processes wait for the first one to have the job queued again, which ends them."""
+"""How long the other processes wait for the first one to requeue the job, which ends them."""
 
 
 def train(parts: Parts) -> Mapping[str, Any]:
-    """Train the run described by ``parts``, or go on with it, or say that it is done. Returns its final status.
+    """Train the run described by ``parts``, resume it, or say that it is done. Returns its final status.
 
-    Raises :class:`ConfigError` for a mistake that only the model or the data shows, before anything is written or cleared;
-    :class:`RunFailed` for what one line can explain, and ``SystemExit`` (130, 143) after a request to stop.
+    Raises:
+        ConfigError: For a mistake that only shows with the model or the data, before anything is written or cleared.
+        RunFailed: For a failure that one line can explain.
+        SystemExit: With 128 + the signal's number after a request to stop.
     """
     directory = RunDirectory(parts.directory, parts.name, parts.key)
     if parts.resume and directory.finished:
@@ -46,13 +48,13 @@ def train(parts: Parts) -> Mapping[str, Any]:
     with process_group(parts.settings.device) as processes:
         check_together(parts.algorithm, processes)
         if not processes.first:
-            logging.getLogger("altprop").setLevel(logging.ERROR)  # the first process says everything once
-            return _train_or_say_why_not(parts, directory, processes)
+            logging.getLogger("altprop").setLevel(logging.ERROR)  # the first process reports for all
+            return _train_or_explain(parts, directory, processes)
         with directory.lock(), log_to_file(directory.log):
-            return _train_or_say_why_not(parts, directory, processes)
+            return _train_or_explain(parts, directory, processes)
 
 
-def _train_or_say_why_not(parts: Parts, directory: RunDirectory, processes: Processes) -> Mapping[str, Any]:
+def _train_or_explain(parts: Parts, directory: RunDirectory, processes: Processes) -> Mapping[str, Any]:
     try:
         return _train(parts, directory, processes)
     except (SystemExit, ConfigError):
@@ -66,24 +68,24 @@ def _train_or_say_why_not(parts: Parts, directory: RunDirectory, processes: Proc
 
 
 def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mapping[str, Any]:
-    # First, because it finds the mistakes that only shapes and data show: nothing is written or cleared for those.
+    # First, because it finds mistakes that only show with the model or the data, before anything is written or cleared.
     run = assemble(parts, rank=processes.rank, world_size=processes.world_size)
     if processes.first:
         if not parts.resume:
             directory.clear()
         directory.point_latest(parts.outputs)
         directory.write_config(parts.config_text)
-    wait_for_all(processes.world_size)  # until the first one has cleared the directory
-    saver = Saver(directory, run.context, run.plan, parts.config_text, parts.settings.keep)
+    wait_for_all(processes.world_size)  # until the first process has cleared the directory
+    parameters = sum(parameter.numel() for parameter in run.algorithm.model.parameters())
+    saver = Saver(directory, run.context, run.plan, parts.config_text, keep=parts.settings.keep, parameters=parameters)
     progress = saver.restore(run.algorithm)
     if processes.first:
         write_metadata(directory.path, run.context.device)
     watch_memory(run.context.device)
-    saver.parameters = sum(parameter.numel() for parameter in run.algorithm.model.parameters())
     late = [epoch for epoch in parts.settings.keep_epochs if epoch > run.plan.total_epochs]
     if late and processes.first:
         log.warning("trainer.keep_epochs: the run ends after %d epochs, before %s", run.plan.total_epochs, late)
-    log.debug("%s: %d parameters on %s", parts.name, saver.parameters, run.context.device)
+    log.debug("%s: %d parameters on %s", parts.name, parameters, run.context.device)
     if parts.settings.save_initial and progress.step == 0:
         saver.save_initial(run.algorithm, progress)
     tracker: Tracker = Trackers(parts.trackers, directory.path) if processes.first else Tracker()
@@ -101,7 +103,7 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
                 status = "preempted" if requests.preempted else "interrupted"
                 _stop(directory, saver, progress, tracker, requests, status)
         if parts.settings.figures and processes.first:
-            from altprop.training.artifacts import draw_figures  # Matplotlib, which a run without figures need not wait for
+            from altprop.training.artifacts import draw_figures  # imports Matplotlib
 
             draw_figures(_with_all_data(run, parts), directory, parts.settings, tracker)
         status = "done"
@@ -118,17 +120,17 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
 def _stop(
     directory: RunDirectory, saver: Saver, progress: Progress, tracker: Tracker, requests: StopRequests, status: Status
 ) -> None:
-    """Leave after a signal: everything is saved; say how to go on, and let the cluster requeue."""
+    """Leave after a signal, with everything saved: say how to resume, and let the cluster requeue the job."""
     saver.status(status, progress)
     if requests.preempted:
         tracker.preempting()
         tracker.finish(status, _summary(progress))
-        requests.hand_over()  # submitit's handler requeues the job and does not return, in the first process
+        requests.hand_over()  # in the first process, submitit's handler requeues the job and does not return
         if saver.context.rank > 0:
-            time.sleep(REQUEUE_SECONDS)  # leaving now would make SLURM end the first process before it has requeued the job
+            time.sleep(REQUEUE_SECONDS)  # if this process left now, SLURM would end the first one before it has requeued the job
     number = requests.received or signal.SIGTERM
     log.warning(
-        "stopped by %s after step %d; everything is saved. Go on with: python train.py run=%s",
+        "stopped by %s after step %d; everything is saved. Resume with: python train.py run=%s",
         signal.Signals(number).name,
         progress.step,
         directory.path,
@@ -137,7 +139,7 @@ def _stop(
 
 
 def _with_all_data(run: Assembly, parts: Parts) -> Assembly:
-    """``run`` with every sample of its data, not only this process's share."""
+    """``run`` with all samples of its data instead of this process's share."""
     if run.context.world_size == 1:
         return run
     return replace(run, data=parts.data_set.load(load_context(parts, run.context.device)))
@@ -161,25 +163,25 @@ def _run_info(parts: Parts, run: Assembly, progress: Progress) -> RunInfo:
 
 def _summary(progress: Progress) -> dict[str, Any]:
     best = {f"best/{name}": value for name, value in progress.best.items()}
-    return {**progress.last, **best, "step": progress.step}  # a run that is stopped has gone on since its last record
+    return {**progress.last, **best, "step": progress.step}  # a stopped run has trained on since its last record
 
 
 def _already_done(directory: RunDirectory) -> Mapping[str, Any]:
     status = directory.read_status() or {}
     accuracy = status.get("last", {}).get("test/accuracy")
     shown = "" if accuracy is None else f", test accuracy {accuracy:.2f} %"
-    log.info("this run is done already%s: %s (resume=false trains it anew)", shown, directory.path)
+    log.info("this run is done already%s: %s (resume=false starts it over)", shown, directory.path)
     return status
 
 
 def _explain(error: BaseException, directory: RunDirectory) -> BaseException:
-    """The same failure as one line, where one line can say it."""
+    """The same failure as a RunFailed of one line, if one line can explain it."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RunFailed(
-            f"{error.strerror}: {directory.path}; the checkpoints there are complete: make room and give the same command again"
+            f"{error.strerror}: {directory.path}; the checkpoints there are complete: free some space and repeat the command"
         )
     if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
-        return RunFailed("out of memory; lower dataset.batch_size, or cut each mini-batch into slices with trainer.accumulate=2")
+        return RunFailed("out of memory; lower dataset.batch_size, or split each mini-batch with trainer.accumulate=2")
     if isinstance(error, MemoryError):
         return RunFailed("out of host memory; lower dataset.batch_size or dataset.workers")
     return error
@@ -189,12 +191,12 @@ def _write_failure(parts: Parts, directory: RunDirectory, error: BaseException) 
     reason = str(error).splitlines()[0] if str(error) else ""
     try:
         previous = directory.read_status() or {}
-        kept = {
+        earlier = {
             name: previous[name]
             for name in ("step", "total_steps", "epoch", "total_epochs", "last", "best", "parameters", "flops", "peak_memory")
             if name in previous
         }
         directory.write_config(parts.config_text)
-        directory.write_status("failed", **kept, error=f"{type(error).__name__}: {reason}", failed_at=time.time())
-    except OSError as second:  # a full disk, most likely the failure itself
+        directory.write_status("failed", **earlier, error=f"{type(error).__name__}: {reason}", failed_at=time.time())
+    except OSError as second:  # most likely a full disk, which is the failure itself
         log.warning("status.json could not be written: %s", second.strerror)

@@ -22,7 +22,7 @@ JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID", "S
 
 
 class RunDirectory:
-    """Paths and small files of a run. Creating the object writes nothing."""
+    """The paths and small files of a run. Creating the object writes nothing."""
 
     def __init__(self, path: Path, name: str, key: str) -> None:
         self.path = path
@@ -36,9 +36,10 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run alone; the lock goes with the process, however it ends. Where no run begins, no directory is left.
+        """Lock the run for this process. If no run starts inside the context, a new directory is removed again.
 
-        Raises :class:`RunFailed` while another trainer holds it.
+        The operating system releases the lock when the process ends, however it ends. Raises :class:`RunFailed` if another
+        process holds the lock.
         """
         new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
@@ -48,17 +49,17 @@ class RunDirectory:
         except Timeout as error:
             holder = (self.read_status() or {}).get("pid", "unknown")
             raise RunFailed(
-                f"{self.path}: another trainer (process {holder}) is at work on this run; wait for it, or change the seed"
+                f"{self.path}: another process ({holder}) is training this run; wait for it, or change the seed"
             ) from error
         try:
             yield
         finally:
             if new and not self.config.exists():
-                self._vanish(new)
+                self._remove(new)
             lock.release()
 
-    def _vanish(self, new: Iterable[Path]) -> None:
-        """Take away what a refused run has left in its new directory, and those of the folders ``new`` that nobody else uses."""
+    def _remove(self, new: Iterable[Path]) -> None:
+        """Remove what a refused run left in its new directory, and the folders ``new`` that are empty."""
         self.log.unlink(missing_ok=True)
         (self.path / LOCK).unlink(missing_ok=True)
         with suppress(OSError):
@@ -66,16 +67,16 @@ class RunDirectory:
                 folder.rmdir()
 
     def read_status(self) -> dict[str, Any] | None:
-        """The content of ``status.json``, or None for a run that never started."""
+        """The content of ``status.json``, or None if the run never started."""
         return read_json(self.path / "status.json")
 
     @property
     def finished(self) -> bool:
-        """Whether the run was trained to its end."""
+        """Whether training is complete."""
         return (self.read_status() or {}).get("status") == "done"
 
     def write_status(self, status: str, **fields: Any) -> None:
-        """Replace ``status.json``: ``status`` (running, done, failed, preempted, interrupted), identity, times and ``fields``."""
+        """Replace ``status.json``: ``status`` (running, done, failed, preempted, interrupted), identity, times, ``fields``."""
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         previous = self.read_status() or {}
         job = {name.lower(): os.environ[name] for name in JOB_VARIABLES if name in os.environ}
@@ -94,12 +95,12 @@ class RunDirectory:
         )
 
     def write_config(self, text: str) -> None:
-        """Write the resolved config, once."""
+        """Write the resolved configuration unless the file already holds it."""
         if not self.config.exists() or self.config.read_text() != text:
             write_text(self.config, text)
 
     def clear(self) -> None:
-        """Remove what an earlier attempt wrote, for a run that starts anew (``resume=false``)."""
+        """Remove the files of an earlier attempt, for a run that starts over (``resume=false``)."""
         for pattern in ("checkpoints/*.pt", "figures/*.png", "metrics.*", "status.json", "train.log", "config.yaml", "meta.json"):
             for file in self.path.glob(pattern):
                 file.unlink()
@@ -112,12 +113,12 @@ class RunDirectory:
             temporary.unlink(missing_ok=True)
             temporary.symlink_to(os.path.relpath(self.path, outputs))
             os.replace(temporary, link)
-        except OSError:  # no symbolic links here, or "latest" is a real directory: a convenience, not worth a failure
+        except OSError:  # no symbolic links here, or "latest" is a directory; the link is only a convenience
             temporary.unlink(missing_ok=True)
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the run in the directory ``path``, which need not exist."""
+    """Whether a process holds the lock of the run in ``path``, which need not exist."""
     lock = _lock(path)
     if not Path(lock.lock_file).exists():
         return False

@@ -1,4 +1,4 @@
-"""Saving a run's state, and putting it back."""
+"""Saving and restoring the state of a run."""
 
 from __future__ import annotations
 
@@ -20,17 +20,27 @@ log = logging.getLogger(__name__)
 
 
 class Saver:
-    """Writes checkpoints and status of one run. Only rank 0 writes."""
+    """Writes the checkpoints and the status of one run. Only rank 0 writes."""
 
-    def __init__(self, directory: RunDirectory, context: Context, plan: Plan, config_text: str, keep: int) -> None:
+    def __init__(
+        self, directory: RunDirectory, context: Context, plan: Plan, config_text: str, *, keep: int, parameters: int
+    ) -> None:
+        """
+        Args:
+            directory: Where the files go.
+            context: The run's device, rank and random streams.
+            plan: The length of the run.
+            config_text: The resolved configuration as YAML, stored in every checkpoint.
+            keep: Number of recent checkpoints to keep.
+            parameters: Number of the model's parameters, for ``status.json``.
+        """
         self.directory = directory
         self.context = context
         self.plan = plan
         self.config_text = config_text
         self.store = CheckpointStore(directory.checkpoints, directory.key, keep)
         self.saved_step: int | None = None
-        self.parameters: int | None = None
-        """Of the model, for ``status.json``."""
+        self.parameters = parameters
 
     def state(self, algorithm: Algorithm, progress: Progress) -> dict[str, Any]:
         """The content of a checkpoint; see :mod:`altprop.training.checkpoint`."""
@@ -46,50 +56,50 @@ class Saver:
         }
 
     def save(self, algorithm: Algorithm, progress: Progress, *, best: bool = False, keep_as: str | None = None) -> None:
-        """Write the checkpoint of this step."""
+        """Write the checkpoint of the current step."""
         if self.context.rank == 0:
             self.store.save(self.state(algorithm, progress), best=best, keep_as=keep_as)
         self.saved_step = progress.step
 
     def save_initial(self, algorithm: Algorithm, progress: Progress) -> None:
-        """Write ``initial.pt``: the state before the first step, for runs that go back to the initial weights."""
+        """Write ``initial.pt``: the state before the first step, for runs that start from the same initial weights."""
         if self.context.rank == 0 and not (self.store.folder / INITIAL).exists():
             self.store.write(INITIAL, self.state(algorithm, progress))
 
     def restore(self, algorithm: Algorithm) -> Progress:
-        """Put the newest complete checkpoint into ``algorithm`` and every random stream; a fresh Progress where there is none.
+        """Load the newest complete checkpoint into ``algorithm`` and every random stream. Returns its progress, or a new one.
 
-        Raises :class:`RunFailed` for one that other code than this has written, of an older version, say.
+        Raises :class:`RunFailed` if the checkpoint was written by incompatible code, such as an older version.
         """
-        found, complaints = self.store.newest()
+        newest, complaints = self.store.newest()
         for complaint in complaints:
-            log.warning("passed over: %s", complaint)
-        if found is None:
+            log.warning("skipped: %s", complaint)
+        if newest is None:
             return Progress()
         try:
-            algorithm.load_state_dict(found.state["algorithm"])
+            algorithm.load_state_dict(newest.state["algorithm"])
         except torch.OutOfMemoryError:
             raise
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else ""
             raise RunFailed(
-                f"{found.path} does not fit this code ({type(error).__name__}: {reason}); go on with the version that "
-                "meta.json in the run's directory names, or train anew with resume=false"
+                f"{newest.path} does not fit this code ({type(error).__name__}: {reason}); resume it with the version that "
+                "meta.json in the run's directory names, or start over with resume=false"
             ) from error
-        restore_random_state(found.state["random"], self.context.generator)
-        self.saved_step = found.state["step"]
-        log.info("resuming from step %d (%s)", found.state["step"], found.path.name)
-        return Progress.from_state(found.state["progress"])
+        restore_random_state(newest.state["random"], self.context.generator)
+        self.saved_step = newest.state["step"]
+        log.info("resuming from step %d (%s)", newest.state["step"], newest.path.name)
+        return Progress.from_state(newest.state["progress"])
 
     def _peak_memory(self) -> dict[str, Any]:
-        """The most that this run held, over its interruptions."""
+        """The largest memory use of this run, over all interruptions."""
         now, before = peak_memory(self.context.device), (self.directory.read_status() or {}).get("peak_memory")
         if before is None or before["of"] != now["of"]:
             return now
         return max(before, now, key=lambda memory: int(memory["bytes"]))
 
     def last_good(self) -> str:
-        """Where the last checkpoint stands, for error messages."""
+        """The step and place of the last checkpoint, for error messages."""
         if self.saved_step is None:
             return "there is no checkpoint yet"
         return f"the last good checkpoint is that of step {self.saved_step} in {self.directory.checkpoints}"

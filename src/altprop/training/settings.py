@@ -1,6 +1,6 @@
-"""How a run is trained, measured and saved: the typed fields of the config group ``trainer``.
+"""The typed fields of the config group ``trainer``: how a run is trained, evaluated and saved.
 
-The configuration's schema (:mod:`altprop.config.schema`) is derived from these dataclasses, so a key is declared only here.
+The configuration schema is derived from these dataclasses, so each key is declared only here.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class EarlyStopping:
     metric: str = "validation/loss"
     """``<split>/loss`` (lower is better) or ``<split>/accuracy`` (percent, higher is better)."""
     patience: int = 5
-    """Evaluations without an improvement."""
+    """Number of evaluations without an improvement."""
     min_delta: float = 0.0
-    """An improvement is a change for the better by more than this."""
+    """Smallest change that counts as an improvement."""
 
     def __post_init__(self) -> None:
         split, _, quantity = self.metric.partition("/")
@@ -34,7 +34,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """Length, device, numerics, evaluation and checkpoints of a run. ValueError where a field's value makes no sense."""
+    """Length, device, numerics, evaluation and checkpoints of a run. Raises ValueError for a value out of range."""
 
     duration: str = "10ep"
     """Length of the run: ``10ep`` epochs or ``500st`` steps."""
@@ -43,7 +43,7 @@ class TrainerSettings:
     checkpoint_every: str | None = "1ep"
     """Interval of checkpoints, like ``evaluate_every``; null: only at the end."""
     probe_every: str | None = None
-    """Interval of the alignment probe, like ``evaluate_every``, from the first step on; null: never."""
+    """Interval of the alignment probe, like ``evaluate_every``, starting with the first step; null: never."""
     log_every: int = 50
     """Steps between two updates of the progress display."""
 
@@ -54,40 +54,40 @@ class TrainerSettings:
     compile: bool = False
     """torch.compile of the forward pass; changes rounding."""
     sync_batch_norm: bool = False
-    """Where several processes share a mini-batch: batch norm with the statistics of all of it instead of each one's share."""
+    """With several processes: batch norm over the whole mini-batch instead of each process's share."""
     channels_last: bool = False
     """Convolutions in the channels-last memory format; changes rounding."""
     deterministic: bool = False
-    """Only deterministic kernels, which may be slower; an operation that has none is an error."""
+    """Use only deterministic kernels, which may be slower; an operation without one is an error."""
     threads: int | None = None
-    """CPU threads of torch; null: torch's own choice."""
+    """CPU threads of torch; null: torch's default."""
 
     clip_norm: float | None = None
     """Largest norm of the gradient of one optimizer's parameters; null: no clipping."""
     accumulate: int = 1
-    """Slices into which a mini-batch is cut, their gradients added up; saves memory."""
+    """Number of slices of a mini-batch whose gradients are accumulated; saves memory."""
 
     select_on: Literal["auto", "validation", "test", "last"] = "auto"
-    """Split whose accuracy chooses the best checkpoint; auto: validation where there is one, else the last checkpoint."""
+    """Split whose accuracy selects the best checkpoint; auto: validation if there is one, else the last checkpoint."""
     early_stopping: EarlyStopping | None = None
-    """null: train to the end."""
+    """Rule for early stopping; null: train to the end."""
     evaluate_train: bool = False
-    """Evaluate the training images without augmentation, too."""
+    """Also evaluate the training images, without augmentation."""
     evaluate_first: bool = False
-    """Evaluate before the first step, too: what a run that begins from another one's weights starts from."""
+    """Also evaluate before the first step, for runs that start from the weights of another run."""
     keep: int = 2
-    """Most recent checkpoints kept beside the best one, at least 1; the older ones stand in for a torn newest one."""
+    """Number of recent checkpoints to keep in addition to the best one, at least 1; older ones replace a damaged newest one."""
     keep_epochs: list[int] = field(default_factory=list)
-    """After so many finished epochs the checkpoint is kept for good, as ``epoch-<n>.pt``."""
+    """Numbers of finished epochs whose checkpoints are kept permanently, as ``epoch-<n>.pt``."""
     save_initial: bool = False
-    """Keep the state before the first step as ``initial.pt``, for runs that start from the same initial weights."""
+    """Save the state before the first step as ``initial.pt``, for runs that start from the same initial weights."""
     figures: bool = True
     """Draw curves, confusion matrix and misclassified images at the end."""
 
     limit_batches: int | None = None
-    """Mini-batches per epoch and per evaluation; null: all of them. For debugging."""
+    """Mini-batches per epoch and per evaluation; null: all. For debugging."""
     overfit: bool = False
-    """Every epoch repeats the mini-batches of the first one, order and augmentation included. For debugging."""
+    """Every epoch repeats the mini-batches of the first one, including order and augmentation. For debugging."""
     profile_steps: int | None = None
     """Trace this many steps with torch.profiler into the run directory; null: none. For debugging."""
 

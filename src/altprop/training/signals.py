@@ -1,4 +1,4 @@
-"""Requests to stop: a signal sets a flag, the loop looks at it between two steps."""
+"""Requests to stop: a signal sets a flag that the loop reads between two steps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class StopRequests:
-    """Context manager that catches SIGINT, SIGTERM and SIGUSR2 and remembers the first of them in ``received``.
+    """Context manager that catches SIGINT, SIGTERM and SIGUSR2 and stores the first of them in ``received``.
 
-    A second Ctrl-C raises KeyboardInterrupt at once. The handlers found on entry come back on exit; the one of SIGUSR2 (submitit
-    installs it, and requeues the job) can be called with :meth:`hand_over` after everything is saved.
+    A second Ctrl-C raises KeyboardInterrupt at once. The previous handlers are restored on exit. The one for SIGUSR2, which
+    submitit installs to requeue the job, can be called with :meth:`hand_over` after everything is saved.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class StopRequests:
         for number in (*INTERRUPTING, PREEMPTING):
             try:
                 self._previous[number] = signal.signal(number, self._remember)
-            except ValueError:  # not in the main thread: whoever runs us there handles signals
+            except ValueError:  # not in the main thread, where the caller handles signals
                 break
         return self
 
@@ -44,11 +44,11 @@ class StopRequests:
 
     @property
     def preempted(self) -> bool:
-        """Whether the request came from the cluster, which will start the run again."""
+        """Whether the cluster made the request and will start the run again."""
         return self.received == PREEMPTING
 
     def hand_over(self) -> None:
-        """Call the handler that was installed for SIGUSR2 before; returns if there was none (or returns from it)."""
+        """Call the previous handler for SIGUSR2, if there was one."""
         handler = self._previous.get(PREEMPTING)
         if callable(handler):
             handler(PREEMPTING, None)

@@ -1,4 +1,4 @@
-"""A finished run, put together again from its parts and one of its checkpoints."""
+"""A trained run, rebuilt from its parts and one of its checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from altprop.training.parts import Parts
 
 @dataclass(frozen=True)
 class Trained:
-    """A run with the weights of a checkpoint in it, and that checkpoint."""
+    """A run with the weights of a checkpoint, and that checkpoint."""
 
     run: Assembly
     path: Path
@@ -27,9 +27,9 @@ class Trained:
 
 
 def load_trained(parts: Parts, checkpoint: str) -> Trained:
-    """The run of ``parts`` as its checkpoint ``last``, ``best`` or ``auto`` holds it.
+    """The run of ``parts`` with the state of its checkpoint ``last``, ``best`` or ``auto``.
 
-    Raises ConfigError where there is no such checkpoint, RunFailed where it is damaged or foreign.
+    Raises ConfigError if there is no such checkpoint and RunFailed if it is damaged or belongs to another run.
     """
     path = choose_checkpoint(parts.directory / "checkpoints", checkpoint)
     try:
@@ -41,20 +41,19 @@ def load_trained(parts: Parts, checkpoint: str) -> Trained:
     return Trained(run, path, state)
 
 
-def choose_checkpoint(folder: Path, wanted: str) -> Path:
-    """The checkpoint file called ``last`` or ``best``; ``auto`` is the best one where the run chose one."""
-    names = {"last": (LAST,), "best": (BEST,), "auto": (BEST, LAST)}[wanted]
-    for name in names:
-        if (folder / name).exists():
-            return folder / name
+def choose_checkpoint(folder: Path, name: str) -> Path:
+    """The checkpoint file ``last`` or ``best``; ``auto`` is the best one if the run selected one, else the last."""
+    for file in {"last": (LAST,), "best": (BEST,), "auto": (BEST, LAST)}[name]:
+        if (folder / file).exists():
+            return folder / file
     there = ", ".join(sorted(path.stem for path in folder.glob("*.pt"))) or "none"
-    raise ConfigError([Problem("checkpoint", f"{wanted} is not in {folder}", f"there: {there}", "checkpoint=last")])
+    raise ConfigError([Problem("checkpoint", f"{name} is not in {folder}", f"available: {there}", "checkpoint=last")])
 
 
 def require_same_scores(parts: Parts, run: Assembly, exported: Mapping[str, Tensor], path: Path) -> None:
-    """A plain model with the weights ``exported``, read back from ``path``, must give the run's scores on the test split exactly.
+    """Check that a plain model with the weights ``exported``, read back from ``path``, gives exactly the run's scores.
 
-    Raises RunFailed where it does not.
+    Compares on the test split. Raises RunFailed if any score differs.
     """
     model = parts.model_factory(input_shape=run.data.input_shape, num_classes=run.data.num_classes)
     model.load_state_dict(exported)
@@ -62,4 +61,4 @@ def require_same_scores(parts: Parts, run: Assembly, exported: Mapping[str, Tens
     with run.algorithm.inference():
         for inputs, _ in run.data.test.batches():
             if not torch.equal(model(inputs), run.algorithm.model(inputs)):
-                raise RunFailed(f"{path} read back gives other scores than the run")
+                raise RunFailed(f"{path} gives other scores than the run when it is read back")
