@@ -43,10 +43,13 @@ SIDES: dict[str, tuple[Callable[[], Algorithm], Callable[[], nn.Module]]] = {
     BASELINE: (Backprop, nn.ReLU),
     "sign, soft_hinge": (lambda: TargetPropagation(estimator=SoftHinge(), diagnostic_images=0), SignStep),
     "sign, saturated_ste": (lambda: TargetPropagation(estimator=SaturatedStraightThrough(), diagnostic_images=0), SignStep),
-    "staircase3, soft_hinge": (lambda: TargetPropagation(estimator=SoftHinge(), diagnostic_images=0), partial(Staircase, 3)),
+    "staircase3, soft_hinge": (
+        lambda: TargetPropagation(estimator=SoftHinge(), diagnostic_images=0),
+        partial(Staircase, steps=3),
+    ),
     "staircase3, saturated_ste": (
         lambda: TargetPropagation(estimator=SaturatedStraightThrough(), diagnostic_images=0),
-        partial(Staircase, 3),
+        partial(Staircase, steps=3),
     ),
     "sign, soft_hinge, backprop": (lambda: Backprop(estimator=SoftHinge()), SignStep),
 }

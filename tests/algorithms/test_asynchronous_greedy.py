@@ -21,7 +21,7 @@ from altprop.algorithms.greedy.local_losses import LocalLosses
 from altprop.algorithms.schedule import Schedule
 from altprop.models.greedy_cnn import GreedyCNN
 from altprop.nn.heads.local import mlp_head
-from altprop.nn.losses.cross_entropy import ClampedCrossEntropy, clamped_cross_entropy
+from altprop.nn.losses.output import ClampedCrossEntropy, clamped_cross_entropy
 from altprop.problems import ConfigError, RunFailed
 from tests.algorithms.harness import assert_equal
 

@@ -30,7 +30,7 @@ def train(algorithm: Algorithm, model: partial[nn.Module], steps: int = 9, **con
     return Training(Case(lambda weights: algorithm, model), **context).run(steps)
 
 
-@pytest.mark.parametrize("units", [SignStep, BinaryStep, partial(Staircase, 3)])
+@pytest.mark.parametrize("units", [SignStep, BinaryStep, partial(Staircase, steps=3)])
 @pytest.mark.parametrize("estimator", [SoftHinge(), SaturatedStraightThrough()])
 def test_it_is_backprop_through_the_estimator_bit_for_bit(units: type[LeveledUnit], estimator: Estimator) -> None:
     model = partial(CONVNET, units=units)
@@ -151,7 +151,7 @@ def test_diagnostics_can_be_left_out() -> None:
     assert list(training.algorithm.figures(Path("nowhere"))) == []
 
 
-@pytest.mark.parametrize("units", [SignStep, partial(Staircase, 3, -1.0, 1.0)])
+@pytest.mark.parametrize("units", [SignStep, partial(Staircase, steps=3, low=-1.0, high=1.0)])
 def test_the_figure_is_drawn_from_a_restored_run(units: type[LeveledUnit], tmp_path: Path) -> None:
     case = Case(lambda weights: TargetPropagation(estimator=SoftHinge()), partial(CONVNET, units=units))
     training = Training(case).run()
@@ -165,7 +165,7 @@ def test_the_figure_is_drawn_from_a_restored_run(units: type[LeveledUnit], tmp_p
     for layer in layers:
         assert len(layer.active) == case.epochs
         assert float(layer.level_shares.sum()) == pytest.approx(1)
-        assert len(layer.level_shares) == layer.levels.steps + 1
+        assert len(layer.level_shares) == layer.levels.rises + 1
 
 
 def test_an_estimator_is_required() -> None:

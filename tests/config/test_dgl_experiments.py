@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
 from altprop.config.compose import config_loader
-from altprop.nn.losses.cross_entropy import ClampedCrossEntropy
+from altprop.nn.losses.output import ClampedCrossEntropy
 
 META = torch.device("meta")
 ROWS: dict[str, dict[str, Any]] = {}

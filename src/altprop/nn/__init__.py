@@ -1,1 +1,1 @@
-"""Units and their estimators, weights rules, local heads: pure functions first, thin modules over them."""
+"""Units and their estimators, weights rules, local heads, losses: pure functions and thin modules around them."""

@@ -1,4 +1,4 @@
-"""Initial values of layers where they differ from torch's own."""
+"""Initial values of layers that differ from torch's own."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Literal
 from torch import nn
 
 BatchNormInit = Literal["ones", "uniform"]
-"""Batch-norm weights: 1, or uniform in [0, 1) as every PyTorch up to 1.1 drew them (pytorch issue 12259)."""
+"""Batch-norm weights: 1, or uniform in [0, 1) as in every PyTorch up to 1.1 (pytorch issue 12259)."""
 
 ConvInit = Literal["default", "fan_out_normal"]
-"""Convolution weights: torch's default U(+-1/sqrt(fan_in)), or N(0, 2 / (kernel^2 * out_channels)), 2/… being the variance."""
+"""Convolution weights: torch's default U(+-1/sqrt(fan_in)), or N(0, 2 / (kernel^2 * out_channels)), given by its variance."""
 
 LinearBiasInit = Literal["default", "zeros"]
 """Biases of linear layers: torch's default U(+-1/sqrt(fan_in)), or 0."""
 
 LinearInit = Literal["default", "kaiming_normal"]
-"""Weights of linear layers: torch's default U(+-1/sqrt(fan_in)), or N(0, 2 / fan_in), 2 / fan_in being the variance."""
+"""Weights of linear layers: torch's default U(+-1/sqrt(fan_in)), or N(0, 2 / fan_in), given by its variance."""
 
 
 def init_batch_norm(module: nn.Module, init: BatchNormInit) -> None:
-    """Draw the weights of every batch norm in ``module``; biases and running statistics are left as they are."""
+    """Draw the weights of every batch norm in ``module``; biases and running statistics do not change."""
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.affine:
             if init == "uniform":

@@ -1,4 +1,4 @@
-"""Batch norm with the statistics of the whole mini-batch where several processes share it out; on GPUs and CPUs."""
+"""Batch norm with the statistics of a mini-batch that is split among several processes; on GPUs and CPUs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SynchronizedBatchNorm(_BatchNorm):
-    """Batch norm over ``[batch, channels, …]`` of all processes together, each with a share of one size.
+    """Batch norm over ``[batch, channels, …]`` of all processes together; their shares must have equal sizes.
 
-    torch's own :class:`torch.nn.SyncBatchNorm` does the same faster, on GPUs only.
+    :class:`torch.nn.SyncBatchNorm` does the same faster, but only on GPUs.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -20,7 +20,7 @@ class SynchronizedBatchNorm(_BatchNorm):
             raise ValueError(f"expected [batch, channels, …], got {input.dim()} dimensions")
 
     def forward(self, input: Tensor) -> Tensor:
-        """``input`` normalized; the gradient goes through the shared mean and variance on every process."""
+        """Normalize ``input``; gradients flow through the shared mean and variance on every process."""
         if not self.training or not torch.distributed.is_initialized():
             return super().forward(input)
         dims = [0, *range(2, input.dim())]
@@ -36,7 +36,7 @@ class SynchronizedBatchNorm(_BatchNorm):
         return output if self.bias is None else output + self.bias.view(shape)
 
     def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
-        if not self.track_running_stats:  # switched off for a moment, as torch's own batch norms understand it
+        if not self.track_running_stats:  # temporarily switched off; torch's own batch norms honor this too
             return
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
@@ -47,7 +47,7 @@ class SynchronizedBatchNorm(_BatchNorm):
 
 
 def synchronize_batch_norm(model: nn.Module) -> nn.Module:
-    """Replace every batch norm of ``model`` by one over all processes, with the same parameters; the model, changed."""
+    """Replace every batch norm of ``model``, in place, by one over all processes with the same parameters; return ``model``."""
     device = next((parameter.device.type for parameter in model.parameters()), "cpu")
     if device == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -59,9 +59,11 @@ def synchronize_batch_norm(model: nn.Module) -> nn.Module:
 
 
 def _synchronized(module: _BatchNorm) -> SynchronizedBatchNorm:
-    made = SynchronizedBatchNorm(module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats)
-    made.weight, made.bias = module.weight, module.bias
-    made.running_mean, made.running_var = module.running_mean, module.running_var
-    made.num_batches_tracked = module.num_batches_tracked
-    made.training = module.training
-    return made
+    synchronized = SynchronizedBatchNorm(
+        module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
+    )
+    synchronized.weight, synchronized.bias = module.weight, module.bias
+    synchronized.running_mean, synchronized.running_var = module.running_mean, module.running_var
+    synchronized.num_batches_tracked = module.num_batches_tracked
+    synchronized.training = module.training
+    return synchronized

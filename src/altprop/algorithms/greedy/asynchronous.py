@@ -22,7 +22,7 @@ from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
 from altprop.nn.heads.ensemble import EnsembleOf
 from altprop.nn.heads.local import mlp_head
-from altprop.nn.losses.cross_entropy import ClampedCrossEntropy
+from altprop.nn.losses.output import ClampedCrossEntropy
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import ConfigError, Problem, RunFailed
 

@@ -15,7 +15,7 @@ from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
 from altprop.algorithms.target_propagation.beam import hinge_losses, propose_targets
 from altprop.names import class_of
-from altprop.nn.losses.hinge import class_margins, hinge
+from altprop.nn.losses.output import class_margins, hinge
 from altprop.nn.units.hard import SignStep
 from altprop.nn.units.levels import sign_step
 from altprop.problems import ConfigError, Problem

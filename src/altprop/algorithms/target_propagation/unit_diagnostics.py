@@ -93,10 +93,10 @@ class UnitDiagnostics:
             cut = len(values) // 1000
             counts, edges = torch.histogram(values[cut : len(values) - cut], bins=self.BINS)
             middles = (edges[1:] + edges[:-1]) / 2
-            center = 0.0 if unit.levels.steps == 1 else (unit.levels.low + unit.levels.high) / 2
+            center = 0.0 if unit.levels.rises == 1 else (unit.levels.low + unit.levels.high) / 2
             opposing = torch.where(middles > center, -1.0, 1.0)
             codes = unit.levels.encode(outputs).flatten().long().cpu()
-            shares = torch.bincount(codes, minlength=unit.levels.steps + 1) / codes.numel()
+            shares = torch.bincount(codes, minlength=unit.levels.rises + 1) / codes.numel()
             history = torch.stack(self.history[name]).cpu() if name in self.history else torch.zeros(0, 2)
             weight = unit.estimator.weight(middles, opposing, unit.levels)
             records.append(LayerRecord(name, unit.levels, counts, edges, weight, shares, history[:, 0], history[:, 1]))

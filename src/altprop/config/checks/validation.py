@@ -18,6 +18,8 @@ from altprop.config.checks.nodes import Place, check_nested, check_node, check_t
 from altprop.config.checks.targets import locate, signature_of, unknown_target
 from altprop.config.checks.types import holds_unresolved
 from altprop.config.plain import UNRESOLVED, to_plain
+from altprop.nn.estimators.base import Estimator
+from altprop.nn.estimators.rules import problems_with
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import ConfigError, Problem
 from altprop.tracking.base import Tracker
@@ -134,6 +136,8 @@ def _check_target(key: str, node: Mapping[str, Any], root: Mapping[str, Any]) ->
     check = getattr(target, "check", None)
     if not found and callable(check):
         yield from check(node, root)
+    if not found and isinstance(target, type) and issubclass(target, Estimator):
+        yield from problems_with(target, node, root)
 
 
 def _check_trainer(node: Mapping[str, Any]) -> Iterator[Problem]:

@@ -1,1 +1,1 @@
-"""energy."""
+"""Activations and edges of energy-based networks."""

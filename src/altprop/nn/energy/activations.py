@@ -1,4 +1,4 @@
-"""The activations of energy-based networks: bounded, monotone, without parameters (Laborieux et al., 2021)."""
+"""Activations of energy-based networks: bounded, monotone, without parameters (Laborieux et al., 2021)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ActivationName = Literal["shifted_sigmoid", "hard_sigmoid", "half_slope_hard_sig
 class Activation:
     """``squash(scale * (u - center))``, elementwise.
 
-    Written this way so that a relaxation can put ``scale`` and ``center`` into drives that it computes once. ``squash`` is the
-    logistic function, tanh, or a clip to ``bounds``.
+    In this form a relaxation can fold ``scale`` and ``center`` into drives that it computes once. ``squash`` is the logistic
+    function, tanh, a clip to ``bounds``, or the identity.
     """
 
     squash: Literal["logistic", "tanh", "clip", "identity"]
@@ -27,7 +27,7 @@ class Activation:
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, potential: Tensor) -> Tensor:
-        """The activation of ``potential``, any shape; differentiable."""
+        """Return the activation of ``potential``, any shape; differentiable."""
         scaled = potential - self.center if self.center else potential
         scaled = scaled * self.scale if self.scale != 1.0 else scaled
         if self.squash == "logistic":
@@ -39,9 +39,9 @@ class Activation:
         return scaled
 
     def squasher(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """A function with nothing left to decide: ``squash`` of ``scaled = scale * (u - center)`` into ``out``, without a graph.
+        """Return a function that writes ``squash`` of ``scaled = scale * (u - center)`` to ``out``, without a graph.
 
-        It takes ``(scaled, out)``, which may be one tensor, and returns ``out``.
+        It takes ``(scaled, out)``, which may be the same tensor, and returns ``out``. ``squash`` is looked up here, once.
         """
         if self.squash == "logistic":
             return lambda scaled, out: torch.sigmoid(scaled, out=out)
@@ -53,7 +53,7 @@ class Activation:
         return lambda scaled, out: out if out is scaled else out.copy_(scaled)
 
     def slope(self, potential: Tensor) -> Tensor:
-        """The derivative at ``potential``; 0 at the kinks of a clip."""
+        """Return the derivative at ``potential``; 0 at the kinks of a clip."""
         with torch.enable_grad():
             leaf = potential.detach().requires_grad_()
             (slope,) = torch.autograd.grad(self(leaf).sum(), leaf)
@@ -61,7 +61,7 @@ class Activation:
 
 
 IDENTITY = Activation("identity")
-"""Of an output layer whose scores are logits."""
+"""The activation of an output layer whose scores are logits."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "shifted_sigmoid": Activation("logistic", scale=4.0, center=0.5),  # slope 1 at 1/2; "mysig" in the paper's code

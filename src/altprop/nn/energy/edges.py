@@ -1,8 +1,8 @@
-"""Edges of energy-based networks: what joins two neighboring layers of states, and its adjoints.
+"""Edges of energy-based networks: the connections between two neighboring layers of states, and their adjoints.
 
-An edge has one weight and one bilinear form ``<up(below), above>``. ``up`` is a linear map, or a convolution and the pooling
-behind it, so states live after pooling (Laborieux et al. 2021, methods; ``up`` and ``down`` of the dynamics). Every function is
-differentiable in its tensors; the positions that a max pooling chose are constants.
+An edge has one weight and one bilinear form ``<up(below), above>``. ``up`` is a linear map, or a convolution followed by a
+pooling, so that states are defined after pooling (Laborieux et al. 2021, methods; ``up`` and ``down`` of the dynamics). Every
+function is differentiable in its tensors; the positions that a max pooling selects are constants.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,7 +22,7 @@ Shape = tuple[int, ...]
 
 
 class Routing(NamedTuple):
-    """The positions a max pooling chose: flat indices ``[batch, channels, height / 2, width / 2]``, and what was pooled."""
+    """The positions that a max pooling selected: flat indices ``[batch, channels, height / 2, width / 2]``, and its input."""
 
     indices: Tensor
     pooled: Tensor
@@ -31,7 +30,7 @@ class Routing(NamedTuple):
 
 @dataclass(frozen=True)
 class Edge:
-    """Geometry of one edge. ``below`` and ``above`` are the shapes of its two states without the batch.
+    """Geometry of one edge; ``below`` and ``above`` are the shapes of its two states without the batch.
 
     A linear edge has neither ``kernel`` nor ``pool``; its lower state may have any shape and is flattened.
     """
@@ -55,21 +54,14 @@ class Edge:
         height, width = (convolved(size, self.kernel, self.stride, self.padding) for size in self.below[1:])
         return (self.above[0], height, width)
 
-    @property
-    def multiplications(self) -> int:
-        """Multiply-accumulates of ``up`` for one sample; ``down`` takes as many."""
-        if not self.is_convolution:
-            return prod(self.below) * prod(self.above)
-        return prod(self.unpooled) * self.below[0] * self.kernel**2
-
 
 def convolved(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Height or width after a convolution."""
+    """Return the height or width after a convolution."""
     return (size + 2 * padding - kernel) // stride + 1
 
 
 def convolve(edge: Edge, below: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The drive of the upper state before pooling: ``[batch, *below]`` -> ``[batch, *unpooled]``.
+    """Compute the drive of the upper state before pooling: ``[batch, *below]`` -> ``[batch, *unpooled]``.
 
     A convolution is computed in the type of ``weight``; its result has the type of ``below``.
     """
@@ -82,7 +74,7 @@ def convolve(edge: Edge, below: Tensor, weight: Tensor, bias: Tensor | None) -> 
 
 
 def pool(edge: Edge, drive: Tensor) -> tuple[Tensor, Routing | None]:
-    """Pool ``[batch, *unpooled]`` to ``[batch, *above]``; of equal values in a window the first in row-major order is chosen."""
+    """Pool ``[batch, *unpooled]`` to ``[batch, *above]``; ties within a window go to the first value in row-major order."""
     if edge.pool == "max":
         pooled, indices = functional.max_pool2d(drive, 2, return_indices=True)
         return pooled, Routing(indices, drive)
@@ -92,14 +84,14 @@ def pool(edge: Edge, drive: Tensor) -> tuple[Tensor, Routing | None]:
 
 
 def up(edge: Edge, below: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Routing | None]:
-    """Bottom-up drive of the upper state, ``[batch, *above]``, and the positions it came from."""
+    """Compute the bottom-up drive of the upper state, ``[batch, *above]``, and the positions that it comes from."""
     return pool(edge, convolve(edge, below, weight, bias))
 
 
 def unpool(edge: Edge, above: Tensor, routing: Routing | None, out: Tensor | None = None) -> Tensor:
-    """Adjoint of the pooling: ``[batch, *above]`` -> ``[batch, *unpooled]``, zero where a window chose nothing.
+    """Apply the adjoint of the pooling: ``[batch, *above]`` -> ``[batch, *unpooled]``, zero at positions that were not selected.
 
-    That of a max pooling is written to ``out`` where it is given.
+    The result of a max pooling is written to ``out`` if that is given.
     """
     if edge.pool == "max":
         assert routing is not None
@@ -117,7 +109,7 @@ def unpool(edge: Edge, above: Tensor, routing: Routing | None, out: Tensor | Non
 
 
 def transpose(edge: Edge, unpooled: Tensor, weight: Tensor) -> Tensor:
-    """Adjoint of the convolution or linear map: ``[batch, *unpooled]`` -> ``[batch, *below]``; types as in :func:`convolve`."""
+    """Apply the adjoint of :func:`convolve` without bias: ``[batch, *unpooled]`` -> ``[batch, *below]``; same types."""
     if not edge.is_convolution:
         return unflatten(unpooled @ weight, edge.below)
     drive = functional.conv_transpose2d(
@@ -127,7 +119,7 @@ def transpose(edge: Edge, unpooled: Tensor, weight: Tensor) -> Tensor:
 
 
 def left_over(edge: Edge) -> tuple[int, ...]:
-    """Rows and columns of the lower state that the strides of a convolution do not reach."""
+    """Return the numbers of rows and columns of the lower state that the strides of a convolution do not reach."""
     return tuple(
         size - ((out - 1) * edge.stride + edge.kernel - 2 * edge.padding)
         for size, out in zip(edge.below[1:], edge.unpooled[1:], strict=True)
@@ -135,14 +127,14 @@ def left_over(edge: Edge) -> tuple[int, ...]:
 
 
 def down(edge: Edge, above: Tensor, weight: Tensor, routing: Routing | None) -> Tensor:
-    """Top-down drive of the lower state, ``[batch, *above]`` -> ``[batch, *below]``: the adjoint of :func:`up` without bias."""
+    """Compute the top-down drive of the lower state, ``[batch, *below]``: the adjoint of :func:`up` without bias."""
     return transpose(edge, unpool(edge, above, routing), weight)
 
 
 def weight_gradient(edge: Edge, below: Tensor, unpooled: Tensor, out: Tensor | None = None) -> Tensor:
-    """Derivative of ``sum <convolve(below), unpooled>`` with respect to the weight, summed over the batch.
+    """Compute the derivative of ``sum <convolve(below), unpooled>`` with respect to the weight, summed over the batch.
 
-    That of a linear edge is written to ``out`` where it is given.
+    The derivative for a linear edge is written to ``out`` if that is given.
     """
     if not edge.is_convolution:
         return torch.mm(unpooled.t(), flatten(below), out=out)
@@ -151,17 +143,20 @@ def weight_gradient(edge: Edge, below: Tensor, unpooled: Tensor, out: Tensor | N
 
 
 def bias_gradient(edge: Edge, above: Tensor) -> Tensor:
-    """Derivative of ``sum <up(below), above>`` with respect to the bias: pooling keeps the sum over space of its adjoint."""
+    """Compute the derivative of ``sum <up(below), above>`` with respect to the bias.
+
+    It needs no unpooling: the adjoint of a pooling preserves the sum over positions.
+    """
     return above.sum(dim=(0, 2, 3)) if edge.is_convolution else above.sum(dim=0)
 
 
 def flatten(state: Tensor) -> Tensor:
-    """``[batch, channels, height, width]`` -> ``[batch, height * width * channels]``; a view of a channels-last tensor."""
+    """Flatten ``[batch, channels, height, width]`` to ``[batch, height * width * channels]``; a view if it is channels-last."""
     return state.permute(0, 2, 3, 1).reshape(state.shape[0], -1) if state.dim() == 4 else state
 
 
 def unflatten(flat: Tensor, shape: Shape) -> Tensor:
-    """The inverse of :func:`flatten`, as a channels-last view."""
+    """Invert :func:`flatten`; the result is a channels-last view."""
     if len(shape) == 1:
         return flat
     channels, height, width = shape
@@ -169,14 +164,14 @@ def unflatten(flat: Tensor, shape: Shape) -> Tensor:
 
 
 def to_working_layout(edge: Edge, weight: Tensor) -> Tensor:
-    """``weight`` of a layer as the functions here take it: linear columns in the order of :func:`flatten`."""
+    """Convert a layer's ``weight`` to the layout of the functions here: linear columns in the order of :func:`flatten`."""
     if edge.is_convolution or len(edge.below) == 1:
         return weight
     return weight.view(-1, *edge.below).permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
 
 
 def to_layer_layout(edge: Edge, weight: Tensor) -> Tensor:
-    """The inverse of :func:`to_working_layout`."""
+    """Invert :func:`to_working_layout`."""
     if edge.is_convolution or len(edge.below) == 1:
         return weight
     channels, height, width = edge.below
@@ -185,7 +180,7 @@ def to_layer_layout(edge: Edge, weight: Tensor) -> Tensor:
 
 @contextmanager
 def _windows_do_not_overlap() -> Iterator[None]:
-    """Torch refuses this adjoint on CUDA in deterministic mode, because windows may overlap in general; these do not."""
+    """Allow the adjoint on CUDA in deterministic mode: torch refuses it because windows may overlap, but these do not."""
     strict = torch.are_deterministic_algorithms_enabled()
     if not strict:
         yield

@@ -1,8 +1,8 @@
-"""Edges of energy-based networks between two changes of their weights, when one weight meets many states.
+"""Edges of energy-based networks with fixed weights: one weight applied to many states between two updates.
 
-On a CPU every call of a convolution rearranges its weight for the kernel that computes it; where mini-batch and maps are small,
-that takes longer than the arithmetic. Here it is done once. On other devices, and in other types than float32, the functions of
-:mod:`.energy_edges` compute the edge; results agree to round-off.
+On a CPU every call of a convolution repacks its weight for the kernel that computes it. If the mini-batch and the maps are small,
+that takes longer than the arithmetic, so it is done once here. On other devices, and in types other than float32, the edge is
+computed by :mod:`altprop.nn.energy.edges`. Results agree to round-off.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from altprop.nn.energy.edges import Edge, convolve, left_over, transpose
 Apply = Callable[[Tensor], Tensor]
 
 _UNCHANGED: tuple[str, list[float], None] = ("none", [], None)
-"""What oneDNN's operators of torch take for a result that goes through no further function."""
-
+"""Arguments of torch's oneDNN operators for a result that no further function is applied to."""
 
 ONEDNN = torch.backends.mkldnn.is_available()
 
 if ONEDNN and torch.ops.mkldnn._convolution_pointwise not in flop_registry:
-    # torch's table has convolutions, but not under these names: without this, whoever counts operations would pass them over.
+    # torch's table has convolutions, but not under these names: FLOP counters would ignore them.
 
     @register_flop_formula(torch.ops.mkldnn._convolution_pointwise)
     def _forward_flops(below: list[int], weight: list[int], *rest: object, out_shape: list[int], **options: object) -> int:
@@ -37,7 +36,7 @@ if ONEDNN and torch.ops.mkldnn._convolution_pointwise not in flop_registry:
 
 
 def fixed_convolution(edge: Edge, weight: Tensor, bias: Tensor | None, batch: int) -> Apply:
-    """:func:`.energy_edges.convolve` of one weight, for mini-batches of about ``batch`` samples."""
+    """Return :func:`~altprop.nn.energy.edges.convolve` with one weight, for mini-batches of about ``batch`` samples."""
     if not _packs(edge, weight):
         return partial(convolve, edge, weight=weight, bias=bias)
     around: tuple[list[int], list[int], list[int], int] = ([edge.padding] * 2, [edge.stride] * 2, [1, 1], 1)
@@ -51,7 +50,7 @@ def fixed_convolution(edge: Edge, weight: Tensor, bias: Tensor | None, batch: in
 
 
 def fixed_transpose(edge: Edge, weight: Tensor, batch: int) -> Apply:
-    """:func:`.energy_edges.transpose` of one weight, for mini-batches of about ``batch`` samples."""
+    """Return :func:`~altprop.nn.energy.edges.transpose` with one weight, for mini-batches of about ``batch`` samples."""
     if not _packs(edge, weight):
         return partial(transpose, edge, weight=weight)
     around = ([edge.padding] * 2, list(left_over(edge)), [edge.stride] * 2, [1, 1], 1)
@@ -65,7 +64,7 @@ def fixed_transpose(edge: Edge, weight: Tensor, batch: int) -> Apply:
 
 
 def _packs(edge: Edge, weight: Tensor) -> bool:
-    """Whether oneDNN computes this edge here."""
+    """Whether oneDNN can compute this edge on this machine."""
     return (
         ONEDNN
         and bool(torch.backends.mkldnn.enabled)

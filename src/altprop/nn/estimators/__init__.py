@@ -1,1 +1,1 @@
-"""Estimators: what stands in for the derivative of hard units. Rules by shape of their weight, one file each."""
+"""Estimators: replacements for the derivative of hard units in the backward pass."""

@@ -11,7 +11,7 @@ A unit with ``g = 0`` has no target and passes on 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -22,88 +22,92 @@ from altprop.problems import ConfigError, Problem
 
 KEY = "algorithm.estimator"
 ALL_KINDS: frozenset[Kind] = frozenset({"sign", "binary", "staircase", "summed_staircase"})
-STEP_KINDS: frozenset[Kind] = frozenset({"sign", "binary", "summed_staircase"})
+THRESHOLD_KINDS: frozenset[Kind] = frozenset({"sign", "binary", "summed_staircase"})
+"""The kinds of hard units that consist of single thresholds."""
 
 
 class Estimator:
-    """What stands in for the derivative of hard units in the backward pass.
+    """Base class of replacements for the derivative of hard units in the backward pass.
 
-    A sub-class gives the rule for one step and, where ``fits`` has ``staircase``, for a staircase on ``u`` in [0, 1]; it may
-    override :meth:`remember` and :meth:`gradient` together to save less or to compute faster. ``scaled`` multiplies each unit's
-    layer loss by ``B |g|``; without it every unit weighs the same. Raises ``ConfigError`` for an unscaled rule that has no layer
-    loss of its own.
+    A subclass implements the rule for a single threshold and, if ``fits`` contains ``staircase``, for a staircase on ``u`` in
+    [0, 1]. It may override :meth:`remember` and :meth:`gradient` together to save less or to compute faster.
+
+    Raises ``ConfigError`` if ``scaled`` is false and the rule has no unscaled mode.
+
+    Args:
+        scaled: Multiply each unit's layer loss by ``B |g|``. If false, every unit has the same weight.
     """
 
     fits: ClassVar[frozenset[Kind]] = frozenset()
     """The kinds of hard units that the rule is defined for."""
     has_unscaled: ClassVar[bool] = True
-    """Whether the unscaled mode exists."""
+    """Whether the rule has an unscaled mode."""
 
-    def __init__(self, scaled: bool = True) -> None:
+    def __init__(self, *, scaled: bool = True) -> None:
         if not scaled and not self.has_unscaled:
             raise ConfigError([Problem(f"{KEY}.scaled", "false", "this rule has the scaled mode only", f"{KEY}.scaled=true")])
         self.scaled = scaled
 
-    # -- the rule, on tensors of any one shape; targets are -1 or +1 ------------------------------------------------------------
+    # -- the rule, on tensors that all have the same shape; targets are -1 or +1 ------------------------------------------------
 
-    def step_loss(self, inputs: Tensor, targets: Tensor, binary: bool) -> Tensor:
-        """Layer loss of a single step at 0 with outputs {-1, +1}, or {0, 1} where ``binary``."""
+    def threshold_loss(self, inputs: Tensor, targets: Tensor, binary: bool) -> Tensor:
+        """Layer loss of a unit with one threshold, at 0, and outputs {-1, +1}, or {0, 1} if ``binary``."""
         raise NotImplementedError
 
-    def step_weight(self, inputs: Tensor, targets: Tensor, binary: bool) -> Tensor:
-        """``phi`` of a single step."""
+    def threshold_weight(self, inputs: Tensor, targets: Tensor, binary: bool) -> Tensor:
+        """``phi`` of that unit."""
         raise NotImplementedError
 
-    def staircase_loss(self, position: Tensor, targets: Tensor, steps: int) -> Tensor:
-        """Layer loss of a staircase whose first step is at ``position`` 0 and whose last is at 1."""
+    def staircase_loss(self, position: Tensor, targets: Tensor, rises: int) -> Tensor:
+        """Layer loss of a staircase whose first threshold is at ``position`` 0 and whose last one is at 1."""
         raise NotImplementedError
 
-    def staircase_weight(self, position: Tensor, targets: Tensor, steps: int) -> Tensor:
+    def staircase_weight(self, position: Tensor, targets: Tensor, rises: int) -> Tensor:
         """``phi`` of that staircase."""
         raise NotImplementedError
 
     # -- the same for units of any geometry -------------------------------------------------------------------------------------
 
     def layer_loss(self, inputs: Tensor, targets: Tensor, levels: Levels) -> Tensor:
-        """``l(z, t)`` of every unit, differentiable in ``inputs``; both of one shape, ``targets`` -1 or +1.
+        """``l(z, t)`` of every unit, differentiable in ``inputs``; ``targets`` are -1 or +1 and have the shape of ``inputs``.
 
-        The scaled gradient is ``|g| levels.rise dl/dz``, the unscaled one ``dl/dz / B``.
+        The scaled gradient is ``|g| levels.gradient_scale dl/dz``, the unscaled one ``dl/dz / B``.
         """
         if levels.kind == "staircase":
-            return self.staircase_loss(levels.normalized(inputs), targets, levels.steps)
+            return self.staircase_loss(levels.normalized(inputs), targets, levels.rises)
         if levels.kind == "summed_staircase":
-            losses = [self.step_loss(inputs - threshold, targets, binary=True) for threshold in levels.thresholds]
+            losses = [self.threshold_loss(inputs - threshold, targets, binary=True) for threshold in levels.thresholds]
             return torch.stack(losses).sum(dim=0)
-        return self.step_loss(inputs, targets, binary=levels.kind == "binary")
+        return self.threshold_loss(inputs, targets, binary=levels.kind == "binary")
 
     def weight(self, inputs: Tensor, targets: Tensor, levels: Levels) -> Tensor:
-        """``phi`` of every unit: what its gradient is multiplied by in scaled mode."""
+        """``phi`` of every unit, the factor on its gradient in scaled mode."""
         if levels.kind == "staircase":
-            return self.staircase_weight(levels.normalized(inputs), targets, levels.steps)
+            return self.staircase_weight(levels.normalized(inputs), targets, levels.rises)
         if levels.kind == "summed_staircase":
             total = torch.zeros_like(inputs)
             for threshold in levels.thresholds:
-                total += self.step_weight(inputs - threshold, targets, binary=True)
-            return total.mul_(levels.rise)
-        return self.step_weight(inputs, targets, binary=levels.kind == "binary")
+                total += self.threshold_weight(inputs - threshold, targets, binary=True)
+            return total.mul_(levels.gradient_scale)
+        return self.threshold_weight(inputs, targets, binary=levels.kind == "binary")
 
     def active(self, inputs: Tensor, levels: Levels) -> Tensor:
-        """Which units a gradient can move: those whose weight toward the other side is at least half that of the center.
+        """Which units a gradient can move: those whose weight toward the other side is at least half the weight at the center.
 
-        Boolean, of the shape of ``inputs``; for saturated rules exactly the units with a gradient other than 0.
+        Boolean, in the shape of ``inputs``. For saturated rules these are exactly the units with a nonzero gradient.
         """
-        center = inputs.new_full((), 0.0 if levels.steps == 1 else (levels.low + levels.high) / 2)
+        center = inputs.new_full((), 0.0 if levels.rises == 1 else (levels.low + levels.high) / 2)
         opposing = torch.where(inputs > center, -1.0, 1.0).to(inputs.dtype)
         return self.weight(inputs, opposing, levels) >= self.weight(center, torch.ones_like(center), levels) / 2
 
     # -- the backward pass ------------------------------------------------------------------------------------------------------
 
     def remember(self, inputs: Tensor, levels: Levels) -> Tensor | None:
-        """What the backward pass needs of the unit's ``inputs``, in the smallest type that holds it."""
+        """What the backward pass needs to know about the unit's ``inputs``, in the smallest sufficient type; None if nothing."""
         return inputs
 
     def gradient(self, upstream: Tensor, remembered: Tensor | None, levels: Levels) -> Tensor:
-        """``dL/dz`` of the shape and type of ``upstream`` (``g``), from what :meth:`remember` returned."""
+        """``dL/dz`` in the shape and type of ``upstream`` (``g``), computed from what :meth:`remember` returned."""
         assert remembered is not None
         weight = self.weight(remembered, upstream.sign().neg_(), levels).to(upstream.dtype)
         return weight.mul_(upstream) if self.scaled else weight.mul_(unit_signs(upstream, levels))
@@ -111,13 +115,15 @@ class Estimator:
     # -- configuration ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of this estimator with the model's units, the mode and the precision."""
-        from altprop.nn.estimators.checks import problems  # imported late: the table of all rules imports this module
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterable[Problem]:
+        """Problems with the rule's own options, for subclasses that have some.
 
-        yield from problems(cls, config, root)
+        Whether the rule fits the model's units, the mode and the precision is checked for every estimator, by
+        :func:`altprop.nn.estimators.rules.problems_with`.
+        """
+        return ()
 
 
 def unit_signs(upstream: Tensor, levels: Levels) -> Tensor:
-    """``sign(g) / B`` over the unit's rise: what takes the place of ``g`` in unscaled mode."""
-    return upstream.sign().div_(upstream.shape[0] * levels.rise)
+    """``sign(g) / B``, divided by the unit's gradient scale: replaces ``g`` in unscaled mode."""
+    return upstream.sign().div_(upstream.shape[0] * levels.gradient_scale)

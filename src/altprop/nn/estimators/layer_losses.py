@@ -1,4 +1,4 @@
-"""Layer losses of one sign unit as functions of its margin ``m = t z``, with the weight ``phi(m) = -dl/dm`` of each.
+"""Layer losses of a sign unit as functions of its margin ``m = t z``, each with its weight ``phi(m) = -dl/dm``.
 
 ``t`` is the unit's target in {-1, +1} and ``z`` its input. At a kink the weight is the derivative from the left, as in the
 published truncated hinge (``-1 < m <= 1``).
@@ -18,12 +18,12 @@ MarginFunction = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class MarginLoss:
-    """A layer loss and its weight, both element by element on margins of any shape."""
+    """A layer loss and its weight, both elementwise on margins of any shape."""
 
     loss: MarginFunction
     weight: MarginFunction
     published: bool
-    """Whether the paper's code has this backward pass. Where not, it has the loss alone and the weight is our addition."""
+    """Whether the paper's code has this backward pass. If not, it has only the loss, and the weight is an addition of altprop."""
 
 
 def between(margin: Tensor, low: float, high: float) -> Tensor:
@@ -70,4 +70,4 @@ MARGIN_LOSSES: dict[str, MarginLoss] = {
         lambda m: torch.tanh(-2 * m) + 1, lambda m: 2 * (1 - torch.tanh(2 * m).square()), published=False
     ),
 }
-"""Layer losses that only sign units have, by the name that ``algorithm.estimator.loss`` gives them."""
+"""Layer losses for sign units only, by their names in ``algorithm.estimator.loss``."""

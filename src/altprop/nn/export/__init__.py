@@ -1,1 +1,1 @@
-"""export."""
+"""Trained networks as files without altprop's parametrizations."""

@@ -1,4 +1,4 @@
-"""Trained binary networks as files without altprop's parametrizations: one bit per weight, or plain floats of -1 and 1."""
+"""Trained binary networks as files without altprop's parametrizations: one bit per weight, or floats of -1 and 1."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _PARTS = ("bits", "zeros", "scale")
 
 
 def pack_signs(signs: Tensor) -> tuple[Tensor, Tensor]:
-    """Signs of any shape as bits and zeros.
+    """Pack signs of any shape into bits and indices of zeros.
 
-    Returns ``[ceil(n / 8)]`` bytes, the first sign in the highest bit and 1 for a positive one, and the flat indices of exact
-    zeros, whose bit is 0.
+    Returns ``[ceil(n / 8)]`` bytes, with the first sign in the highest bit and 1 for positive signs, and the flat indices of
+    exact zeros, whose bit is 0.
     """
     flat = signs.detach().cpu().flatten()
     bits = torch.from_numpy(np.packbits((flat > 0).numpy()))
@@ -34,7 +34,7 @@ def pack_signs(signs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unpack_signs(bits: Tensor, zeros: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The inverse of :func:`pack_signs`: floats of -1, 0 and 1."""
+    """Invert :func:`pack_signs`: return floats of -1, 0 and 1 in ``shape``."""
     count = prod(shape)
     signs = torch.from_numpy(np.unpackbits(bits.numpy(), count=count)).float().mul_(2).sub_(1)
     signs[zeros] = 0.0
@@ -42,7 +42,7 @@ def unpack_signs(bits: Tensor, zeros: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state of ``model`` for the same network without parametrizations: effective weights under their plain names."""
+    """Return the state of ``model`` for the same network without parametrizations: effective weights under their plain names."""
     state: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         owner, marker, rest = name.partition(".parametrizations.")
@@ -55,16 +55,16 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_plain(model: nn.Module, path: Path) -> int:
-    """Write :func:`plain_state` as safetensors; returns the file's size in bytes."""
+    """Write :func:`plain_state` as safetensors and return the file's size in bytes."""
     write_bytes(path, save(plain_state(model)))
     return path.stat().st_size
 
 
 def save_packed(model: nn.Module, path: Path) -> int:
-    """Write ``model`` with one bit per weight of its binary layers as safetensors; returns the file's size in bytes.
+    """Write ``model`` with one bit per weight of its binary layers as safetensors and return the file's size in bytes.
 
     A binary weight ``w`` becomes ``w.bits``, ``w.zeros`` if there are exact zeros, and ``w.scale`` if it has a scale; its shape
-    stands in the file's metadata. Everything else is kept as it is. Raises ``ValueError`` where no layer is binary.
+    is stored in the file's metadata. Everything else is stored unchanged. Raises ``ValueError`` if no layer is binary.
     """
     state = plain_state(model)
     shapes: dict[str, list[int]] = {}
@@ -89,15 +89,15 @@ def save_packed(model: nn.Module, path: Path) -> int:
 
 
 def load_packed(path: Path) -> dict[str, Tensor]:
-    """What :func:`save_packed` wrote, as the state of the plain network. Raises ``ValueError`` for any other file."""
+    """Load a file of :func:`save_packed` as the state of the plain network. Raises ``ValueError`` for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} holds no packed binary network")
+        raise ValueError(f"{path} does not contain a packed binary network")
     for weight, shape in json.loads(metadata["shapes"]).items():
         bits, zeros, scale = (state.pop(f"{weight}.{part}", None) for part in _PARTS)
         assert bits is not None
@@ -107,7 +107,7 @@ def load_packed(path: Path) -> dict[str, Tensor]:
 
 
 def binarization_of(module: nn.Module) -> Binarization | None:
-    """The :class:`Binarization` of a layer's weight, or None."""
+    """Return the :class:`Binarization` of a layer's weight, or None."""
     if not parametrize.is_parametrized(module, "weight"):
         return None
     (first, *_) = module.parametrizations["weight"]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Trained sparse networks as files: compressed rows for linear layers, bit masks for convolutions, only non-zeros as numbers."""
+"""Trained sparse networks as files: compressed rows for linear layers, bit masks for convolutions, nonzero weights only."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ State = dict[str, Tensor]
 
 
 def compress_rows(weight: Tensor, mask: Tensor) -> State:
-    """Compressed sparse rows of ``weight`` ``[out, in]`` at the ones of ``mask``.
+    """Return the compressed sparse rows of ``weight`` ``[out, in]`` at the ones of ``mask``.
 
-    ``rows`` ``[out + 1]`` are offsets, ``columns`` ``[k]`` and ``values`` ``[k]`` the active entries row by row.
+    ``rows`` ``[out + 1]`` are offsets; ``columns`` ``[k]`` and ``values`` ``[k]`` are the active entries, row by row.
     """
     active = mask != 0
     columns = active.nonzero()[:, 1]
@@ -35,7 +35,7 @@ def compress_rows(weight: Tensor, mask: Tensor) -> State:
 
 
 def expand_rows(parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
-    """The inverse of :func:`compress_rows`: ``[out, in]``."""
+    """Invert :func:`compress_rows`: return ``[out, in]``."""
     weight = torch.zeros(shape, dtype=parts["values"].dtype)
     row = torch.repeat_interleave(torch.arange(shape[0]), parts["rows"].diff().long())
     weight[row, parts["columns"].long()] = parts["values"]
@@ -43,20 +43,21 @@ def expand_rows(parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
 
 
 def pack_mask(mask: Tensor) -> Tensor:
-    """``mask`` of zeros and ones as ``[ceil(n / 8)]`` bytes, the first entry in the highest bit."""
+    """Pack ``mask`` of zeros and ones into ``[ceil(n / 8)]`` bytes, with the first entry in the highest bit."""
     return torch.from_numpy(np.packbits((mask != 0).flatten().cpu().numpy()))
 
 
 def unpack_mask(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The inverse of :func:`pack_mask`, as booleans."""
+    """Invert :func:`pack_mask`: return booleans in ``shape``."""
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=prod(shape)).astype(bool)).view(shape)
 
 
 def save_sparse(model: nn.Module, path: Path) -> int:
-    """Write ``model`` with its masked layers compressed as safetensors; returns the file's size in bytes.
+    """Write ``model`` with its masked layers compressed as safetensors and return the file's size in bytes.
 
-    A linear ``w`` becomes ``w.rows``, ``w.columns`` and ``w.values``, a convolution's ``w.mask`` (a bit per unit) and
-    ``w.values``; shapes stand in the file's metadata. Everything else is kept. Raises ``ValueError`` where no layer is masked.
+    The weight ``w`` of a linear layer becomes ``w.rows``, ``w.columns`` and ``w.values``, that of a convolution ``w.mask`` (one
+    bit per unit) and ``w.values``; shapes are stored in the file's metadata. Everything else is stored unchanged. Raises
+    ``ValueError`` if no layer is masked.
     """
     state = plain_state(model)
     shapes: dict[str, dict[str, list[int]]] = {}
@@ -79,15 +80,15 @@ def save_sparse(model: nn.Module, path: Path) -> int:
 
 
 def load_sparse(path: Path) -> State:
-    """What :func:`save_sparse` wrote, as the state of the plain network. Raises ``ValueError`` for any other file."""
+    """Load a file of :func:`save_sparse` as the state of the plain network. Raises ``ValueError`` for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} holds no sparse network")
+        raise ValueError(f"{path} does not contain a sparse network")
     for key, shape in json.loads(metadata["shapes"]).items():
         names = ("rows", "columns", "values") if len(shape["weight"]) == 2 else ("mask", "values")
         parts = {part: state.pop(f"{key}.{part}") for part in names}
@@ -102,7 +103,7 @@ def load_sparse(path: Path) -> State:
 
 
 def masking_of(module: nn.Module) -> Mask | None:
-    """The :class:`Mask` of a layer's weight, or None."""
+    """Return the :class:`Mask` of a layer's weight, or None."""
     if not parametrize.is_parametrized(module, "weight"):
         return None
     (first, *_) = module.parametrizations["weight"]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Linear layers with few non-zeros through torch's sparse kernels, for inference, where that is faster."""
+"""Inference with torch's sparse kernels in the linear layers for which they are faster."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from torch.nn.utils import parametrize
 
 
 class SparseLinear(nn.Module):
-    """``y = x W^T + b`` with ``W`` in compressed sparse rows: ``[batch, in]`` -> ``[batch, out]``. Not trainable."""
+    """``y = x W^T + b`` with ``W`` in compressed sparse rows: ``[batch, in]`` -> ``[batch, out]``. Not trainable.
+
+    Args:
+        weight: ``[out, in]``, dense.
+        bias: ``[out]``, or None.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """``weight`` ``[out, in]``, ``bias`` ``[out]``."""
         super().__init__()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -30,16 +34,16 @@ class SparseLinear(nn.Module):
 
 @torch.no_grad()
 def with_sparse_kernels(model: nn.Module, inputs: Tensor, repeats: int = 20) -> nn.Module:
-    """A copy of ``model`` for inference whose linear layers go through sparse kernels wherever that is faster here and now.
+    """Return a copy of ``model`` for inference whose linear layers use sparse kernels if those are faster on this machine.
 
-    Every linear layer is timed both ways on what it gets when the model sees ``inputs``. The copy has plain effective weights;
-    its scores are those of ``model`` up to the order of summation.
+    Every linear layer is timed both ways, ``repeats`` times, on its own inputs when the model gets ``inputs``. The copy has plain
+    effective weights; its scores equal those of ``model`` up to the order of summation.
     """
     plain = without_parametrizations(model).eval()
-    seen: dict[str, Tensor] = {}
+    layer_inputs: dict[str, Tensor] = {}
     linears = {name: module for name, module in plain.named_modules() if isinstance(module, nn.Linear)}
     handles = [
-        module.register_forward_pre_hook(lambda _, given, name=name: seen.__setitem__(name, given[0]))
+        module.register_forward_pre_hook(lambda _, arguments, name=name: layer_inputs.__setitem__(name, arguments[0]))
         for name, module in linears.items()
     ]
     plain(inputs)
@@ -47,19 +51,21 @@ def with_sparse_kernels(model: nn.Module, inputs: Tensor, repeats: int = 20) -> 
         handle.remove()
     for name, module in linears.items():
         sparse = SparseLinear(module.weight, module.bias)
-        if name in seen and _seconds(sparse, seen[name], repeats) < _seconds(module, seen[name], repeats):
+        if name not in layer_inputs:
+            continue
+        if _seconds(sparse, layer_inputs[name], repeats) < _seconds(module, layer_inputs[name], repeats):
             parent, _, child = name.rpartition(".")
             setattr(plain.get_submodule(parent), child, sparse)
     return plain
 
 
 def without_parametrizations(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` whose layers hold their effective weights as plain parameters."""
+    """Return a copy of ``model`` whose layers have their effective weights as plain parameters."""
     plain = copy.deepcopy(model)
     for module in list(plain.modules()):
         if parametrize.is_parametrized(module):
             weights = {name: getattr(module, name).detach().clone() for name in module.parametrizations}  # type: ignore[union-attr]
-            # torch's remove_parametrizations would take the property from the class, which the original shares with its copy
+            # torch's remove_parametrizations would delete the property from the class, which the copy shares with the original
             module.__class__ = module.__class__.__bases__[0]
             del module.parametrizations
             for name, weight in weights.items():

@@ -1,4 +1,4 @@
-"""The chain of convolutions that synthesizers and the heads compared with them are made of."""
+"""The chain of convolutions in synthesizers and in the heads that are compared with them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from torch import nn
 
 
 def conv_chain(channels: int, *, kernel_size: int, zero_bias: bool) -> nn.Sequential:
-    """Three shape-preserving convolutions with bias, batch norm and ReLU after the first two, the last weight zero.
+    """Build three shape-preserving convolutions with bias; the first two are followed by batch norm and ReLU.
 
-    The last bias keeps torch's default, U(+-1 / sqrt(channels * kernel_size^2)), as published; ``zero_bias`` makes it zero, so
-    that the chain starts as the zero function (Jaderberg et al., 2017).
+    ``[batch, channels, height, width]`` -> the same shape. The last convolution's weight starts at zero. Its bias keeps torch's
+    default, U(+-1 / sqrt(channels * kernel_size^2)), as published; with ``zero_bias`` it is zero too, so that the chain starts as
+    the zero function (Jaderberg et al., 2017).
     """
     padding = kernel_size // 2
     chain = nn.Sequential(

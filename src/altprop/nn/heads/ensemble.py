@@ -1,4 +1,4 @@
-"""Ensembles of the answers that the blocks' heads give."""
+"""Ensembles of the class scores of the blocks' heads."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ EnsembleOf = Literal["probabilities", "logits"]
 
 
 def ensemble_weights(count: int, device: torch.device | None = None) -> Tensor:
-    """``w_i = 2^i / sum_j 2^j`` for ``i = 0 … count - 1``, ``[count]``: every head counts twice its predecessor."""
+    """Return ``w_i = 2^i / sum_j 2^j`` for ``i = 0 … count - 1``, ``[count]``: each head weighs twice the previous one."""
     return torch.softmax(torch.arange(count, device=device, dtype=torch.float32) * torch.log(torch.tensor(2.0)).item(), dim=0)
 
 
 def ensemble_scores(scores: Sequence[Tensor], average: EnsembleOf) -> Tensor:
-    """Weighted average over heads of ``scores`` (each ``[batch, classes]``), ``[batch, classes]``.
+    """Return the weighted average over heads of ``scores`` (each ``[batch, classes]``), ``[batch, classes]``.
 
     ``logits`` averages the raw scores (the paper's CIFAR buffer experiments), ``probabilities`` the softmax outputs (its ImageNet
-    experiments); the latter returns their logarithm, so that a cross-entropy of the result is that of the averaged probabilities.
+    experiments). The latter returns the logarithm, so that the cross-entropy of the result is that of the averaged probabilities.
     """
     stacked = torch.stack(list(scores))
     weights = ensemble_weights(len(scores), stacked.device).to(stacked.dtype).reshape(-1, 1, 1)

@@ -21,23 +21,35 @@ FeatureShape = tuple[int, ...]
 """Shape of one sample's features: ``(channels, height, width)`` or ``(features,)``."""
 
 HeadInit = Literal["default", "vgg"]
-"""Torch's own, or that of VGG: convolutions N(0, 2 / fan_out), linear weights N(0, 0.01^2), biases 0."""
+"""``default``: torch's own. ``vgg``: convolutions N(0, 2 / fan_out), linear weights N(0, 0.01^2), biases 0."""
 
 FINAL_SIZE = 2
-"""Side of the map that is flattened (smaller where the features are smaller)."""
+"""Side of the map that is flattened; smaller if the features are smaller."""
 
 
 class LocalHead(nn.Module):
     """Average pooling, convolutions, average pooling to 2 x 2, fully connected layers, class scores.
 
-    ``reduction`` pools ``[batch, channels, height, width]`` first, to ``ceil(side / reduction)``, or to ``pooled_size`` where
-    that is given; None keeps the full size. Then ``conv_layers`` convolutions without bias, each with batch norm and ReLU, to
-    ``width`` channels (None: ``widen`` times the block's own); pooling to 2 x 2; flattening; ``mlp_layers`` linear layers as wide
-    as that, each with batch norm and ReLU; a linear layer. Without ``mlp_layers`` a batch norm precedes the flattening. Flat
-    features ``[batch, features]`` have no positions, so that only the fully connected layers remain.
+    Convolutions (without bias) and fully connected layers are each followed by batch norm and ``units``. The fully connected
+    layers are as wide as the flattened map; without them a batch norm precedes the flattening. Flat features
+    ``[batch, features]`` have no positions, so that only the fully connected layers remain.
 
-    ``map_norm`` exists with fully connected layers too, unused: the published networks count its parameters. It never receives a
-    gradient, so no optimizer touches it.
+    ``map_norm`` also exists, unused, with fully connected layers, because the published networks count its parameters. It never
+    receives a gradient, so no optimizer changes it.
+
+    Args:
+        shape: Output shape of the block, without the batch.
+        num_classes: Number of class scores.
+        reduction: Pool maps to ``ceil(side / reduction)`` first; None keeps the full size.
+        conv_layers: Number of convolutions.
+        kernel_size: Of the convolutions, which keep height and width if it is odd.
+        mlp_layers: Number of fully connected layers before the class scores.
+        pooled_size: Pool to this side instead of ``ceil(side / reduction)``.
+        width: Channels of the convolutions; None for ``widen`` times the block's channels.
+        widen: See ``width``.
+        init: Initial values of convolutions and linear layers.
+        batch_norm_init: Initial weights of the batch norms.
+        units: Builds the activations.
     """
 
     def __init__(
@@ -105,9 +117,9 @@ def mlp_sr_head(
     init: HeadInit = "default",
     batch_norm_init: BatchNormInit = "ones",
 ) -> LocalHead:
-    """MLP-SR-aux, "spatial reduction": 1 x 1 convolutions on maps pooled to a quarter of the side, then an MLP.
+    """MLP-SR-aux ("spatial reduction"): 1 x 1 convolutions on maps pooled to a quarter of the side, then an MLP.
 
-    ``pooled_size`` fixes the side of the pooled maps; the published ResNet-152 uses 2 where a quarter of 14 would be 4.
+    ``pooled_size`` fixes the side of the pooled maps; the published ResNet-152 uses 2, although a quarter of 14 would be 4.
     """
     return LocalHead(
         shape,
@@ -131,7 +143,7 @@ def mlp_head(
     batch_norm_init: BatchNormInit = "ones",
     units: UnitsFactory = nn.ReLU,
 ) -> LocalHead:
-    """MLP-aux: average pooling to 2 x 2 and an MLP. With two layers it is the last classifier of the CIFAR nets."""
+    """MLP-aux: average pooling to 2 x 2 and an MLP. With two layers it is the final classifier of the CIFAR nets."""
     return LocalHead(
         shape,
         num_classes,
@@ -158,7 +170,7 @@ def cnn_head(
 ) -> LocalHead:
     """CNN-aux: 3 x 3 convolutions at full size, pooling to 2 x 2, batch norm, linear.
 
-    The published asynchronous script's heads, 256 channels that double wherever the blocks' 128 do, are ``widen`` 2.
+    The heads of the published asynchronous script have 256 channels that double whenever the blocks' 128 do: ``widen=2``.
     """
     return LocalHead(
         shape,
@@ -177,9 +189,9 @@ def cnn_head(
 class ConvHead(nn.Module):
     """Head of the comparison with synthetic gradients: a synthesizer's convolutions, global average pooling, linear.
 
-    Three ``kernel_size`` x ``kernel_size`` convolutions with bias, batch norm and ReLU between them; the last one's weight
-    starts at zero (its bias only with ``zero_bias``), so that at first all samples score the same and no gradient passes below
-    it. Needs features ``(channels, height, width)``; raises ``ConfigError`` for flat ones.
+    Three ``kernel_size`` x ``kernel_size`` convolutions with bias, and batch norm and ReLU between them. The last one's weight
+    starts at zero (its bias only with ``zero_bias``), so that at first all samples have the same scores and no gradient passes
+    below it. Raises ``ConfigError`` for flat features; it needs ``(channels, height, width)``.
     """
 
     def __init__(
@@ -192,7 +204,7 @@ class ConvHead(nn.Module):
         batch_norm_init: BatchNormInit = "ones",
     ) -> None:
         if len(shape) != 3:
-            raise ConfigError([flat_features("a block of this model hands on flat features")])
+            raise ConfigError([flat_features("a block of this model outputs flat features")])
         super().__init__()
         self.convolutions = conv_chain(shape[0], kernel_size=kernel_size, zero_bias=zero_bias)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -204,18 +216,18 @@ class ConvHead(nn.Module):
         return self.classifier(self.pool(self.convolutions(features)).flatten(1))
 
 
-def flat_features(given: str) -> Problem:
-    """What is wrong with :class:`ConvHead` where ``given``."""
-    return Problem("algorithm.head", f"conv, but {given}", "for feature maps only", "algorithm/head=mlp")
+def flat_features(reason: str) -> Problem:
+    """The problem of a :class:`ConvHead` on flat features; ``reason`` says where they come from."""
+    return Problem("algorithm.head", f"conv, but {reason}", "for feature maps only", "algorithm/head=mlp")
 
 
 def head_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
-    """Problems of a head's own node that show without the model."""
+    """Yield the problems in a head's own node ``config`` that are visible without the model."""
     for name, least in (("conv_layers", 0), ("mlp_layers", 0), ("pooled_size", 1), ("width", 1)):
         value = config.get(name)
         if value is not None and value < least:
             yield Problem(
-                f"algorithm.head.{name}", str(value), f"a whole number from {least} on", f"algorithm.head.{name}={least}"
+                f"algorithm.head.{name}", str(value), f"a whole number of at least {least}", f"algorithm.head.{name}={least}"
             )
     if config.get("kernel_size", 1) < 1 or config.get("kernel_size", 1) % 2 == 0:
         yield Problem(
@@ -225,12 +237,12 @@ def head_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
     if widen <= 0:
         yield Problem("algorithm.head.widen", str(widen), "a factor above 0", "algorithm.head.widen=1.0")
     elif widen != 1 and config.get("width") is not None:
-        given = f"{widen} with algorithm.head.width={config['width']}"
-        yield Problem("algorithm.head.widen", given, "either is given", "algorithm.head.width=null")
+        description = f"{widen} with algorithm.head.width={config['width']}"
+        yield Problem("algorithm.head.widen", description, "only one of the two", "algorithm.head.width=null")
 
 
 def initialize_head(head: nn.Module, init: HeadInit, batch_norm_init: BatchNormInit) -> None:
-    """Draw the initial values of ``head``."""
+    """Draw the initial values of ``head`` in place."""
     if init == "vgg":
         for layer in head.modules():
             if isinstance(layer, nn.Conv2d):

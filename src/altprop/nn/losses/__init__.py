@@ -1,1 +1,1 @@
-"""losses."""
+"""Losses of class scores."""

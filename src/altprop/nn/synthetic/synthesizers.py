@@ -1,4 +1,4 @@
-"""Synthesizers: small networks that predict a message from a trigger and, if they are given one, a context."""
+"""Synthesizers: small networks that predict a gradient from a trigger and, optionally, a context."""
 
 from __future__ import annotations
 
@@ -14,11 +14,19 @@ class BasicSynthesizer(nn.Module):
     """Linear layers on flat triggers: ``a = W_t t + b_t (+ W_c c + b_c)``, then ``n_hidden`` times ``a <- W relu(a) + b``.
 
     The weights of the last layer (without hidden layers: of both first ones) start at zero; biases keep torch's default.
+
+    Args:
+        output_dim: Number of predicted values.
+        n_hidden: Number of hidden layers.
+        hidden_dim: Width of the hidden layers; None for ``output_dim``.
+        trigger_dim: Number of features of the trigger; None for ``output_dim``.
+        context_dim: Number of features of the context; None for no context.
     """
 
     def __init__(
         self,
         output_dim: int,
+        *,
         n_hidden: int = 0,
         hidden_dim: int | None = None,
         trigger_dim: int | None = None,
@@ -35,11 +43,14 @@ class BasicSynthesizer(nn.Module):
                 nn.init.zeros_(layer.weight)
 
     def forward(self, trigger: Tensor, context: Tensor | None = None) -> Tensor:
-        """``[batch, trigger_dim]`` (and ``[batch, context_dim]``) -> ``[batch, output_dim]``."""
+        """``[batch, trigger_dim]`` (and ``[batch, context_dim]``) -> ``[batch, output_dim]``.
+
+        Raises ``ValueError`` if the synthesizer was built for a context and ``context`` is None.
+        """
         activations = self.from_trigger(trigger)
         if self.from_context is not None:
             if context is None:
-                raise ValueError("this synthesizer was built for a context and has not been given one")
+                raise ValueError("this synthesizer was built for a context, but none was passed")
             activations = activations + self.from_context(context)
         for layer in self.layers:
             activations = layer(activations.relu())
@@ -50,7 +61,7 @@ class ConvSynthesizer(nn.Module):
     """Three shape-preserving convolutions (:func:`altprop.nn.heads.conv_chain.conv_chain`) on feature maps.
 
     A context is mapped linearly to one number per channel and added at every position after the first convolution. The linear map
-    exists without a context, too, unused, as in the published networks.
+    also exists, unused, without a context, as in the published networks.
     """
 
     def __init__(

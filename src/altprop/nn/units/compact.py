@@ -1,8 +1,8 @@
-"""Keeping hard outputs for the backward pass in a fraction of their memory.
+"""Compact storage of hard units' outputs for the backward pass.
 
-The layer behind a hard unit keeps the unit's output, in floating point, until its own backward pass. That output holds a few
-bits: inside :func:`compact_hard_outputs` it is kept as whole numbers of one byte instead, or not at all where the unit's
-estimator keeps the unit's input anyway, and is made again, bit for bit, when the backward pass asks for it.
+The layer after a hard unit saves the unit's output, in floating point, until its own backward pass, although that output carries
+only a few bits. Inside :func:`compact_hard_outputs` it is saved as one-byte integers instead, or not at all if the unit's
+estimator saves the unit's input anyway. The backward pass recomputes the output bit for bit.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from altprop.nn.units.levels import Levels
 
 @dataclass
 class _HardOutput:
-    """What is known of one output while its forward pass runs."""
+    """One output of a hard unit during the forward pass that computed it."""
 
     storage: StorageWeakRef
-    """Guards against another tensor that takes over the memory of an output no longer alive."""
+    """Tells whether the output is still alive; another tensor may reuse the memory of one that is not."""
     version: int
     numel: int
     levels: Levels
@@ -34,7 +34,7 @@ class _HardOutput:
 
 @dataclass(frozen=True)
 class _Packed:
-    """A view of the whole of a hard output, to be made again from its unit's inputs or from its codes."""
+    """A view of a whole hard output, which is recomputed from its unit's inputs or from its codes."""
 
     levels: Levels
     inputs: Tensor | None
@@ -57,7 +57,7 @@ _outputs: ContextVar[dict[int, _HardOutput] | None] = ContextVar("hard outputs o
 
 @contextmanager
 def compact_hard_outputs() -> Iterator[None]:
-    """Run a forward pass inside this context; its backward pass may follow outside. Results do not change, memory does."""
+    """Run a forward pass inside this context to save memory; the backward pass may run outside. Results are identical."""
     token = _outputs.set({})
     try:
         with torch.autograd.graph.saved_tensors_hooks(_pack, _unpack):
@@ -67,26 +67,26 @@ def compact_hard_outputs() -> Iterator[None]:
 
 
 def record(outputs: Tensor, inputs: Tensor | None, levels: Levels) -> None:
-    """Called by a hard unit with its ``outputs``, and with its ``inputs`` where its estimator keeps them anyway."""
-    if torch.compiler.is_compiling():  # the compiler decides itself what is kept and what is computed again
+    """Record the ``outputs`` of a hard unit, and its ``inputs`` if its estimator saves them anyway."""
+    if torch.compiler.is_compiling():  # the compiler decides what to save and what to recompute
         return
-    known = _outputs.get()
-    if known is not None:
+    recorded = _outputs.get()
+    if recorded is not None:
         reference = StorageWeakRef(outputs.untyped_storage())
-        kept = inputs.detach() if inputs is not None else None
-        known[reference.cdata] = _HardOutput(reference, outputs._version, outputs.numel(), levels, kept)
+        detached = inputs.detach() if inputs is not None else None
+        recorded[reference.cdata] = _HardOutput(reference, outputs._version, outputs.numel(), levels, detached)
 
 
 def _pack(saved: Tensor) -> Tensor | _Packed:
-    known = _outputs.get() or {}
-    output = known.get(saved.untyped_storage()._cdata)
+    recorded = _outputs.get() or {}
+    output = recorded.get(saved.untyped_storage()._cdata)
     if output is None or output.storage.expired():
         return saved
     if saved._version != output.version or saved.numel() != output.numel or saved.storage_offset() != 0:
         return saved
     if output.inputs is None and output.codes is None:
         codes = output.levels.encode(saved.detach())
-        if codes.stride() != saved.stride():  # not a dense view, so the codes are not in the memory order of the output
+        if codes.stride() != saved.stride():  # not a dense view: the codes do not have the memory order of the output
             return saved
         output.codes = codes
     return _Packed(output.levels, output.inputs, output.codes, saved.dtype, saved.size(), saved.stride())

@@ -1,4 +1,4 @@
-"""Hard units: thresholds and staircases whose backward pass is an estimator's.
+"""Hard units: thresholds and staircases whose backward pass is computed by an estimator.
 
 The outputs are exact levels: the forward pass is :meth:`Levels.quantize` alone, never a smooth value corrected by its own
 detached error, which rounding would leave slightly off.
@@ -6,12 +6,11 @@ detached error, which rounding would leave slightly off.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from altprop.names import builds
 from altprop.nn.estimators.base import Estimator
 from altprop.nn.units.base import HardUnit
 from altprop.nn.units.compact import record
@@ -19,7 +18,7 @@ from altprop.nn.units.levels import Kind, Levels
 
 
 class ReplacedDerivative(torch.autograd.Function):
-    """``levels.quantize`` forward, ``estimator.gradient`` backward; keeps only what the estimator asks to remember."""
+    """``levels.quantize`` forward, ``estimator.gradient`` backward; saves only what the estimator asks to remember."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, levels: Levels, estimator: Estimator | None) -> Tensor:
@@ -37,8 +36,8 @@ class ReplacedDerivative(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         if ctx.estimator is None:
             raise RuntimeError(
-                "a gradient was asked of a hard unit that has no estimator: train it with algorithm=target_propagation, "
-                "or give the algorithm one, as in algorithm/estimator=soft_hinge"
+                "cannot compute a gradient through a hard unit that has no estimator: train it with "
+                "algorithm=target_propagation, or give the algorithm an estimator, as in algorithm/estimator=soft_hinge"
             )
         remembered = ctx.saved_tensors[0] if ctx.saved_tensors else None
         return ctx.estimator.gradient(upstream[0], remembered, ctx.levels), None, None
@@ -54,16 +53,18 @@ class LeveledUnit(HardUnit):
         self.levels = levels
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The levels of ``inputs``, any shape; the type is kept."""
+        """Return the levels of ``inputs``, in the same shape and type."""
         outputs: Tensor = ReplacedDerivative.apply(inputs, self.levels, self.estimator)
         return outputs
 
     def extra_repr(self) -> str:
-        return f"steps={self.levels.steps}, low={self.levels.low:g}, high={self.levels.high:g}"
+        return f"steps={self.levels.rises}, low={self.levels.low:g}, high={self.levels.high:g}"
 
 
 class SignStep(LeveledUnit):
     """+1 above 0, else -1."""
+
+    kind: ClassVar[Kind] = "sign"
 
     def __init__(self) -> None:
         super().__init__(Levels("sign", low=-1.0, high=1.0))
@@ -72,38 +73,31 @@ class SignStep(LeveledUnit):
 class BinaryStep(LeveledUnit):
     """1 above 0, else 0."""
 
+    kind: ClassVar[Kind] = "binary"
+
     def __init__(self) -> None:
         super().__init__(Levels("binary"))
 
 
 class Staircase(LeveledUnit):
-    """A quantized ReLU: ``steps`` rises from ``low`` to ``high``, at equal distances between those inputs.
+    """A quantized ReLU: rises from ``low`` to ``high`` at ``steps`` equally spaced thresholds between those inputs.
 
-    Raises ``ValueError`` for fewer than 2 steps, or unless ``low < high``.
+    Raises ``ValueError`` if ``steps`` is below 2, or unless ``low < high``.
     """
 
-    def __init__(self, steps: int = 5, low: float = 0.0, high: float = 1.0) -> None:
+    kind: ClassVar[Kind] = "staircase"
+
+    def __init__(self, *, steps: int = 5, low: float = 0.0, high: float = 1.0) -> None:
         super().__init__(Levels("staircase", steps, low, high))
 
 
 class SummedStaircase(LeveledUnit):
-    """The outputs of :class:`Staircase` as a sum of binary steps, each with its own estimated derivative.
+    """The same outputs as :class:`Staircase`, as a sum of binary units, each with its own estimated derivative.
 
-    Raises ``ValueError`` for fewer than 2 steps, or unless ``low < high``.
+    Raises ``ValueError`` if ``steps`` is below 2, or unless ``low < high``.
     """
 
-    def __init__(self, steps: int = 5, low: float = 0.0, high: float = 1.0) -> None:
+    kind: ClassVar[Kind] = "summed_staircase"
+
+    def __init__(self, *, steps: int = 5, low: float = 0.0, high: float = 1.0) -> None:
         super().__init__(Levels("summed_staircase", steps, low, high))
-
-
-UNIT_KINDS: dict[type[LeveledUnit], Kind] = {
-    SignStep: "sign",
-    BinaryStep: "binary",
-    Staircase: "staircase",
-    SummedStaircase: "summed_staircase",
-}
-
-
-def kind_of(node: Any) -> Kind | None:
-    """The kind of hard unit that a configured node builds; None for anything else."""
-    return next((kind for unit, kind in UNIT_KINDS.items() if builds(node, unit)), None)

@@ -1,4 +1,4 @@
-"""Smooth units that saturate: the full-precision counterparts of thresholds and staircases. Plain autograd, no estimator."""
+"""Saturating units: the full-precision counterparts of thresholds and staircases. Autograd differentiates them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 
 class SaturatedReLU(nn.Module):
-    """``min(max(0, slope z), ceiling)``. Raises ``ValueError`` unless both are positive."""
+    """``min(max(0, slope z), ceiling)``. Raises ``ValueError`` unless ``ceiling`` and ``slope`` are positive."""
 
-    def __init__(self, ceiling: float = 1.0, slope: float = 1.0) -> None:
+    def __init__(self, *, ceiling: float = 1.0, slope: float = 1.0) -> None:
         super().__init__()
         if ceiling <= 0 or slope <= 0:
             raise ValueError(f"ceiling ({ceiling}) and slope ({slope}) must be positive")
@@ -16,7 +16,7 @@ class SaturatedReLU(nn.Module):
         self.slope = slope
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Any shape."""
+        """Apply the unit to each element of ``inputs``, any shape."""
         scaled = inputs if self.slope == 1 else inputs * self.slope
         return nn.functional.hardtanh(scaled, 0.0, self.ceiling)
 
@@ -28,7 +28,7 @@ class ClippedAbs(nn.Module):
     """``min(|z|, 1)``."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Any shape."""
+        """Apply the unit to each element of ``inputs``, any shape."""
         return inputs.abs().clamp(max=1.0)
 
 
@@ -36,5 +36,5 @@ class HardSigmoid(nn.Module):
     """``clip((z + 1) / 2, 0, 1)``: slope 1/2, unlike torch's ``Hardsigmoid``, whose slope is 1/6."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Any shape."""
+        """Apply the unit to each element of ``inputs``, any shape."""
         return nn.functional.hardtanh((inputs + 1) / 2, 0.0, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,15 +20,19 @@ from altprop.reporting.figures.style import BLUE, GRAY, GREEN, VERMILLION, save,
 
 COLUMNS = 4
 SIGN, BINARY, STAIRCASE = Levels("sign", low=-1.0, high=1.0), Levels("binary"), Levels("staircase", 5)
-_SIGMOIDS = {"sigmoid": (1.0, 2.0), "sigmoid2": (2.0, 2.0), "sigmoid3": (2.0, 3.0)}
+_SIGMOIDS = {
+    "sigmoid": partial(Sigmoid, height=1.0, slope=2.0),
+    "sigmoid2": partial(Sigmoid, height=2.0, slope=2.0),
+    "sigmoid3": partial(Sigmoid, height=2.0, slope=3.0),
+}
 
 
 def default_estimator(name: str) -> Estimator:
     """The estimator that ``algorithm/estimator=<name>`` builds."""
     if name in _SIGMOIDS:
-        return Sigmoid(*_SIGMOIDS[name])
+        return _SIGMOIDS[name]()
     if RULES[name] is MarginEstimator:
-        return MarginEstimator(PUBLISHED_MARGIN_RULES.get(name, name))
+        return MarginEstimator(loss=PUBLISHED_MARGIN_RULES.get(name, name))
     make: Callable[[], Estimator] = RULES[name]
     return make()
 

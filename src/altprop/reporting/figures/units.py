@@ -79,10 +79,10 @@ def _draw_inputs(axes: Axes, layer: Layer) -> None:
 
 def _draw_levels(axes: Axes, layer: Layer) -> None:
     levels = layer.levels
-    names = [f"{levels.low + (levels.high - levels.low) * count / levels.steps:.2g}" for count in range(levels.steps + 1)]
-    axes.bar(range(levels.steps + 1), layer.level_shares.numpy() * 100, color=BLUE)
-    every = max(1, (levels.steps + 1) // 8)
-    axes.set_xticks(range(0, levels.steps + 1, every), names[::every])
+    names = [f"{levels.low + (levels.high - levels.low) * count / levels.rises:.2g}" for count in range(levels.rises + 1)]
+    axes.bar(range(levels.rises + 1), layer.level_shares.numpy() * 100, color=BLUE)
+    every = max(1, (levels.rises + 1) // 8)
+    axes.set_xticks(range(0, levels.rises + 1, every), names[::every])
     axes.set_ylabel("% of outputs")
     axes.set_ylim(0, 100)
     axes.grid(axis="x", visible=False)

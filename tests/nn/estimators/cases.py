@@ -1,4 +1,4 @@
-"""Every rule as ``algorithm/estimator`` configures it, and the closed form of its weight, written down from the paper's code."""
+"""Every rule as ``algorithm/estimator`` configures it, and the closed form of its weight, transcribed from the paper's code."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ RULES: dict[str, Rule] = {
     "ste": StraightThrough,
     "saturated_ste_v2": SaturatedStraightThroughV2,
     "truncated_hinge": TruncatedHinge,
-    "sigmoid": lambda scaled=True: Sigmoid(1, 2, scaled),
-    "sigmoid2": lambda scaled=True: Sigmoid(2, 2, scaled),
-    "sigmoid3": lambda scaled=True: Sigmoid(2, 3, scaled),
+    "sigmoid": lambda scaled=True: Sigmoid(height=1, slope=2, scaled=scaled),
+    "sigmoid2": lambda scaled=True: Sigmoid(height=2, slope=2, scaled=scaled),
+    "sigmoid3": lambda scaled=True: Sigmoid(height=2, slope=3, scaled=scaled),
     "lecun_tanh": LeCunTanh,
     "ramp": Ramp,
-    **{name: lambda scaled=True, loss=loss: MarginEstimator(loss, scaled) for name, loss in PUBLISHED_MARGIN_RULES.items()},
     **{
-        name: lambda scaled=True, loss=name: MarginEstimator(loss, scaled)
+        name: lambda scaled=True, loss=loss: MarginEstimator(loss=loss, scaled=scaled)
+        for name, loss in PUBLISHED_MARGIN_RULES.items()
+    },
+    **{
+        name: lambda scaled=True, loss=name: MarginEstimator(loss=loss, scaled=scaled)
         for name, loss in MARGIN_LOSSES.items()
         if not loss.published
     },
@@ -69,7 +72,7 @@ SIGN: dict[str, Callable[[Array, Array], Array]] = {
     "lecun_tanh": lambda z, t: 1.7519 * 2 / 3 * bump(2 * z / 3),
     "ramp": lambda z, t: np.clip(2 - abs(z), 0, 1),
 }
-"""``phi(z, t)`` for sign steps, of the rules whose backward pass the paper's code has."""
+"""``phi(z, t)`` for sign units, of the rules that have a backward pass in the paper's code."""
 
 BINARY: dict[str, Callable[[Array], Array]] = {
     "soft_hinge": bump,
@@ -79,24 +82,24 @@ BINARY: dict[str, Callable[[Array], Array]] = {
     "lecun_tanh": lambda z: 1.7519 * 2 / 3 * bump(2 * z / 3),
     "ramp": lambda z: np.select([(z >= 0) & (z <= 1), (z > -1) & (z < 0), (z > 1) & (z < 2)], [1.0, z + 1, 2 - z], 0.0),
 }
-"""``phi(z)`` for binary steps."""
+"""``phi(z)`` for binary units."""
 
 
-def staircase_weight(name: str, u: Array, t: Array, steps: int) -> Array:
+def staircase_weight(name: str, u: Array, t: Array, rises: int) -> Array:
     """``phi(u, t)`` for staircases."""
     if name == "soft_hinge":
         return bump(2 * u - 1)
     if name == "saturated_ste":
         return indicator((u >= 0) & (u <= 1))
     assert name == "truncated_hinge"
-    v, margin, truncation = u * (steps - 1), 1.0 * (steps - 1), 2.0 * (steps - 1)
+    v, margin, truncation = u * (rises - 1), 1.0 * (rises - 1), 2.0 * (rises - 1)
 
     def count(w: Array) -> Array:
-        return np.ceil(np.clip(w, 0, steps))
+        return np.ceil(np.clip(w, 0, rises))
 
     up = count(v + truncation - margin) - count(v - margin)
     down = count(v + margin) - count(v + margin - truncation)
-    return np.where(t > 0, up, down) / steps
+    return np.where(t > 0, up, down) / rises
 
 
 def closed_form(name: str, levels: Levels, z: Array, g: Array, scaled: bool) -> Array:
@@ -110,20 +113,20 @@ def closed_form(name: str, levels: Levels, z: Array, g: Array, scaled: bool) -> 
         return signal * BINARY[name](z)
     if levels.kind == "staircase":
         u = (z - levels.low) / span
-        return signal * staircase_weight(name, u, t, levels.steps) / (1 if scaled else span)
-    spacing = span / (levels.steps - 1)
-    total = sum(BINARY[name](z - levels.low - index * spacing) for index in range(levels.steps))
-    return signal * total * (span / levels.steps if scaled else 1)
+        return signal * staircase_weight(name, u, t, levels.rises) / (1 if scaled else span)
+    spacing = span / (levels.rises - 1)
+    total = sum(BINARY[name](z - levels.low - index * spacing) for index in range(levels.rises))
+    return signal * total * (span / levels.rises if scaled else 1)
 
 
 def combinations(scaled: bool | None = None) -> list[tuple[str, str, bool]]:
-    """Every (rule, unit, mode) that is allowed."""
-    found = []
+    """Every allowed (rule, unit, scaled)."""
+    cases = []
     for name, rule in RULES.items():
         for unit, levels in LEVELS.items():
             kind: Kind = levels.kind
             for mode in (True, False) if scaled is None else (scaled,):
                 estimator = rule()
                 if kind in estimator.fits and (mode or estimator.has_unscaled):
-                    found.append((name, unit, mode))
-    return found
+                    cases.append((name, unit, mode))
+    return cases

@@ -1,4 +1,4 @@
-"""Edges of energy-based networks: adjoints, ties, layouts, and the activations between them."""
+"""Edges of energy-based networks (adjoints, ties, layouts) and the activations between them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from altprop.nn.energy.edges import (
 
 @st.composite
 def edges(draw: st.DrawFn) -> Edge:
-    """Convolutions of any kernel, stride, padding and pooling, and linear edges from flat or spatial states."""
+    """Convolutions with any kernel, stride, padding and pooling, and linear edges from flat or spatial states."""
     if draw(st.booleans()):
         below = draw(st.sampled_from([(5,), (2, 3, 4)]))
         return Edge(below, (draw(st.integers(1, 4)),))
@@ -52,7 +52,7 @@ def parameters_of(edge: Edge, generator: torch.Generator) -> tuple[Tensor, Tenso
 
 @given(edge=edges(), seed=st.integers(0, 10**6))
 @settings(deadline=None, max_examples=60)
-def test_down_and_gradients_are_those_of_the_bilinear_form(edge: Edge, seed: int) -> None:
+def test_down_and_gradients_are_derivatives_of_the_bilinear_form(edge: Edge, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     weight, bias = parameters_of(edge, generator)
     below = torch.randn(3, *edge.below, generator=generator, dtype=torch.float64).requires_grad_()
@@ -69,8 +69,8 @@ def test_down_and_gradients_are_those_of_the_bilinear_form(edge: Edge, seed: int
 
 @given(edge=edges(), seed=st.integers(0, 10**6))
 @settings(deadline=None, max_examples=40)
-def test_up_and_down_are_adjoint_where_they_are_linear(edge: Edge, seed: int) -> None:
-    """Section 10, check 4: ``<up(s) without bias, z> = <s, down(z)>``."""
+def test_up_and_down_are_adjoint(edge: Edge, seed: int) -> None:
+    """Check 4 of section 10: ``<up(s) without bias, z> = <s, down(z)>``."""
     generator = torch.Generator().manual_seed(seed)
     weight, _ = parameters_of(edge, generator)
     below = torch.randn(2, *edge.below, generator=generator, dtype=torch.float64)
@@ -79,8 +79,8 @@ def test_up_and_down_are_adjoint_where_they_are_linear(edge: Edge, seed: int) ->
     assert torch.allclose((drive * above).sum(), (below * down(edge, above, weight, routing)).sum(), atol=1e-9)
 
 
-def test_of_equal_values_the_first_in_row_major_order_is_chosen() -> None:
-    """Trap 3: ties are common where units are saturated."""
+def test_ties_go_to_the_first_value_in_row_major_order() -> None:
+    """Trap 3: ties are common because units saturate."""
     edge = Edge((1, 4, 4), (1, 2, 2), 1, pool="max")
     _, routing = pool(edge, torch.ones(1, 1, 4, 4))
     spread = unpool(edge, torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), routing)
@@ -89,7 +89,7 @@ def test_of_equal_values_the_first_in_row_major_order_is_chosen() -> None:
     assert torch.equal(spread[0, 0], expected)
 
 
-def test_unpooling_works_where_only_deterministic_kernels_may() -> None:
+def test_unpooling_works_in_deterministic_mode() -> None:
     edge = Edge((1, 4, 4), (1, 2, 2), 1, pool="max")
     _, routing = pool(edge, torch.rand(1, 1, 4, 4))
     plain = unpool(edge, torch.rand(1, 1, 2, 2), routing)
@@ -102,7 +102,7 @@ def test_unpooling_works_where_only_deterministic_kernels_may() -> None:
 
 
 @given(channels=st.integers(1, 4), height=st.integers(1, 4), width=st.integers(1, 4))
-def test_layouts_are_inverse_and_keep_the_linear_map(channels: int, height: int, width: int) -> None:
+def test_layouts_are_inverse_and_preserve_the_linear_map(channels: int, height: int, width: int) -> None:
     shape = (channels, height, width)
     edge = Edge(shape, (3,))
     state = torch.randn(2, *shape)
@@ -113,7 +113,7 @@ def test_layouts_are_inverse_and_keep_the_linear_map(channels: int, height: int,
     assert torch.allclose(convolve(edge, state, to_working_layout(edge, weight), None), expected, atol=1e-5)
 
 
-def test_a_low_precision_weight_computes_in_its_type_and_answers_in_that_of_the_states() -> None:
+def test_a_low_precision_weight_computes_in_its_type_and_returns_that_of_the_states() -> None:
     edge = Edge((4, 6, 6), (5, 3, 3), 3, padding=1, pool="max")
     weight, bias, below = torch.randn(5, 4, 3, 3), torch.randn(5), torch.rand(2, 4, 6, 6)
     exact, routing = up(edge, below, weight, bias)
@@ -135,7 +135,7 @@ def test_a_low_precision_weight_computes_in_its_type_and_answers_in_that_of_the_
     ],
 )
 def test_values_of_the_activations(name: str, potential: float, value: float) -> None:
-    """Section 10, check 2."""
+    """Check 2 of section 10."""
     assert float(ACTIVATIONS[name](torch.tensor(potential))) == pytest.approx(value)
 
 
@@ -154,7 +154,7 @@ def test_slopes_at_a_half(name: str, slope: float) -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_the_folded_form_is_the_activation(name: str) -> None:
+def test_the_folded_form_equals_the_activation(name: str) -> None:
     activation = ACTIVATIONS[name]
     potential = torch.linspace(-3, 3, 101, dtype=torch.float64)
     scaled = (potential - activation.center) * activation.scale

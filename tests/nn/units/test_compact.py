@@ -16,7 +16,7 @@ from altprop.nn.units.hard import BinaryStep, SignStep, Staircase, SummedStairca
 
 
 class Residual(nn.Module):
-    """A hard output that two layers and an addition keep."""
+    """A hard output that is saved by two layers and an addition."""
 
     def __init__(self, units: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -42,11 +42,11 @@ def gradients(model: nn.Module, inputs: Tensor, compact: bool) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    "units", [SignStep, BinaryStep, lambda: Staircase(3), lambda: SummedStaircase(3), lambda: Staircase(300)]
+    "units", [SignStep, BinaryStep, lambda: Staircase(steps=3), lambda: SummedStaircase(steps=3), lambda: Staircase(steps=300)]
 )
 @pytest.mark.parametrize("estimator", [SoftHinge(), SaturatedStraightThrough()])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_gradients_are_the_same_bit_for_bit(
+def test_gradients_are_identical_bit_for_bit(
     units: Callable[[], nn.Module], estimator: Estimator, memory_format: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
@@ -73,8 +73,8 @@ class Chain(nn.Module):
 
 
 @pytest.mark.parametrize(("estimator", "bytes_per_unit"), [(SoftHinge(), 4), (SaturatedStraightThrough(), 2)])
-def test_a_unit_costs_its_input_or_two_bytes(estimator: Estimator, bytes_per_unit: int) -> None:
-    """A ReLU costs 4 bytes per unit: its output, which the next layer keeps too."""
+def test_memory_per_unit_is_its_input_or_two_bytes(estimator: Estimator, bytes_per_unit: int) -> None:
+    """A ReLU takes 4 bytes per unit: its output, which the next layer saves too."""
     from torch.profiler import ProfilerActivity, profile
 
     model = Chain()
@@ -86,11 +86,11 @@ def test_a_unit_costs_its_input_or_two_bytes(estimator: Estimator, bytes_per_uni
             outputs = model(inputs)
         scores = outputs.sum()
     assert scores.requires_grad
-    kept = sum(event.self_cpu_memory_usage for event in profiler.key_averages()) - outputs.numel() * 4
-    assert kept <= 6.05 * unit * bytes_per_unit
+    saved = sum(event.self_cpu_memory_usage for event in profiler.key_averages()) - outputs.numel() * 4
+    assert saved <= 6.05 * unit * bytes_per_unit
 
 
-def test_an_output_changed_in_place_is_kept_as_it_is() -> None:
+def test_an_output_modified_in_place_is_saved_unchanged() -> None:
     unit = SignStep()
     unit.estimator = SoftHinge()
     inputs = torch.randn(4, 4, requires_grad=True)

@@ -19,12 +19,12 @@ INPUTS = torch.linspace(-3, 3, 25, dtype=torch.float64)
         (HardSigmoid(), ((INPUTS + 1) / 2).clamp(0, 1)),
     ],
 )
-def test_values(unit: nn.Module, expected: torch.Tensor) -> None:
+def test_values_match_the_definition(unit: nn.Module, expected: torch.Tensor) -> None:
     torch.testing.assert_close(unit(INPUTS), expected)
 
 
 @pytest.mark.parametrize("unit", [SaturatedReLU(ceiling=1.5, slope=0.5), ClippedAbs(), HardSigmoid()])
-def test_derivatives_by_differences(unit: nn.Module) -> None:
+def test_derivatives_match_finite_differences(unit: nn.Module) -> None:
     inputs = (INPUTS + 0.01).requires_grad_()
     assert torch.autograd.gradcheck(unit, inputs)
 

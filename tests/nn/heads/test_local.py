@@ -1,4 +1,4 @@
-"""Heads of the blocks: the published parameter counts, shapes and initial behavior."""
+"""Local heads and their ensembles: published parameter counts, shapes and initial behavior."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_published_parameter_counts(head, shape, classes, count) -> None:
     assert num_parameters(head(shape, classes)) == count
 
 
-def test_two_layer_mlp_is_the_published_last_head() -> None:
+def test_the_two_layer_mlp_is_the_published_last_head() -> None:
     assert num_parameters(mlp_head((256, 8, 8), 10, mlp_layers=2)) == 2_114_058
     assert num_parameters(mlp_head((512, 8, 8), 10, mlp_layers=2)) == 8_422_410
 
 
-def test_head_of_resnet_152_with_the_published_size() -> None:
+def test_the_head_of_resnet_152_has_the_published_size() -> None:
     head = mlp_sr_head((1024, 14, 14), 1000, pooled_size=2)
     assert num_parameters(head) == 57_619_432
     assert head.reduce(torch.zeros(1, 1024, 14, 14)).shape[2:] == (2, 2)
@@ -59,7 +59,7 @@ def test_head_of_resnet_152_with_the_published_size() -> None:
     width=st.integers(1, 9),
     classes=st.integers(2, 5),
 )
-def test_heads_fit_any_map(head, channels, height, width, classes) -> None:
+def test_heads_accept_any_map(head, channels, height, width, classes) -> None:
     built = head((channels, height, width), classes)
     scores = built(torch.randn(2, channels, height, width))
     assert scores.shape == (2, classes)
@@ -67,25 +67,25 @@ def test_heads_fit_any_map(head, channels, height, width, classes) -> None:
 
 
 @pytest.mark.parametrize("head", [mlp_sr_head, mlp_head, cnn_head])
-def test_heads_fit_flat_features(head) -> None:
+def test_heads_accept_flat_features(head) -> None:
     assert head((7,), 3)(torch.randn(4, 7)).shape == (4, 3)
 
 
-def test_conv_head_refuses_flat_features() -> None:
+def test_conv_head_raises_for_flat_features() -> None:
     with pytest.raises(ConfigError, match="algorithm/head=mlp"):
         ConvHead((7,), 3)
 
 
-@pytest.mark.parametrize(("head", "alive"), [(mlp_sr_head, False), (mlp_head, False), (cnn_head, True)])
-def test_norm_of_the_map_is_used_by_the_cnn_head_alone(head, alive: bool) -> None:
+@pytest.mark.parametrize(("head", "used"), [(mlp_sr_head, False), (mlp_head, False), (cnn_head, True)])
+def test_only_the_cnn_head_uses_the_norm_of_the_map(head, used: bool) -> None:
     built = head((4, 8, 8), 3)
     built(torch.randn(6, 4, 8, 8)).square().sum().backward()
     assert isinstance(built, LocalHead)
     assert built.map_norm is not None
-    assert all((parameter.grad is not None) is alive for parameter in built.map_norm.parameters())
+    assert all((parameter.grad is not None) is used for parameter in built.map_norm.parameters())
 
 
-def test_wider_convolutions() -> None:
+def test_convolutions_have_the_configured_width() -> None:
     head = cnn_head((4, 8, 8), 3, conv_layers=1, mlp_layers=3, width=6)
     assert [module.out_channels for module in head.modules() if isinstance(module, nn.Conv2d)] == [6]
     assert head.classifier[-1].in_features == 24
@@ -93,8 +93,8 @@ def test_wider_convolutions() -> None:
 
 
 @pytest.mark.parametrize(("channels", "width"), [(128, 256), (256, 512), (512, 1024)])
-def test_convolutions_twice_as_wide_as_the_block_are_the_scripts_256_that_double_with_it(channels: int, width: int) -> None:
-    """Section 8: width_aux 256 and prog on the network that begins with 128 channels."""
+def test_widen_reproduces_the_heads_of_the_published_script(channels: int, width: int) -> None:
+    """Section 8: width_aux 256 and prog on the network that begins with 128 channels; the 256 double with the blocks."""
     head = cnn_head((channels, 4, 4), 3, conv_layers=2, mlp_layers=0, widen=2.0)
     assert [module.out_channels for module in head.modules() if isinstance(module, nn.Conv2d)] == [width, width]
     assert head(torch.randn(2, channels, 4, 4)).shape == (2, 3)
@@ -113,22 +113,22 @@ def test_convolutions_twice_as_wide_as_the_block_are_the_scripts_256_that_double
         ({"kernel_size": -1}, "kernel_size"),
     ],
 )
-def test_impossible_settings_are_problems(config, name: str) -> None:
+def test_impossible_options_are_problems(config, name: str) -> None:
     assert [problem.key for problem in head_problems(config)] == [f"algorithm.head.{name}"]
     assert not list(head_problems({"conv_layers": 0, "mlp_layers": 0, "width": None, "pooled_size": None, "widen": 2.0}))
 
 
-def test_pooling_windows_overlap_where_the_side_does_not_divide() -> None:
-    """Window i of r covers [floor(i S / r), ceil((i + 1) S / r)); 14 -> 4 overlaps."""
+def test_pooling_windows_overlap_if_the_side_is_not_divisible() -> None:
+    """Window i of r covers [floor(i S / r), ceil((i + 1) S / r)); the windows of 14 -> 4 overlap."""
     head = mlp_head((1, 14, 14), 2)
     column = torch.arange(14.0).reshape(1, 1, 14, 1).expand(1, 1, 14, 14)
     pooled = head.reduce(column)[0, 0, :, 0]
-    expected = [sum(range(i * 14 // 4, -(-(i + 1) * 14 // 4))) / len(range(i * 14 // 4, -(-(i + 1) * 14 // 4))) for i in range(4)]
-    assert torch.allclose(pooled, torch.tensor(expected))
+    windows = [range(i * 14 // 4, -(-(i + 1) * 14 // 4)) for i in range(4)]
+    assert torch.allclose(pooled, torch.tensor([sum(window) / len(window) for window in windows]))
 
 
-def test_conv_head_starts_with_the_same_score_for_everyone() -> None:
-    """The last convolution's weight is zero, so that nothing below it gets a gradient, but it and the classifier do."""
+def test_conv_head_starts_with_the_same_scores_for_all_samples() -> None:
+    """The last convolution's weight is zero, so that it and the classifier get a gradient, but nothing below them."""
     torch.manual_seed(0)
     head = ConvHead((6, 5, 5), 3).double()
     features = torch.randn(4, 6, 5, 5, dtype=torch.float64, requires_grad=True)
@@ -144,7 +144,7 @@ def test_conv_head_starts_with_the_same_score_for_everyone() -> None:
     assert head.classifier.weight.grad.any()
 
 
-def test_zero_bias_starts_at_zero() -> None:
+def test_with_zero_bias_the_chain_starts_as_zero() -> None:
     head = ConvHead((6, 5, 5), 3, zero_bias=True)
     assert not head.convolutions(torch.randn(2, 6, 5, 5)).any()
 
@@ -171,20 +171,20 @@ def scores(*shape: int) -> st.SearchStrategy[torch.Tensor]:
 
 
 @given(count=st.integers(1, 12))
-def test_every_head_weighs_twice_its_predecessor(count: int) -> None:
+def test_every_head_has_twice_the_weight_of_the_previous_one(count: int) -> None:
     weights = ensemble_weights(count).double()
     assert float(weights.sum()) == pytest.approx(1.0, abs=1e-6)
     assert torch.allclose(weights[1:], 2 * weights[:-1], rtol=1e-5)
 
 
 @given(one=scores(3, 4), average=st.sampled_from(["probabilities", "logits"]))
-def test_ensemble_of_one_head_is_that_head(one, average) -> None:
-    answer = ensemble_scores([one], average)
-    assert torch.allclose(answer.softmax(1), one.softmax(1))
+def test_the_ensemble_of_one_head_is_that_head(one, average) -> None:
+    ensemble = ensemble_scores([one], average)
+    assert torch.allclose(ensemble.softmax(1), one.softmax(1))
 
 
 @given(one=scores(3, 4), other=scores(3, 4))
-def test_ensembles_average_what_they_say(one, other) -> None:
+def test_ensembles_average_logits_or_probabilities(one, other) -> None:
     assert torch.allclose(ensemble_scores([one, other], "logits"), one / 3 + 2 * other / 3, atol=1e-6)
     mean = one.softmax(1) / 3 + 2 * other.softmax(1) / 3
     assert torch.allclose(ensemble_scores([one, other], "probabilities").exp(), mean, atol=1e-6)

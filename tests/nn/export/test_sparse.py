@@ -13,7 +13,7 @@ from tests.nn.weights.training import Trained, batch, small_mlp, small_wrn
 
 @settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
-def test_rows_and_masks_are_exact(rows, columns, seed):
+def test_packing_rows_and_masks_is_exact(rows, columns, seed):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(rows, columns, generator=generator)
     mask = torch.randint(2, (rows, columns), generator=generator).float()
@@ -27,7 +27,7 @@ def test_rows_and_masks_are_exact(rows, columns, seed):
 
 @pytest.mark.parametrize("build", [small_mlp, small_wrn])
 @pytest.mark.parametrize("granularity", [1, 2, 3, 4])
-def test_a_file_gives_the_same_predictions(build, granularity, tmp_path):
+def test_exported_files_give_the_same_predictions(build, granularity, tmp_path):
     trained = Trained(StaticSparse(0.8, granularity=granularity), build(torch.float32)).steps(5)
     path = tmp_path / "sparse.safetensors"
     size = save_sparse(trained.model, path)
@@ -38,7 +38,7 @@ def test_a_file_gives_the_same_predictions(build, granularity, tmp_path):
     assert torch.equal(model.eval()(inputs), trained.model.eval()(inputs))
 
 
-def test_size_follows_the_number_of_weights(tmp_path):
+def test_file_size_is_proportional_to_the_number_of_weights(tmp_path):
     sizes = []
     for sparsity in (0.5, 0.9):
         trained = Trained(StaticSparse(sparsity, dense=[]), small_mlp(torch.float32))
@@ -47,16 +47,16 @@ def test_size_follows_the_number_of_weights(tmp_path):
     assert sizes[0] - sizes[1] == pytest.approx(0.4 * weights * 6, abs=64)
 
 
-def test_refuses_other_files(tmp_path):
+def test_other_files_and_networks_raise(tmp_path):
     with pytest.raises(ValueError, match="no layer"):
         save_sparse(small_mlp(), tmp_path / "x")
     (tmp_path / "x").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="no safetensors"):
+    with pytest.raises(ValueError, match="not a safetensors"):
         load_sparse(tmp_path / "x")
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_sparse_linear_is_the_dense_layer(bias):
+def test_sparse_linear_equals_the_dense_layer(bias):
     layer = torch.nn.Linear(20, 7, bias=bias)
     with torch.no_grad():
         layer.weight.mul_(torch.rand(7, 20) < 0.3)
@@ -64,7 +64,7 @@ def test_sparse_linear_is_the_dense_layer(bias):
         torch.testing.assert_close(SparseLinear(layer.weight, layer.bias)(inputs), layer(inputs))
 
 
-def test_a_model_with_sparse_kernels_predicts_the_same():
+def test_a_model_with_sparse_kernels_gives_the_same_predictions():
     trained = Trained(StaticSparse(0.9, dense=[]), small_mlp(torch.float32)).steps(3)
     inputs, _ = batch(5, torch.float32)
     faster = with_sparse_kernels(trained.model, inputs, repeats=1)

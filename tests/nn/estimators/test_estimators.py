@@ -1,4 +1,4 @@
-"""Section 10 of the paper's specification: every rule, unit and mode against closed forms, in float64."""
+"""Every rule, unit and mode against closed forms, in float64 (section 10 of the paper's specification)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from altprop.nn.estimators.tanh import Sigmoid, SoftHinge
 from altprop.nn.units.hard import BinaryStep, LeveledUnit, ReplacedDerivative, SignStep, Staircase, SummedStaircase
 from altprop.nn.units.levels import Levels
 from altprop.problems import ConfigError
-from tests.nn.estimator_cases import LEVELS, RULES, SIGN, closed_form, combinations
+from tests.nn.estimators.cases import LEVELS, RULES, SIGN, closed_form, combinations
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -32,7 +32,7 @@ def backward(estimator: Estimator | None, levels: Levels, inputs: Tensor, upstre
 
 
 def draw(seed: int, batch: int = 7, units: int = 11) -> tuple[Tensor, Tensor]:
-    """Inputs that straddle all zones, no closer than 1e-4 to a kink on a grid of quarters, and gradients with zeros."""
+    """Inputs in all zones, no closer than 1e-4 to a kink on a grid of quarters, and gradients that include zeros."""
     random = np.random.default_rng(seed)
     inputs = random.uniform(-3, 3, (batch, units))
     inputs = np.where(np.abs(inputs * 4 - np.round(inputs * 4)) < 4e-4, inputs + 1e-3, inputs)
@@ -43,7 +43,7 @@ def draw(seed: int, batch: int = 7, units: int = 11) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(("name", "unit", "scaled"), [case for case in combinations() if case[0] in SIGN])
 @settings(max_examples=15, deadline=None)
 @given(seed=SEEDS)
-def test_published_backward_passes(name: str, unit: str, scaled: bool, seed: int) -> None:
+def test_published_backward_passes_are_reproduced(name: str, unit: str, scaled: bool, seed: int) -> None:
     inputs, upstream = draw(seed)
     gradient = backward(RULES[name](scaled=scaled), LEVELS[unit], inputs, upstream)
     expected = closed_form(name, LEVELS[unit], inputs.numpy(), upstream.numpy(), scaled)
@@ -60,37 +60,37 @@ def test_the_backward_pass_is_the_derivative_of_the_layer_loss(name: str, unit: 
     targets = -upstream.sign()
     losses = estimator.layer_loss(leaf, torch.where(targets == 0, torch.ones_like(targets), targets), levels)
     (slope,) = torch.autograd.grad(losses.sum(), leaf)
-    factor = upstream.abs() * levels.rise if scaled else targets.abs() / len(upstream)
+    factor = upstream.abs() * levels.gradient_scale if scaled else targets.abs() / len(upstream)
     kinks = near_a_kink(name, inputs, levels)
     gradient = backward(estimator, levels, inputs, upstream)
     torch.testing.assert_close(gradient[~kinks], (factor * slope)[~kinks], rtol=1e-10, atol=1e-12)
 
 
 def near_a_kink(name: str, inputs: Tensor, levels: Levels) -> Tensor:
-    """Kinks that are not on the grid that :func:`draw` avoids."""
+    """Whether ``inputs`` are at a kink off the grid that :func:`draw` avoids."""
     if name == "saturated_ste_v2":
-        places = [sign * 3**0.5 + threshold for sign in (-1, 1) for threshold in levels.thresholds]
+        kinks = [sign * 3**0.5 + threshold for sign in (-1, 1) for threshold in levels.thresholds]
     elif name == "truncated_logistic":
         kink = np.log(np.expm1(2.0))
-        places = [-kink, kink]
+        kinks = [-kink, kink]
     else:
         return torch.zeros_like(inputs, dtype=torch.bool)
-    return torch.stack([(inputs - place).abs() < 1e-6 for place in places]).any(dim=0)
+    return torch.stack([(inputs - kink).abs() < 1e-6 for kink in kinks]).any(dim=0)
 
 
 @pytest.mark.parametrize(("name", "unit", "scaled"), combinations())
-def test_what_is_saved_gives_the_same_gradient_as_the_inputs(name: str, unit: str, scaled: bool) -> None:
+def test_saved_tensors_give_the_same_gradient_as_the_inputs(name: str, unit: str, scaled: bool) -> None:
     """The fused and packed backward passes against the plain formula ``g phi``, kinks included."""
     levels, estimator = LEVELS[unit], RULES[name](scaled=scaled)
-    places = torch.arange(-16, 17, dtype=torch.float64) / 4
-    inputs = torch.stack([places, places])
-    upstream = torch.stack([torch.full_like(places, 0.7), torch.full_like(places, -1.3)])
+    grid = torch.arange(-16, 17, dtype=torch.float64) / 4
+    inputs = torch.stack([grid, grid])
+    upstream = torch.stack([torch.full_like(grid, 0.7), torch.full_like(grid, -1.3)])
     plain = Estimator.gradient(estimator, upstream, inputs, levels)
     torch.testing.assert_close(backward(estimator, levels, inputs, upstream), plain, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize(("name", "unit", "scaled"), combinations())
-def test_units_without_a_gradient_get_none_back(name: str, unit: str, scaled: bool) -> None:
+def test_a_zero_gradient_stays_zero(name: str, unit: str, scaled: bool) -> None:
     inputs, _ = draw(0)
     assert not backward(RULES[name](scaled=scaled), LEVELS[unit], inputs, torch.zeros_like(inputs)).any()
 
@@ -136,19 +136,19 @@ def assert_equals_backprop(estimator: Estimator, levels: Levels, smooth: Callabl
 
 @settings(max_examples=15, deadline=None)
 @given(seed=SEEDS, factor=st.floats(0.1, 100))
-def test_scaled_mode_is_linear_and_unscaled_mode_blind_to_size(seed: int, factor: float) -> None:
+def test_scaled_mode_is_linear_and_unscaled_mode_ignores_the_size(seed: int, factor: float) -> None:
     inputs, upstream = draw(seed)
     levels = LEVELS["sign"]
-    for estimator in (SoftHinge(), TruncatedHinge(), MarginEstimator("adaline")):
+    for estimator in (SoftHinge(), TruncatedHinge(), MarginEstimator(loss="adaline")):
         once = backward(estimator, levels, inputs, upstream)
         torch.testing.assert_close(backward(estimator, levels, inputs, factor * upstream), factor * once, rtol=1e-10, atol=1e-14)
-        part = backward(estimator, levels, inputs[:3], upstream[:3])
-        torch.testing.assert_close(part, once[:3], rtol=1e-12, atol=1e-15)
+        first = backward(estimator, levels, inputs[:3], upstream[:3])
+        torch.testing.assert_close(first, once[:3], rtol=1e-12, atol=1e-15)
     unscaled = SoftHinge(scaled=False)
     once = backward(unscaled, levels, inputs, upstream)
     torch.testing.assert_close(backward(unscaled, levels, inputs, factor * upstream), once, rtol=1e-12, atol=1e-15)
-    part = backward(unscaled, levels, inputs[:3], upstream[:3])
-    torch.testing.assert_close(part, once[:3] * (len(inputs) / 3), rtol=1e-12, atol=1e-15)
+    first = backward(unscaled, levels, inputs[:3], upstream[:3])
+    torch.testing.assert_close(first, once[:3] * (len(inputs) / 3), rtol=1e-12, atol=1e-15)
 
 
 @settings(max_examples=15, deadline=None)
@@ -157,8 +157,8 @@ def test_relations_between_rules(seed: int) -> None:
     inputs, upstream = draw(seed)
     levels = LEVELS["sign"]
     soft = backward(SoftHinge(), levels, inputs, upstream)
-    torch.testing.assert_close(backward(Sigmoid(1, 2), levels, inputs, upstream), soft / 2)
-    torch.testing.assert_close(backward(Sigmoid(2, 2), levels, inputs, upstream), soft)
+    torch.testing.assert_close(backward(Sigmoid(height=1, slope=2), levels, inputs, upstream), soft / 2)
+    torch.testing.assert_close(backward(Sigmoid(height=2, slope=2), levels, inputs, upstream), soft)
     saturated = backward(SaturatedStraightThrough(), levels, inputs, upstream)
     assert torch.equal(backward(TruncatedHinge(), levels, inputs, upstream), saturated)
     assert torch.equal(backward(StraightThrough(), levels, inputs, upstream), upstream)
@@ -168,7 +168,7 @@ def test_relations_between_rules(seed: int) -> None:
 
 
 def test_interval_ends() -> None:
-    """Closed for the saturated rules; the truncated hinge is open at ``m = -1``."""
+    """The zones of saturated rules include their ends; the truncated hinge excludes ``m = -1``."""
     ends = torch.tensor([[-1.0, 0.0, 1.0]], dtype=torch.float64)
     ones = torch.ones_like(ends)
     for upstream in (ones, -ones):
@@ -179,17 +179,17 @@ def test_interval_ends() -> None:
     assert backward(TruncatedHinge(), LEVELS["sign"], ends, ones).abs().tolist() == [[1, 1, 0]]  # target -1, m = -z
 
 
-@pytest.mark.parametrize("steps", [2, 3, 5, 100])
-def test_the_truncated_hinge_of_a_staircase_is_a_pyramid_of_its_steps(steps: int) -> None:
+@pytest.mark.parametrize("rises", [2, 3, 5, 100])
+def test_the_truncated_hinge_of_a_staircase_counts_its_thresholds(rises: int) -> None:
     position = torch.linspace(-1.5, 2.5, 81, dtype=torch.float64)[None] + 1e-4
-    levels = Levels("staircase", steps)
-    within = sum((position - index / (steps - 1)).abs() < 1 for index in range(steps))
+    levels = Levels("staircase", rises)
+    within = sum((position - index / (rises - 1)).abs() < 1 for index in range(rises))
     for sign in (1.0, -1.0):
         gradient = backward(TruncatedHinge(), levels, position, torch.full_like(position, sign))
-        torch.testing.assert_close(gradient, sign * within.double() / steps)
+        torch.testing.assert_close(gradient, sign * within.double() / rises)
 
 
-def test_surrogates_rise_as_far_as_their_units() -> None:
+def test_surrogates_rise_as_much_as_their_units() -> None:
     grid = torch.linspace(-20, 21, 400_001, dtype=torch.float64)[None]
     ones = torch.ones_like(grid)
     for unit, rise in (("sign", 2.0), ("staircase5", 1.0), ("staircase3_centred", 2.0)):
@@ -204,7 +204,7 @@ def test_legacy_sste_v2_scales_twice() -> None:
     torch.testing.assert_close(legacy, len(inputs) * upstream.abs() * intended)
 
 
-def test_parameters_of_the_rules() -> None:
+def test_options_of_the_rules() -> None:
     grid = torch.tensor([[-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]], dtype=torch.float64)
     upward = -torch.ones_like(grid)  # target +1
     wide = backward(TruncatedHinge(margin=2.0, truncation=3.0), LEVELS["sign"], grid, upward).abs()
@@ -214,7 +214,7 @@ def test_parameters_of_the_rules() -> None:
             estimator()
 
 
-def test_single_precision_stays_within_the_stated_tolerance() -> None:
+def test_single_precision_is_within_the_stated_tolerance() -> None:
     grid = torch.linspace(-12, 12, 10_001)[None]
     ones = torch.ones_like(grid)
     exact = 1 - torch.tanh(grid.double()).square()
@@ -222,7 +222,7 @@ def test_single_precision_stays_within_the_stated_tolerance() -> None:
 
 
 @pytest.mark.parametrize("unit", [SignStep, BinaryStep, Staircase, SummedStaircase])
-def test_a_unit_without_an_estimator_says_so_when_a_gradient_is_asked_for(unit: Callable[[], LeveledUnit]) -> None:
+def test_a_unit_without_an_estimator_raises_when_its_gradient_is_computed(unit: Callable[[], LeveledUnit]) -> None:
     inputs = torch.randn(3, requires_grad=True)
     outputs = unit()(inputs)
     with pytest.raises(RuntimeError, match="algorithm/estimator=soft_hinge"):
@@ -248,7 +248,7 @@ def test_only_what_the_backward_pass_needs_is_saved(rule: str, units: str, large
 @pytest.mark.parametrize(("name", "unit", "scaled"), combinations(scaled=True))
 def test_active_units_are_those_near_the_middle(name: str, unit: str, scaled: bool) -> None:
     levels = LEVELS[unit]
-    center = 0.0 if levels.steps == 1 else (levels.low + levels.high) / 2
+    center = 0.0 if levels.rises == 1 else (levels.low + levels.high) / 2
     active = RULES[name]().active(torch.tensor([center, center + 1e-3], dtype=torch.float64), levels)
     assert active.dtype == torch.bool
     assert active.all()
@@ -256,14 +256,13 @@ def test_active_units_are_those_near_the_middle(name: str, unit: str, scaled: bo
         assert not RULES[name]().active(torch.tensor([-4.0, 5.0], dtype=torch.float64), levels).any()
 
 
-def test_unknown_and_impossible_rules_are_one_line() -> None:
+def test_unknown_and_impossible_rules_raise_one_line() -> None:
     with pytest.raises(ConfigError, match=r"algorithm\.estimator\.loss: hingee; one of .*try: algorithm\.estimator\.loss=hinge"):
-        MarginEstimator("hingee")
+        MarginEstimator(loss="hingee")
     with pytest.raises(ConfigError, match=r"algorithm\.estimator\.scaled: false; .* scaled mode only"):
         StraightThrough(scaled=False)
 
 
 def test_every_margin_loss_is_tested() -> None:
-    assert {rule.loss for rule in (make() for make in RULES.values()) if isinstance(rule, MarginEstimator)} == set(
-        MARGIN_LOSSES.values()
-    )
+    rules = [make() for make in RULES.values()]
+    assert {rule.loss for rule in rules if isinstance(rule, MarginEstimator)} == set(MARGIN_LOSSES.values())
