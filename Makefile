@@ -1,6 +1,6 @@
-# make train    trains on data that ships with the package; make train ARGS="experiment=…" passes overrides on
+# make train    trains on data that ships with altprop; make train ARGS="experiment=…" passes overrides
 # make test     lint, types and the whole test suite
-# Both set up .venv by themselves. PYTHON chooses the interpreter it is made with.
+# Both create .venv first if it is missing. PYTHON is the interpreter to create it with.
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +19,7 @@ test: lint types
 
 setup: $(STAMP)
 
-# torch goes first and alone: with it in place nothing else asks a registry for another build of it.
+# torch is installed first and alone, so that no other package makes pip look for another build of it.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
@@ -37,7 +37,7 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# A one-node SLURM on this machine for the tests in tests/slurm (Debian, as root; settings and logs in /tmp/altprop-slurm).
+# Starts a one-node SLURM on this machine for the tests in tests/slurm (Debian, as root; settings and logs in /tmp/altprop-slurm).
 slurm-up:
 	tests/slurm/cluster.sh install
 	tests/slurm/cluster.sh up
