@@ -1,10 +1,10 @@
-"""Tables and curves over many runs: ``python report.py``. See ``conf/report.yaml``."""
+"""Tables, figures and an HTML page from many runs: ``python report.py``. See ``conf/report.yaml``."""
 
 from altprop.commands.entry import entry_point
 
 
 def report(config: object) -> None:
-    """Load what a report needs only now, so that ``--help`` answers at once."""
+    """Import the report only when it runs, so that ``--help`` answers at once."""
     from altprop.commands.report import report as run
 
     run(config)  # type: ignore[arg-type]

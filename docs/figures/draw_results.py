@@ -1,4 +1,4 @@
-"""The figure of the pairwise table in docs/results.md, from the report of its runs.
+"""Draw the figure of the pairwise table in docs/results.md from the report of its runs.
 
 python report.py runs='combinations/*'
 python docs/figures/draw_results.py outputs/report/report.csv
@@ -19,10 +19,9 @@ UNITS = {"combinations/relu": "ReLU", "combinations/sign_step": "sign"}
 
 
 def draw(report: Path) -> Path:
-    """Test accuracy (percent), mean and standard deviation over seeds, of every signal and unit with each kind of weights."""
+    """Draw the test accuracy (percent, mean and standard deviation over seeds) of every signal, kind of units and of weights."""
     with report.open() as stream:
-        rows = list(csv.DictReader(stream))
-    rows = [row for row in rows if row["experiment"] in UNITS]
+        rows = [row for row in csv.DictReader(stream) if row["experiment"] in UNITS]
     places: dict[tuple[str, str], int] = {}
     with styled():
         figure = Figure(figsize=(7.2, 3.6))

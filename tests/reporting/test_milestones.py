@@ -1,4 +1,4 @@
-"""Published values on the way beside what runs had by then."""
+"""Published values after some epochs next to what runs had by then."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from altprop.config.compose import compose
-from altprop.reporting.collect import paper_of
-from altprop.reporting.tables.milestones import Milestone, csv_milestones, milestones
-from altprop.reporting.tables.render import latex_milestones, markdown_milestones, print_milestones
-from tests.reporting.test_report import PAPER, rows_of, write_run
+from altprop.reporting.milestones import Milestone, milestones
+from altprop.reporting.rows import paper_of
+from altprop.reporting.tables.build import milestone_tables
+from altprop.reporting.tables.render import csv_text, latex, markdown, print_table
+from tests.reporting.fixtures import PAPER, rows_of, write_run
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> list[Milestone]:
-    """One finished run of three epochs, one that is at its second, one that failed; milestones at 1, 3 and 9 epochs."""
+def reached(tmp_path: Path) -> list[Milestone]:
+    """A finished run of three epochs, one that has reached its second, and a failed one; milestones at 1, 3 and 9 epochs."""
     points = {"test/accuracy": [[1, 75.5], [3, 90], [9, 99]], "test/unknown": [[1, 2.0]]}
     config = {"paper": {**PAPER, "milestones": points}}
     write_run(tmp_path, "a/row", "00000000000a", [80.0, 85.0, 90.5], seed=0, config=config)
@@ -29,34 +30,33 @@ def found(tmp_path: Path) -> list[Milestone]:
     return milestones(rows_of(tmp_path))
 
 
-def test_values_after_as_many_epochs_of_the_runs_that_came_so_far(found: list[Milestone]) -> None:
-    assert [(each.row.name, each.metric, each.epoch, each.published) for each in found] == [
+def test_values_are_those_of_runs_that_came_this_far(reached: list[Milestone]) -> None:
+    assert [(each.row.name, each.metric, each.epoch, each.published) for each in reached] == [
         ("a/row", "test/accuracy", 1, 75.5),
         ("a/row", "test/accuracy", 3, 90),
     ]
-    assert [(each.ours.count, each.ours.mean) for each in found] == [(2, 75.0), (1, 90.5)]
+    assert [(each.ours.count, each.ours.mean) for each in reached] == [(2, 75.0), (1, 90.5)]
 
 
-def test_every_form_shows_them(found: list[Milestone]) -> None:
-    stream = io.StringIO()
-    print_milestones(found, Console(file=stream, width=100))
-    for text in (stream.getvalue(), markdown_milestones(found), latex_milestones(found)):
-        for cell in ("On the way", "75.00", "7.07", "75.5", "-0.50", "+0.50"):
+def test_every_format_contains_the_milestones(reached: list[Milestone]) -> None:
+    (table,), stream = milestone_tables(reached), io.StringIO()
+    print_table(table, Console(file=stream, width=100))
+    for text in (stream.getvalue(), markdown([table]), latex([table])):
+        for cell in ("Milestones", "75.00", "7.07", "75.5", "-0.50", "+0.50"):
             assert cell in text
-    assert r"a/row & test/accuracy & 3 & 1 & 90.50 & 90 & +0.50 \\" in latex_milestones(found)
-    first, second = csv.DictReader(io.StringIO(csv_milestones(found)))
+    assert r"a/row & test/accuracy & 3 & 1 & 90.50 & 90 & +0.50 \\" in latex([table])
+    first, second = csv.DictReader(io.StringIO(csv_text([table])))
     assert (first["experiment"], float(first["epoch"]), first["count"], float(first["difference"])) == ("a/row", 1, "2", -0.5)
     assert (float(second["mean"]), second["std"], float(second["paper"])) == (90.5, "", 90)
-    assert markdown_milestones([]) == latex_milestones([]) == ""
+    assert milestone_tables([]) == []
 
 
-def test_what_was_changed_of_a_row_stands_beside_the_published_value(tmp_path: Path) -> None:
+def test_changes_are_shown_next_to_the_published_value(tmp_path: Path) -> None:
     config = {"paper": {**PAPER, "milestones": {"test/accuracy": [[1, 75.5]]}}}
     write_run(tmp_path, "a/row", "00000000000a", [80.0], config=config, command=["trainer.duration=1ep"], status="running")
-    found = milestones(rows_of(tmp_path))
-    stream = io.StringIO()
-    print_milestones(found, Console(file=stream, width=100))
-    for text in (stream.getvalue(), markdown_milestones(found), latex_milestones(found), csv_milestones(found)):
+    (table,), stream = milestone_tables(milestones(rows_of(tmp_path))), io.StringIO()
+    print_table(table, Console(file=stream, width=100))
+    for text in (stream.getvalue(), markdown([table]), latex([table]), csv_text([table])):
         assert "trainer.duration=1ep" in text
 
 

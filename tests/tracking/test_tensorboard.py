@@ -8,7 +8,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from altprop.reporting.figures.run import draw_confusion
+from altprop.reporting.figures.standard import draw_confusion
 from altprop.tracking.fanout import Trackers
 from altprop.tracking.tensorboard_tracker import TensorBoard
 

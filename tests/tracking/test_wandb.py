@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from altprop.problems import Problem
-from altprop.reporting.figures.run import draw_confusion
+from altprop.reporting.figures.standard import draw_confusion
 from altprop.tracking import wandb_tracker
 from altprop.tracking.fanout import Trackers
 from altprop.tracking.wandb_tracker import WandB, has_credentials

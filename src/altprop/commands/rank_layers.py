@@ -15,7 +15,7 @@ from altprop.files import read_json, write_json
 from altprop.nn.weights.binary.orders import FROM_SENSITIVITY
 from altprop.problems import ConfigError, Problem
 from altprop.reporting.figures.binarization import draw_sensitivity
-from altprop.reporting.sensitivity import SensitivityRun, ascending_order, mean_accuracies, read_run
+from altprop.reporting.sensitivity import SensitivityRun, ascending_order, mean_accuracies, read_sensitivity
 from altprop.tracking.metrics_file import JSON_NAME, read_metrics
 from altprop.training.parts import Parts
 from altprop.training.run import train
@@ -86,7 +86,7 @@ def _finished(folder: Path, wanted: str | None) -> Iterator[_Run]:
         settings = _settings(read_config(directory))
         if wanted is None or settings == wanted:
             try:
-                yield _Run(directory.name, settings, read_run(read_metrics(directory / JSON_NAME)))
+                yield _Run(directory.name, settings, read_sensitivity(read_metrics(directory / JSON_NAME)))
             except ValueError as error:
                 raise ConfigError([Problem("task", f"{directory} {error}", "a sensitivity run")]) from None
 

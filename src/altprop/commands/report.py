@@ -1,4 +1,4 @@
-"""``report.py``: from its small configuration to tables and a page over many runs."""
+"""The command ``report.py``: tables, figures and an HTML page from many runs."""
 
 from __future__ import annotations
 
@@ -16,136 +16,109 @@ from rich.console import Console
 from altprop.config.key import run_key
 from altprop.files import write_text
 from altprop.problems import ConfigError, Problem, nearest
-from altprop.reporting.collect import WHICH, Row, collect
-from altprop.reporting.html_page import can_draw, html_page
+from altprop.reporting.comparisons import Comparison, comparisons, excluded
+from altprop.reporting.html.page import has_plotly, html_page
+from altprop.reporting.milestones import milestones
+from altprop.reporting.rows import COMPARABLE, Row, collect_rows
 from altprop.reporting.runs import Run, read_runs
-from altprop.reporting.tables.milestones import csv_milestones, milestones
-from altprop.reporting.tables.render import (
-    csv_table,
-    latex,
-    latex_comparisons,
-    latex_milestones,
-    markdown,
-    markdown_comparisons,
-    markdown_milestones,
-    print_comparisons,
-    print_milestones,
-    print_table,
-    summary,
-    troubles,
-)
-from altprop.reporting.tables.side_by_side import Comparison, comparisons, csv_comparisons, not_compared
+from altprop.reporting.tables.build import comparison_table, milestone_tables, results_table, terminal_tables
+from altprop.reporting.tables.columns import PUBLISHED
+from altprop.reporting.tables.notes import excluded_runs, notes, summary
+from altprop.reporting.tables.render import csv_text, latex, markdown, print_table
+from altprop.reporting.tables.table import Table
 
 FORMATS = {"markdown": "report.md", "csv": "report.csv", "latex": "report.tex", "html": "report.html"}
+"""The file that each format is written to."""
 WIDTH = 180
-"""Of the table where the output is no terminal."""
+"""Width of the printed tables, in characters, if the output is not a terminal."""
 
 
 def report(config: DictConfig) -> None:
-    """Print the table of the runs that ``config`` names and write its other forms. Raises ConfigError."""
-    given = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
-    formats = [given["formats"]] if isinstance(given["formats"], str) else list(given["formats"] or [])
-    if problems := list(_problems(given, formats)):
+    """Print the tables of the runs that ``config`` names, and write them in its formats. Raises ConfigError."""
+    settings = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    formats = [settings["formats"]] if isinstance(settings["formats"], str) else list(settings["formats"] or [])
+    if problems := list(_problems(settings, formats)):
         raise ConfigError(problems)
-    outputs = Path(given["paths"]["outputs"]).absolute()
+    outputs, folder = Path(settings["paths"]["outputs"]).absolute(), Path(settings["to"]).absolute()
     all_runs, unreadable = read_runs(outputs)
-    runs = chosen(all_runs, given["runs"], given["group"], outputs)
-    rows = collect(runs, group_function(all_runs), given["metric"], given["compare"])
-    if not any(row.last for row in rows) and given["metric"] is not None:
-        known = sorted({name for run in runs for record in run.records for name in record if "/" in name})
-        if known and given["metric"] not in known:
-            raise ConfigError(
-                [Problem("metric", f"no run recorded {given['metric']!r}", *_like(given["metric"], known, "metric"))]
-            )
-    folder = Path(given["to"]).absolute()
+    runs = select_runs(all_runs, settings["runs"], settings["group"], outputs)
+    rows = collect_rows(runs, group_function(all_runs), settings["metric"], settings["compare"])
+    _check_metric(settings["metric"], rows, runs)
     _make_folder(folder)
+
     console = Console(width=None if sys.stdout.isatty() else WIDTH, soft_wrap=False)
-    lines = [*troubles(rows, unreadable, outputs), *not_compared(rows, all_runs)]
-    print_table(rows, console)
-    for line in [summary(rows, unreadable), *lines]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    reached = milestones(rows)
-    print_milestones(reached, console)
-    compared = comparisons(rows, all_runs)
-    print_comparisons(compared, console)
-    figures = _figures(rows, compared, folder / "figures") if given["figures"] else {}
+    totals = summary(rows, unreadable)
+    messages = [*excluded_runs(rows, unreadable, outputs), *excluded(rows, all_runs)]
+    reached, compared = milestones(rows), comparisons(rows, all_runs)
+    milestone_part, comparison_part = milestone_tables(reached), [comparison_table(each) for each in compared]
+    _print_tables(terminal_tables(rows), [totals, *messages], [*milestone_part, *comparison_part], console)
+    figures = _figures(rows, compared, folder / "figures") if settings["figures"] else {}
+    complete = results_table(rows, notes=notes(rows), messages=messages)
+    needs = r"needs \usepackage{booktabs}"
+    published = results_table(rows, PUBLISHED, notes=notes(rows), messages=[*messages, needs])
     contents: dict[str, Callable[[], str]] = {
-        "markdown": lambda: markdown(rows, lines) + markdown_milestones(reached) + markdown_comparisons(compared),
-        "csv": lambda: csv_table(rows),
-        "latex": lambda: latex(rows, lines) + latex_milestones(reached) + latex_comparisons(compared),
-        "html": lambda: html_page(rows, summary(rows, unreadable), lines, compared, reached, figures),
+        "markdown": lambda: markdown([complete, *milestone_part, *comparison_part]),
+        "csv": lambda: csv_text([complete]),
+        "latex": lambda: latex([published, *milestone_part, *comparison_part]),
+        "html": lambda: html_page(rows, totals, messages, compared, reached, figures),
     }
     files = {FORMATS[name]: contents[name] for name in formats}
-    if "csv" in formats and compared:
-        files["side_by_side.csv"] = lambda: csv_comparisons(compared)
-    if "csv" in formats and reached:
-        files["milestones.csv"] = lambda: csv_milestones(reached)
+    if "csv" in formats and comparison_part:
+        files["side_by_side.csv"] = lambda: csv_text(comparison_part)
+    if "csv" in formats and milestone_part:
+        files["milestones.csv"] = lambda: csv_text(milestone_part)
     for name, content in files.items():
         write_text(folder / name, content())
-        console.print(f"written: {folder / name}", markup=False, highlight=False, soft_wrap=True)
+        _print_line(f"written: {folder / name}", console)
     if figures:
-        console.print(f"drawn: {len(figures)} figures, {folder / 'figures'}", markup=False, highlight=False, soft_wrap=True)
+        _print_line(f"drawn: {len(figures)} figures, {folder / 'figures'}", console)
 
 
-def _make_folder(folder: Path) -> None:
-    """Raises ConfigError where no file can be written into ``folder``."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = f"{folder} cannot be written to ({error.strerror})"
-        raise ConfigError([Problem("to", reason, "a folder that can be", "to=report")]) from error
+def select_runs(runs: Sequence[Run], patterns: str | Sequence[str], group: str | None, outputs: Path) -> list[Run]:
+    """The runs whose name or ``<name>/<key>`` matches one of ``patterns`` (``ftprop/*``) and whose group matches ``group``.
 
-
-def _figures(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> dict[str, Path]:
-    from altprop.reporting.figures.of_runs import draw  # matplotlib and torch are wanted for this alone
-
-    return draw(rows, compared, folder)
-
-
-def chosen(runs: Sequence[Run], patterns: str | Sequence[str], group: str | None, outputs: Path) -> list[Run]:
-    """The runs whose name or ``<name>/<key>`` matches one of ``patterns`` (``ftprop/*``) and whose group matches ``group``."""
-    wanted = [patterns] if isinstance(patterns, str) else list(patterns)
-    if not wanted:
+    ``group`` None matches every group. ``outputs`` is the folder of the runs, for messages. Raises ConfigError if no run matches.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not patterns:
         raise ConfigError([Problem("runs", "is an empty list", "names of runs, or '*' for all", "runs='*'")])
-    named = [run for run in runs if any(_matches(run, pattern) for pattern in wanted)]
-    names = sorted({run.name for run in runs})
-    if not names:
+    if not runs:
         raise ConfigError(
             [Problem("paths.outputs", f"there is no run below {outputs}", "a folder that train.py wrote runs into")]
         )
+    named = [run for run in runs if any(_matches(run, pattern) for pattern in patterns)]
     if not named:
-        raise ConfigError([Problem("runs", f"{','.join(wanted)!r} matches no run", *_like(wanted[0], names, "runs"))])
+        names = sorted({run.name for run in runs})
+        raise ConfigError([Problem("runs", f"{','.join(patterns)!r} matches no run", *_suggestions(patterns[0], names, "runs"))])
     if group is None:
         return named
-    found = [run for run in named if fnmatch.fnmatchcase(_group(run), group)]
-    if not found:
+    members = [run for run in named if fnmatch.fnmatchcase(_group(run), group)]
+    if not members:
         groups = sorted({_group(run) for run in named})
-        raise ConfigError([Problem("group", f"{group!r} matches no run's group", *_like(group, groups, "group"))])
-    return found
+        raise ConfigError([Problem("group", f"{group!r} matches no run's group", *_suggestions(group, groups, "group"))])
+    return members
 
 
 def group_function(runs: Sequence[Run]) -> Callable[[Run], str]:
-    """Which runs differ in nothing but the seed: the key of the configuration without it.
+    """A function that returns the same string for runs that differ only in their seed: the key of the configuration without it.
 
-    A run that starts from another one names that run's directory, which holds that run's key and hence the seed; there, the other
-    run's own group takes the key's place.
+    A run that starts from another run names that run's directory, which contains its key and therefore depends on its seed. In
+    the configuration, such a key is replaced by the other run's own group.
     """
     configs = {run.key: run.config for run in runs}
     groups: dict[str, str] = {}
 
     def group_of(key: str) -> str:
         if key not in groups:
-            groups[key] = key  # a run cannot start from itself; a folder edited by hand must not hang the report
-            groups[key] = run_key(replaced({**configs[key], "seed": None}))
+            groups[key] = key  # so that a folder edited by hand, in which runs start from each other, does not hang the report
+            groups[key] = run_key(with_groups({**configs[key], "seed": None}))
         return groups[key]
 
-    def replaced(value: Any) -> Any:
+    def with_groups(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {name: replaced(child) for name, child in value.items()}
+            return {name: with_groups(child) for name, child in value.items()}
         if isinstance(value, (list, tuple)):
-            return [replaced(child) for child in value]
+            return [with_groups(child) for child in value]
         if isinstance(value, str) and "/" in value:
             return re.sub(r"(?<=/)[0-9a-f]{12}(?=/|$)", lambda key: group_of(key[0]) if key[0] in configs else key[0], value)
         return value
@@ -161,24 +134,67 @@ def _group(run: Run) -> str:
     return str(run.config.get("group") or run.name)
 
 
-def _problems(given: Mapping[str, Any], formats: Sequence[Any]) -> list[Problem]:
+def _problems(settings: Mapping[str, Any], formats: Sequence[Any]) -> list[Problem]:
     problems = []
-    if given["compare"] not in WHICH:
-        problems.append(Problem("compare", f"is {given['compare']!r}", f"must be {' or '.join(WHICH)}", "compare=last"))
-    if not isinstance(given["to"], str):
-        problems.append(Problem("to", f"is {given['to']!r}", "must be a folder", "to=report"))
-    if not isinstance(given["figures"], bool):
-        problems.append(Problem("figures", f"is {given['figures']!r}", "must be true or false", "figures=true"))
+    if settings["compare"] not in COMPARABLE:
+        problems.append(Problem("compare", f"is {settings['compare']!r}", f"must be {' or '.join(COMPARABLE)}", "compare=last"))
+    if not isinstance(settings["to"], str):
+        problems.append(Problem("to", f"is {settings['to']!r}", "must be a folder", "to=report"))
+    if not isinstance(settings["figures"], bool):
+        problems.append(Problem("figures", f"is {settings['figures']!r}", "must be true or false", "figures=true"))
     for name in formats:
         if name not in FORMATS:
-            problems.append(Problem("formats", f"{name!r} is none", f"a list of {', '.join(FORMATS)}", "formats=[markdown,html]"))
-    if "html" in formats and not can_draw():
+            allowed = f"must be a list of {', '.join(FORMATS)}"
+            problems.append(Problem("formats", f"{name!r} is not a format", allowed, "formats=[markdown,html]"))
+    if "html" in formats and not has_plotly():
         problems.append(Problem("formats", "html needs plotly", "pip install -e '.[report]'", "formats=[markdown,csv,latex]"))
     return problems
 
 
-def _like(given: str, known: Sequence[str], key: str) -> tuple[str, str]:
-    """What is allowed and what to try, for a word that is not among the ``known`` ones."""
-    close = nearest(given, known)
+def _check_metric(metric: str | None, rows: Sequence[Row], runs: Sequence[Run]) -> None:
+    """Raise ConfigError if no run recorded ``metric``."""
+    if metric is None or any(row.last for row in rows):
+        return
+    known = sorted({name for run in runs for record in run.records for name in record if "/" in name})
+    if known and metric not in known:
+        raise ConfigError([Problem("metric", f"no run recorded {metric!r}", *_suggestions(metric, known, "metric"))])
+
+
+def _suggestions(word: str, known: Sequence[str], key: str) -> tuple[str, str]:
+    """The allowed values and the override to try, if ``word`` is not among the ``known`` values of ``key``."""
+    close = nearest(word, known)
     listed = ", ".join(known[:8]) + (f", … {len(known) - 8} more" if len(known) > 8 else "")
-    return f"there are: {listed}", f"{key}={close or known[0]}"
+    return f"available: {listed}", f"{key}={close or known[0]}"
+
+
+def _make_folder(folder: Path) -> None:
+    """Create ``folder``. Raises ConfigError if no file can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = f"cannot write to {folder} ({error.strerror})"
+        raise ConfigError([Problem("to", reason, "must be a writable folder", "to=report")]) from error
+
+
+def _print_tables(results: Sequence[Table], lines: Sequence[str], others: Sequence[Table], console: Console) -> None:
+    for number, table in enumerate(results):
+        if number:
+            console.print()
+        print_table(table, console)
+    for line in lines:
+        _print_line(line, console)
+    for table in others:
+        console.print()
+        print_table(table, console)
+
+
+def _print_line(line: str, console: Console) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _figures(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> dict[str, Path]:
+    from altprop.reporting.figures.report_figures import draw  # imports Matplotlib and torch, which nothing else here needs
+
+    return draw(rows, compared, folder)

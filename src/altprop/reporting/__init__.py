@@ -1,1 +1,1 @@
-"""reporting."""
+"""Tables, figures and an HTML page from finished runs."""

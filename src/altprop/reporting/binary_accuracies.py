@@ -1,4 +1,4 @@
-"""The accuracies of a network whose layers become binary one by one, kept apart (section 9, traps 5 and 6)."""
+"""The accuracies of a network whose layers become binary one by one, reported separately (section 9, traps 5 and 6)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FULLY = "weights/fully_binary"
 
 @dataclass(frozen=True)
 class Accuracy:
-    """An accuracy in percent and the epoch (number of finished epochs) it was measured after."""
+    """An accuracy in percent and the epoch (number of finished epochs) after which it was measured."""
 
     value: float
     epoch: float
@@ -20,9 +20,9 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Accuracies:
-    """``last`` epoch; the best one over the epochs in which all layers were binary; the best one over all epochs.
+    """The last accuracy, the best one over epochs in which all layers were binary, and the best one over all epochs.
 
-    The third may be that of a partly float network and is no result of a binary one.
+    The third may be that of a partly float network, which is not a result of a binary network.
     """
 
     last: Accuracy
@@ -31,14 +31,14 @@ class Accuracies:
 
 
 def accuracies(records: Iterable[Mapping[str, Any]], split: str) -> Accuracies:
-    """The three accuracies of ``split`` in the records of a run (metrics.jsonl), the earliest epoch where several are best.
+    """The three accuracies of ``split`` in a run's records (metrics.jsonl); among equals, the earliest epoch is the best.
 
-    Raises ``ValueError`` where no record holds one.
+    Raises ``ValueError`` if no record has an accuracy of ``split``.
     """
     metric = f"{split}/accuracy"
     evaluated = [record for record in records if metric in record]
     if not evaluated:
-        raise ValueError(f"no record holds {metric}")
+        raise ValueError(f"no record contains {metric}")
     last = evaluated[-1]
     binary = [record for record in evaluated if record.get(FULLY)]
     best = _best(evaluated, metric)
@@ -54,7 +54,10 @@ def _best(records: Sequence[Mapping[str, Any]], metric: str) -> Accuracy | None:
 
 
 def binarizations(records: Iterable[Mapping[str, Any]]) -> list[tuple[float, int]]:
-    """When layers became binary: finished epochs before it, and the number of binary layers from then on."""
+    """The moments at which layers became binary.
+
+    Each is the number of finished epochs before it and the number of binary layers from then on.
+    """
     moments: list[tuple[float, int]] = []
     before, count = 0.0, 0
     for record in records:
@@ -67,29 +70,29 @@ def binarizations(records: Iterable[Mapping[str, Any]]) -> list[tuple[float, int
 
 
 def scaled_loss(loss: float, samples: int, batch_size: int) -> float:
-    """The original's logged loss: the sum of the mini-batches' mean losses over the number of samples (section 7).
+    """The loss as the original code logs it: the sum of the mini-batches' mean losses over the number of samples (section 7).
 
-    ``loss`` is the mean over ``samples`` samples that were evaluated in mini-batches of ``batch_size``. Raises ``ValueError``
-    where the last mini-batch is smaller: its mean would have to be known, too.
+    ``loss`` is the mean over ``samples`` samples that were evaluated in mini-batches of ``batch_size``. Raises ``ValueError`` if
+    the last mini-batch is smaller than the others, because its own mean would be needed, too.
     """
     batch_size = min(batch_size, samples)
     if samples % batch_size:
-        raise ValueError(f"{samples} samples do not fall into mini-batches of {batch_size}")
+        raise ValueError(f"{samples} samples cannot be split into mini-batches of {batch_size}")
     return loss * (samples // batch_size) / samples
 
 
 def summary(records: Sequence[Mapping[str, Any]], sizes: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, Any]]:
-    """What to report of a run, by split: the three accuracies, the last loss, and the same as the original logged it.
+    """The three accuracies, the last loss and the loss as the original code logs it, by split.
 
-    ``sizes`` are samples and mini-batch size of each split. Splits without a record are left out; a loss that
-    :func:`scaled_loss` cannot tell is None.
+    ``sizes`` maps each split to its number of samples and its mini-batch size. Splits without a record are left out. The scaled
+    loss is None if :func:`scaled_loss` cannot compute it.
     """
-    found: dict[str, dict[str, Any]] = {}
+    splits: dict[str, dict[str, Any]] = {}
     for split, (samples, batch_size) in sizes.items():
         evaluated = [record for record in records if f"{split}/accuracy" in record]
         if evaluated:
             loss = evaluated[-1][f"{split}/loss"]
             ragged = samples > batch_size and samples % batch_size
             scaled = None if ragged else scaled_loss(loss, samples, batch_size)
-            found[split] = {**asdict(accuracies(evaluated, split)), "loss": loss, "loss_scaled": scaled}
-    return found
+            splits[split] = {**asdict(accuracies(evaluated, split)), "loss": loss, "loss_scaled": scaled}
+    return splits

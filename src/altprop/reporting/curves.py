@@ -1,4 +1,4 @@
-"""A metric through training, over seeds: what the report's curves show."""
+"""Learning curves: a metric over the course of training, averaged over seeds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ TIME, FLOPS = "time/train_seconds", "cost/flops"
 
 @dataclass(frozen=True)
 class Curve:
-    """One point per epoch at which every run was evaluated.
+    """The mean of a metric over runs, with one point per epoch at which every run was evaluated.
 
-    ``seconds`` is the runs' mean training time up to there, without evaluation, ``flops`` the mean of their floating-point
-    operations; either is empty where a run did not record it. ``std`` is zero for a single run.
+    ``seconds`` is the runs' mean training time up to each point, without evaluation, and ``flops`` their mean number of
+    floating-point operations; either is empty if a run did not record it. ``std`` is zero for a single run.
     """
 
     epochs: list[float]
@@ -27,20 +27,24 @@ class Curve:
     count: int
 
 
-def curve(runs: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> Curve | None:
-    """``metric`` over the records of several ``runs``; None where no epoch has it in all of those that recorded it at all."""
-    held = [{record["epoch"]: record for record in records if metric in record} for records in runs]
-    held = [records for records in held if records]
-    if not held:
+def mean_curve(runs: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> Curve | None:
+    """The curve of ``metric`` over the records of several ``runs``.
+
+    Runs that never recorded ``metric`` are ignored. None if no epoch has a value from every remaining run.
+    """
+    evaluations = [{record["epoch"]: record for record in records if metric in record} for records in runs]
+    evaluations = [records for records in evaluations if records]
+    if not evaluations:
         return None
-    epochs = sorted(set.intersection(*(set(records) for records in held)))
+    epochs = sorted(set.intersection(*(set(records) for records in evaluations)))
     if not epochs:
         return None
-    values = [statistic([records[epoch][metric] for records in held]) for epoch in epochs]
+    values = [statistic([records[epoch][metric] for records in evaluations]) for epoch in epochs]
 
     def means(cost: str) -> list[float]:
-        known = all(cost in records[epoch] for records in held for epoch in epochs)
-        return [sum(records[epoch][cost] for records in held) / len(held) for epoch in epochs] if known else []
+        if not all(cost in records[epoch] for records in evaluations for epoch in epochs):
+            return []
+        return [sum(records[epoch][cost] for records in evaluations) / len(evaluations) for epoch in epochs]
 
     return Curve(
         epochs=epochs,
@@ -48,5 +52,5 @@ def curve(runs: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> Curve | N
         flops=means(FLOPS),
         mean=[value.mean for value in values if value],
         std=[value.std or 0.0 for value in values if value],
-        count=len(held),
+        count=len(evaluations),
     )

@@ -1,4 +1,4 @@
-"""The runs below a folder, as their directories tell of them: nothing here imports torch."""
+"""The runs below a folder, read from the files in their directories without importing torch."""
 
 from __future__ import annotations
 
@@ -15,33 +15,20 @@ from altprop.names import with_public_names
 from altprop.tracking.metrics_file import JSON_NAME, read_metrics
 
 RUN_FILES = ("config.yaml", "status.json")
-NO_CHANGE = (
-    *(
-        "experiment",
-        "sweep",
-        "seed",
-        "name",
-        "group",
-        "tags",
-        "paths",
-        "logger",
-        "cluster",
-        "resources",
-        "hydra",
-        "resume",
-        "run",
-    ),
-    *("task", "trainer.device", "trainer.threads", "trainer.figures", "trainer.log_every", "trainer.checkpoint_every"),
+IRRELEVANT_KEYS = (
+    *("experiment", "sweep", "seed", "name", "group", "tags", "paths", "logger"),
+    *("cluster", "resources", "hydra", "resume", "run", "task"),
+    *("trainer.device", "trainer.threads", "trainer.figures", "trainer.log_every", "trainer.checkpoint_every"),
     *("trainer.keep", "trainer.keep_epochs", "trainer.save_initial", "trainer.evaluate_first"),
     *("trainer.probe_every", "trainer.profile_steps"),
     *("dataset.workers", "dataset.prefetch"),
 )
-"""Keys on a command line that say which run, where and how, not what is computed."""
+"""Command-line keys that do not change what is computed: they say which run it is, where it runs and what it writes."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory that could be read."""
+    """The contents of one run directory."""
 
     path: Path
     name: str
@@ -51,40 +38,43 @@ class Run:
     status: str
     """done, running, failed, preempted or interrupted; ``not started`` without a ``status.json``."""
     error: str
-    """Why it failed; empty otherwise."""
+    """Why the run failed; empty if it did not."""
     epoch: float
-    """Finished epochs."""
+    """Number of finished epochs."""
     total_epochs: float | None
     records: Sequence[Mapping[str, Any]]
     selected: Mapping[str, Any]
-    """The record of the epoch that the validation split selected; empty without a selection."""
+    """The record of the selected epoch; empty if none was selected."""
     parameters: int | None
     flops: float | None
     """Floating-point operations of all training steps."""
     peak_memory: Mapping[str, Any]
-    """``bytes``, and ``of`` what; empty where it was not recorded."""
+    """The peak in ``bytes`` and what it is the peak ``of``; empty if it was not recorded."""
     changed: Sequence[str]
-    """Overrides on its command line that change what is computed, its seed aside."""
+    """Command-line overrides that change what is computed, except for the seed."""
     hardware: str
     commit: str
     updated: str
 
     @property
     def done(self) -> bool:
-        """Whether it was trained to its end."""
+        """Whether the run was trained to its end."""
         return self.status == "done"
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A directory that looks like a run and cannot be read as one."""
+    """A directory that looks like a run but cannot be read as one."""
 
     path: Path
     reason: str
 
 
 def run_directories(outputs: Path) -> Iterator[Path]:
-    """Every directory below ``outputs`` that holds a run, in order; links (``latest``) and hidden folders are not followed."""
+    """The run directories below ``outputs``, in sorted order.
+
+    Links (``latest``) and hidden folders are not followed.
+    """
     for folder, subfolders, files in os.walk(outputs):
         if any(name in files for name in RUN_FILES):
             subfolders.clear()
@@ -93,7 +83,10 @@ def run_directories(outputs: Path) -> Iterator[Path]:
 
 
 def read_runs(outputs: Path) -> tuple[list[Run], list[Unreadable]]:
-    """All runs below ``outputs``, and what could not be read there. Of two copies of one run the one updated last counts."""
+    """All runs below ``outputs``, and the directories that could not be read.
+
+    If there are several copies of a run, only the one updated last counts.
+    """
     newest: dict[tuple[str, str], Run] = {}
     unreadable: list[Unreadable] = []
     for path in run_directories(outputs):
@@ -105,18 +98,18 @@ def read_runs(outputs: Path) -> tuple[list[Run], list[Unreadable]]:
         other = newest.get((run.name, run.key))
         if other is not None:
             run, older = (run, other) if run.updated > other.updated else (other, run)
-            unreadable.append(Unreadable(older.path, f"left out: an older copy of the run in {run.path}"))
+            unreadable.append(Unreadable(older.path, f"skipped: an older copy of the run in {run.path}"))
         newest[run.name, run.key] = run
     return list(newest.values()), unreadable
 
 
 def read_run(path: Path) -> Run:
-    """The run in ``path``. Raises ``ValueError``, ``OSError`` or ``yaml.YAMLError`` where its files are not those of a run."""
+    """The run in ``path``. Raises ``ValueError``, ``OSError`` or ``yaml.YAMLError`` if its files are not those of a run."""
     if not (path / "config.yaml").exists():
         raise ValueError("config.yaml is missing")
     config = yaml.load((path / "config.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     if not isinstance(config, dict) or not isinstance(config.get("name"), str) or not isinstance(config.get("seed"), int):
-        raise ValueError("config.yaml is no run's configuration: it names no run or no seed")
+        raise ValueError("config.yaml is not a run's configuration: it has no name or no seed")
     status, meta = _object(path / "status.json"), _object(path / "meta.json")
     config = with_public_names(config)
     return Run(
@@ -134,18 +127,18 @@ def read_run(path: Path) -> Run:
         parameters=status.get("parameters"),
         flops=status.get("flops"),
         peak_memory=status.get("peak_memory") or {},
-        changed=changes(meta.get("command") or []),
+        changed=changed_overrides(meta.get("command") or []),
         hardware=_hardware(meta),
         commit=_commit(meta),
         updated=str(status.get("updated_at", "")),
     )
 
 
-def changes(command: Sequence[str]) -> list[str]:
-    """The overrides in ``command`` (script first) that are not below :data:`NO_CHANGE`."""
+def changed_overrides(command: Sequence[str]) -> list[str]:
+    """The overrides in ``command`` (script name first) that are not at or below one of :data:`IRRELEVANT_KEYS`."""
     overrides = [word for word in command[1:] if "=" in word and not word.startswith("-")]
     keys = [word.partition("=")[0].lstrip("+~").replace("/", ".") for word in overrides]
-    return [word for word, key in zip(overrides, keys) if not any(f"{key}.".startswith(f"{name}.") for name in NO_CHANGE)]
+    return [word for word, key in zip(overrides, keys) if not any(f"{key}.".startswith(f"{name}.") for name in IRRELEVANT_KEYS)]
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -154,7 +147,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _hardware(meta: Mapping[str, Any]) -> str:
-    """The graphics card or processor that a run was trained on, in words."""
+    """The name of the GPU or CPU that a run was trained on."""
     if str(meta.get("device", "")).startswith("cuda") and meta.get("gpus"):
         first = meta["gpus"][0]
         return str(first.get("name", first) if isinstance(first, dict) else first)
@@ -164,6 +157,6 @@ def _hardware(meta: Mapping[str, Any]) -> str:
 
 
 def _commit(meta: Mapping[str, Any]) -> str:
-    """The commit, shortened, with a ``+`` where the code differed from it."""
+    """The shortened commit hash, followed by ``+`` if the code differed from it."""
     git = meta.get("git") or {}
     return f"{str(git['commit'])[:10]}{'+' if git.get('dirty') else ''}" if git.get("commit") else ""

@@ -1,4 +1,4 @@
-"""Ranking layers by sensitivity pre-training: one run per layer, in which that layer alone is binary (Lan 2021, section 2.6)."""
+"""Ranking layers by sensitivity pre-training: one run per layer, in which only that layer is binary (Lan 2021, section 2.6)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BINARY = "weights/binary/"
 
 @dataclass(frozen=True)
 class SensitivityRun:
-    """What one finished run says: all ``layers`` by name in forward order, the one that was binary, its best accuracy."""
+    """The outcome of one finished run: all ``layers`` by name in forward order, the ``binary`` one, and its best accuracy."""
 
     layers: tuple[str, ...]
     binary: str
@@ -19,32 +19,35 @@ class SensitivityRun:
     metric: str
 
 
-def read_run(records: Iterable[Mapping[str, Any]]) -> SensitivityRun:
-    """The sensitivity run with these records (metrics.jsonl); its accuracy (percent) is the best over all epochs.
+def read_sensitivity(records: Iterable[Mapping[str, Any]]) -> SensitivityRun:
+    """The outcome of the sensitivity run with these records (metrics.jsonl).
 
-    That of the validation split, or of the test split where there is no validation. Raises ``ValueError`` with the reason where
-    the records are not those of a run with exactly one binary layer throughout.
+    Its accuracy (percent) is the best over all epochs, on the validation split or, without one, on the test split. Raises
+    ``ValueError`` with the reason if the records are not those of a run with exactly one binary layer throughout.
     """
     records = [record for record in records if any(name.startswith(BINARY) for name in record)]
     if not records:
-        raise ValueError("says nothing about binary layers")
+        raise ValueError("has no record of binary layers")
     layers = tuple(name.removeprefix(BINARY) for name in records[0] if name.startswith(BINARY))
     flags = {tuple(name for name in layers if record[BINARY + name]) for record in records}
     if len(flags) != 1 or len(next(iter(flags))) != 1:
-        raise ValueError("has not exactly one binary layer throughout")
+        raise ValueError("does not have exactly one binary layer throughout")
     metric = "validation/accuracy" if "validation/accuracy" in records[0] else "test/accuracy"
     return SensitivityRun(layers, next(iter(flags))[0], max(record[metric] for record in records), metric)
 
 
 def mean_accuracies(runs: Sequence[SensitivityRun]) -> dict[str, float | None]:
-    """Mean accuracy over the runs of each layer, in forward order; None for a layer without a run."""
-    found: dict[str, list[float]] = {name: [] for name in runs[0].layers}
+    """The mean accuracy over the runs of each layer, in forward order; None for a layer without a run."""
+    by_layer: dict[str, list[float]] = {name: [] for name in runs[0].layers}
     for run in runs:
-        found[run.binary].append(run.accuracy)
-    return {name: sum(values) / len(values) if values else None for name, values in found.items()}
+        by_layer[run.binary].append(run.accuracy)
+    return {name: sum(values) / len(values) if values else None for name, values in by_layer.items()}
 
 
 def ascending_order(accuracies: Sequence[float]) -> tuple[int, ...]:
-    """Positions 1..L from the least sensitive layer (highest accuracy when it alone is binary) on; ties in forward order."""
+    """Positions 1..L from the least to the most sensitive layer; ties in forward order.
+
+    The least sensitive layer is the one with the highest accuracy in ``accuracies`` when it alone is binary.
+    """
     places = range(1, len(accuracies) + 1)
     return tuple(sorted(places, key=lambda place: (-accuracies[place - 1], place)))

@@ -1,4 +1,4 @@
-"""Numbers over seeds."""
+"""Statistics over seeds."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Statistic:
-    """Several runs' values of one quantity.
+    """The values of one quantity over several runs.
 
-    ``std`` is the sample standard deviation (n - 1) and ``low``, ``high`` the 95 % interval of the mean under Student's t; all
-    three are None for a single value, which says nothing of the spread.
+    ``std`` is the sample standard deviation (n - 1); ``low`` and ``high`` are the ends of the 95 % interval of the mean under
+    Student's t. All three are None for a single value, which says nothing about the spread.
     """
 
     count: int
@@ -26,13 +26,16 @@ class Statistic:
     low: float | None = None
     high: float | None = None
 
-    def holds(self, value: float) -> bool | None:
-        """Whether ``value`` lies inside the interval; None where there is no interval."""
+    def contains(self, value: float) -> bool | None:
+        """Whether ``value`` is inside the interval; None if there is no interval."""
         return None if self.low is None or self.high is None else self.low <= value <= self.high
 
 
 def statistic(values: Sequence[float]) -> Statistic | None:
-    """Mean, standard deviation and 95 % interval of ``values``; None for none. A value that is not finite makes all of it NaN."""
+    """The mean, standard deviation and 95 % interval of ``values``; None if it is empty.
+
+    If any value is not finite, all results are NaN.
+    """
     if not values:
         return None
     if len(values) == 1:

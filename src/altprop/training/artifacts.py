@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from altprop.data.base import Data, Split
-from altprop.reporting.figures import of_records
-from altprop.reporting.figures.run import draw_confusion, draw_mistakes
+from altprop.reporting.figures import run_figures
+from altprop.reporting.figures.standard import draw_confusion, draw_mistakes
 from altprop.tracking.base import Tracker
 from altprop.tracking.metrics_file import read_metrics
 from altprop.training.assembly import Assembly
@@ -31,8 +31,8 @@ def draw_figures(run: Assembly, directory: RunDirectory, settings: TrainerSettin
     drawn: list[Path] = []
     try:
         records = read_metrics(directory.metrics)
-        drawn += of_records.draw(records, directory.figures, title=title)
-        of_records.write_summaries(records, _sizes(run.data), directory.path)
+        drawn += run_figures.draw(records, directory.figures, title=title)
+        run_figures.write_summaries(records, _sizes(run.data), directory.path)
         drawn += draw_answers(run, run.data.test, directory.figures, "test", settings.limit_batches)
         drawn += run.algorithm.figures(directory.figures)
     except Exception as error:  # a figure must not cost a trained network

@@ -1,1 +1,1 @@
-"""figures."""
+"""Figures of single runs and of several runs together, drawn with Matplotlib."""

@@ -1,4 +1,4 @@
-"""The figure of the alignment probe: how far each layer's update points along the gradient, through training."""
+"""The figure of the alignment probe: how well each layer's update agrees with the gradient during training."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from altprop.reporting.figures.style import GRAY, label_ends, save, styled
 
 ANGLE, NORM_RATIO = "alignment/angle/", "alignment/norm_ratio/"
 NAMED_LAYERS = 16
-"""Of more layers than this, the labels are thinned out evenly, first and last kept."""
+"""With more layers than this, only every n-th one has a label."""
 
 Series = tuple[list[float], list[float]]
 """Steps and values of one layer."""
 
 
 def draw_alignment(records: Iterable[Mapping[str, Any]], path: Path, *, title: str = "") -> Path | None:
-    """Angle (degrees) and norm ratio of every layer's update to the gradient against training steps, dark layers lying first.
+    """Draw the angle (degrees) and norm ratio between every layer's update and the gradient over training steps.
 
-    Returns None, and draws nothing, where ``records`` (metrics.jsonl) hold no alignments.
+    The first layers are the darkest. Draws nothing and returns None if ``records`` (metrics.jsonl) contain no alignments.
     """
     records = list(records)
     angles, ratios = by_layer(records, ANGLE), by_layer(records, NORM_RATIO)
@@ -53,7 +53,7 @@ def draw_alignment(records: Iterable[Mapping[str, Any]], path: Path, *, title: s
 
 
 def by_layer(records: Iterable[Mapping[str, Any]], prefix: str) -> dict[str, Series]:
-    """The finite values named ``<prefix><layer>`` with their steps, by layer in order of appearance."""
+    """The finite values named ``<prefix><layer>`` and their steps, by layer in order of appearance."""
     layers: dict[str, Series] = {}
     for record in records:
         for name, value in record.items():
@@ -76,5 +76,4 @@ def _draw(axes: Axes, layers: Mapping[str, Series], title: str, form: str) -> No
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.set_title(title)
     every = max(1, math.ceil(len(ends) / NAMED_LAYERS))
-    chosen = list(ends)[::every]
-    label_ends(axes, {label: ends[label] for label in chosen})
+    label_ends(axes, {label: ends[label] for label in list(ends)[::every]})

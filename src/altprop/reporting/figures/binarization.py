@@ -1,4 +1,4 @@
-"""Figures of iterative binarization: accuracy over time with the moments at which layers become binary, and sensitivities."""
+"""Figures of iterative binarization: accuracy with the moments at which layers become binary, and layer sensitivities."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from altprop.reporting.binary_accuracies import Accuracies, accuracies, binarizations
-from altprop.reporting.figures.run import Series, series_of
+from altprop.reporting.figures.standard import Series, series_of
 from altprop.reporting.figures.style import BLUE, GRAY, ORANGE, SPLIT_COLORS, label_ends, save, styled
 from altprop.reporting.sensitivity import ascending_order
 
 NUMBERED_MOMENTS = 12
-"""Up to this many moments have the number of binary layers written above them."""
+"""Up to this many moments are labeled with the number of binary layers."""
 
 
 def draw_timeline(records: Iterable[Mapping[str, Any]], path: Path, *, title: str = "") -> Path | None:
-    """Accuracy (percent) against epochs for every split; a vertical line where a layer becomes binary.
+    """Draw accuracy (percent) over epochs for every split, with a vertical line where a layer becomes binary.
 
-    Below it, for the test split, the three accuracies that must be told apart. Returns None, and draws nothing, where the records
-    say nothing about binary layers. The vertical axis leaves out the lowest tenth of the values, so that a collapse right after
-    a binarization does not flatten the rest.
+    The caption states the three accuracies of the test split (see :mod:`altprop.reporting.binary_accuracies`). The vertical axis
+    leaves out the lowest tenth of the values, so that a collapse right after a binarization does not flatten the rest. Draws
+    nothing and returns None if the records contain nothing about binary layers.
     """
     records = list(records)
     moments = binarizations(records)
@@ -76,17 +76,18 @@ def _caption(records: Sequence[Mapping[str, Any]], curves: Mapping[str, Series])
     return f"epoch\n{split}: {describe(accuracies(records, split))}"
 
 
-def describe(found: Accuracies) -> str:
+def describe(values: Accuracies) -> str:
     """The three accuracies in words."""
-    binary = found.best_fully_binary
+    binary = values.best_fully_binary
     fully = "never fully binary" if binary is None else f"best fully binary {binary.value:.2f} (epoch {binary.epoch:g})"
-    return f"last {found.last.value:.2f}, {fully}, best of all epochs {found.best.value:.2f} (epoch {found.best.epoch:g})"
+    return f"last {values.last.value:.2f}, {fully}, best of all epochs {values.best.value:.2f} (epoch {values.best.epoch:g})"
 
 
 def draw_sensitivity(layers: Sequence[str], means: Sequence[float], path: Path, *, metric: str, title: str = "") -> Path:
-    """Error (percent) of the network in which one layer alone is binary, by layer in forward order; above, its rank.
+    """Draw the error (percent) of the network with one binary layer, a bar for each layer in forward order with its rank above.
 
-    ``means`` are accuracies in percent, one per name in ``layers``. Rank 1, the least sensitive layer, is binarized first.
+    ``means`` are the accuracies in percent, one per name in ``layers``. The least sensitive layer has rank 1 and is binarized
+    first.
     """
     ranks = {place: rank for rank, place in enumerate(ascending_order(means), start=1)}
     errors = [100.0 - accuracy for accuracy in means]

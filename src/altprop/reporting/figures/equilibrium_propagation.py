@@ -1,4 +1,4 @@
-"""Figures of equilibrium propagation: the theorem check, neural activity, convergence of the phases, weight angles."""
+"""Figures of equilibrium propagation: the check of the theorem, activity, convergence of the phases, and weight angles."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from torch import Tensor
 from altprop.reporting.figures.style import BLUE, GRAY, INK, ORANGE, PURPLE, SKY, VERMILLION, save, styled
 
 ENTRIES = 3
-"""Entries of a parameter whose curves are drawn."""
+"""Number of a parameter's entries whose curves are drawn."""
 BINS = 50
 
 
 def draw_series(
     name: str, forward: Tensor, backward: Tensor, path: Path, *, opposite: Tensor | None = None, seed: int = 0
 ) -> Path:
-    """Cumulative curves of three random entries of one parameter or layer that have a gradient, as the paper draws them.
+    """Draw cumulative curves of three random entries of a parameter or layer, as the paper does.
 
-    ``forward``, ``backward`` and ``opposite`` are ``[time, *shape]``. Backpropagation through time is solid, one-sided estimates
-    are dotted, their mean (the symmetric estimate) is dashed.
+    The entries are drawn among those with a gradient. ``forward``, ``backward`` and ``opposite`` are ``[time, *shape]``.
+    Backpropagation through time (``backward``) is solid; one-sided estimates (``forward`` and ``opposite``) are dotted; their
+    mean, the symmetric estimate, is dashed.
     """
     curves = {"backward": _sums(backward), "forward": _sums(forward)}
     if opposite is not None:
         curves["opposite"] = _sums(opposite)
         curves["symmetric"] = 0.5 * (curves["forward"] + curves["opposite"])
-    moving = curves["backward"].abs().amax(dim=0).nonzero().flatten()  # a weight of an ever black pixel has nothing to show
+    moving = curves["backward"].abs().amax(dim=0).nonzero().flatten()  # weights of pixels that are always black have no gradient
     count = max(len(moving), 1)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:ENTRIES]
-    chosen = moving[order].tolist() if len(moving) else [0]
+    entries = moving[order].tolist() if len(moving) else [0]
     looks = {
         "backward": ("-", "BPTT"),
         "forward": (":", "one-sided" if opposite is None else "one-sided, both signs"),
@@ -43,10 +44,10 @@ def draw_series(
     with styled():
         figure = Figure(figsize=(4.4, 3.2))
         axes = figure.subplots()
-        for entry, color in zip(chosen, (BLUE, VERMILLION, PURPLE)):
+        for entry, color in zip(entries, (BLUE, VERMILLION, PURPLE)):
             for kind, values in curves.items():
                 line, label = looks[kind]
-                axes.plot(values[:, entry], line, color=color, lw=1.4, label=label if entry == chosen[0] else None)
+                axes.plot(values[:, entry], line, color=color, lw=1.4, label=label if entry == entries[0] else None)
         axes.set_title(name)
         axes.set_xlabel("time steps of the second phase")
         axes.set_ylabel("cumulative estimate")
@@ -56,7 +57,7 @@ def draw_series(
 
 
 def draw_bias_bars(ratios: Mapping[str, float], path: Path) -> Path:
-    """What averaging leaves of the one-sided estimates' error, one bar per weight (1: nothing gained, 0: no error left)."""
+    """Draw a bar per weight: the share of the one-sided estimates' error that averaging leaves (1: no gain, 0: no error left)."""
     with styled():
         figure = Figure(figsize=(2.2 + 0.7 * len(ratios), 3.4))
         axes = figure.subplots()
@@ -71,7 +72,7 @@ def draw_bias_bars(ratios: Mapping[str, float], path: Path) -> Path:
 
 
 def draw_activity(states: Sequence[Tensor], path: Path) -> Path:
-    """A histogram of the units of every layer at one mini-batch's free state, ``[batch, *shape]`` each."""
+    """Draw a histogram of every layer's units at one mini-batch's free state; each state is ``[batch, *shape]``."""
     with styled():
         figure = Figure(figsize=(2.2 * len(states) + 0.4, 2.4))
         grid = figure.subplots(1, len(states), squeeze=False)[0]
@@ -85,7 +86,10 @@ def draw_activity(states: Sequence[Tensor], path: Path) -> Path:
 
 
 def draw_convergence(phases: Mapping[str, Tensor], path: Path, *, converged: float) -> Path:
-    """The largest change of any unit in every step, ``[steps, layers]`` for each phase by name, on a logarithmic scale."""
+    """Draw the largest change of any unit in every time step on a logarithmic scale.
+
+    ``phases`` maps the name of each phase to its changes ``[steps, layers]``. A dashed line shows the threshold ``converged``.
+    """
     colors = (BLUE, VERMILLION, ORANGE, PURPLE, SKY, GRAY)
     with styled():
         figure = Figure(figsize=(3.6 * len(phases) + 0.8, 3.0))
@@ -93,8 +97,10 @@ def draw_convergence(phases: Mapping[str, Tensor], path: Path, *, converged: flo
         for axes, (phase, changes) in zip(grid, phases.items()):
             values = changes.detach().double().cpu().numpy()
             for layer in range(values.shape[1]):
-                shown = np.where(values[:, layer] > 0, values[:, layer], np.nan)
-                axes.semilogy(range(1, len(shown) + 1), shown, color=colors[layer % len(colors)], label=f"state {layer + 1}")
+                positive = np.where(values[:, layer] > 0, values[:, layer], np.nan)
+                axes.semilogy(
+                    range(1, len(positive) + 1), positive, color=colors[layer % len(colors)], label=f"state {layer + 1}"
+                )
             axes.axhline(converged, color=GRAY, lw=1, ls="--")
             axes.set_title(f"{phase} phase")
             axes.set_xlabel("time step")
@@ -105,7 +111,7 @@ def draw_convergence(phases: Mapping[str, Tensor], path: Path, *, converged: flo
 
 
 def draw_angles(epochs: Sequence[float], angles: Mapping[str, Sequence[float]], path: Path) -> Path:
-    """Angles between forward and feedback weights of a vector-field network over the epochs, in degrees."""
+    """Draw the angles (degrees) between forward and feedback weights of a vector-field network over epochs."""
     colors = (BLUE, VERMILLION, ORANGE, PURPLE, SKY, GRAY)
     with styled():
         figure = Figure(figsize=(4.4, 3.0))

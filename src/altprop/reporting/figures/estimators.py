@@ -1,4 +1,7 @@
-"""The figure of every estimator's surrogate derivative: python -m altprop.reporting.figures.estimators <file.png>."""
+"""The figure of every estimator's surrogate derivative.
+
+Run it with ``python -m altprop.reporting.figures.estimators <file.png>``.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def default_estimator(name: str) -> Estimator:
 
 
 def draw_estimators(path: Path) -> Path:
-    """One panel per rule: the weight of a unit's gradient against the unit's input, for both targets where they differ."""
+    """Draw a panel per rule: the weight of a unit's gradient over the unit's input, for each target if the targets differ."""
     panels = [(name, default_estimator(name), SIGN) for name in RULES]
     panels += [(name, rule, STAIRCASE) for name, rule, _ in panels if "staircase" in rule.fits]
     rows = -(-len(panels) // COLUMNS)
@@ -67,7 +70,7 @@ def draw_estimators(path: Path) -> Path:
 def _draw(axes: Axes, name: str, rule: Estimator, levels: Levels) -> None:
     inputs = torch.linspace(-3, 3, 1201, dtype=torch.float64) + (0.5 if levels is STAIRCASE else 0.0)
     up, down = (rule.weight(inputs, torch.full_like(inputs, target), levels) for target in (1.0, -1.0))
-    if (up - down).abs().gt(1e-9).double().mean() < 0.02:  # at the ends of an interval targets may make a difference
+    if (up - down).abs().gt(1e-9).double().mean() < 0.02:  # targets may make a difference at the ends of an interval only
         axes.plot(inputs, up, color=BLUE)
     else:
         axes.plot(inputs, up, color=BLUE, linestyle="--")

@@ -1,4 +1,4 @@
-"""Figures of block-wise training: blocks over epochs, methods compared, sequential against parallel, and the buffer sweeps.
+"""Figures of block-wise training: all blocks of a run, several methods, sequential and parallel training, and buffer sweeps.
 
 python -m altprop.reporting.figures.greedy methods --out methods.png backprop=<run> DGL=<run> DGL=<run of another seed>
 python -m altprop.reporting.figures.greedy learning_curves --out curves.png parallel=<run> sequential=<run>
@@ -22,37 +22,39 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from altprop.reporting.curves import curve as over_runs
+from altprop.reporting.curves import mean_curve
 from altprop.reporting.figures.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, label_ends, save, styled
 from altprop.tracking.metrics_file import read_metrics
 
 Line = Literal["-", "--", ":", "-."]
 COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
 LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
-SHORT = 24
-"""Letters of a label that fit beside a panel."""
+MAX_LABEL_LENGTH = 24
+"""Length of the longest label, in characters, that fits next to a panel."""
 Records = Sequence[Mapping[str, float]]
-Curves = Mapping[str, tuple[list[float], list[float]]]
+Series = tuple[list[float], list[float]]
+"""Epochs and values of one curve."""
+Curves = Mapping[str, Series]
 
 
-def curve(records: Records, metric: str) -> tuple[list[float], list[float]]:
-    """Epochs and values of ``metric`` wherever ``records`` (metrics.jsonl) hold it."""
+def series(records: Records, metric: str) -> Series:
+    """The epochs and values of ``metric`` in those ``records`` (metrics.jsonl) that contain it."""
     points = [(record["epoch"], record[metric]) for record in records if metric in record]
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
-def block_curves(records: Records, metric: str) -> dict[str, tuple[list[float], list[float]]]:
-    """``metric`` (``test/accuracy``, say) of every block, as ``block n`` -> epochs and values, in the order of the blocks."""
+def block_curves(records: Records, metric: str) -> dict[str, Series]:
+    """The curves of ``metric`` (``test/accuracy``, for example) of every block, as ``block n``, in the order of the blocks."""
     split, _, quantity = metric.partition("/")
-    found = {name for record in records for name in record if re.fullmatch(rf"{split}/block\d+/{quantity}", name)}
-    ordered = sorted(found, key=lambda name: int(re.findall(r"block(\d+)", name)[0]))
-    return {name.split("/")[1].replace("block", "block "): curve(records, name) for name in ordered}
+    names = {name for record in records for name in record if re.fullmatch(rf"{split}/block\d+/{quantity}", name)}
+    ordered = sorted(names, key=lambda name: int(re.findall(r"block(\d+)", name)[0]))
+    return {name.split("/")[1].replace("block", "block "): series(records, name) for name in ordered}
 
 
 def draw_blocks(records: Records, path: Path) -> Path:
-    """Training loss and test accuracy (percent) of every block over the passes of the run."""
+    """Draw training loss and test accuracy (percent) of every block over epochs."""
     loss, accuracy = block_curves(records, "train/loss"), block_curves(records, "test/accuracy")
-    ensemble = curve(records, "test/ensemble/accuracy")
+    ensemble = series(records, "test/ensemble/accuracy")
     with styled():
         figure = Figure(figsize=(9.2, 3.2))
         left, right = figure.subplots(1, 2)
@@ -62,14 +64,14 @@ def draw_blocks(records: Records, path: Path) -> Path:
 
 
 def draw_methods(runs: Mapping[str, Sequence[Records]], path: Path) -> Path:
-    """Test accuracy (percent) and training loss of several methods over epochs: the mean of each one's runs, and a band of one
-    standard deviation where there are several.
+    """Draw test accuracy (percent) and training loss of several methods over epochs.
 
-    Few short labels stand at the ends of the curves, many or long ones in a legend below, with the last accuracy.
+    A curve is the mean over the runs of a method, with a band of one standard deviation if there are several. A few short labels
+    are written at the ends of the curves; many or long ones go into a legend below, with the last accuracy.
     """
     over_seeds = {metric: _means(runs, metric) for metric in ("test/accuracy", "train/loss")}
     accuracy, loss = ({label: mean for label, (mean, _) in each.items()} for each in over_seeds.values())
-    at_the_ends = len(runs) <= len(COLORS) and max(map(len, runs), default=0) <= SHORT
+    at_the_ends = len(runs) <= len(COLORS) and max(map(len, runs), default=0) <= MAX_LABEL_LENGTH
     looks = {label: (COLORS[n % len(COLORS)], LINES[n // len(COLORS) % len(LINES)]) for n, label in enumerate(runs)}
     with styled():
         figure = Figure(figsize=(9.2, 3.2 if at_the_ends else 3.4 + 0.2 * len(runs)))
@@ -80,36 +82,39 @@ def draw_methods(runs: Mapping[str, Sequence[Records]], path: Path) -> Path:
             names = [f"{label}  {values[-1]:.4g}" if values else label for label, (_, values) in accuracy.items()]
             lines = [Line2D([], [], color=color, linestyle=line) for color, line in looks.values()]
             figure.legend(lines, names, loc="outside lower left", frameon=False, fontsize=8)
-        for axes, found in zip((left, right), over_seeds.values()):
-            for label, ((epochs, means), deviations) in found.items():
+        for axes, methods in zip((left, right), over_seeds.values()):
+            for label, ((epochs, means), deviations) in methods.items():
                 if any(deviations):
                     band = [(mean - deviation, mean + deviation) for mean, deviation in zip(means, deviations)]
                     axes.fill_between(epochs, *zip(*band), color=looks[label][0], alpha=0.15, linewidth=0)
         return save(figure, path)
 
 
-def _means(runs: Mapping[str, Sequence[Records]], metric: str) -> dict[str, tuple[tuple[list[float], list[float]], list[float]]]:
-    """Of every label: epochs and means of ``metric`` over its runs, and standard deviations; empty where it is not recorded."""
-    found = {label: over_runs(records, metric) for label, records in runs.items()}
-    return {label: ((one.epochs, one.mean), one.std) if one else (([], []), []) for label, one in found.items()}
+def _means(runs: Mapping[str, Sequence[Records]], metric: str) -> dict[str, tuple[Series, list[float]]]:
+    """The mean of ``metric`` over the runs of each label, and the standard deviations; empty if it was not recorded."""
+    curves = {label: mean_curve(records, metric) for label, records in runs.items()}
+    return {label: ((curve.epochs, curve.mean), curve.std) if curve else (([], []), []) for label, curve in curves.items()}
 
 
-def in_stages(curves: Curves, stages: int) -> dict[str, tuple[list[float], list[float]]]:
-    """Curves of a sequential run with the epochs of each block's own stage, counted from its beginning, and those alone."""
+def in_stages(curves: Curves, stages: int) -> dict[str, Series]:
+    """The part of each block's curve in the stage that trains the block; epochs are counted from the beginning of the stage.
+
+    ``curves`` are those of a sequential run with ``stages`` stages of equal length, as :func:`block_curves` returns them.
+    """
     last = max((max(epochs) for epochs, _ in curves.values() if epochs), default=0.0)
     length = last / stages
-    own = {}
+    staged = {}
     for label, (epochs, values) in curves.items():
         start = (int(label.split()[1]) - 1) * length
         inside = [(epoch - start, value) for epoch, value in zip(epochs, values) if start < epoch <= start + length]
-        own[label] = ([epoch for epoch, _ in inside], [value for _, value in inside])
-    return own
+        staged[label] = ([epoch for epoch, _ in inside], [value for _, value in inside])
+    return staged
 
 
 def draw_learning_curves(parallel: Records, sequential: Records, path: Path) -> Path:
-    """Test accuracy of the last block and of a middle one in both forms, and the training loss of every block in each.
+    """Draw the test accuracy (percent) of a middle and the last block, and the training loss of every block, in both forms.
 
-    Epochs of the sequential form are those of the block's own stage.
+    Epochs of the sequential form are counted from the beginning of each block's own stage.
     """
     accuracy = block_curves(parallel, "test/accuracy")
     staged = in_stages(block_curves(sequential, "test/accuracy"), len(accuracy))
@@ -138,7 +143,7 @@ def draw_learning_curves(parallel: Records, sequential: Records, path: Path) -> 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One finished asynchronous run: its settings and its last test accuracy in percent."""
+    """The settings and the last test accuracy (percent) of one finished asynchronous run."""
 
     slow_block: int | None
     slowdown: float
@@ -147,7 +152,7 @@ class SweepPoint:
 
 
 def draw_slowdown(points: Iterable[SweepPoint], path: Path) -> Path:
-    """Test accuracy (percent) against the slow-down, a curve per slow block: mean over seeds, dots are single runs."""
+    """Draw test accuracy (percent) over the slow-down, with a curve per slow block: the mean over seeds; dots are single runs."""
     points = list(points)
     groups = {
         f"block {block} slow": [(point.slowdown, point.accuracy) for point in points if point.slow_block == block]
@@ -157,7 +162,7 @@ def draw_slowdown(points: Iterable[SweepPoint], path: Path) -> Path:
 
 
 def draw_buffer_size(points: Iterable[SweepPoint], path: Path) -> Path:
-    """Test accuracy (percent) against the size of the buffers: mean over seeds, dots are single runs."""
+    """Draw test accuracy (percent) over the size of the buffers: the mean over seeds; dots are single runs."""
     groups = {"": [(float(point.buffer_size), point.accuracy) for point in points]}
     return _draw_sweep(groups, "mini-batches kept between two blocks", path, logarithmic=True)
 
@@ -187,7 +192,7 @@ def _draw_sweep(groups: Mapping[str, Sequence[tuple[float, float]]], label: str,
 def _panel(
     axes: Axes, title: str, curves: Curves, looks: Mapping[str, tuple[str, Line]] | None = None, *, named: bool = True
 ) -> None:
-    """Curves, their names at their ends if ``named``; ``looks`` gives color and line style, else each has its own color."""
+    """Draw ``curves``, with labels at their ends if ``named``; colors and line styles come from ``looks`` if it has the label."""
     ends = {}
     for number, (label, (epochs, values)) in enumerate(curves.items()):
         color, line = (looks or {}).get(label, (COLORS[number % len(COLORS)], "-"))
@@ -202,32 +207,34 @@ def _panel(
 
 
 def sweep_point(run: Path) -> SweepPoint:
-    """What a finished asynchronous run in ``run`` says; raises ``KeyError`` for runs of other algorithms."""
+    """The point of the finished asynchronous run in the directory ``run``. Raises ``KeyError`` for runs of other algorithms."""
     algorithm = yaml.safe_load((run / "config.yaml").read_text())["algorithm"]
-    _, accuracies = curve(read_metrics(run / "metrics.jsonl"), "test/accuracy")
+    _, accuracies = series(read_metrics(run / "metrics.jsonl"), "test/accuracy")
     return SweepPoint(algorithm["slow_block"], algorithm["slowdown"], algorithm["buffer_size"], accuracies[-1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw one figure from finished runs."""
+    """Draw one figure from finished runs, as the command line ``arguments`` say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("figure", choices=["methods", "learning_curves", "slowdown", "buffer_size"])
     parser.add_argument("--out", type=Path, required=True, help="the PNG file to write")
     parser.add_argument(
-        "runs", nargs="+", help="run directories; label=directory for methods (a label for every seed) and learning_curves"
+        "runs",
+        nargs="+",
+        help="run directories; for methods and learning_curves label=directory (methods: repeat a label for several seeds)",
     )
-    given = parser.parse_args(arguments)
-    if given.figure in ("methods", "learning_curves"):
+    options = parser.parse_args(arguments)
+    if options.figure in ("methods", "learning_curves"):
         runs: dict[str, list[list[dict[str, Any]]]] = defaultdict(list)
-        for label, _, run in (run.partition("=") for run in given.runs):
+        for label, _, run in (run.partition("=") for run in options.runs):
             runs[label].append(read_metrics(Path(run) / "metrics.jsonl"))
-        if given.figure == "methods":
-            draw_methods(runs, given.out)
+        if options.figure == "methods":
+            draw_methods(runs, options.out)
         else:
-            draw_learning_curves(runs["parallel"][0], runs["sequential"][0], given.out)
+            draw_learning_curves(runs["parallel"][0], runs["sequential"][0], options.out)
         return
-    points = [sweep_point(Path(run)) for run in given.runs]
-    (draw_slowdown if given.figure == "slowdown" else draw_buffer_size)(points, given.out)
+    points = [sweep_point(Path(run)) for run in options.runs]
+    (draw_slowdown if options.figure == "slowdown" else draw_buffer_size)(points, options.out)
 
 
 if __name__ == "__main__":

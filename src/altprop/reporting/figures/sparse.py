@@ -1,8 +1,9 @@
-"""Figures of sparse training: how the structure moves during a run, what it ends as, and accuracy over sparsity for all methods.
+"""Figures of sparse training: how the structure changes during a run, the final structure, and accuracy over sparsity.
 
     python -m altprop.reporting.figures.sparse <outputs>/dsr --rows mnist --figures docs/algorithms/figures
 
-draws them from finished runs: every run in the folders ``<rows>_<method>`` counts, structures are those of ``<rows>_dynamic``.
+draws them from finished runs. Accuracies are those of all runs in the folders ``<rows>_<method>``; structures are those of the
+runs in ``<rows>_dynamic``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -25,7 +27,7 @@ from altprop.tracking.metrics_file import read_metrics
 
 DENSITY = "weights/density/"
 DENSE = "dense"
-"""What the experiments call the network that the methods are compared with."""
+"""The name in experiments of the dense network that the methods are compared with."""
 SOLID, DASHED, DOTTED = "-", (0, (4, 2)), (0, (1, 1.2))
 METHODS = {
     "dynamic": ("dynamic sparse", VERMILLION, SOLID),
@@ -40,23 +42,24 @@ METHODS = {
     "prune": ("pruned", GREEN, SOLID),
     "thin": ("thin dense", INK, SOLID),
 }
-"""Title, color and line of every method, by the name of its experiment; relatives share a color."""
+"""Label, color and line style of every method, by its name in experiments; related methods share a color."""
 THIN = {
     "wrn": {0.75: 0.9, 0.98: 0.8, 1.15: 0.7, 1.33: 0.6, 1.47: 0.5},
     "r50": {0.54: 0.8, 0.46: 0.9},
 }
-"""The sparsity that a thin dense network stands for, by rows and width: as many numbers as the sparse one with its masks."""
+"""The sparsity at which a thin dense network is drawn, by rows and width: a network of this sparsity stores as many numbers,
+masks included."""
 NAMED_LAYERS = 12
-"""Up to this many layers have their names beside their curves; of more the first and last."""
+"""Up to this many layers are all labeled; of more, only the first and the last."""
 
 Accuracies = Mapping[float, Sequence[float]]
 """Final test accuracies (percent) of all seeds, by sparsity."""
 
 
 def draw_structure(records: Iterable[Mapping[str, Any]], path: Path, *, title: str = "") -> Path | None:
-    """Density of every sparse layer, and what moved, against epochs.
+    """Draw the density of every sparse layer and the amount of moved structure over epochs.
 
-    Returns None, and draws nothing, where ``records`` (metrics.jsonl) say nothing about moving structure.
+    Draws nothing and returns None if ``records`` (metrics.jsonl) contain nothing about moving structure.
     """
     records = [record for record in records if "weights/updates" in record]
     if not records:
@@ -90,13 +93,13 @@ def _draw_densities(axes: Axes, records: Sequence[Mapping[str, Any]], layers: Se
 def _draw_shares(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
     ends = {}
     moving = [record for record in records if record["weights/updates"]]
-    for name, label, color, chosen in (
+    for name, label, color, source in (
         ("weights/ever_active", "ever active", BLUE, records),
         ("weights/pruned_again", "grown, then\npruned again", VERMILLION, moving),
     ):
-        values = [100 * record[name] for record in chosen]
+        values = [100 * record[name] for record in source]
         if values:
-            axes.plot([record["epoch"] for record in chosen], values, color=color)
+            axes.plot([record["epoch"] for record in source], values, color=color)
             ends[label] = (values[-1], color)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("epoch")
@@ -125,21 +128,19 @@ def _logarithmic(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())  # its own would write formulas, which the style does not set
+    axes.yaxis.set_minor_formatter(NullFormatter())  # the default one would write formulas, which the style does not render
 
 
 def _shades(count: int) -> list[Any]:
     if count <= 6:
         return [BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY][:count]
-    from matplotlib import colormaps
-
     return [colormaps["viridis"](0.95 * place / (count - 1)) for place in range(count)]
 
 
 def draw_layers(records: Iterable[Mapping[str, Any]], path: Path, *, title: str = "") -> Path | None:
-    """Sparsity of every sparse layer (percent) at the end of the run, a bar each in the model's order, and that of all together.
+    """Draw the final sparsity (percent) of every sparse layer as a bar, in the model's order, and the overall sparsity as a line.
 
-    Returns None, and draws nothing, where ``records`` (metrics.jsonl) say nothing about densities.
+    Draws nothing and returns None if ``records`` (metrics.jsonl) contain no densities.
     """
     last: Mapping[str, Any] = next((record for record in reversed(list(records)) if "weights/density" in record), {})
     sparsities = {name.removeprefix(DENSITY): 100 * (1 - last[name]) for name in last if name.startswith(DENSITY)}
@@ -166,31 +167,31 @@ def draw_layers(records: Iterable[Mapping[str, Any]], path: Path, *, title: str 
 def draw_accuracy_over_sparsity(
     results: Mapping[str, Accuracies], dense: Sequence[float], path: Path, *, title: str = ""
 ) -> Path:
-    """Final test accuracy (percent) against sparsity, a line per method of ``results`` through the means, a point per run.
+    """Draw final test accuracy (percent) over sparsity: a line through the means of each method in ``results``, a point per run.
 
-    ``dense`` are the accuracies of the dense network, a horizontal line at their mean. The axis of sparsity is even in the
-    logarithm of the density. Raises ``ValueError`` without any result.
+    ``dense`` are the accuracies of the dense network; their mean is a horizontal line. The sparsity axis is logarithmic in the
+    density. Raises ``ValueError`` if ``results`` contain no accuracy.
     """
     if not any(results.values()):
         raise ValueError("no accuracies to draw")
     with styled():
         figure = Figure(figsize=(7.2, 4.2))
         axes = figure.subplots()
-        everything = sorted({level for found in results.values() for level in found})
+        everything = sorted({level for accuracies in results.values() for level in accuracies})
         first, last = 1 - everything[0], 1 - everything[-1]
-        margin = max(1.1, (first / last) ** 0.05)  # matplotlib's own is none where there is one sparsity
+        margin = max(1.1, (first / last) ** 0.05)  # Matplotlib's own margin is zero if there is only one sparsity
         axes.set_xscale("log")
         axes.set_xlim(first * margin, last / margin)
         ends: dict[str, tuple[float, str]] = {}
         for method, (label, color, line) in METHODS.items():
-            found = results.get(method, {})
-            if not found:
+            accuracies = results.get(method, {})
+            if not accuracies:
                 continue
-            levels = sorted(found)
-            means = [statistics.fmean(found[level]) for level in levels]
+            levels = sorted(accuracies)
+            means = [statistics.fmean(accuracies[level]) for level in levels]
             axes.plot([1 - level for level in levels], means, color=color, linestyle=line, marker="o", markersize=4)
             for level in levels:
-                axes.plot([1 - level] * len(found[level]), found[level], ".", color=color, markersize=3, alpha=0.6)
+                axes.plot([1 - level] * len(accuracies[level]), accuracies[level], ".", color=color, markersize=3, alpha=0.6)
             ends[label] = (means[-1], color)
         if dense:
             axes.axhline(statistics.fmean(dense), color=GRAY, linewidth=1.0, linestyle=(0, (4, 3)))
@@ -205,7 +206,7 @@ def draw_accuracy_over_sparsity(
 
 
 def method_of(experiment: str) -> tuple[str, str]:
-    """Rows and method of an experiment: ``dsr/wrn_dynamic_g2`` is ``dynamic_g2`` of ``dsr/wrn``; of any other both are empty."""
+    """The rows and method of an experiment: ``dsr/wrn`` and ``dynamic_g2`` of ``dsr/wrn_dynamic_g2``; empty for any other."""
     for method in sorted((*METHODS, DENSE), key=len, reverse=True):
         if experiment.endswith(f"_{method}"):
             return experiment.removesuffix(f"_{method}"), method
@@ -213,7 +214,7 @@ def method_of(experiment: str) -> tuple[str, str]:
 
 
 def sparsity_of(rows: str, method: str, config: Mapping[str, Any]) -> float | None:
-    """The sparsity that a run with ``config`` stands for; None where that is no one number."""
+    """The sparsity at which a run with ``config`` is drawn; None if it is not a single number."""
     if method == "thin":
         return THIN.get(rows.rpartition("/")[2], {}).get((config.get("model") or {}).get("width", 1.0))
     sparsity = ((config.get("algorithm") or {}).get("weights") or {}).get("sparsity")
@@ -221,18 +222,18 @@ def sparsity_of(rows: str, method: str, config: Mapping[str, Any]) -> float | No
 
 
 def collect(folder: Path, rows: str) -> tuple[dict[str, dict[float, list[float]]], list[float]]:
-    """Final test accuracies of the finished runs in ``folder/<rows>_<method>/<key>``.
+    """The final test accuracies of the finished runs in ``folder/<rows>_<method>/<key>``.
 
-    By method and sparsity, and those of the dense runs.
+    Returns those of the methods, by method and sparsity, and those of the dense network.
     """
     results: dict[str, dict[float, list[float]]] = {}
     for method in METHODS:
-        found: dict[float, list[float]] = defaultdict(list)
+        accuracies: dict[float, list[float]] = defaultdict(list)
         for run in _finished(folder / f"{rows}_{method}"):
             sparsity = sparsity_of(rows, method, yaml.safe_load((run / "config.yaml").read_text()))
             if sparsity is not None:
-                found[sparsity].append(_accuracy(run))
-        results[method] = dict(found)
+                accuracies[sparsity].append(_accuracy(run))
+        results[method] = dict(accuracies)
     return results, [_accuracy(run) for run in _finished(folder / f"{rows}_{DENSE}")]
 
 
@@ -255,13 +256,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="<outputs>/dsr")
     parser.add_argument("--rows", default="mnist", help="experiments <rows>_<method>: mnist, quick, wrn, r50")
-    parser.add_argument("--figures", type=Path, default=Path(), help="where to draw")
+    parser.add_argument("--figures", type=Path, default=Path(), help="folder to draw into")
     arguments = parser.parse_args()
     results, dense = collect(arguments.folder, arguments.rows)
     print(f"dense: {_summary(dense)}")
-    for method, found in results.items():
-        for sparsity in sorted(found):
-            print(f"{method} {sparsity:g}: {_summary(found[sparsity])}")
+    for method, accuracies in results.items():
+        for sparsity in sorted(accuracies):
+            print(f"{method} {sparsity:g}: {_summary(accuracies[sparsity])}")
     name = f"dynamic_sparse_{arguments.rows}"
     print(draw_accuracy_over_sparsity(results, dense, arguments.figures / f"{name}_accuracy.png"))
     for run in _finished(arguments.folder / f"{arguments.rows}_dynamic"):

@@ -1,4 +1,4 @@
-"""How every figure looks: colors that color-blind readers tell apart, type sizes, and files that are whole or absent."""
+"""The common style of all figures: colors that color-blind readers can distinguish, font sizes, and atomic saving."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ _STYLE: Any = {
     "ytick.color": GRAY,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "text.parse_math": False,  # class names may hold a $
+    "text.parse_math": False,  # class names may contain a $
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
 }
 
 
 def styled() -> Any:
-    """A context in which figures are made and saved in altprop's style, whatever the user's matplotlibrc says."""
+    """A context in which figures are created and saved in altprop's style, independently of the user's matplotlibrc."""
     return rc_context(_STYLE)
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write ``figure`` to ``path`` as PNG, atomically; returns ``path``."""
+    """Write ``figure`` to ``path`` as PNG, atomically, and return ``path``."""
     write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DOTS_PER_INCH))
     return path
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
-    """Write each label of ``ends`` (label -> height in data units, color) at the right edge, none on top of another."""
-    axes.figure.canvas.draw()  # fixes limits and layout, in which the distances are measured
+    """Write the labels in ``ends`` (label -> height in data units, color) at the right edge without overlaps."""
+    axes.figure.canvas.draw()  # determines the limits and the layout, in which distances are measured
     height = axes.get_window_extent().height * 72 / axes.figure.dpi
     line_height = 12 / height
     to_fraction = axes.transData + axes.transAxes.inverted()
@@ -78,9 +78,12 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
 
 
 def spread(positions: Mapping[str, float], distance: float) -> dict[str, float]:
-    """The positions, moved as little as a simple sweep allows so that neighbors are at least ``distance`` apart, order kept."""
+    """Move ``positions`` apart so that neighbors are at least ``distance`` apart; their order is preserved.
+
+    A simple sweep keeps the moves small.
+    """
     names = sorted(positions, key=lambda name: positions[name])
-    # Each cluster of labels that touch is centered on the mean of where its members want to be.
+    # Each cluster of labels that touch is centered on the mean of its members' positions.
     clusters: list[list[str]] = []
     centers: list[float] = []
     for name in names:

@@ -1,4 +1,4 @@
-"""The figure of hard units: where their inputs lie, which outputs they give, how many can move and how many change sides."""
+"""The figure of hard units: their inputs and outputs, how many are active, and how many have flipped."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor
 from altprop.nn.units.levels import Levels
 from altprop.reporting.figures.style import BLUE, GRAY, GREEN, SKY, VERMILLION, save, styled
 
-SHOWN_LAYERS = 20
-"""More layers than this are thinned out evenly, first and last kept."""
+MAX_LAYERS = 20
+"""With more layers than this, an evenly spaced selection is shown that includes the first and the last."""
 
 
 class Layer(Protocol):
-    """What is drawn of one layer; see :class:`altprop.algorithms.target_propagation.unit_diagnostics.LayerRecord`."""
+    """The data of one layer; see :class:`altprop.algorithms.target_propagation.unit_diagnostics.LayerRecord`."""
 
     @property
     def name(self) -> str: ...
@@ -41,9 +41,9 @@ class Layer(Protocol):
 
 
 def draw_units(layers: Sequence[Layer], path: Path) -> Path:
-    """One row per layer: histogram of inputs under the estimator's weight, share of each level, fractions over the epochs."""
-    if len(layers) > SHOWN_LAYERS:
-        layers = [layers[round(index)] for index in np.linspace(0, len(layers) - 1, SHOWN_LAYERS)]
+    """Draw a row per layer: its inputs with the estimator's weight, the share of each output level, and fractions over epochs."""
+    if len(layers) > MAX_LAYERS:
+        layers = [layers[round(index)] for index in np.linspace(0, len(layers) - 1, MAX_LAYERS)]
     with styled():
         figure = Figure(figsize=(9.0, 0.6 + 1.7 * len(layers)))
         grid = figure.subplots(len(layers), 3, squeeze=False, width_ratios=[2, 1, 1.6])

@@ -1,4 +1,4 @@
-"""What the tables of a report show, in words for people and in plain values for programs."""
+"""The columns of the table of results: texts for people and plain values for programs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from altprop.reporting.collect import Row
+from altprop.reporting.rows import Row
 from altprop.reporting.statistics import Statistic
 
 CHANGED = "changed by the command"
 DASH = "–"  # noqa: RUF001 - a dash, not a minus
+EMPTY = ("", DASH)
+"""Texts of cells without content."""
 
 
 @dataclass(frozen=True)
-class Column:
-    """``text`` is what people read; ``number`` what the page sorts by, None for words."""
+class ResultColumn:
+    """A column of the table of results.
+
+    Args:
+        name: The name by which other tables choose the column.
+        title: The title above it.
+        text: Returns a row's cell as text.
+        number: Returns the number that the text stands for, by which the HTML page sorts; None if the column contains words.
+    """
 
     name: str
     title: str
@@ -25,7 +34,7 @@ class Column:
 
 
 def spread(value: Statistic | None) -> str:
-    """``98.21 ± 0.13``; without a spread for a single run."""
+    """``98.21 ± 0.13``, or ``98.21`` for a single run."""
     if value is None:
         return DASH
     return f"{value.mean:.2f}" if value.std is None else f"{value.mean:.2f} ± {value.std:.2f}"
@@ -45,41 +54,36 @@ def duration(seconds: float) -> str:
     return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
-def experiment(row: Row) -> str:
-    """Its name, and what distinguishes it from rows of the same name."""
-    return f"{row.name} {row.variant}".rstrip()
-
-
 def paper_value(row: Row) -> str:
-    """The published number with its deviation."""
+    """``98.44 ± 0.1``, the published number and its standard deviation."""
     if row.paper is None or row.paper.value is None:
         return DASH
     return f"{row.paper.value:g}" if row.paper.std is None else f"{row.paper.value:g} ± {row.paper.std:g}"
 
 
 def source(row: Row) -> str:
-    """Where the published number stands."""
+    """The paper and table of the published number."""
     return ", ".join(part for part in (row.paper.reference, row.paper.table) if part) if row.paper else ""
 
 
 def verdict(row: Row) -> str:
-    """Whether the published number lies inside the 95 % interval."""
+    """Whether the published number is inside the 95 % interval, ``yes`` or ``no``."""
     return DASH if row.inside is None else "yes" if row.inside else "no"
 
 
 def difference(row: Row) -> str:
-    """Ours minus the paper's."""
+    """``+0.13``, our value minus the paper's."""
     return DASH if row.difference is None else f"{row.difference:+.2f}"
 
 
 def states(row: Row) -> str:
-    """How many runs did not come to their end."""
+    """``1 failed, 2 unfinished``, the number of runs that did not finish."""
     parts = [(len(row.failed), "failed"), (len(row.unfinished), "unfinished")]
     return ", ".join(f"{count} {word}" for count, word in parts if count)
 
 
 def mean_of(name: str) -> Callable[[Row], float | None]:
-    """The mean of one of a row's statistics."""
+    """A function that returns the mean of a row's statistic ``name``; None if there is none or it is NaN."""
 
     def number(row: Row) -> float | None:
         value: Statistic | None = getattr(row, name)
@@ -89,7 +93,7 @@ def mean_of(name: str) -> Callable[[Row], float | None]:
 
 
 def memory(row: Row) -> str:
-    """``1.2 GB (process)``: the most that a run held, and of what."""
+    """``1.20 GB (process)``, the peak memory and what was measured."""
     value = mean_of("peak_memory")(row)
     if value is None:
         return DASH
@@ -98,11 +102,11 @@ def memory(row: Row) -> str:
 
 
 def operations(value: float) -> str:
-    """``1.23e+12``."""
+    """``1.23e+12``, a number of floating-point operations."""
     return f"{value:.3g}"
 
 
-def _shown(name: str, form: Callable[[float], str]) -> Callable[[Row], str]:
+def _formatted(name: str, form: Callable[[float], str]) -> Callable[[Row], str]:
     number = mean_of(name)
     return lambda row: DASH if (value := number(row)) is None else form(value)
 
@@ -112,41 +116,41 @@ def _count(value: float) -> str:
 
 
 COLUMNS = (
-    Column("experiment", "experiment", experiment),
-    Column("dataset", "data", lambda row: row.dataset),
-    Column("model", "model", lambda row: row.model),
-    Column("algorithm", "algorithm", lambda row: row.algorithm),
-    Column("metric", "metric", lambda row: row.metric),
-    Column("seeds", "seeds", lambda row: str(len(row.finished)), lambda row: len(row.finished)),
-    Column("epochs", "epochs", _shown("epochs", lambda value: f"{value:g}"), mean_of("epochs")),
-    Column("last", "last epoch", lambda row: spread(row.last), mean_of("last")),
-    Column("selected", "selected epoch", lambda row: spread(row.selected), mean_of("selected")),
-    Column("best", "best epoch", lambda row: spread(row.best), mean_of("best")),
-    Column(
+    ResultColumn("experiment", "experiment", lambda row: row.label),
+    ResultColumn("dataset", "data", lambda row: row.dataset),
+    ResultColumn("model", "model", lambda row: row.model),
+    ResultColumn("algorithm", "algorithm", lambda row: row.algorithm),
+    ResultColumn("metric", "metric", lambda row: row.metric),
+    ResultColumn("seeds", "seeds", lambda row: str(len(row.finished)), lambda row: len(row.finished)),
+    ResultColumn("epochs", "epochs", _formatted("epochs", lambda value: f"{value:g}"), mean_of("epochs")),
+    ResultColumn("last", "last epoch", lambda row: spread(row.last), mean_of("last")),
+    ResultColumn("selected", "selected epoch", lambda row: spread(row.selected), mean_of("selected")),
+    ResultColumn("best", "best epoch", lambda row: spread(row.best), mean_of("best")),
+    ResultColumn(
         "interval",
         "95 % interval",
         lambda row: interval(getattr(row, row.compared)),
         lambda row: value.low if (value := getattr(row, row.compared)) else None,
     ),
-    Column("paper", "paper", paper_value, lambda row: row.paper.value if row.paper else None),
-    Column("difference", "difference", difference, lambda row: row.difference),
-    Column("inside", "inside", verdict),
-    Column("changed", CHANGED, lambda row: row.changed),
-    Column("seconds", "time", _shown("seconds", duration), mean_of("seconds")),
-    Column("images_per_second", "images/s", _shown("images_per_second", _count), mean_of("images_per_second")),
-    Column("flops", "training FLOPs", _shown("flops", operations), mean_of("flops")),
-    Column("peak_memory", "peak memory", memory, mean_of("peak_memory")),
-    Column(
+    ResultColumn("paper", "paper", paper_value, lambda row: row.paper.value if row.paper else None),
+    ResultColumn("difference", "difference", difference, lambda row: row.difference),
+    ResultColumn("inside", "inside", verdict),
+    ResultColumn("changed", CHANGED, lambda row: row.changed),
+    ResultColumn("seconds", "time", _formatted("seconds", duration), mean_of("seconds")),
+    ResultColumn("images_per_second", "images/s", _formatted("images_per_second", _count), mean_of("images_per_second")),
+    ResultColumn("flops", "training FLOPs", _formatted("flops", operations), mean_of("flops")),
+    ResultColumn("peak_memory", "peak memory", memory, mean_of("peak_memory")),
+    ResultColumn(
         "parameters",
         "parameters",
         lambda row: DASH if row.parameters is None else _count(row.parameters),
         lambda row: row.parameters,
     ),
-    Column("nonzero", "non-zero", _shown("nonzero", _count), mean_of("nonzero")),
-    Column("binary_layers", "binary layers", _shown("binary_layers", _count), mean_of("binary_layers")),
-    Column("binary_weights", "binary weights", _shown("binary_weights", _count), mean_of("binary_weights")),
-    Column("source", "paper's table", source),
-    Column("states", "not finished", states),
+    ResultColumn("nonzero", "non-zero", _formatted("nonzero", _count), mean_of("nonzero")),
+    ResultColumn("binary_layers", "binary layers", _formatted("binary_layers", _count), mean_of("binary_layers")),
+    ResultColumn("binary_weights", "binary weights", _formatted("binary_weights", _count), mean_of("binary_weights")),
+    ResultColumn("source", "paper's table", source),
+    ResultColumn("states", "not finished", states),
 )
 
 OPTIONAL = (
@@ -164,31 +168,31 @@ OPTIONAL = (
     "changed",
     "states",
 )
-"""Left out where no row has anything to show in them."""
+"""Columns that are left out if they are empty in all rows."""
 RESULTS = ("experiment", "seeds", "epochs", "last", "selected", "best", "interval", "states")
-"""Those of the terminal's first table."""
-AGAINST = ("paper", "difference", "inside", "changed", "source")
-"""Those of the terminal's second table, beside the experiment: what is held against the paper, and what was changed of it."""
+"""Columns of the first table on a terminal."""
+PAPER = ("paper", "difference", "inside", "changed", "source")
+"""Columns of the second table on a terminal, after the experiment: the comparison with the paper, and what was changed."""
 COSTS = ("seconds", "images_per_second", "flops", "peak_memory", "parameters", "nonzero", "binary_weights")
-"""Those of the terminal's third table, beside the experiment."""
-PRINTED = (*RESULTS, *AGAINST, *COSTS)
-"""Those of a paper's table (LaTeX), in the order of :data:`COLUMNS`."""
+"""Columns of the third table on a terminal, after the experiment."""
+PUBLISHED = (*RESULTS, *PAPER, *COSTS)
+"""Columns of the LaTeX table, in the order of :data:`COLUMNS`."""
 WORDY = ("experiment", "changed", "source", "states")
-"""Those that may take several lines."""
+"""Columns whose cells may be broken into several lines."""
 
 
-def columns_for(rows: Sequence[Row], names: Sequence[str] | None = None) -> list[Column]:
-    """The columns called ``names`` (default: all) that have something to show."""
-    chosen = [column for column in COLUMNS if names is None or column.name in names]
-    return [column for column in chosen if column.name not in OPTIONAL or any(column.text(row) not in ("", DASH) for row in rows)]
+def columns_for(rows: Sequence[Row], names: Sequence[str] | None = None) -> list[ResultColumn]:
+    """The columns called ``names`` (default: all) without the optional ones that are empty in all ``rows``."""
+    columns = [column for column in COLUMNS if names is None or column.name in names]
+    return [column for column in columns if column.name not in OPTIONAL or any(column.text(row) not in EMPTY for row in rows)]
 
 
-def plain(row: Row) -> dict[str, Any]:
-    """One row as plain values for the CSV file; None where there is none.
+def plain_values(row: Row) -> dict[str, Any]:
+    """The values of a row for the CSV file, by name; None if a value is missing.
 
     Accuracies are in percent, times in seconds.
     """
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "experiment": row.name,
         "variant": row.variant,
         "changed": row.changed,
@@ -204,15 +208,15 @@ def plain(row: Row) -> dict[str, Any]:
         "epochs": row.epochs.mean if row.epochs else None,
     }
     for name in ("last", "selected", "best"):
-        value: Statistic | None = getattr(row, name)
-        found[f"{name}_count"] = value.count if value else 0
+        statistic: Statistic | None = getattr(row, name)
+        values[f"{name}_count"] = statistic.count if statistic else 0
         for part in ("mean", "std", "low", "high"):
-            found[f"{name}_{part}"] = getattr(value, part) if value else None
-    found["best_epoch"] = row.best_epoch.mean if row.best_epoch else None
+            values[f"{name}_{part}"] = getattr(statistic, part) if statistic else None
+    values["best_epoch"] = row.best_epoch.mean if row.best_epoch else None
     for part in ("value", "std", "seeds", "reference", "table"):
-        found[f"paper_{part}"] = getattr(row.paper, part) if row.paper else None
-    found |= {"compared": row.compared, "difference": row.difference, "inside": row.inside, "parameters": row.parameters}
-    found["peak_memory_of"] = row.peak_memory_of
+        values[f"paper_{part}"] = getattr(row.paper, part) if row.paper else None
+    values |= {"compared": row.compared, "difference": row.difference, "inside": row.inside, "parameters": row.parameters}
+    values["peak_memory_of"] = row.peak_memory_of
     for name in ("seconds", "images_per_second", "flops", "peak_memory", "nonzero", "binary_layers", "binary_weights"):
-        found[name] = mean_of(name)(row)
-    return {**found, "hardware": row.hardware, "commits": row.commits}
+        values[name] = mean_of(name)(row)
+    return {**values, "hardware": row.hardware, "commits": row.commits}

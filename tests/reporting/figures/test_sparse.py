@@ -1,3 +1,5 @@
+"""Figures of sparse training."""
+
 from __future__ import annotations
 
 import json
@@ -11,7 +13,7 @@ from matplotlib.image import imread
 from altprop.config.compose import compose
 from altprop.config.plain import to_plain
 from altprop.config.project import CONF
-from altprop.reporting.figures import sparse as sparse_figures
+from altprop.reporting.figures import sparse
 from altprop.reporting.figures.sparse import (
     METHODS,
     THIN,
@@ -27,10 +29,10 @@ from altprop.reporting.figures.sparse import (
 @pytest.fixture
 def figures(monkeypatch) -> list[Figure]:
     """The figures that were saved, as objects."""
-    kept: list[Figure] = []
-    save = sparse_figures.save
-    monkeypatch.setattr(sparse_figures, "save", lambda figure, path: kept.append(figure) or save(figure, path))
-    return kept
+    figures: list[Figure] = []
+    save = sparse.save
+    monkeypatch.setattr(sparse, "save", lambda figure, path: figures.append(figure) or save(figure, path))
+    return figures
 
 
 def record(epoch: int, layers: int) -> dict[str, float]:
@@ -45,12 +47,12 @@ def test_structure(layers, tmp_path):
     assert imread(path).std() > 0
 
 
-def test_nothing_moves_nothing_is_drawn(tmp_path):
+def test_nothing_is_drawn_without_moving_structure(tmp_path):
     assert draw_structure([{"epoch": 1, "train/loss": 1.0}], tmp_path / "structure.png") is None
     assert not any(tmp_path.iterdir())
 
 
-def test_axes_have_numbers_and_no_formulas(figures, tmp_path):
+def test_axes_have_numbers_but_no_formulas(figures, tmp_path):
     draw_structure([record(epoch, 3) for epoch in (1, 2, 3)], tmp_path / "structure.png")
     texts = [label.get_text() for axes in figures[0].axes for label in axes.get_yticklabels(which="both")]
     assert any(texts)
@@ -59,7 +61,7 @@ def test_axes_have_numbers_and_no_formulas(figures, tmp_path):
 
 @pytest.mark.parametrize("layers", [3, 24, 49])
 def test_sparsity_of_layers_at_the_end(layers, figures, tmp_path):
-    """A bar for every layer with its name and number, of the last record alone; beside it the sparsity of all together."""
+    """A bar with name and number for every layer in the last record, and a label for the overall sparsity."""
     densities = {f"weights/density/layer{place}": 0.02 * (place + 1) for place in range(layers)}
     records = [
         {"epoch": 1, "weights/density": 1.0, **dict.fromkeys(densities, 1.0)},
@@ -87,18 +89,18 @@ def test_every_row_of_the_paper_is_a_method():
 
 
 @pytest.mark.parametrize("rows", ["wrn", "r50"])
-def test_thin_networks_stand_for_sparsities(rows):
+def test_thin_networks_are_drawn_at_a_sparsity(rows):
     row = to_plain(compose([f"experiment=dsr/{rows}_thin"]))[0]
     swept = yaml.safe_load((CONF.parent / "sweeps" / "dsr" / f"{rows}_thin.yaml").read_text())["hydra"]["sweeper"]["params"]
     widths = [float(width) for width in swept["model.width"].split(",")]
     assert row["model"]["width"] in widths
-    found = [sparsity_of(f"dsr/{rows}", "thin", {**row, "model": {"width": width}}) for width in widths]
-    assert found == [THIN[rows][width] for width in widths]
+    sparsities = [sparsity_of(f"dsr/{rows}", "thin", {**row, "model": {"width": width}}) for width in widths]
+    assert sparsities == [THIN[rows][width] for width in widths]
     assert sparsity_of(f"dsr/{rows}", "thin", {**row, "model": {"width": 3.0}}) is None
     assert sparsity_of("dsr/mnist", "static", {"algorithm": {"weights": {"sparsity": {"conv": 0.9}}}}) is None
 
 
-def test_accuracies_are_collected_from_finished_runs(tmp_path):
+def test_accuracies_are_those_of_finished_runs(tmp_path):
     def write(name: str, key: str, sparsity: float | None, accuracy: float, status: str = "done") -> None:
         run = tmp_path / name / key
         run.mkdir(parents=True)
@@ -124,7 +126,7 @@ def test_accuracies_are_collected_from_finished_runs(tmp_path):
         draw_accuracy_over_sparsity({"static": {}}, dense, tmp_path / "none.png")
 
 
-def test_every_method_has_a_line_of_its_own(figures, tmp_path):
+def test_every_method_has_a_distinct_line(figures, tmp_path):
     results = {method: {0.8: [90.0 + place], 0.9: [89.0 + place]} for place, method in enumerate(METHODS)}
     draw_accuracy_over_sparsity(results, [], tmp_path / "accuracy.png")
     (axes,) = figures[0].axes

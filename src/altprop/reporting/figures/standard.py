@@ -1,12 +1,17 @@
-"""The figures of a run: curves, confusion matrix, misclassified images. Data and a path in, the path of a PNG file out."""
+"""The standard figures of every run: learning curves, confusion matrix, misclassified images.
+
+Each function takes data and the path of a PNG file to write, and returns this path.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -14,15 +19,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
-from altprop.reporting.figures.images import displayable
 from altprop.reporting.figures.style import GRAY, INK, SEQUENTIAL, SPLIT_COLORS, VERMILLION, label_ends, save, styled
 
 LOG_RANGE = 20.0
-"""Losses that span more than this factor are drawn on a logarithmic axis."""
+"""Losses whose largest and smallest value differ by more than this factor are drawn on a logarithmic axis."""
 ANNOTATED_CLASSES = 25
-"""Up to this many classes a confusion matrix has its counts written in."""
+"""A confusion matrix of up to this many classes shows its counts as numbers."""
 NAMED_CLASSES = 200
-"""Up to this many classes a confusion matrix has its classes named."""
+"""A confusion matrix of up to this many classes shows the names of the classes."""
 _LABELS = {"train_plain": "train, plain"}
 
 Series = tuple[list[float], list[float]]
@@ -30,16 +34,16 @@ Series = tuple[list[float], list[float]]
 
 
 def draw_curves(records: Iterable[Mapping[str, float]], path: Path, *, title: str = "") -> Path:
-    """Loss and accuracy (percent) against epochs for every split that ``records`` (metrics.jsonl) hold.
+    """Draw loss and accuracy (percent) over epochs for every split in ``records`` (metrics.jsonl).
 
-    ``train`` is the running mean while training, ``train_plain`` the training images without augmentation after it. Raises
-    ``ValueError`` where there is neither a loss nor an accuracy.
+    ``train`` is the running mean during training; ``train_plain`` is evaluated afterwards on training images without
+    augmentation. Raises ``ValueError`` if the records contain neither a loss nor an accuracy.
     """
     records = list(records)
     panels = [(metric, series_of(records, metric)) for metric in ("loss", "accuracy")]
     panels = [(metric, curves) for metric, curves in panels if curves]
     if not panels:
-        raise ValueError("no curves to draw: no record holds a loss or an accuracy")
+        raise ValueError("no curves to draw: no record contains a loss or an accuracy")
     with styled():
         figure = Figure(figsize=(4.6 * len(panels), 3.2))
         if title:
@@ -51,7 +55,7 @@ def draw_curves(records: Iterable[Mapping[str, float]], path: Path, *, title: st
 
 
 def series_of(records: Iterable[Mapping[str, float]], metric: str) -> dict[str, Series]:
-    """The finite values of ``metric`` by split, in the order of training; splits without any are left out."""
+    """The finite values of ``metric`` by split, in the order of the records; splits without any are left out."""
     curves: dict[str, Series] = {}
     for record in records:
         for split in SPLIT_COLORS:
@@ -93,7 +97,7 @@ def _draw_panel(axes: Axes, metric: str, curves: Mapping[str, Series]) -> None:
 
 
 def confusion_matrix(targets: Tensor, predicted: Tensor, num_classes: int) -> NDArray[np.int64]:
-    """How often each class (row) was taken for each class (column): ``[num_classes, num_classes]`` counts.
+    """How often samples of each class (row) were predicted to be of each class (column): counts ``[classes, classes]``.
 
     ``targets`` and ``predicted`` are class numbers ``[samples]``.
     """
@@ -102,9 +106,9 @@ def confusion_matrix(targets: Tensor, predicted: Tensor, num_classes: int) -> ND
 
 
 def draw_confusion(targets: Tensor, predicted: Tensor, class_names: Sequence[str], path: Path, *, title: str = "") -> Path:
-    """The confusion matrix: color is the percentage of the true class, written numbers are counts.
+    """Draw the confusion matrix: colors are percentages of the true class, numbers are counts.
 
-    ``targets`` and ``predicted`` are class numbers ``[samples]``. Counts are written for up to 25 classes, names for up to 200.
+    ``targets`` and ``predicted`` are class numbers ``[samples]``. Counts are shown for up to 25 classes, names for up to 200.
     """
     counts = confusion_matrix(targets, predicted, len(class_names))
     percent = 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -113,7 +117,7 @@ def draw_confusion(targets: Tensor, predicted: Tensor, class_names: Sequence[str
     with styled():
         figure = Figure(figsize=(side + 2.2, side + 1.2), layout="compressed")
         axes = figure.subplots()
-        # Errors are a few percent and the diagonal nearly a hundred: a power scale shows both.
+        # Errors are a few percent and the diagonal is nearly 100; a power scale shows both.
         image = axes.imshow(percent, cmap=SEQUENTIAL, norm=PowerNorm(0.4, 0, 100), interpolation="nearest")
         bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=[0, 1, 5, 20, 50, 100])
         bar.set_label("percent of the true class")
@@ -133,7 +137,7 @@ def draw_confusion(targets: Tensor, predicted: Tensor, class_names: Sequence[str
 
 def _name_classes(axes: Axes, class_names: Sequence[str], side: float) -> None:
     classes = len(class_names)
-    if classes > NAMED_CLASSES:  # class numbers at the axis's own ticks
+    if classes > NAMED_CLASSES:  # keep the axis's own ticks, which are class numbers
         return
     size = float(np.clip(0.8 * 72 * side / classes, 3.0, 9.0))
     names = [name if len(name) <= 16 else f"{name[:15]}…" for name in class_names]
@@ -146,43 +150,64 @@ def _name_classes(axes: Axes, class_names: Sequence[str], side: float) -> None:
 def _write_counts(axes: Axes, counts: NDArray[np.int64], percent: NDArray[np.float64]) -> None:
     size = 8 if counts.max() < 10_000 else 6
     for row, column in np.argwhere(counts):
-        color = "white" if percent[row, column] > 30 else "black"  # where the power scale becomes dark
+        color = "white" if percent[row, column] > 30 else "black"  # readable on both sides of the power scale
         axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=color, fontsize=size)
 
 
 def draw_mistakes(
     images: Tensor, targets: Tensor, scores: Tensor, class_names: Sequence[str], path: Path, *, limit: int = 40, title: str = ""
 ) -> Path:
-    """A sheet of misclassified images, the most decided mistakes first: image, true → predicted class, and its score.
+    """Draw misclassified images, each with its true → predicted class and the predicted class's score.
 
-    ``images`` ``[samples, channels, height, width]``, bytes or floats (see :func:`displayable`); ``targets`` ``[samples]``;
-    ``scores`` ``[samples, classes]`` as the model gave them, whatever their scale. At most ``limit`` images are shown.
+    The mistakes with the largest margin between the two scores come first. ``images`` are bytes or floats ``[samples, channels,
+    height, width]`` (see :func:`displayable`), ``targets`` class numbers ``[samples]`` and ``scores`` the model's outputs
+    ``[samples, classes]`` on any scale. At most ``limit`` images are shown.
     """
     targets, scores = targets.cpu(), scores.float().cpu()
     predicted = scores.argmax(dim=1)
     wrong = (predicted != targets).nonzero().flatten()
     margin = scores[wrong, predicted[wrong]] - scores[wrong, targets[wrong]]
-    chosen = wrong[margin.argsort(descending=True, stable=True)][:limit]
+    indices = wrong[margin.argsort(descending=True, stable=True)][:limit]
     heading = f"{len(wrong):,} of {len(targets):,} images wrong"
-    if len(wrong) > len(chosen):
-        heading += f", the {len(chosen)} most decided"
-    heading += " (true → predicted, its score)" if len(chosen) else ""
-    columns = min(8, max(4, len(chosen)))
-    rows = max(1, math.ceil(len(chosen) / columns))
+    if len(wrong) > len(indices):
+        heading += f", the {len(indices)} most confident"
+    heading += " (true → predicted, its score)" if len(indices) else ""
+    columns = min(8, max(4, len(indices)))
+    rows = max(1, math.ceil(len(indices) / columns))
     with styled():
         figure = Figure(figsize=(1.45 * columns, 1.8 * rows + 0.4))
         figure.suptitle(f"{title}: {heading}" if title else heading, x=0.01, ha="left", fontweight="bold", fontsize=10)
         grid = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes in grid:
             axes.set_axis_off()
-        pictures = displayable(images[chosen.to(images.device)])
+        pictures = displayable(images[indices.to(images.device)])
         brief = all(len(name) <= 4 for name in class_names)
-        for axes, picture, index in zip(grid, pictures, chosen.tolist()):
+        for axes, picture, index in zip(grid, pictures, indices.tolist()):
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            true, given = (_short(class_names[int(number)]) for number in (targets[index], predicted[index]))
-            names = [(f"{true} → {given}", VERMILLION)] if brief else [(true, INK), (f"→ {given}", VERMILLION)]
+            true, guess = (_short(class_names[int(number)]) for number in (targets[index], predicted[index]))
+            names = [(f"{true} → {guess}", VERMILLION)] if brief else [(true, INK), (f"→ {guess}", VERMILLION)]
             _caption(axes, [*names, (f"{scores[index, predicted[index]]:.2f}", GRAY)])
         return save(figure, path)
+
+
+def displayable(images: Tensor) -> NDArray[Any]:
+    """``images`` ``[samples, channels, height, width]`` as Matplotlib shows them, as floats in 0..1.
+
+    Returns colors ``[samples, height, width, 3]`` for three channels, and otherwise the mean of the channels as gray levels
+    ``[samples, height, width]``. Bytes are divided by 255. Floats within 0..1 are not changed; others are assumed to be
+    normalized, and every channel is rescaled to 0..1 over all images.
+    """
+    values = images.detach().cpu()
+    if values.dtype == torch.uint8:
+        values = values.float() / 255.0
+    else:
+        values = torch.nan_to_num(values.float())
+        if values.numel() and (values.min() < 0 or values.max() > 1):
+            low, high = (extreme(values, dim=(0, 2, 3), keepdim=True) for extreme in (torch.amin, torch.amax))
+            values = (values - low) / (high - low).clamp_min(torch.finfo(torch.float32).tiny)
+    if values.shape[1] == 3:
+        return np.asarray(values.permute(0, 2, 3, 1).numpy())
+    return np.asarray(values.mean(dim=1).numpy())
 
 
 def _short(name: str) -> str:

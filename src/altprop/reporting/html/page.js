@@ -19,7 +19,7 @@
   };
 
   function compare(first, second) {
-    // Rows without a value come last, whichever way the others are sorted.
+    // Rows without a value come last in either order.
     if (first === null || second === null) return (first === null) - (second === null);
     const order = typeof first === "number" ? first - second : first.localeCompare(second);
     return state.descending ? -order : order;
@@ -45,7 +45,7 @@
     const line = add(document.querySelector("#rows thead"), "tr");
     add(line, "th", "");
     data.columns.forEach((column, index) => {
-      const cell = add(line, "th", undefined, column.number ? "number" : "");
+      const cell = add(line, "th", undefined, column.numeric ? "number" : "");
       add(cell, "button", column.title).addEventListener("click", () => sortBy(index));
     });
   }
@@ -70,8 +70,8 @@
         chart(visible());
       });
       row.text.forEach((text, index) => {
-        const { number, wordy } = data.columns[index];
-        add(line, "td", text, number ? "number" : wordy && text ? "wordy" : "");
+        const { numeric, wraps } = data.columns[index];
+        add(line, "td", text, numeric ? "number" : wraps && text ? "wordy" : "");
       });
     }
     element("count").textContent = rows.length + " of " + data.rows.length + (data.rows.length === 1 ? " row" : " rows");
@@ -97,7 +97,7 @@
       marker: { color: color, symbol: "x-thin-open", size: 9, line: { width: 2 } },
       hovertemplate: "%{y:.2f} published, after %{x} epochs",
     };
-    // Published values are known by epoch alone; those far beyond what our runs have reached would squeeze the curves.
+    // Published values have an epoch but no time or FLOPs. Those far beyond our runs' last epoch would squeeze the curves.
     const near = axis === "epochs" && row.published.length ? [within(published, x[x.length - 1])] : [];
     if (!band || curve.count < 2) return [line, ...near];
     const edges = {
@@ -127,31 +127,32 @@
     chart(rows);
   }
 
-  function plainTable(section, columns, rows) {
+  function plainTable(section, { columns, rows, notes }) {
     const table = add(add(section, "div", undefined, "wide"), "table", undefined, "comparison");
     const line = (parent, texts, tag) => {
       const row = add(parent, "tr");
-      texts.forEach((text, index) => add(row, tag, text, data.words.includes(columns[index]) ? "" : "number"));
+      texts.forEach((text, index) => add(row, tag, text, columns[index].numeric ? "number" : ""));
     };
-    line(add(table, "thead"), columns, "th");
+    line(add(table, "thead"), columns.map((column) => column.title), "th");
     const body = add(table, "tbody");
     rows.forEach((texts) => line(body, texts, "td"));
+    notes.forEach((note) => add(section, "p", note, "remark"));
   }
 
   function milestones() {
     const section = element("milestones");
-    if (!data.milestones.rows.length) return;
-    add(section, "h2", data.on_the_way);
-    plainTable(section, data.milestones.columns, data.milestones.rows);
+    for (const table of data.milestones) {
+      add(section, "h2", table.title);
+      plainTable(section, table);
+    }
   }
 
   function comparisons() {
     const section = element("comparisons");
     if (data.comparisons.length) add(section, "h2", "Side by side at equal cost");
-    for (const comparison of data.comparisons) {
-      add(section, "h3", comparison.title);
-      plainTable(section, comparison.columns, comparison.rows);
-      comparison.remarks.forEach((remark) => add(section, "p", remark, "remark"));
+    for (const table of data.comparisons) {
+      add(section, "h3", table.title);
+      plainTable(section, table);
     }
   }
 
@@ -169,8 +170,8 @@
 
   element("summary").textContent = data.summary;
   data.notes.forEach((note) => add(element("notes"), "p", note));
-  data.troubles.forEach((trouble) => add(element("troubles"), "li", trouble));
-  if (!data.troubles.length) add(element("troubles"), "li", "none");
+  data.messages.forEach((message) => add(element("messages"), "li", message));
+  if (!data.messages.length) add(element("messages"), "li", "none");
   header();
   milestones();
   comparisons();

@@ -1,4 +1,4 @@
-"""Figures of block-wise training: what goes into them, and that they are drawn."""
+"""Figures of block-wise training and the data that they show."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from altprop.reporting.figures import greedy as dgl_figures
+from altprop.reporting.figures import greedy
 from altprop.reporting.figures.greedy import (
     SweepPoint,
     block_curves,
@@ -19,10 +19,11 @@ from altprop.reporting.figures.greedy import (
     main,
     sweep_point,
 )
+from tests.reporting.fixtures import PNG
 
 
 def records(blocks: int = 12, epochs: int = 4, sequential: bool = False) -> list[dict[str, Any]]:
-    found = []
+    result = []
     for epoch in range(1, 1 + epochs * (blocks if sequential else 1)):
         trained = min(blocks, 1 + (epoch - 1) // epochs) if sequential else blocks
         record: dict[str, Any] = {"epoch": float(epoch), "step": epoch, "train/loss": 1 / epoch, "test/accuracy": 50.0 + epoch}
@@ -31,8 +32,8 @@ def records(blocks: int = 12, epochs: int = 4, sequential: bool = False) -> list
             if not sequential or block == trained:
                 record[f"train/block{block}/loss"] = 2.0 / (block + epoch)
         record["test/ensemble/accuracy"] = 60.0
-        found.append(record)
-    return found
+        result.append(record)
+    return result
 
 
 def write_run(folder: Path, content: list[dict[str, Any]], algorithm: dict[str, Any] | None = None) -> Path:
@@ -42,14 +43,14 @@ def write_run(folder: Path, content: list[dict[str, Any]], algorithm: dict[str, 
     return folder
 
 
-def test_blocks_come_in_the_order_of_the_network() -> None:
+def test_blocks_are_in_the_order_of_the_network() -> None:
     curves = block_curves(records(), "test/accuracy")
     assert list(curves) == [f"block {number}" for number in range(1, 13)]
     assert curves["block 10"] == ([1.0, 2.0, 3.0, 4.0], [51.0, 52.0, 53.0, 54.0])
     assert not block_curves(records(), "validation/accuracy")
 
 
-def test_stages_count_from_their_own_beginning() -> None:
+def test_epochs_count_from_the_beginning_of_a_stage() -> None:
     staged = in_stages(block_curves(records(3, 4, sequential=True), "test/accuracy"), 3)
     for block, (epochs, values) in enumerate(staged.values(), start=1):
         assert epochs == [1.0, 2.0, 3.0, 4.0]
@@ -62,7 +63,7 @@ def test_figures_of_runs(tmp_path: Path) -> None:
     main(["learning_curves", "--out", str(tmp_path / "curves.png"), f"parallel={parallel}", f"sequential={sequential}"])
     main(["methods", "--out", str(tmp_path / "methods.png"), f"backprop={parallel}", f"DGL={sequential}"])
     for name in ("curves", "methods"):
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
 
 
 def test_figures_of_sweeps(tmp_path: Path) -> None:
@@ -79,11 +80,13 @@ def test_figures_of_sweeps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("labels", "below"), [(["DGL", "DNI"], 0), (["DGL", "x" * 40], 1), ([f"run {n}" for n in range(9)], 1)])
-def test_many_or_long_labels_stand_below(labels: list[str], below: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(dgl_figures, "save", lambda figure, path: drawn.append(figure) or path)
+def test_many_or_long_labels_are_in_a_legend_below(
+    labels: list[str], below: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(greedy, "save", lambda figure, path: figures.append(figure) or path)
     draw_methods({label: [records(2)] for label in labels}, tmp_path / "methods.png")
-    [figure] = drawn
+    [figure] = figures
     assert len(figure.legends) == below
     assert [len(axes.texts) for axes in figure.axes] == [0 if below else len(labels)] * 2
     looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
@@ -91,12 +94,12 @@ def test_many_or_long_labels_stand_below(labels: list[str], below: int, tmp_path
 
 
 def test_methods_are_means_over_seeds_with_a_band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(dgl_figures, "save", lambda figure, path: drawn.append(figure) or path)
+    figures: list[Figure] = []
+    monkeypatch.setattr(greedy, "save", lambda figure, path: figures.append(figure) or path)
     low = [{"epoch": 1.0, "test/accuracy": 50.0, "train/loss": 2.0}, {"epoch": 2.0, "test/accuracy": 60.0, "train/loss": 1.0}]
     high = [{**record, "test/accuracy": record["test/accuracy"] + 2.0} for record in low]
     draw_methods({"DGL": [low, high], "DNI": [low]}, tmp_path / "methods.png")
-    accuracy, loss = drawn[0].axes
+    accuracy, loss = figures[0].axes
     assert [list(line.get_ydata()) for line in accuracy.lines] == [[51.0, 61.0], [50.0, 60.0]]
     [band] = accuracy.collections
     edges = sorted({round(float(y), 4) for _, y in band.get_paths()[0].vertices})
@@ -104,15 +107,15 @@ def test_methods_are_means_over_seeds_with_a_band(tmp_path: Path, monkeypatch: p
     assert not loss.collections
 
 
-def test_axis_of_buffer_sizes_names_the_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(dgl_figures, "save", lambda figure, path: drawn.append(figure) or path)
+def test_axis_of_buffer_sizes_has_a_tick_per_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(greedy, "save", lambda figure, path: figures.append(figure) or path)
     draw_buffer_size([SweepPoint(4, 1.1, size, 80.0 + size) for size in (1, 5, 30)], tmp_path / "size.png")
-    [axes] = drawn[0].axes
+    [axes] = figures[0].axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "5", "30"]
     assert not list(axes.get_xticks(minor=True))
 
 
-def test_runs_of_other_algorithms_are_no_points(tmp_path: Path) -> None:
+def test_runs_of_other_algorithms_are_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         sweep_point(write_run(tmp_path / "other", records(1), {"block_size": 1}))

@@ -1,4 +1,4 @@
-"""Figures of equilibrium propagation are drawn from any data they may meet."""
+"""Figures of equilibrium propagation are drawn from all kinds of data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from altprop.reporting.figures.equilibrium_propagation import (
     draw_convergence,
     draw_series,
 )
+from tests.reporting.fixtures import PNG
 
 
 def is_png(path: Path) -> bool:
-    return path.read_bytes().startswith(b"\x89PNG")
+    return path.read_bytes().startswith(PNG)
 
 
 @pytest.mark.parametrize("opposite", [False, True])

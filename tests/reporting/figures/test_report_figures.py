@@ -1,40 +1,37 @@
-"""Which figures a report draws of which runs."""
+"""The figures that a report draws for given runs."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from altprop.reporting.figures.of_runs import draw
-from altprop.reporting.tables.side_by_side import comparisons
-from tests.reporting.test_report import rows_of, write_run
+from altprop.reporting.comparisons import comparisons
+from altprop.reporting.figures.report_figures import draw
+from tests.reporting.fixtures import PNG, read_records, rows_of, write_records, write_run
 
 SHARED: dict[str, Any] = {"model": {"_target_": "models.MLP"}, "dataset": {"label": "MNIST"}, "paper": None}
 METRICS = (("train", "loss"), ("test", "accuracy"))
-SIGNATURE = b"\x89PNG"
 
 
 def drawn(outputs: Path) -> dict[str, str]:
-    """Titles of the figures, and the files below the figures' folder."""
+    """The titles of the figures and their files below the figures' folder."""
     rows = rows_of(outputs)
     folder = outputs.parent / "figures"
-    found = draw(rows, comparisons(rows), folder)
-    assert all(path.read_bytes().startswith(SIGNATURE) for path in found.values())
-    return {title: str(path.relative_to(folder if path.is_relative_to(folder) else outputs)) for title, path in found.items()}
+    figures = draw(rows, comparisons(rows), folder)
+    assert all(path.read_bytes().startswith(PNG) for path in figures.values())
+    return {title: str(path.relative_to(folder if path.is_relative_to(folder) else outputs)) for title, path in figures.items()}
 
 
-def test_what_a_run_shows_alone(tmp_path: Path) -> None:
+def test_figures_of_a_single_run(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     run = write_run(outputs, "a", "00000000000a", [80.0, 90.0], seed=3)
     write_run(outputs, "b", "00000000000b", [80.0], status="failed")
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     blocks = {"train/block1/loss": 1.0, "train/block2/loss": 0.5, "test/block1/accuracy": 70.0, "test/block2/accuracy": 80.0}
-    (run / "metrics.jsonl").write_text("".join(json.dumps({**record, **blocks}) + "\n" for record in records))
+    write_records(run, [{**record, **blocks} for record in read_records(run)])
     assert drawn(outputs) == {"a, seed 3: curves": "a/00000000000a/curves.png", "a, seed 3: blocks": "a/00000000000a/blocks.png"}
 
 
-def test_what_runs_show_together(tmp_path: Path) -> None:
+def test_figures_of_several_runs(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     for number, (method, sparsity) in enumerate([("dynamic", 0.9), ("dynamic", 0.98), ("set", 0.9)]):
         config = {**SHARED, "algorithm": {"weights": {"sparsity": sparsity}}}
@@ -67,37 +64,35 @@ def test_sweeps_of_asynchronous_runs_do_not_mix_other_settings(tmp_path: Path) -
     }
 
 
-def test_greedy_learning_at_once_beside_one_block_after_the_other(tmp_path: Path) -> None:
-    """Only with a row of both, and only where they have as many blocks."""
+def test_parallel_and_sequential_greedy_learning(tmp_path: Path) -> None:
+    """Drawn only if there is a row of each form with the same number of blocks."""
     outputs = tmp_path / "outputs"
 
     def greedy(number: int, form: str, blocks: int) -> None:
         config = {**SHARED, "algorithm": {"_target_": f"altprop.algorithms.{form}"}}
         run = write_run(outputs, f"dgl/{form.lower()}_{blocks}", f"00000000000{number}", [80.0, 82.0, 84.0, 86.0], config=config)
-        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         values = {f"{metric}/block{n + 1}/{name}": 1.0 for n in range(blocks) for metric, name in METRICS}
-        (run / "metrics.jsonl").write_text("".join(json.dumps({**record, **values}) + "\n" for record in records))
+        write_records(run, [{**record, **values} for record in read_records(run)])
 
     def together() -> dict[str, str]:
-        return {title: path for title, path in drawn(outputs).items() if "one after the other" in title}
+        return {title: path for title, path in drawn(outputs).items() if "in sequence" in title}
 
     greedy(1, "DecoupledGreedy", 2)
     greedy(2, "SequentialGreedy", 3)
     assert together() == {}
     greedy(3, "SequentialGreedy", 2)
-    title = "dgl/decoupledgreedy_2 and dgl/sequentialgreedy_2: blocks at once and one after the other"
+    title = "dgl/decoupledgreedy_2 and dgl/sequentialgreedy_2: blocks in parallel and in sequence"
     assert together() == {title: "learning_curves_1.png"}
 
 
-def test_bars_once_every_layer_was_binary_alone(tmp_path: Path) -> None:
+def test_sensitivities_once_every_layer_has_been_the_only_binary_one(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
 
     def sensitivity(number: int, layer: int, rate: float) -> None:
         config = {"algorithm": {"weights": {"order": layer}}, "optimizer": {"lr": rate}, "paper": None}
         run = write_run(outputs, "sens", f"00000000000{number}", [80.0 + layer], config=config)
         flags = {f"weights/binary/layer{place}": float(place == layer) for place in (1, 2)}
-        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        (run / "metrics.jsonl").write_text("".join(json.dumps({**record, **flags}) + "\n" for record in records))
+        write_records(run, [{**record, **flags} for record in read_records(run)])
 
     def bars() -> dict[str, str]:
         return {title: path for title, path in drawn(outputs).items() if title.endswith("sensitivity")}

@@ -1,3 +1,5 @@
+"""The standard figures of a run, and the style of all figures."""
+
 import os
 import sys
 from itertools import pairwise
@@ -12,10 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from altprop.reporting.figures import run as figures
-from altprop.reporting.figures import style
-from altprop.reporting.figures.images import displayable
-from altprop.reporting.figures.run import confusion_matrix, draw_confusion, draw_curves, draw_mistakes, series_of
+from altprop.reporting.figures import standard, style
+from altprop.reporting.figures.standard import (
+    confusion_matrix,
+    displayable,
+    draw_confusion,
+    draw_curves,
+    draw_mistakes,
+    series_of,
+)
 from altprop.reporting.figures.style import spread
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -30,7 +37,7 @@ def drawn(monkeypatch) -> list[Figure]:
         saved.append(figure)
         return style.save(figure, path)
 
-    monkeypatch.setattr(figures, "save", save)
+    monkeypatch.setattr(standard, "save", save)
     return saved
 
 
@@ -48,7 +55,7 @@ def record(epoch: int, **values: float) -> dict[str, float]:
     return {"epoch": epoch, "step": 10 * epoch, "train/loss": 1 / epoch, "train/accuracy": 90.0 + epoch, **named}
 
 
-def test_curves_end_in_their_name_and_last_value(tmp_path, drawn):
+def test_curves_are_labeled_with_name_and_last_value(tmp_path, drawn):
     records = [record(epoch, validation_accuracy=80.0 + epoch, test_accuracy=80.1 + epoch) for epoch in range(1, 6)]
     path = draw_curves(records, tmp_path / "figures" / "curves.png", title="a $run$")
     assert path == tmp_path / "figures" / "curves.png"
@@ -62,7 +69,7 @@ def test_curves_end_in_their_name_and_last_value(tmp_path, drawn):
     assert len({line.get_color() for line in accuracy.lines}) == 3
 
 
-def test_a_wide_range_of_losses_is_drawn_logarithmically(tmp_path, drawn):
+def test_a_wide_range_of_losses_has_a_logarithmic_axis(tmp_path, drawn):
     draw_curves([record(1, train_loss=2.0), record(2, train_loss=0.01)], tmp_path / "wide.png")
     draw_curves([record(1, train_loss=2.0), record(2, train_loss=-1.0)], tmp_path / "negative.png")
     assert [figure.axes[0].get_yscale() for figure in drawn] == ["log", "linear"]
@@ -73,19 +80,19 @@ def test_values_that_are_missing_or_not_finite_are_left_out():
     assert series_of(records, "loss") == {"train": ([1, 3], [1.0, 1 / 3]), "test": ([3], [5.0])}
 
 
-def test_without_any_curve_the_mistake_is_named(tmp_path):
-    with pytest.raises(ValueError, match="no record holds a loss or an accuracy"):
+def test_records_without_any_curve_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no record contains a loss or an accuracy"):
         draw_curves([{"epoch": 1, "step": 1, "weights/density": 0.5}], tmp_path / "curves.png")
     assert os.listdir(tmp_path) == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=60))
-def test_the_confusion_matrix_counts_every_pair(pairs):
+def test_confusion_matrix_counts_every_pair(pairs):
     targets, predicted = (torch.tensor([pair[side] for pair in pairs], dtype=torch.long) for side in (0, 1))
     counts = confusion_matrix(targets, predicted, 5)
     expected = np.zeros((5, 5), dtype=int)
-    for true, given_class in pairs:
-        expected[true, given_class] += 1
+    for true, guess in pairs:
+        expected[true, guess] += 1
     assert (counts == expected).all()
 
 
@@ -94,13 +101,13 @@ def test_a_small_confusion_matrix_shows_counts_and_names(tmp_path, drawn):
     predicted = torch.tensor([0, 0, 1, 1, 2])
     path = draw_confusion(targets, predicted, ["cat$", "dog", "a very long class name"], tmp_path / "confusion.png", title="Test")
     assert is_image(path)
-    shown = texts(drawn[0])
-    assert {"cat$", "dog", "a very long cla…", "2", "Test: 80.00 % of 5 right"} <= set(shown)
+    labels = texts(drawn[0])
+    assert {"cat$", "dog", "a very long cla…", "2", "Test: 80.00 % of 5 right"} <= set(labels)
     assert sorted(text.get_text() for text in drawn[0].axes[0].texts) == ["1", "1", "1", "2"]
 
 
 @pytest.mark.parametrize(("classes", "named", "annotated"), [(10, 10, True), (100, 100, False), (1000, 0, False)])
-def test_many_classes_stay_legible(tmp_path, drawn, classes, named, annotated):
+def test_many_classes_are_legible(tmp_path, drawn, classes, named, annotated):
     targets = torch.arange(classes).repeat(3)
     names = [f"class{number}" for number in range(classes)]
     assert is_image(draw_confusion(targets, targets.roll(1), names, tmp_path / "confusion.png"))
@@ -112,7 +119,7 @@ def test_many_classes_stay_legible(tmp_path, drawn, classes, named, annotated):
         assert max(heights) <= axes.get_window_extent().height / classes * 1.3
 
 
-def test_the_most_decided_mistakes_come_first(tmp_path, drawn):
+def test_the_most_confident_mistakes_come_first(tmp_path, drawn):
     images = torch.rand(4, 1, 6, 6)
     targets = torch.tensor([0, 1, 2, 3])
     scores = torch.zeros(4, 10)
@@ -122,10 +129,10 @@ def test_the_most_decided_mistakes_come_first(tmp_path, drawn):
     scores[3, 9] = 4.0
     path = draw_mistakes(images, targets, scores, DIGITS, tmp_path / "mistakes.png", limit=2)
     assert is_image(path)
-    shown = texts(drawn[0])
-    assert "3 of 4 images wrong, the 2 most decided (true → predicted, its score)" in shown
-    assert [text for text in shown if text[1:4] == " → "] == ["1 → 8", "3 → 9"]
-    assert {"9.00", "4.00"} <= set(shown)
+    labels = texts(drawn[0])
+    assert "3 of 4 images wrong, the 2 most confident (true → predicted, its score)" in labels
+    assert [text for text in labels if text[1:4] == " → "] == ["1 → 8", "3 → 9"]
+    assert {"9.00", "4.00"} <= set(labels)
     pictures = [axes.images[0].get_array() for axes in drawn[0].axes if axes.images]
     assert np.allclose(pictures[0], images[1, 0])
 
@@ -137,7 +144,7 @@ def test_a_model_without_mistakes_has_an_empty_sheet(tmp_path, drawn):
     assert not any(axes.images for axes in drawn[0].axes)
 
 
-def test_images_of_every_kind_are_shown_in_range():
+def test_displayed_images_are_in_range():
     pixels = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
     pixels[0, :, 0, 0], pixels[1, :, 0, 0] = 0, 255  # every channel spans its whole range
     plain = displayable(pixels)
@@ -152,7 +159,7 @@ def test_images_of_every_kind_are_shown_in_range():
 
 
 @given(st.lists(st.floats(-3, 3), min_size=1, max_size=6), st.floats(0.01, 1))
-def test_labels_are_spread_apart_in_order(values, distance):
+def test_labels_are_moved_apart_in_order(values, distance):
     positions = {str(number): value for number, value in enumerate(values)}
     placed = spread(positions, distance)
     ordered = sorted(placed.values())
@@ -163,14 +170,14 @@ def test_labels_are_spread_apart_in_order(values, distance):
         assert placed == pytest.approx(positions)
 
 
-def test_matplotlib_is_left_as_it_was(tmp_path):
+def test_matplotlibs_settings_do_not_change(tmp_path):
     before = dict(matplotlib.rcParams)
     draw_curves([record(1), record(2)], tmp_path / "curves.png")
     assert dict(matplotlib.rcParams) == before
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
 
 
-def test_a_failure_while_saving_keeps_the_old_file(tmp_path, monkeypatch):
+def test_a_failure_while_saving_leaves_the_old_file(tmp_path, monkeypatch):
     path = draw_curves([record(1), record(2)], tmp_path / "curves.png")
     before = path.read_bytes()
 

@@ -1,4 +1,4 @@
-"""Rows of a report: runs that differ in nothing but the seed, summed up and held against the paper's number."""
+"""Rows of a report: runs that differ only in their seed, summarized and compared with the paper's number."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from altprop.reporting.curves import Curve, curve
+from altprop.reporting.curves import Curve, mean_curve
 from altprop.reporting.epochs import best_record, selected_value
-from altprop.reporting.runs import NO_CHANGE, Run
+from altprop.reporting.runs import IRRELEVANT_KEYS, Run
 from altprop.reporting.statistics import Statistic, statistic
 
 METRICS = ("test/accuracy", "validation/accuracy")
-"""What is reported where neither the user nor the paper names a metric: the first that the runs recorded."""
-WHICH = ("last", "selected", "best")
+"""If neither the user nor the paper names a metric, the first of these that the runs recorded is reported."""
+COMPARABLE = ("last", "selected", "best")
+"""The epochs whose value may be compared with the paper's."""
 TARGET = "_target_"
 """The key of a node that names its class."""
-COMPARED_WITHOUT = (*NO_CHANGE, "paper")
-"""Keys that do not tell two rows of one experiment apart: they change nothing of what is computed."""
+IGNORED_KEYS = (*IRRELEVANT_KEYS, "paper")
+"""Keys that do not distinguish the rows of an experiment, because they do not change what is computed."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """The published number of a row, as its experiment's ``paper`` node states it."""
+    """The published number of a row, as stated in its experiment's ``paper`` node."""
 
     reference: str
     table: str
@@ -32,24 +33,24 @@ class Paper:
     std: float | None
     seeds: int | None
     milestones: Mapping[str, Sequence[tuple[float, float]]]
-    """Published values on the way: metric -> finished epochs and the value there."""
+    """Values published for earlier epochs: metric -> pairs of finished epochs and value."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The runs of one experiment with one configuration, over seeds. Numbers are those of finished runs alone.
+    """The runs of one experiment with one configuration, over seeds. All numbers come from finished runs only.
 
-    ``last`` is the last epoch; ``selected`` the epoch that each run's own selection chose (the validation split, unless a run was
-    told otherwise); ``best`` the best epoch of the reported metric itself, which is optimistic where that is the test split.
-    Accuracies are in percent, times in seconds.
+    ``last`` is the value at the last epoch; ``selected`` at the epoch that each run selected (by the validation split, unless
+    configured otherwise); ``best`` at the best epoch of the reported metric itself, which is optimistic if that is on the test
+    split. Accuracies are in percent, times in seconds.
     """
 
     name: str
     group: str
     variant: str
-    """What distinguishes it from the experiment's other rows: ``key=value …``."""
+    """What distinguishes the row from the experiment's other rows: ``key=value …``."""
     changed: str
-    """What the command lines of the finished runs changed of the experiment: ``key=value …``."""
+    """What the command lines of the finished runs changed in the experiment: ``key=value …``."""
     dataset: str
     model: str
     algorithm: str
@@ -64,9 +65,11 @@ class Row:
     epochs: Statistic | None
     paper: Paper | None
     compared: str
-    """Which of ``last``, ``selected`` and ``best`` is held against the paper."""
+    """Which of ``last``, ``selected`` and ``best`` is compared with the paper."""
     difference: float | None
+    """Our mean minus the paper's value."""
     inside: bool | None
+    """Whether the paper's value is inside our 95 % interval."""
     seconds: Statistic | None
     images_per_second: Statistic | None
     flops: Statistic | None
@@ -74,23 +77,28 @@ class Row:
     peak_memory: Statistic | None
     """In bytes."""
     peak_memory_of: str
-    """What it is the peak of: ``tensors on the GPU``, ``process``, or both where runs differ."""
+    """What was measured: ``tensors on the GPU``, ``process``, or both if the runs differ."""
     parameters: int | None
     nonzero: Statistic | None
-    """Parameters that are not zero at the end."""
+    """Number of parameters that are not zero at the end."""
     binary_layers: Statistic | None
     binary_weights: Statistic | None
-    """Weights of the layers that are binary at the end."""
+    """Number of weights in the layers that are binary at the end."""
     curve: Curve | None
 
     @property
+    def label(self) -> str:
+        """The experiment's name and what distinguishes the row from others of the same name."""
+        return f"{self.name} {self.variant}".rstrip()
+
+    @property
     def seeds(self) -> list[int]:
-        """Of the finished runs."""
+        """The seeds of the finished runs."""
         return sorted(run.seed for run in self.finished)
 
     @property
     def hardware(self) -> str:
-        """What the finished runs were trained on."""
+        """The GPUs or CPUs that the finished runs were trained on."""
         return "; ".join(sorted({run.hardware for run in self.finished if run.hardware}))
 
     @property
@@ -99,21 +107,27 @@ class Row:
         return ", ".join(sorted({run.commit for run in self.finished if run.commit}))
 
 
-def collect(runs: Iterable[Run], group_of: Callable[[Run], str], metric: str | None = None, compared: str = "last") -> list[Row]:
-    """The rows of ``runs``, in order of name; ``group_of`` says which runs differ in nothing but the seed.
+def collect_rows(
+    runs: Iterable[Run], group_of: Callable[[Run], str], metric: str | None = None, compared: str = "last"
+) -> list[Row]:
+    """Combine ``runs`` into rows, sorted by name.
 
-    ``metric`` is reported for all of them (default: what the paper names, else the first of :data:`METRICS` that they recorded);
-    ``compared``, one of :data:`WHICH`, is held against the paper's value.
+    Args:
+        runs: The runs to report.
+        group_of: Returns the same string for runs that differ only in their seed.
+        metric: The metric to report for all rows; None reports the one that the paper names, or else the first of
+            :data:`METRICS` that the runs recorded.
+        compared: Which of :data:`COMPARABLE` is compared with the paper's value.
     """
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.name, group_of(run)].append(run)
-    of_name: dict[str, list[list[Run]]] = defaultdict(list)
+    by_name: dict[str, list[list[Run]]] = defaultdict(list)
     for (name, _), members in groups.items():
-        of_name[name].append(members)
+        by_name[name].append(members)
     rows = []
     for (name, group), members in groups.items():
-        variant = variant_of(members[0].config, [others[0].config for others in of_name[name]])
+        variant = variant_of(members[0].config, [others[0].config for others in by_name[name]])
         rows.append(_row(name, group, variant, sorted(members, key=lambda run: run.seed), metric, compared))
     return sorted(rows, key=lambda row: (row.name, row.variant, row.group))
 
@@ -129,8 +143,8 @@ def _row(name: str, group: str, variant: str, runs: Sequence[Run], metric: str |
         "selected": statistic([value for run in finished if (value := selected_value(run, metric)) is not None]),
         "best": statistic([record[metric] for record in bests]),
     }
-    chosen = statistics[compared]
-    comparable = chosen is not None and paper is not None and paper.value is not None and paper.metric == metric
+    ours = statistics[compared]
+    published = paper.value if paper is not None and paper.metric == metric else None
     config = runs[0].config
     return Row(
         name=name,
@@ -149,28 +163,28 @@ def _row(name: str, group: str, variant: str, runs: Sequence[Run], metric: str |
         epochs=statistic([run.epoch for run in finished]),
         paper=paper,
         compared=compared,
-        difference=chosen.mean - paper.value if comparable and chosen and paper and paper.value is not None else None,
-        inside=chosen.holds(paper.value) if comparable and chosen and paper and paper.value is not None else None,
-        seconds=_ends(ends, "time/elapsed"),
-        images_per_second=_ends(ends, "time/images_per_second"),
+        difference=ours.mean - published if ours is not None and published is not None else None,
+        inside=ours.contains(published) if ours is not None and published is not None else None,
+        seconds=_statistic_of(ends, "time/elapsed"),
+        images_per_second=_statistic_of(ends, "time/images_per_second"),
         flops=statistic([run.flops for run in finished if run.flops is not None]),
         peak_memory=statistic([run.peak_memory["bytes"] for run in finished if run.peak_memory]),
         peak_memory_of=", ".join(sorted({run.peak_memory["of"] for run in finished if run.peak_memory})),
         parameters=next((run.parameters for run in runs if run.parameters is not None), None),
-        nonzero=_ends(ends, "weights/nonzero_parameters"),
-        binary_layers=_ends(ends, "weights/binary_layers"),
-        binary_weights=_ends(ends, "weights/binary_weights"),
-        curve=curve([run.records for run in finished], metric),
+        nonzero=_statistic_of(ends, "weights/nonzero_parameters"),
+        binary_layers=_statistic_of(ends, "weights/binary_layers"),
+        binary_weights=_statistic_of(ends, "weights/binary_weights"),
+        curve=mean_curve([run.records for run in finished], metric),
     )
 
 
 def last_value(records: Sequence[Mapping[str, Any]], metric: str) -> float | None:
-    """``metric`` in the last record that holds it."""
+    """``metric`` in the last record that contains it; None if there is no such record."""
     return next((record[metric] for record in reversed(records) if metric in record), None)
 
 
 def paper_of(config: Mapping[str, Any]) -> Paper | None:
-    """The ``paper`` node of a run's configuration; None where the experiment is no row of a paper."""
+    """The ``paper`` node of a run's configuration; None if the experiment is not a row of a paper."""
     node = config.get("paper")
     if not isinstance(node, Mapping):
         return None
@@ -186,14 +200,15 @@ def paper_of(config: Mapping[str, Any]) -> Paper | None:
 
 
 def variant_of(config: Mapping[str, Any], all_configs: Sequence[Mapping[str, Any]]) -> str:
-    """``key=value`` of what tells ``config`` from the rest of ``all_configs``; empty where there is one alone.
+    """What distinguishes ``config`` from the rest of ``all_configs``, as ``key=value …``; empty if there is only one.
 
-    A node of another class is named by it, ``algorithm=Backprop``, without the keys that only this class has.
+    Nodes of different classes are distinguished by the class (``algorithm=Backprop``), without the keys that only one of the
+    classes has.
     """
     if len(all_configs) < 2:
         return ""
-    own, flattened = flat(config), [flat(other) for other in all_configs]
-    told = []
+    own, flattened = flatten(config), [flatten(other) for other in all_configs]
+    words = []
     for key, value in sorted(own.items()):
         nodes = [f"{key[:end]}.{TARGET}" for end, letter in enumerate(key) if letter == "."]
         classes = [node for node in nodes if node != key]
@@ -201,22 +216,22 @@ def variant_of(config: Mapping[str, Any], all_configs: Sequence[Mapping[str, Any
         everywhere = all(key in other for other in flattened)
         if len({repr(other.get(key)) for other in (flattened if everywhere else alike)}) > 1:
             is_class = key.endswith(f".{TARGET}")
-            told.append(f"{key.removesuffix(f'.{TARGET}')}={value.rpartition('.')[2]}" if is_class else f"{key}={value}")
-    return " ".join(told)
+            words.append(f"{key.removesuffix(f'.{TARGET}')}={value.rpartition('.')[2]}" if is_class else f"{key}={value}")
+    return " ".join(words)
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and values of what distinguishes configurations, without :data:`COMPARED_WITHOUT`."""
-    found: dict[str, Any] = {}
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of ``config`` by dotted key, without :data:`IGNORED_KEYS`."""
+    values: dict[str, Any] = {}
     for name, value in config.items():
         key = f"{prefix}{name}"
-        if key in COMPARED_WITHOUT:
+        if key in IGNORED_KEYS:
             continue
         if isinstance(value, Mapping):
-            found.update(flat(value, f"{key}."))
+            values.update(flatten(value, f"{key}."))
         else:
-            found[key] = value
-    return found
+            values[key] = value
+    return values
 
 
 def _recorded(runs: Iterable[Run]) -> str:
@@ -224,11 +239,11 @@ def _recorded(runs: Iterable[Run]) -> str:
     return next((metric for metric in METRICS if metric in names), METRICS[0])
 
 
-def _ends(ends: Sequence[Mapping[str, Any]], name: str) -> Statistic | None:
-    return statistic([record[name] for record in ends if name in record])
+def _statistic_of(records: Sequence[Mapping[str, Any]], name: str) -> Statistic | None:
+    return statistic([record[name] for record in records if name in record])
 
 
 def _label(config: Mapping[str, Any], node: str) -> str:
-    """A data set's own label, else the name of the class that a node builds."""
+    """The label of a node if it has one (data sets do), else the name of the class that it builds."""
     content = config.get(node) or {}
-    return str(content.get("label") or str(content.get("_target_", "")).rpartition(".")[2])
+    return str(content.get("label") or str(content.get(TARGET, "")).rpartition(".")[2])

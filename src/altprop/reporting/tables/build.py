@@ -1,0 +1,135 @@
+"""The tables of a report: results, milestones, and comparisons at equal cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from altprop.reporting.comparisons import Comparison
+from altprop.reporting.milestones import Milestone
+from altprop.reporting.rows import Row
+from altprop.reporting.tables.columns import (
+    CHANGED,
+    COSTS,
+    EMPTY,
+    PAPER,
+    RESULTS,
+    WORDY,
+    columns_for,
+    duration,
+    operations,
+    plain_values,
+    spread,
+)
+from altprop.reporting.tables.table import Cell, Column, Table
+
+
+def results_table(
+    rows: Sequence[Row], names: Sequence[str] | None = None, *, notes: Sequence[str] = (), messages: Sequence[str] = ()
+) -> Table:
+    """The results of ``rows`` in the columns called ``names`` (default: all), with every number in full as records."""
+    columns = columns_for(rows, names)
+    return Table(
+        columns=[Column(column.title, column.number is not None, column.name in WORDY) for column in columns],
+        rows=[[Cell(column.text(row), column.number(row) if column.number else None) for column in columns] for row in rows],
+        notes=notes,
+        messages=messages,
+        records=[plain_values(row) for row in rows],
+    )
+
+
+def terminal_tables(rows: Sequence[Row]) -> list[Table]:
+    """The results for a terminal: the values, their comparison with the paper, and what the runs cost.
+
+    The second and third table contain only rows with something to show there.
+    """
+    tables = [results_table(rows, RESULTS)]
+    for names in (PAPER, COSTS):
+        columns = columns_for(rows, names)
+        relevant = [row for row in rows if any(column.text(row) not in EMPTY for column in columns)]
+        if relevant:
+            tables.append(results_table(relevant, ("experiment", *names)))
+    return tables
+
+
+def milestone_tables(milestones: Sequence[Milestone]) -> list[Table]:
+    """The table of published values after some epochs and ours; empty without ``milestones``."""
+    if not milestones:
+        return []
+    words = [Column("experiment", numeric=False), Column("metric", numeric=False)]
+    numbers = [Column(title) for title in ("epoch", "seeds", "ours", "paper", "difference")]
+    any_changed = any(each.changed for each in milestones)
+    return [
+        Table(
+            title="Milestones: published values after some epochs",
+            columns=[*words, *numbers, *([Column(CHANGED, numeric=False)] if any_changed else [])],
+            rows=[_milestone_cells(each) + ([Cell(each.changed)] if any_changed else []) for each in milestones],
+            records=[
+                {
+                    "experiment": each.row.name,
+                    "variant": each.row.variant,
+                    "changed": each.changed,
+                    "metric": each.metric,
+                    "epoch": each.epoch,
+                    "count": each.ours.count,
+                    "mean": each.ours.mean,
+                    "std": each.ours.std,
+                    "paper": each.published,
+                    "difference": each.ours.mean - each.published,
+                }
+                for each in milestones
+            ],
+        )
+    ]
+
+
+def _milestone_cells(milestone: Milestone) -> list[Cell]:
+    ours, published = milestone.ours, milestone.published
+    difference = ours.mean - published
+    return [
+        Cell(milestone.row.label),
+        Cell(milestone.metric),
+        Cell(f"{milestone.epoch:g}", milestone.epoch),
+        Cell(str(ours.count), ours.count),
+        Cell(spread(ours), ours.mean),
+        Cell(f"{published:g}", published),
+        Cell(f"{difference:+.2f}", difference),
+    ]
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """The values of a comparison's rows at every cost that all of their runs recorded."""
+    formats = {
+        "epochs": lambda value: f"at {value:g} {'epoch' if value == 1 else 'epochs'}",
+        "seconds": lambda value: f"at {duration(value)} of training",
+        "flops": lambda value: f"at {operations(value)} FLOPs",
+    }
+    budgets = {name: value for name, value in comparison.budgets.items() if value is not None}
+    words = [Column("experiment", numeric=False), Column("algorithm", numeric=False)]
+    rows = []
+    records = []
+    for row, values in zip(comparison.rows, comparison.values, strict=True):
+        statistics = [values[name] for name in budgets]
+        cells = [Cell(row.label), Cell(row.algorithm), Cell(str(len(row.finished)), len(row.finished))]
+        rows.append([*cells, *(Cell(spread(value), value.mean if value else None) for value in statistics)])
+        records += [
+            {
+                "comparison": comparison.title,
+                "metric": comparison.metric,
+                "experiment": row.name,
+                "variant": row.variant,
+                "algorithm": row.algorithm,
+                "equal": name,
+                "budget": comparison.budgets[name],
+                "count": value.count if value else 0,
+                "mean": value.mean if value else None,
+                "std": value.std if value else None,
+            }
+            for name, value in values.items()
+        ]
+    return Table(
+        title=f"Side by side at equal cost: {comparison.title}, {comparison.metric}",
+        columns=[*words, Column("seeds"), *(Column(formats[name](value)) for name, value in budgets.items())],
+        rows=rows,
+        notes=comparison.remarks,
+        records=records,
+    )
