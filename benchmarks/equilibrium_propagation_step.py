@@ -57,12 +57,12 @@ SUITE = "--rounds 3 --short"
 QUICK = "--rounds 1 --cases mnist_mlp"
 
 CIFAR_NET = partial(
-    EnergyConvNet, (128, 256, 512, 512), (3,) * 4, (1,) * 4, (1, 1, 1, 0), ("max",) * 4, (), "half_slope_hard_sigmoid",
-    input_shape=CIFAR, num_classes=10,
+    EnergyConvNet, channels=(128, 256, 512, 512), kernels=(3,) * 4, strides=(1,) * 4, paddings=(1, 1, 1, 0), pools=("max",) * 4,
+    activation="half_slope_hard_sigmoid", input_shape=CIFAR, num_classes=10,
 )  # fmt: skip
 CASES = {
     "mnist_mlp": Case(
-        partial(EnergyMLP, (512,), input_shape=MNIST, num_classes=10), 50, MNIST, 30, 10, 0.1, False,
+        partial(EnergyMLP, hidden=(512,), input_shape=MNIST, num_classes=10), 50, MNIST, 30, 10, 0.1, False,
         partial(torch.optim.Adam, lr=5e-4, fused=True), steps=20,
     ),
     "mnist_cnn": Case(

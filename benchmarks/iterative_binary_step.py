@@ -34,8 +34,8 @@ TARGETS = {"300": 1.15, "vgg5": 1.05}
 SHAPES = {"300": MNIST, "vgg5": CIFAR}
 FORM: dict[str, Any] = {"units": nn.ReLU, "num_classes": 10, "batch_norm_logits": True, "bias_before_norm": True}
 NETS: dict[str, Callable[[], nn.Module]] = {
-    "300": partial(MLP, (300, 100), input_shape=MNIST, **FORM),
-    "vgg5": partial(ConvNet, (64, 64, "pool"), hidden=(256, 256), input_shape=CIFAR, **FORM),
+    "300": partial(MLP, hidden=(300, 100), input_shape=MNIST, **FORM),
+    "vgg5": partial(ConvNet, channels=(64, 64, "pool"), hidden=(256, 256), input_shape=CIFAR, **FORM),
 }
 ADAM = partial(torch.optim.Adam, lr=0.1, fused=True)
 

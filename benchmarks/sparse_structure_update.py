@@ -51,9 +51,9 @@ Times = dict[str, list[float]]
 
 def set_up(rule: WeightsRule, shape: Shape, depth: int, batch: int) -> Backprop:
     """``rule`` under backprop on the MNIST perceptron or on a WRN of ``depth`` layers and width 2."""
-    make_model: Callable[..., nn.Module] = partial(WideResNet, depth, 2)
+    make_model: Callable[..., nn.Module] = partial(WideResNet, depth=depth, width=2)
     if shape == MNIST:
-        make_model = partial(MLP, (300, 100), True, True)
+        make_model = partial(MLP, hidden=(300, 100), batch_norm=True, batch_norm_logits=True)
     make_model = partial(make_model, units=nn.ReLU, input_shape=shape, num_classes=CLASSES)
     return set_up_algorithm(Backprop(weights=rule), make_model, shape, batch, SGD, steps_per_epoch=500)
 

@@ -1,4 +1,4 @@
-"""Estimators of the derivative of hard units by their public names; see :mod:`altprop.names`."""
+"""Estimators, which replace the derivative of hard units, by their public names; see :mod:`altprop.names`."""
 
 from altprop.names import lazy_package
 

@@ -68,7 +68,9 @@ class ByHand(nn.Module):
 
 
 def test_one_step_is_the_published_mini_batch_algorithm() -> None:
-    case = Case(lambda weights: TargetPropagation(estimator=SoftHinge()), partial(MLP, (14, 9), batch_norm=False, units=SignStep))
+    case = Case(
+        lambda weights: TargetPropagation(estimator=SoftHinge()), partial(MLP, hidden=(14, 9), batch_norm=False, units=SignStep)
+    )
     training = Training(case, dtype=torch.float64)
     model = training.algorithm.model
     assert isinstance(model, MLP)
@@ -86,7 +88,7 @@ def test_one_step_is_the_published_mini_batch_algorithm() -> None:
 def test_scaling_the_weights_before_a_batch_norm_changes_nothing_but_their_gradient(factor: float) -> None:
     def gradient(scale: float) -> tuple[Tensor, list[Tensor]]:
         training = Training(
-            Case(lambda weights: TargetPropagation(estimator=SoftHinge()), partial(MLP, (14, 9), units=SignStep)),
+            Case(lambda weights: TargetPropagation(estimator=SoftHinge()), partial(MLP, hidden=(14, 9), units=SignStep)),
             dtype=torch.float64,
         )
         layers = [module for module in training.algorithm.model.modules() if isinstance(module, nn.Linear)]
@@ -108,13 +110,13 @@ def test_scaling_the_weights_before_a_batch_norm_changes_nothing_but_their_gradi
 
 def test_hard_units_train_under_local_losses_too() -> None:
     algorithm = DecoupledGreedy(head=partial(mlp_head, mlp_layers=0), estimator=SaturatedStraightThrough())
-    training = train(algorithm, partial(MLP, (32, 24), units=SignStep), steps=60)
+    training = train(algorithm, partial(MLP, hidden=(32, 24), units=SignStep), steps=60)
     assert training.evaluate()["accuracy"] > 90
 
 
 def test_diagnostics_measure_active_and_flipped_units() -> None:
     algorithm = TargetPropagation(estimator=SaturatedStraightThrough(), diagnostic_images=5)
-    training = train(algorithm, partial(MLP, (14, 9), units=SignStep), steps=0)
+    training = train(algorithm, partial(MLP, hidden=(14, 9), units=SignStep), steps=0)
     images = next(training.train_split.batches())[0][:5]
     names = [name for name, _ in hard_units(algorithm.model)]
 
@@ -146,7 +148,7 @@ def test_diagnostics_measure_active_and_flipped_units() -> None:
 
 
 def test_diagnostics_can_be_left_out() -> None:
-    training = train(TargetPropagation(estimator=SoftHinge(), diagnostic_images=0), partial(MLP, (14,), units=SignStep))
+    training = train(TargetPropagation(estimator=SoftHinge(), diagnostic_images=0), partial(MLP, hidden=(14,), units=SignStep))
     assert training.algorithm.epoch_end(0) == {}
     assert list(training.algorithm.figures(Path("nowhere"))) == []
 

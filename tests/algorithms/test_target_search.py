@@ -72,7 +72,7 @@ def parity(bits: int) -> tuple[Tensor, Tensor]:
 
 def set_up(hidden: list[int], bits: int, seed: int, steps_per_epoch: int = 1, **options: Any) -> TargetSearch:
     torch.manual_seed(seed)
-    model = MLP(hidden, batch_norm=False, units=SignStep, input_shape=(1, 1, bits), num_classes=2)
+    model = MLP(hidden=hidden, batch_norm=False, units=SignStep, input_shape=(1, 1, bits), num_classes=2)
     algorithm = TargetSearch(**options)
     context = Context(steps_per_epoch, 20, torch.device("cpu"), seed, (1, 1, bits), 2, 2**bits)
     algorithm.setup(model, ADAM, Schedule(), context)
@@ -155,7 +155,7 @@ def test_resumes_bit_exactly() -> None:
 def test_refuses_what_it_cannot_search() -> None:
     with pytest.raises(ConfigError, match=r"dataset\.batch_size: 32, which makes 3 mini-batches"):
         set_up([4], 5, 0, steps_per_epoch=3)
-    model = MLP([4], batch_norm=True, units=SignStep, input_shape=(1, 1, 5), num_classes=2)
+    model = MLP(hidden=[4], batch_norm=True, units=SignStep, input_shape=(1, 1, 5), num_classes=2)
     with pytest.raises(ConfigError, match=r"linear layers with sign units .*model\.batch_norm=false"):
         TargetSearch().setup(model, ADAM, Schedule(), Context(1, 1, torch.device("cpu"), 0, (1, 1, 5), 2, 32))
     node = {"units": {"_target_": f"{BinaryStep.__module__}.BinaryStep"}, "batch_norm": True}

@@ -1,4 +1,4 @@
-"""What every feed-forward model must satisfy, and how a model is composed from its configuration."""
+"""The contract of feed-forward models as assertions, and helpers that compose a model from its configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 
 class CountingUnits:
-    """A units factory that remembers what it built."""
+    """A units factory that records the modules it builds."""
 
     def __init__(self, build: Callable[[], nn.Module] = nn.ReLU) -> None:
         self.build = build
@@ -39,19 +39,19 @@ def num_parameters(modules: nn.Module | Sequence[nn.Module]) -> int:
 
 @functools.cache
 def compose_node(*overrides: str) -> dict[str, Any]:
-    """The node ``model`` that ``overrides`` select from ``conf/model``; the first names the model."""
+    """Return the node ``model`` that ``overrides`` select from ``conf/model``; the first override selects the model."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(overrides=[f"+{overrides[0]}", *overrides[1:]])
     return OmegaConf.to_container(config.model, resolve=True)
 
 
 def compose_model(overrides: Sequence[str], **runtime: Any) -> FeedForward:
-    """The model that ``overrides`` select from ``conf/model``, built as the program builds it."""
+    """Build the model that ``overrides`` select from ``conf/model``, as training does."""
     return instantiate(compose_node(*overrides), _convert_="all")(**runtime)
 
 
 def activations_called(model: nn.Module, units: CountingUnits, inputs: Tensor) -> list[int]:
-    """How often each built unit is called in one forward pass."""
+    """Return how often each unit is called in one forward pass."""
     calls = [0] * len(units.built)
     handles = []
     for index, unit in enumerate(units.built):
@@ -67,7 +67,7 @@ def activations_called(model: nn.Module, units: CountingUnits, inputs: Tensor) -
 
 
 def assert_feed_forward(model: FeedForward, units: CountingUnits, inputs: Tensor) -> None:
-    """The contract of :class:`FeedForward`, on ``inputs`` that suit ``model``."""
+    """Assert the contract of :class:`FeedForward` on ``inputs`` that ``model`` accepts."""
     model.eval()
     scores = model(inputs)
     assert scores.shape == (len(inputs), model.num_classes)
@@ -76,15 +76,14 @@ def assert_feed_forward(model: FeedForward, units: CountingUnits, inputs: Tensor
         features = block(features)
     assert torch.equal(model.head(features), scores)
 
-    # blocks and head are views: together they hold every parameter, and the model registers each once
-    parts = [*model.blocks, model.head]
-    held = [id(parameter) for part in parts for parameter in part.parameters()]
-    assert len(held) == len(set(held))
-    assert set(held) == {id(parameter) for parameter in model.parameters()}
+    # blocks and head are views: together they have every parameter, and the model registers each once
+    parameters = [id(parameter) for module in (*model.blocks, model.head) for parameter in module.parameters()]
+    assert len(parameters) == len(set(parameters))
+    assert set(parameters) == {id(parameter) for parameter in model.parameters()}
     storages = [tensor.data_ptr() for tensor in model.state_dict().values() if tensor.numel() > 1]
     assert len(storages) == len(set(storages))
 
-    # every activation comes from the factory, and each module serves one place only
+    # every activation comes from the factory, and each module is used once
     assert activations_called(model, units, inputs) == [1] * len(units.built)
     registered = {id(module) for module in model.modules()}
     assert all(id(unit) in registered for unit in units.built)
@@ -96,6 +95,7 @@ def assert_feed_forward(model: FeedForward, units: CountingUnits, inputs: Tensor
             for parameter in twin.blocks[0].parameters():
                 parameter.fill_(0.1)
             changed = twin(inputs)
-        assert {id(p) for part in [*twin.blocks, twin.head] for p in part.parameters()} == {id(p) for p in twin.parameters()}
+        views = {id(parameter) for module in (*twin.blocks, twin.head) for parameter in module.parameters()}
+        assert views == {id(parameter) for parameter in twin.parameters()}
         assert not torch.equal(changed, scores)
     assert torch.equal(model(inputs), scores)

@@ -1,4 +1,4 @@
-"""Published weights load: names, shapes, initial values and outputs are those of torchvision's own classes."""
+"""Published weights can be loaded: names, shapes, initial values and outputs equal those of torchvision's classes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def theirs(name: str, num_classes: int) -> Any:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_names_shapes_and_counts(name):
+def test_names_shapes_and_counts_are_torchvisions(name):
     with torch.device("meta"):
         model, published = ours(name, 1000), theirs(name, 1000)
     shapes = [(key, value.shape, value.dtype) for key, value in model.state_dict().items()]
@@ -54,7 +54,7 @@ def test_names_shapes_and_counts(name):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg11_bn"])
-def test_initial_values(name):
+def test_initial_values_are_torchvisions(name):
     torch.manual_seed(0)
     model = ours(name, 10)
     torch.manual_seed(0)
@@ -63,7 +63,7 @@ def test_initial_values(name):
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet18", 40), ("resnet50", 40), ("vgg11", 32), ("vgg11_bn", 64)])
-def test_outputs(name, size):
+def test_outputs_are_torchvisions(name, size):
     torch.manual_seed(0)
     published = theirs(name, 10)
     for module in published.modules():

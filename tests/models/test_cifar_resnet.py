@@ -15,26 +15,26 @@ CIFAR = {"units": nn.ReLU, "input_shape": (3, 32, 32), "num_classes": 10}
 
 @pytest.mark.parametrize("padding", ["after", "both_sides"])
 @pytest.mark.parametrize("input_shape", [(3, 32, 32), (1, 28, 28), (3, 9, 5)])
-def test_contract(padding, input_shape):
+def test_satisfies_the_contract(padding, input_shape):
     units = CountingUnits()
-    model = CifarResNet(20, padding, units=units, input_shape=input_shape, num_classes=5)
+    model = CifarResNet(depth=20, shortcut_padding=padding, units=units, input_shape=input_shape, num_classes=5)
     assert len(units.built) == 19
     assert_feed_forward(model, units, torch.randn(2, *input_shape))
 
 
 @pytest.mark.parametrize(("depth", "count"), [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962)])
-def test_parameters(depth, count):
+def test_published_parameter_counts(depth, count):
     with torch.device("meta"):
-        model = CifarResNet(depth, **CIFAR)
+        model = CifarResNet(depth=depth, **CIFAR)
     assert num_parameters(model) == count
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     assert len(layers) == depth
 
 
 def test_resnet110_cut_in_two():
-    """The modules of the delayed-gradient comparison (specification of decoupled greedy learning, 3.6)."""
+    """The two modules of the comparison with delayed gradients (specification of decoupled greedy learning, 3.6)."""
     with torch.device("meta"):
-        model = CifarResNet(110, **CIFAR)
+        model = CifarResNet(depth=110, **CIFAR)
         features = torch.empty(1, 3, 32, 32)
         for block in model.blocks[:27]:
             features = block(features)
@@ -45,21 +45,21 @@ def test_resnet110_cut_in_two():
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 6), st.integers(0, 5))
-def test_shortcut_keeps_every_second_pixel_and_adds_zeros(height, width, channels, half):
+def test_the_shortcut_takes_every_second_pixel_and_adds_zeros(height, width, channels, half):
     inputs = torch.randn(2, channels, height, width)
-    kept = inputs[:, :, ::2, ::2]
+    pixels = inputs[:, :, ::2, ::2]
     after = padded_shortcut(inputs, 2 * half, "after")
-    assert torch.equal(after[:, :channels], kept)
+    assert torch.equal(after[:, :channels], pixels)
     assert not after[:, channels:].any()
     sides = padded_shortcut(inputs, 2 * half, "both_sides")
-    assert torch.equal(sides[:, half : half + channels], kept)
+    assert torch.equal(sides[:, half : half + channels], pixels)
     assert after.shape == sides.shape
-    torch.testing.assert_close(sides.abs().sum(), kept.abs().sum())
+    torch.testing.assert_close(sides.abs().sum(), pixels.abs().sum())
 
 
 def test_the_padding_of_the_second_stage():
     """A quarter of the new width on each side, as in iterative training's ResNet-20."""
-    model = CifarResNet(20, "both_sides", **CIFAR)
+    model = CifarResNet(depth=20, shortcut_padding="both_sides", **CIFAR)
     shortcut = model.layer2[0].downsample(torch.ones(1, 16, 4, 4))[0, :, 0, 0]
     assert shortcut.tolist() == [0.0] * 8 + [1.0] * 16 + [0.0] * 8
     assert model.layer1[0].downsample is None
@@ -67,15 +67,15 @@ def test_the_padding_of_the_second_stage():
 
 def test_initial_values():
     torch.manual_seed(0)
-    weight = CifarResNet(20, **CIFAR).layer3[2].conv2.weight
+    weight = CifarResNet(depth=20, **CIFAR).layer3[2].conv2.weight
     assert weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
-    old = CifarResNet(20, conv_init="default", batch_norm_init="uniform", **CIFAR)
+    old = CifarResNet(depth=20, conv_init="default", batch_norm_init="uniform", **CIFAR)
     assert old.layer3[2].conv2.weight.abs().max() <= (1 / (9 * 64)) ** 0.5
     assert 0 <= old.bn1.weight.min() < old.bn1.weight.max() < 1
 
 
 @pytest.mark.parametrize("depth", [2, 18, 21, 20.0, -4])
-def test_refuses_other_depths(depth):
+def test_other_depths_raise(depth):
     with pytest.raises(ConfigError, match=r"model\.depth: .* 6 n \+ 2"):
-        CifarResNet(depth, **CIFAR)
+        CifarResNet(depth=depth, **CIFAR)
     assert [problem.key for problem in CifarResNet.check({"depth": depth}, {})] == ["model.depth"]

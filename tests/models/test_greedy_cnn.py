@@ -1,4 +1,4 @@
-"""The CIFAR networks of decoupled greedy learning: published counts, and the contract of every model."""
+"""The CIFAR networks of decoupled greedy learning: published parameter counts and the contract of models."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ CURVES = partial(GreedyCNN, units=nn.ReLU, **CIFAR)
 SMALL = {"depth": 3, "width": 4, "downsample": (1,), "input_shape": (1, 8, 8), "num_classes": 3}
 
 
-def test_curves_net_has_the_published_counts() -> None:
+def test_the_network_of_the_curves_has_the_published_counts() -> None:
     model = CURVES()
     assert [num_parameters(block) for block in model.blocks] == [1_920, 74_112, 147_840, 295_680]
     assert num_parameters(model.head) == 2_114_058
 
 
-def test_head_study_net_has_the_published_counts() -> None:
+def test_the_network_of_the_head_study_has_the_published_counts() -> None:
     model = CURVES(depth=6, width=128)
     counts = [3_840, 295_680, 590_592, 1_181_184, 2_360_832, 2_360_832]
     assert [num_parameters(block) for block in model.blocks] == counts
     assert num_parameters(model.head) == 8_422_410
 
 
-def test_buffer_net_has_the_published_counts() -> None:
+def test_the_network_of_the_buffers_has_the_published_counts() -> None:
     model = CURVES(depth=6, width=128, downsample=(2, 4), bias=False, head_layers=3)
     counts = [3_712, 147_712, 295_424, 590_336, 1_180_672, 2_360_320]
     assert [num_parameters(block) for block in model.blocks] == counts
     assert num_parameters(model.head) == 12_622_858
 
 
-def test_dni_net_has_the_published_counts() -> None:
+def test_dni_cnn_has_the_published_counts() -> None:
     model = DniCNN(units=nn.ReLU, **CIFAR)
     assert [num_parameters(block) for block in model.blocks] == [9_984, 409_984, 409_984]
     assert num_parameters(model) == 831_242
@@ -51,7 +51,7 @@ def test_dni_net_has_the_published_counts() -> None:
 
 
 @pytest.mark.parametrize(("kind", "norm"), list(product(["maxpool", "avgpool", "stride", "psi"], [True, False])))
-def test_satisfies_the_contract_of_models(kind: str, norm: bool) -> None:
+def test_satisfies_the_contract(kind: str, norm: bool) -> None:
     units = CountingUnits()
     model = GreedyCNN(downsample_type=kind, batch_norm=norm, units=units, **SMALL)  # type: ignore[arg-type]
     assert_feed_forward(model, units, torch.randn(2, 1, 8, 8))
@@ -62,7 +62,7 @@ def test_satisfies_the_contract_of_models(kind: str, norm: bool) -> None:
     assert model.blocks[1](model.blocks[0](torch.zeros(1, 1, 8, 8))).shape == (1, 8, 4, 4)
 
 
-def test_dni_net_satisfies_the_contract_of_models() -> None:
+def test_dni_cnn_satisfies_the_contract() -> None:
     units = CountingUnits()
     assert_feed_forward(DniCNN(width=4, units=units, input_shape=(1, 28, 28), num_classes=3), units, torch.randn(2, 1, 28, 28))
 
@@ -74,7 +74,7 @@ def test_space_to_depth_keeps_the_channels_of_a_pixel_together() -> None:
         assert torch.equal(outputs[:, (dy * 2 + dx) * 3 + channel], inputs[:, channel, dy::2, dx::2])
 
 
-def test_odd_sizes_follow_the_down_sampling() -> None:
+def test_odd_image_sizes_work() -> None:
     for kind in ("maxpool", "avgpool", "stride"):
         model = GreedyCNN(downsample_type=kind, units=nn.ReLU, **{**SMALL, "input_shape": (1, 7, 7)})  # type: ignore[arg-type]
         assert model(torch.randn(2, 1, 7, 7)).shape == (2, 3)
@@ -90,14 +90,14 @@ def test_odd_sizes_follow_the_down_sampling() -> None:
         ({"input_shape": (1, 1, 1)}, "dataset"),
     ],
 )
-def test_refuses_what_makes_no_sense(options, key) -> None:
+def test_impossible_options_raise(options, key) -> None:
     with pytest.raises(ConfigError) as error:
         GreedyCNN(units=nn.ReLU, **{**SMALL, **options})
     assert error.value.problems[0].key == key
 
 
 @torch.no_grad()
-def test_batch_norm_as_old_torch_drew_it() -> None:
+def test_uniform_batch_norm_weights() -> None:
     torch.manual_seed(0)
     model = CURVES(batch_norm_init="uniform")
     weights = torch.cat([module.weight for module in model.modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)])

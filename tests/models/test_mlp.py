@@ -12,7 +12,7 @@ MNIST = {"input_shape": (1, 28, 28), "num_classes": 10}
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_norm": False}, {"batch_norm_logits": True}, {"hidden": []}])
-def test_contract(options):
+def test_satisfies_the_contract(options):
     units = CountingUnits()
     model = MLP(**{"hidden": [30, 20], **options}, units=units, **MNIST)
     if model.blocks:
@@ -22,8 +22,8 @@ def test_contract(options):
         assert num_parameters(model) == 7850
 
 
-def test_one_block_per_hidden_layer():
-    model = MLP([300, 100], units=nn.ReLU, **MNIST)
+def test_there_is_one_block_per_hidden_layer():
+    model = MLP(hidden=[300, 100], units=nn.ReLU, **MNIST)
     assert [block.linear.out_features for block in model.blocks] == [300, 100]
 
 
@@ -37,7 +37,7 @@ def test_one_block_per_hidden_layer():
         ({"hidden": [784, 784], "batch_norm": True, "batch_norm_logits": True, "bias_before_norm": True}, 1_241_886),
     ],
 )
-def test_parameters_of_the_papers_nets(options, count):
+def test_parameter_counts_of_the_papers_networks(options, count):
     assert num_parameters(MLP(**options, units=nn.ReLU, **MNIST)) == count
 
 
@@ -54,8 +54,8 @@ def test_initial_values():
 
 
 @pytest.mark.parametrize("hidden", [[300, 0], [-1], [1.5], 300, "300", [True]])
-def test_refuses_widths_that_are_none(hidden):
+def test_impossible_widths_raise(hidden):
     with pytest.raises(ConfigError, match=r"model\.hidden: .*whole numbers above 0"):
-        MLP(hidden, units=nn.ReLU, **MNIST)
+        MLP(hidden=hidden, units=nn.ReLU, **MNIST)
     assert [problem.key for problem in MLP.check({"hidden": hidden}, {})] == ["model.hidden"]
     assert not list(MLP.check({"hidden": [10]}, {}))

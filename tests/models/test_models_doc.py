@@ -1,4 +1,4 @@
-"""The worked example of docs/models.md does what it says."""
+"""The worked example of docs/models.md works."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def test_worked_example(tmp_path, monkeypatch):
     assert options | {"units", "input_shape", "num_classes"} == set(inspect.signature(model_class).parameters)
 
 
-def test_every_choice_of_units_is_named():
+def test_the_page_names_every_choice_of_units():
     for path in (CONF / "model" / "units").glob("*.yaml"):
         assert f"`{path.stem}`" in DOC

@@ -14,23 +14,23 @@ CIFAR = {"units": nn.ReLU, "input_shape": (3, 32, 32), "num_classes": 10}
 
 @pytest.mark.parametrize(("depth", "activations"), [(18, 17), (50, 49)])
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
-def test_contract(depth, activations, stem):
+def test_satisfies_the_contract(depth, activations, stem):
     units = CountingUnits()
-    model = ResNet(depth, 0.25, stem, units=units, input_shape=(3, 16, 16), num_classes=5)
+    model = ResNet(depth=depth, width=0.25, stem=stem, units=units, input_shape=(3, 16, 16), num_classes=5)
     assert len(units.built) == activations
     assert_feed_forward(model, units, torch.randn(2, 3, 16, 16))
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 @pytest.mark.parametrize("input_shape", [(1, 28, 28), (3, 32, 32), (2, 7, 11), (1, 1, 1)])
-def test_any_image_size(stem, input_shape):
-    model = ResNet(18, 0.125, stem, units=nn.ReLU, input_shape=input_shape, num_classes=5)
+def test_images_may_have_any_size(stem, input_shape):
+    model = ResNet(depth=18, width=0.125, stem=stem, units=nn.ReLU, input_shape=input_shape, num_classes=5)
     assert model(torch.randn(2, *input_shape)).shape == (2, 5)
 
 
 def test_blocks_are_the_stem_and_the_residual_blocks():
     with torch.device("meta"):
-        model = ResNet(152, **IMAGENET)
+        model = ResNet(depth=152, **IMAGENET)
         assert len(model.blocks) == 51
         assert [tuple(model.blocks[0](torch.empty(1, 3, 224, 224)).shape)] == [(1, 64, 56, 56)]
     # the two modules of decoupled greedy learning (specification 3.8)
@@ -40,16 +40,16 @@ def test_blocks_are_the_stem_and_the_residual_blocks():
 
 
 @pytest.mark.parametrize(("width", "count"), [(1.0, 25_557_032), (0.54, 8_167_095), (0.46, 5_771_217)])
-def test_parameters_of_the_thin_nets(width, count):
+def test_parameter_counts_of_the_thin_networks(width, count):
     with torch.device("meta"):
-        model = ResNet(50, width, linear_bias_init="zeros", **IMAGENET)
+        model = ResNet(depth=50, width=width, linear_bias_init="zeros", **IMAGENET)
         assert model(torch.empty(2, 3, 224, 224)).shape == (2, 1000)
     assert num_parameters(model) == count
 
 
-def test_cifar_form():
+def test_the_form_for_cifar():
     with torch.device("meta"):
-        model = ResNet(18, stem="cifar", **CIFAR)
+        model = ResNet(depth=18, stem="cifar", **CIFAR)
         assert num_parameters(model) == 11_173_962
         features, sizes = torch.empty(2, 3, 32, 32), []
         for block in model.blocks:
@@ -61,11 +61,11 @@ def test_cifar_form():
 
 def test_initial_values():
     torch.manual_seed(0)
-    model = ResNet(18, 0.5, linear_bias_init="zeros", **CIFAR)
+    model = ResNet(depth=18, width=0.5, linear_bias_init="zeros", **CIFAR)
     weight = model.layer4[1].conv2.weight
     assert weight.std().item() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.01)
     assert not model.fc.bias.any()
-    old = ResNet(18, 0.5, "cifar", "default", "uniform", **CIFAR)
+    old = ResNet(depth=18, width=0.5, stem="cifar", conv_init="default", batch_norm_init="uniform", **CIFAR)
     bound = (1 / (9 * 256)) ** 0.5
     assert 0.99 * bound < old.layer4[1].conv2.weight.abs().max() <= bound
     norms = torch.cat([module.weight for module in old.modules() if isinstance(module, nn.BatchNorm2d)])
@@ -75,7 +75,7 @@ def test_initial_values():
 
 
 @pytest.mark.parametrize("width", [0, -1, 0.001, "wide"])
-def test_refuses_a_width_without_channels(width):
+def test_a_width_without_channels_raises(width):
     with pytest.raises(ConfigError, match=r"model\.width: "):
-        ResNet(18, width, **CIFAR)
+        ResNet(depth=18, width=width, **CIFAR)
     assert [problem.key for problem in ResNet.check({"width": width}, {})] == ["model.width"]

@@ -31,7 +31,7 @@ CIFAR, MNIST, IMAGENET = (3, 32, 32), (1, 28, 28), (3, 224, 224)
         (partial(ResNet, stem="cifar"), CIFAR, 10, 11_173_962, 17),
     ],
 )
-def test_published_counts(model, input_shape, classes, parameters, activations):
+def test_published_parameter_counts(model, input_shape, classes, parameters, activations):
     units = CountingUnits(SignStep)
     with torch.device("meta"):
         built = model(units=units, input_shape=input_shape, num_classes=classes)
@@ -44,14 +44,14 @@ def test_published_counts(model, input_shape, classes, parameters, activations):
     ("model", "input_shape"),
     [(ConvNet4, CIFAR), (ConvNet4, (2, 9, 14)), (ConvNet8, CIFAR), (ConvNet8, (1, 40, 40))],
 )
-def test_contract(model, input_shape, batch_norm):
+def test_satisfies_the_contract(model, input_shape, batch_norm):
     units = CountingUnits(nn.Tanh)
     assert_feed_forward(
         model(batch_norm=batch_norm, units=units, input_shape=input_shape, num_classes=7), units, torch.randn(3, *input_shape)
     )
 
 
-def test_contract_of_alexnet_at_its_smallest():
+def test_the_smallest_images_of_alexnet():
     with torch.device("meta"):
         model = AlexNetDoReFa(units=nn.ReLU, input_shape=(3, 60, 61), num_classes=5)
         assert model(torch.empty(2, 3, 60, 61)).shape == (2, 5)
@@ -69,21 +69,21 @@ def test_contract_of_alexnet_at_its_smallest():
         (AlexNetDoReFa, IMAGENET, [(96, 54, 54), (256, 27, 27), (384, 13, 13), (384, 13, 13), (256, 6, 6), (4096,), (4096,)]),
     ],
 )
-def test_shapes_of_the_units(model, input_shape, shapes):
+def test_published_shapes_of_the_units(model, input_shape, shapes):
     with torch.device("meta"):
         built = model(units=SignStep, input_shape=input_shape, num_classes=10)
-        features, seen = torch.empty(2, *input_shape), []
+        features, sizes = torch.empty(2, *input_shape), []
         for block in built.blocks:
             features = block(features)
-            seen.append(tuple(features.shape[1:]))
-    assert seen == shapes
+            sizes.append(tuple(features.shape[1:]))
+    assert sizes == shapes
 
 
 def kinds(block: nn.Module) -> list[str]:
     return [type(module).__name__ for module in block.modules() if not list(module.children())]
 
 
-def test_pooling_comes_before_the_units_and_norms_where_the_paper_has_them():
+def test_layers_are_in_the_order_of_the_paper():
     net4 = ConvNet4(batch_norm=True, units=SignStep, input_shape=CIFAR, num_classes=10)
     assert [kinds(block) for block in net4.blocks] == [
         ["Conv2d", "MaxPool2d", "SignStep"],
@@ -104,7 +104,7 @@ def test_pooling_comes_before_the_units_and_norms_where_the_paper_has_them():
     assert {norm.eps for norm in norms} == {1e-4}
 
 
-def test_channel_dropout_drops_whole_maps_of_one_sample():
+def test_channel_dropout_drops_whole_maps_of_single_samples():
     torch.manual_seed(0)
     dropout = ConvNet8(units=SignStep, input_shape=CIFAR, num_classes=10).blocks[6].dropout
     maps = dropout(torch.ones(8, 128, 4, 4)).flatten(2)
@@ -113,7 +113,7 @@ def test_channel_dropout_drops_whole_maps_of_one_sample():
     assert not torch.equal(maps[0], maps[1])
 
 
-def test_batch_norm_weights_start_uniform_where_asked():
+def test_uniform_batch_norm_weights():
     for model in (ConvNet8, partial(ConvNet4, batch_norm=True)):
         built = model(batch_norm_init="uniform", units=nn.ReLU, input_shape=CIFAR, num_classes=10)
         weights = torch.cat(
@@ -124,6 +124,6 @@ def test_batch_norm_weights_start_uniform_where_asked():
         assert float(weights.mean()) == pytest.approx(0.5, abs=0.05)
 
 
-def test_convnet8_takes_two_sizes_only():
+def test_convnet8_accepts_two_sizes_only():
     with pytest.raises(ConfigError, match=r"images of 28 x 28 pixels; convnet8 takes 32 x 32 or 40 x 40"):
         ConvNet8(units=nn.ReLU, input_shape=MNIST, num_classes=10)

@@ -11,25 +11,25 @@ from tests.models.feed_forward_suite import CountingUnits, activations_called, n
 
 def blocks_of(depth: int) -> VGG:
     with torch.device("meta"):
-        return VGG(depth, units=nn.ReLU, input_shape=(3, 224, 224), num_classes=1000)
+        return VGG(depth=depth, units=nn.ReLU, input_shape=(3, 224, 224), num_classes=1000)
 
 
-def test_contract():
-    """As :func:`assert_feed_forward`, without the copies: the classifier alone has 120 million parameters."""
+def test_satisfies_the_contract():
+    """Like :func:`assert_feed_forward`, but without copies: the classifier alone has 120 million parameters."""
     units = CountingUnits()
     with torch.device("meta"):
-        model = VGG(11, units=units, input_shape=(1, 33, 40), num_classes=10)
+        model = VGG(depth=11, units=units, input_shape=(1, 33, 40), num_classes=10)
         inputs = torch.empty(2, 1, 33, 40)
         assert activations_called(model, units, inputs) == [1] * 10
         assert model(inputs).shape == (2, 10)
-    held = [id(parameter) for part in [*model.blocks, model.head] for parameter in part.parameters()]
-    assert held == [id(parameter) for parameter in model.parameters()]
-    flat = [module for part in [*model.blocks, model.head[:1]] for module in part]
-    assert flat == list(model.features)
+    parameters = [id(parameter) for module in (*model.blocks, model.head) for parameter in module.parameters()]
+    assert parameters == [id(parameter) for parameter in model.parameters()]
+    layers = [layer for module in (*model.blocks, model.head[:1]) for layer in module]
+    assert layers == list(model.features)
 
 
 def test_vgg13_blocks_are_the_modules_of_decoupled_greedy_learning():
-    """One convolution per module, the max-pool before it included (specification 3.7)."""
+    """Each module is one convolution, including the max-pool before it (specification 3.7)."""
     model = blocks_of(13)
     wide = 2_360_832
     counts = [1_920, 37_056, 74_112, 147_840, 295_680, 590_592, 1_181_184, wide, wide, wide]
@@ -52,20 +52,20 @@ def test_vgg13_blocks_are_the_modules_of_decoupled_greedy_learning():
         (19, 8, [2_328_384, 17_707_008]),
     ],
 )
-def test_modules_of_several_convolutions(depth, size, counts):
+def test_parameter_counts_of_modules_with_several_convolutions(depth, size, counts):
     blocks = blocks_of(depth).blocks
     assert [num_parameters(blocks[start : start + size]) for start in range(0, len(blocks), size)] == counts
 
 
 def test_dropout_is_an_option():
     with torch.device("meta"):
-        model = VGG(11, dropout=0.0, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
+        model = VGG(depth=11, dropout=0.0, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.0, 0.0]
     with pytest.raises(ConfigError, match=r"model\.dropout: 1\.5; a probability"):
-        VGG(11, dropout=1.5, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
+        VGG(depth=11, dropout=1.5, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
     assert [problem.key for problem in VGG.check({"dropout": -0.1}, {})] == ["model.dropout"]
 
 
-def test_images_that_are_too_small_are_refused():
+def test_images_that_are_too_small_raise():
     with pytest.raises(ConfigError, match=r"dataset: images of 28 x 28 pixels; vgg16 needs at least 32 x 32"):
-        VGG(16, units=nn.ReLU, input_shape=(1, 28, 28), num_classes=10)
+        VGG(depth=16, units=nn.ReLU, input_shape=(1, 28, 28), num_classes=10)

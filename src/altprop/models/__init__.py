@@ -1,4 +1,4 @@
-"""Architectures. Every model takes ``units``, ``input_shape`` and ``num_classes`` by keyword."""
+"""Models by their public names; see :mod:`altprop.names`. All their arguments are keyword-only."""
 
 from altprop.names import lazy_package
 

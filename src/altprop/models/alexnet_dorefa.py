@@ -1,4 +1,4 @@
-"""AlexNet in the form of DoReFa-Net, without its grouped convolutions and without dropout."""
+"""AlexNet in the form of DoReFa-Net, without its grouped convolutions and dropout."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from altprop.nn.initialization import BatchNormInit, init_batch_norm
 from altprop.nn.units.base import UnitsFactory
 
 SMALLEST = 60
+"""Shortest side of an image in pixels."""
 
 
 class AlexNetDoReFa(FeedForward):
     """Five convolutions and two layers of 4096 units; 62,394,344 parameters with batch norm for ImageNet, 62,384,968 without.
 
-    Within a block: convolution or linear layer, batch norm, max-pool, units. The first convolution (12 x 12, stride 4, no
-    padding: 54 x 54 maps from 224 x 224 images) has no batch norm and, in a net with batch norm, no bias either; without batch
-    norm every layer has a bias. Each layer of units closes one block. Raises ``ConfigError`` for images below 60 x 60.
+    A block consists of a convolution or linear layer, batch norm, max-pool and units. The first convolution (12 x 12, stride 4,
+    no padding: 54 x 54 maps from 224 x 224 images) has no batch norm and, in a network with batch norm, no bias either. Without
+    batch norm every layer has a bias. Raises ``ConfigError`` for images below 60 x 60 pixels.
     """
 
     def __init__(
         self,
+        *,
         batch_norm: bool = True,
         batch_norm_init: BatchNormInit = "ones",
-        *,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,
@@ -73,7 +74,7 @@ class AlexNetDoReFa(FeedForward):
 
 
 def _map_size(size: int) -> int:
-    """Height or width of the last convolution's pooled map: 224 -> 54 -> 27 -> 13 -> 6."""
+    """Return the height or width of the last convolution's pooled map: 224 -> 54 -> 27 -> 13 -> 6."""
     size = (size - 12) // 4 + 1
     size = (size + 2 - 3) // 2 + 1
     for _ in range(2):

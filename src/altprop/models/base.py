@@ -1,4 +1,4 @@
-"""What every feed-forward model offers: its blocks in forward order and the classifier behind them."""
+"""The base class of feed-forward models: blocks in forward order, followed by a classifier."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ InputShape = tuple[int, int, int]
 class FeedForward(nn.Module):
     """A network that is a chain of blocks followed by a classifier.
 
-    Sub-classes register their layers under whatever names they like (torchvision's, say) and then call :meth:`chain` once.
-    ``blocks`` are views of those layers: they hold no parameters of their own and do not appear in ``state_dict``.
-    A model says nothing about training: local heads, masks and estimators belong to the algorithm.
+    Subclasses register their layers under any names (torchvision's, say) and then call :meth:`chain` once. ``blocks`` are views
+    of those layers: they have no parameters of their own and do not appear in ``state_dict``. A model does not know how it is
+    trained: local heads, masks and estimators belong to the algorithm.
+
+    In addition to its own options, a constructor takes the keywords ``units``, a factory that it calls once per activation,
+    ``input_shape`` and ``num_classes``.
     """
 
     input_shape: InputShape
     num_classes: int
 
     def chain(self, blocks: Sequence[nn.Module], head: nn.Module) -> None:
-        """Declare the forward order: ``blocks`` (features), then ``head`` (class scores)."""
-        self._chain = (tuple(blocks), head)  # a tuple, so that nn.Module does not register the layers a second time
+        """Set the forward order: ``blocks`` (features), then ``head`` (class scores)."""
+        self._chain = (tuple(blocks), head)  # a tuple, so that nn.Module does not register the layers again
 
     @property
     def blocks(self) -> tuple[nn.Module, ...]:
@@ -36,7 +39,7 @@ class FeedForward(nn.Module):
         return self._chain[1]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Class scores ``[batch, classes]`` of ``inputs`` ``[batch, channels, height, width]``."""
+        """Return class scores ``[batch, classes]`` of ``inputs`` ``[batch, channels, height, width]``."""
         features = inputs
         for block in self.blocks:
             features = block(features)

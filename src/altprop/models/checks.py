@@ -1,4 +1,4 @@
-"""Checks that several models share; what they find is a user's mistake, said in one line."""
+"""Checks that several models share. They report a user's mistake in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_positive(value: object) -> bool:
 
 
 def list_of_sizes(key: str, values: object, fix: str, words: tuple[str, ...] = ()) -> Iterator[Problem]:
-    """The problem of ``values`` that are not a list of positive whole numbers, or of one of ``words``."""
+    """Yield a problem unless ``values`` is a list of positive whole numbers or ``words``."""
     listed = isinstance(values, Iterable) and not isinstance(values, str)
     if not listed or not all(is_positive(value) or value in words for value in values):  # type: ignore[attr-defined]
         description = str(list(values)) if listed else repr(values)  # type: ignore[call-overload]
@@ -23,18 +23,15 @@ def list_of_sizes(key: str, values: object, fix: str, words: tuple[str, ...] = (
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise :class:`ConfigError` with ``problems`` where there are any."""
-    found = list(problems)
-    if found:
-        raise ConfigError(found)
+    """Raise :class:`ConfigError` with all ``problems`` if there are any."""
+    problems = list(problems)
+    if problems:
+        raise ConfigError(problems)
 
 
 def require_size(name: str, input_shape: InputShape, smallest: int, fix: str) -> None:
-    """Refuse images with a side shorter than ``smallest`` pixels, below which model ``name`` has nothing left to pool.
-
-    Raises ``ConfigError``.
-    """
+    """Raise ``ConfigError`` if images have a side below ``smallest`` pixels, the least that model ``name`` can pool."""
     _, height, width = input_shape
     if min(height, width) < smallest:
-        given = f"images of {height} x {width} pixels"
-        raise ConfigError([Problem("dataset", given, f"{name} needs at least {smallest} x {smallest}", fix)])
+        description = f"images of {height} x {width} pixels"
+        raise ConfigError([Problem("dataset", description, f"{name} needs at least {smallest} x {smallest}", fix)])

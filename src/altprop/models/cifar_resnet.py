@@ -1,4 +1,4 @@
-"""ResNet-20 to 110 for small images, whose shortcuts have no parameters."""
+"""ResNet-20 to 110 for small images, with shortcuts that have no parameters."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ ShortcutPadding = Literal["after", "both_sides"]
 
 
 def padded_shortcut(inputs: Tensor, extra: int, padding: ShortcutPadding) -> Tensor:
-    """Every second pixel of ``inputs`` ``[batch, channels, h, w]``, with ``extra`` channels of zeros.
+    """Take every second pixel of ``inputs`` ``[batch, channels, h, w]`` and add ``extra`` channels of zeros.
 
-    They stand behind the real channels (``after``), or half of them on each side. Returns
+    They are added ``after`` the real channels, or half of them on each side. Returns
     ``[batch, channels + extra, ceil(h / 2), ceil(w / 2)]``.
     """
     in_front = extra // 2 if padding == "both_sides" else 0
@@ -36,7 +36,7 @@ def padded_shortcut(inputs: Tensor, extra: int, padding: ShortcutPadding) -> Ten
 
 
 class PaddedShortcut(nn.Module):
-    """The shortcut without parameters (He et al., arXiv:1512.03385, option A): see :func:`padded_shortcut`."""
+    """The shortcut without parameters (He et al., arXiv:1512.03385, option A); see :func:`padded_shortcut`."""
 
     def __init__(self, extra: int, padding: ShortcutPadding) -> None:
         super().__init__()
@@ -51,18 +51,25 @@ class CifarResNet(FeedForward):
     """Deep residual network for CIFAR (He et al., arXiv:1512.03385, section 4.2).
 
     A 3 x 3 convolution, then three stages of (``depth`` - 2) / 6 basic blocks with 16, 32 and 64 channels, then global average
-    pooling, which takes any image size. Blocks: the stem, then every residual block. Raises ``ConfigError`` for a depth that is
-    not 6 n + 2.
+    pooling, so that images may have any size. The blocks are the stem and every residual block. Raises ``ConfigError`` if
+    ``depth`` is not 6 n + 2.
+
+    Args:
+        depth: Number of layers, 6 n + 2.
+        shortcut_padding: Where shortcuts add their channels of zeros.
+        conv_init: Initial weights of the convolutions.
+        batch_norm_init: Initial weights of the batch norms.
+        linear_init: Initial weights of the classifier.
     """
 
     def __init__(
         self,
+        *,
         depth: int = 20,
         shortcut_padding: ShortcutPadding = "after",
         conv_init: ConvInit = "fan_out_normal",
         batch_norm_init: BatchNormInit = "ones",
         linear_init: LinearInit = "default",
-        *,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,

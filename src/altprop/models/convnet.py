@@ -18,18 +18,27 @@ POOLING: dict[str, type[nn.MaxPool2d] | type[nn.AvgPool2d]] = {"max": nn.MaxPool
 
 
 class ConvNet(FeedForward):
-    """Convolutions and 2 x 2 poolings as listed, then fully connected layers.
+    """A list of convolutions and 2 x 2 poolings, then fully connected layers.
 
-    ``channels`` lists the layers in forward order: a number is a convolution (stride 1, same size) to that many channels with
-    batch norm and units, ``"pool"`` halves height and width, rounding down. ``hidden`` are the widths of fully connected layers
-    behind them. ``batch_norm`` normalizes convolutions and hidden layers, ``batch_norm_logits`` the class scores; a layer that
-    a batch norm follows has a bias only with ``bias_before_norm``. Each convolution and each hidden layer is one block; a
-    pooling belongs to the block of the layer that follows it, or to the head. Raises ``ConfigError`` for an even
-    ``kernel_size``, sizes below 1, or images that are smaller than the poolings need.
+    Each convolution and each hidden layer is one block; a pooling belongs to the block of the layer that follows it, or to the
+    head. Raises ``ConfigError`` for an even ``kernel_size``, sizes below 1, or images too small for the poolings.
+
+    Args:
+        channels: The layers in forward order. A number is a convolution (stride 1, same size) to that many channels with batch
+            norm and units; ``"pool"`` halves height and width, rounding down.
+        kernel_size: Of the convolutions; odd.
+        pooling: Kind of pooling.
+        hidden: Widths of the fully connected layers after the convolutions.
+        batch_norm: Normalize convolutions and hidden layers.
+        batch_norm_logits: Normalize the class scores.
+        bias_before_norm: Give layers a bias even if a batch norm follows; those without batch norm always have one.
+        batch_norm_init: Initial weights of the batch norms.
+        linear_bias_init: Initial biases of the linear layers.
     """
 
     def __init__(
         self,
+        *,
         channels: Sequence[int | Literal["pool"]] = (32, "pool", 64, "pool", 128, "pool"),
         kernel_size: int = 3,
         pooling: Literal["max", "average"] = "max",
@@ -39,7 +48,6 @@ class ConvNet(FeedForward):
         bias_before_norm: bool = False,
         batch_norm_init: BatchNormInit = "ones",
         linear_bias_init: LinearBiasInit = "default",
-        *,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,

@@ -1,4 +1,4 @@
-"""The small CIFAR network on which synthetic gradients are compared."""
+"""The small CIFAR network of the comparison with synthetic gradients."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from altprop.nn.units.base import UnitsFactory
 class DniCNN(FeedForward):
     """Three blocks of 5 x 5 convolution with bias, batch norm, units and 3 x 3 pooling, then a linear classifier.
 
-    The network of Jaderberg et al. (2017, arXiv:1608.05343) as Belilovsky et al. (2020) use it: the first block pools by maximum,
-    the others by average, all with stride 3; 32 x 32 pixels become 10 x 10, 3 x 3 and 1 x 1. Raises ``ConfigError`` for images
-    below 27 pixels.
+    The network of Jaderberg et al. (2017, arXiv:1608.05343) in the form of Belilovsky et al. (2020). The first block has max
+    pooling, the others average pooling, all with stride 3: 32 x 32 pixels become 10 x 10, 3 x 3 and 1 x 1. Raises ``ConfigError``
+    for images below 27 x 27 pixels.
     """
 
     def __init__(
         self,
+        *,
         width: int = 128,
         batch_norm_init: BatchNormInit = "ones",
-        *,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,

@@ -1,6 +1,6 @@
 """Energy-based networks: layers of states joined by edges, relaxed instead of evaluated (Laborieux et al., 2021).
 
-A network says what its states and weights are; how states move and what a gradient is belongs to the algorithm.
+A network defines its states and weights. How states move, and what a gradient is, is up to the algorithm.
 """
 
 from __future__ import annotations
@@ -23,16 +23,25 @@ Layer = nn.Linear | nn.Conv2d
 
 
 class EnergyModel(nn.Module):
-    """Layers ``s_0`` (the input), ``s_1`` … ``s_N`` of states, and one weight layer into each of them.
+    """Layers ``s_0`` (the input), ``s_1`` … ``s_N`` of states, and a layer of weights into each state.
 
-    ``layers`` are ``W_1 … W_L`` with biases, ``feedback`` the separate weights ``B_1 … B_(N-1)`` of a vector-field network (empty
-    where the network is symmetric). With ``softmax_readout`` the last linear layer only reads class scores off ``s_N`` and
-    ``N = L - 1``; otherwise ``s_N`` are the scores and ``N = L``. ``keep_probabilities`` are those of dropout for
-    ``s_0 … s_N``. ``init_scale`` multiplies the initial weights and biases, torch's U(+-1/sqrt(fan_in)).
+    ``layers`` are ``W_1 … W_L`` with biases; ``feedback`` are the separate weights ``B_1 … B_(N-1)`` of a vector-field network,
+    empty if the network is symmetric.
+
+    Args:
+        activation: A name in :data:`~altprop.nn.energy.activations.ACTIVATIONS`.
+        softmax_readout: Let the last linear layer only read class scores off ``s_N``, so that ``N = L - 1``. Otherwise ``s_N``
+            are the scores and ``N = L``.
+        vector_field: Give the feedback weights of their own.
+        init_scale: Factor on the initial weights and biases, torch's U(+-1/sqrt(fan_in)); None leaves them unchanged.
+        keep_probabilities: Of dropout, for ``s_0 … s_N``; None for no dropout.
+        input_shape: Channels, height and width of one input.
+        num_classes: Number of class scores.
     """
 
     def __init__(
         self,
+        *,
         activation: ActivationName,
         softmax_readout: bool,
         vector_field: bool,
@@ -56,10 +65,13 @@ class EnergyModel(nn.Module):
         self._feedback_is_transposed = False
 
     def complete(self) -> None:
-        """Called by sub-classes once ``layers``, ``feedback`` and ``edges`` are there: rescale, and settle dropout."""
-        given = self._keep_probabilities
-        self.keep_probabilities = tuple(given) if given is not None else (1.0,) * (self.num_states + 1)
-        refuse(keep_problems(given, self.num_states))
+        """Rescale the initial parameters and set up dropout; subclasses call this after ``layers``, ``feedback`` and ``edges``.
+
+        Raises ``ConfigError`` if ``keep_probabilities`` do not fit.
+        """
+        keep = self._keep_probabilities
+        refuse(keep_problems(keep, self.num_states))
+        self.keep_probabilities = tuple(keep) if keep is not None else (1.0,) * (self.num_states + 1)
         if self.init_scale is not None:
             for layer in (*self.layers, *self.feedback):
                 layer.reset_parameters()
@@ -69,30 +81,30 @@ class EnergyModel(nn.Module):
 
     @property
     def num_states(self) -> int:
-        """``N``, the number of layers that move."""
+        """``N``, the number of layers of states that move."""
         return len(self.edges) - self.softmax_readout
 
     @property
     def state_shapes(self) -> tuple[Shape, ...]:
-        """Shapes of ``s_1 … s_N`` without the batch."""
+        """The shapes of ``s_1 … s_N`` without the batch."""
         return tuple(edge.above for edge in self.edges[: self.num_states])
 
     def feedback_weight(self, index: int) -> Tensor:
-        """The weight that carries state ``index + 2`` down to ``index + 1`` (1-based), in the layout of ``layers[index + 1]``."""
+        """Return the weight from state ``index + 2`` down to ``index + 1`` (1-based), in the layout of ``layers[index + 1]``."""
         if not self.vector_field:
             return self.layers[index + 1].weight  # type: ignore[return-value]
         weight: Tensor = self.feedback[index].weight  # type: ignore[assignment]
         return weight.t() if self._feedback_is_transposed else weight
 
     def to_feedback_layout(self, gradient: Tensor) -> Tensor:
-        """A gradient of :meth:`feedback_weight` as one of the stored parameter."""
+        """Convert a gradient of :meth:`feedback_weight` to one of the stored parameter."""
         return gradient.t() if self._feedback_is_transposed else gradient
 
     def primitive(self, inputs: Tensor, states: Sequence[Tensor]) -> Tensor:
-        """``Phi`` without the loss, ``[batch]``: the sum over layers of ``<up_l(s_(l-1)), s_l>`` (section "Dynamics").
+        """Return ``Phi`` without the loss, ``[batch]``: the sum over layers of ``<up_l(s_(l-1)), s_l>`` (section "Dynamics").
 
-        ``inputs`` ``[batch, channels, height, width]``, ``states`` ``[batch, *shape]`` each. Of a vector-field network this is
-        the part of the forward weights; such a network has no common ``Phi``.
+        ``inputs`` are ``[batch, channels, height, width]``, each of ``states`` is ``[batch, *shape]``. For a vector-field network
+        this is the part of the forward weights; such a network has no common ``Phi``.
         """
         total = inputs.new_zeros(inputs.shape[0])
         below = inputs
@@ -103,7 +115,7 @@ class EnergyModel(nn.Module):
         return total
 
     def scores(self, states: Sequence[Tensor]) -> Tensor:
-        """Class scores ``[batch, classes]``: the last state, or the readout of it."""
+        """Return class scores ``[batch, classes]``: the last state, or its readout."""
         if not self.softmax_readout:
             return states[-1]
         readout = self.layers[-1]
@@ -112,22 +124,33 @@ class EnergyModel(nn.Module):
 
 
 class EnergyMLP(EnergyModel):
-    """Fully connected energy-based network: the input flattened, states of widths ``hidden``, then the class scores."""
+    """Fully connected energy-based network: flattened input, states of widths ``hidden``, then the class scores.
+
+    The other arguments are those of :class:`EnergyModel`. Raises ``ConfigError`` for options that do not fit together.
+    """
 
     def __init__(
         self,
+        *,
         hidden: Sequence[int] = (512,),
         activation: ActivationName = "shifted_sigmoid",
         softmax_readout: bool = False,
         vector_field: bool = False,
         init_scale: float | None = None,
         keep_probabilities: Sequence[float] | None = None,
-        *,
         input_shape: InputShape,
         num_classes: int,
     ) -> None:
         refuse(self._problems({"hidden": hidden, "activation": activation, "softmax_readout": softmax_readout}))
-        super().__init__(activation, softmax_readout, vector_field, init_scale, keep_probabilities, input_shape, num_classes)
+        super().__init__(
+            activation=activation,
+            softmax_readout=softmax_readout,
+            vector_field=vector_field,
+            init_scale=init_scale,
+            keep_probabilities=keep_probabilities,
+            input_shape=input_shape,
+            num_classes=num_classes,
+        )
         shapes: list[Shape] = [tuple(input_shape), *((width,) for width in (*hidden, num_classes))]
         self.edges = tuple(Edge(below, above) for below, above in pairwise(shapes))
         for edge in self.edges:
@@ -159,15 +182,23 @@ class EnergyMLP(EnergyModel):
 
 
 class EnergyConvNet(EnergyModel):
-    """Convolutional energy-based network: convolutions with their poolings, then fully connected layers of widths ``hidden``
-    and the class scores.
+    """Convolutional energy-based network: convolutions with poolings, then fully connected layers and the class scores.
 
-    ``kernels``, ``strides``, ``paddings`` and ``pools`` (2 x 2, stride 2) have one entry for each of ``channels``. Raises
-    ``ConfigError`` where their lengths differ or nothing is left of the images.
+    Raises ``ConfigError`` if the lengths of the lists differ or nothing is left of the images.
+
+    Args:
+        channels: Output channels of each convolution.
+        kernels: Kernel size of each convolution.
+        strides: Stride of each convolution.
+        paddings: Padding of each convolution, in pixels per side.
+        pools: Pooling after each convolution (2 x 2, stride 2).
+        hidden: Widths of the fully connected states.
+        activation, softmax_readout, vector_field, init_scale, keep_probabilities: See :class:`EnergyModel`.
     """
 
     def __init__(
         self,
+        *,
         channels: Sequence[int] = (32, 64),
         kernels: Sequence[int] = (5, 5),
         strides: Sequence[int] = (1, 1),
@@ -179,13 +210,20 @@ class EnergyConvNet(EnergyModel):
         vector_field: bool = False,
         init_scale: float | None = None,
         keep_probabilities: Sequence[float] | None = None,
-        *,
         input_shape: InputShape,
         num_classes: int,
     ) -> None:
         layout = {"channels": channels, "kernels": kernels, "strides": strides, "paddings": paddings, "pools": pools}
         refuse(self._problems({**layout, "hidden": hidden, "activation": activation}))
-        super().__init__(activation, softmax_readout, vector_field, init_scale, keep_probabilities, input_shape, num_classes)
+        super().__init__(
+            activation=activation,
+            softmax_readout=softmax_readout,
+            vector_field=vector_field,
+            init_scale=init_scale,
+            keep_probabilities=keep_probabilities,
+            input_shape=input_shape,
+            num_classes=num_classes,
+        )
         convolutions = _convolution_edges(tuple(input_shape), channels, kernels, strides, paddings, pools)
         shapes = [convolutions[-1].above, *((width,) for width in (*hidden, num_classes))]
         linear = [Edge(below, above) for below, above in pairwise(shapes)]
@@ -199,9 +237,9 @@ class EnergyConvNet(EnergyModel):
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
         """Problems in the model's own node ``config``."""
-        found = list(cls._problems(config))
-        yield from found
-        if not found:
+        problems = list(cls._problems(config))
+        yield from problems
+        if not problems:
             yield from keep_problems(
                 config.get("keep_probabilities"), num_weight_layers(config) - bool(config.get("softmax_readout"))
             )
@@ -223,7 +261,7 @@ class EnergyConvNet(EnergyModel):
                 )
         for value in config["paddings"]:
             if not isinstance(value, int) or value < 0:
-                yield Problem("model.paddings", str(value), "whole numbers from 0 on", "model.paddings=[0,…]")
+                yield Problem("model.paddings", str(value), "whole numbers of at least 0", "model.paddings=[0,…]")
         for value in config["pools"]:
             if value not in get_args(Pool):
                 yield Problem(
@@ -253,9 +291,9 @@ def _convolution_edges(
         size = [convolved(side, kernel, stride, padding) for side in below[1:]]
         size = [side // 2 for side in size] if pool != "none" else size
         if min(size) < 1:
-            given = f"nothing is left of images of {below[1]} x {below[2]} after convolution {len(edges) + 1}"
+            description = f"nothing is left of images of {below[1]} x {below[2]} after convolution {len(edges) + 1}"
             raise ConfigError(
-                [Problem("model.channels", given, "fewer or padded convolutions, fewer poolings", "model.paddings=[1,…]")]
+                [Problem("model.channels", description, "fewer or padded convolutions, fewer poolings", "model.paddings=[1,…]")]
             )
         above = (width, *size)
         edges.append(Edge(below, above, kernel, stride, padding, pool))
@@ -264,25 +302,25 @@ def _convolution_edges(
 
 
 def num_weight_layers(config: Mapping[str, Any]) -> int:
-    """``L`` of a model's configuration: convolutions, hidden layers and the class scores."""
+    """Return ``L`` of a model's configuration: convolutions, hidden layers and the class scores."""
     return len(config.get("channels", ())) + len(config["hidden"]) + 1
 
 
 def activation_problems(name: object) -> Iterator[Problem]:
-    """The problem of an activation that does not exist."""
+    """Yield the problem of an unknown activation."""
     if name not in ACTIVATIONS:
         suggestion = nearest(str(name), ACTIVATIONS) or "shifted_sigmoid"
         yield Problem("model.activation", str(name), f"one of {', '.join(ACTIVATIONS)}", f"model.activation={suggestion}")
 
 
 def scale_problems(scale: object) -> Iterator[Problem]:
-    """The problem of a factor on the initial parameters that leaves nothing of them, or turns them round."""
+    """Yield the problem of a factor on the initial parameters that is not positive."""
     if isinstance(scale, (int, float)) and scale <= 0:
         yield Problem("model.init_scale", str(scale), "above 0, or null for torch's own", "model.init_scale=null")
 
 
 def keep_problems(keep: Sequence[float] | None, num_states: int) -> Iterator[Problem]:
-    """The problem of keep probabilities that do not fit the input and ``num_states`` layers of states."""
+    """Yield the problems of keep probabilities that do not fit the input and ``num_states`` layers of states."""
     if keep is None:
         return
     if len(keep) != num_states + 1:

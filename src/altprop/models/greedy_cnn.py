@@ -19,9 +19,10 @@ Downsampling = Literal["maxpool", "avgpool", "stride", "psi"]
 
 
 def space_to_depth(inputs: Tensor) -> Tensor:
-    """``[batch, channels, 2h, 2w]`` -> ``[batch, 4 channels, h, w]``: pixel (dy, dx) of c goes to (2 dy + dx) channels + c.
+    """Rearrange ``[batch, channels, 2h, 2w]`` to ``[batch, 4 channels, h, w]``, the invertible down-sampling ``psi``.
 
-    The invertible down-sampling ``psi``; unlike ``pixel_unshuffle`` it keeps the channels of one pixel together.
+    Pixel (dy, dx) of channel c goes to channel ``(2 dy + dx) channels + c``. Unlike ``pixel_unshuffle`` this keeps the channels
+    of one pixel together.
     """
     batch, channels, height, width = inputs.shape
     pixels = inputs.reshape(batch, channels, height // 2, 2, width // 2, 2)
@@ -38,16 +39,23 @@ class SpaceToDepth(nn.Module):
 class GreedyCNN(FeedForward):
     """Equal blocks of 3 x 3 convolution, batch norm and units (Belilovsky et al., 2020, arXiv:1901.08164).
 
-    ``depth`` blocks, the first with ``width`` channels. The blocks in ``downsample`` (0-based) halve height and width before
-    their convolution and double the channels: by pooling, by a convolution with stride 2, or by ``psi``
-    (:func:`space_to_depth`). The classifier is average pooling to 2 x 2 and ``head_layers`` hidden linear layers with batch
-    norm. ``bias`` gives the convolutions biases although a batch norm follows; without ``batch_norm`` they always have them.
-    Raises ``ConfigError`` for sizes below 1, down-sampling outside the blocks, and images too small or (``psi``) not
-    divisible.
+    The classifier is average pooling to 2 x 2, hidden linear layers with batch norm, and a linear layer. Raises ``ConfigError``
+    for sizes below 1, down-sampling outside the blocks, and images that are too small or (``psi``) not divisible.
+
+    Args:
+        depth: Number of blocks.
+        width: Channels of the first block.
+        downsample: 0-based blocks that halve height and width before their convolution and double the channels.
+        downsample_type: Down-sample by pooling, by a convolution with stride 2, or by ``psi`` (:func:`space_to_depth`).
+        bias: Give convolutions a bias even if a batch norm follows; without ``batch_norm`` they always have one.
+        batch_norm: Normalize the convolutions.
+        head_layers: Number of hidden layers in the classifier.
+        batch_norm_init: Initial weights of the batch norms.
     """
 
     def __init__(
         self,
+        *,
         depth: int = 4,
         width: int = 64,
         downsample: Sequence[int] = (1, 3),
@@ -56,7 +64,6 @@ class GreedyCNN(FeedForward):
         batch_norm: bool = True,
         head_layers: int = 2,
         batch_norm_init: BatchNormInit = "ones",
-        *,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,
@@ -65,9 +72,9 @@ class GreedyCNN(FeedForward):
         scale = 2 ** len(downsample)
         require_size("this greedy_cnn", input_shape, scale, "model.downsample=[]")
         if downsample_type == "psi" and any(side % scale for side in input_shape[1:]):
-            given = f"psi on images of {input_shape[1]} x {input_shape[2]} pixels"
+            description = f"psi on images of {input_shape[1]} x {input_shape[2]} pixels"
             fix = "model.downsample_type=maxpool"
-            refuse([Problem("model.downsample_type", given, f"psi needs sides divisible by {scale}", fix)])
+            refuse([Problem("model.downsample_type", description, f"psi needs sides divisible by {scale}", fix)])
         super().__init__()
         self.input_shape = input_shape
         self.num_classes = num_classes
@@ -78,7 +85,7 @@ class GreedyCNN(FeedForward):
             before: list[tuple[str, nn.Module]] = []
             stride = 1
             if index in downsample:
-                # a strided 3 x 3 convolution with padding 1 rounds an odd side up, pooling rounds it down
+                # a 3 x 3 convolution with stride 2 and padding 1 rounds an odd side up, pooling rounds it down
                 size = tuple((side + (downsample_type == "stride")) // 2 for side in size)  # type: ignore[assignment]
                 width = 2 * width
                 if downsample_type == "psi":

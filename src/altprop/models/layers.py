@@ -1,4 +1,4 @@
-"""The two blocks that plain chains are made of: linear or convolution, then batch norm, then units."""
+"""The two kinds of blocks in plain chains: a linear layer or a convolution, then batch norm, then units."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def linear_block(
     bias_before_norm: bool,
     before: Sequence[tuple[str, nn.Module]] = (),
 ) -> nn.Sequential:
-    """``before``, linear, batch norm, units: ``[batch, in_features]`` -> ``[batch, out_features]``."""
+    """Build ``before``, linear layer, batch norm, units: ``[batch, in_features]`` -> ``[batch, out_features]``.
+
+    The linear layer has a bias if no batch norm follows, or with ``bias_before_norm``. ``units`` None leaves out the activation.
+    """
     layers: OrderedDict[str, nn.Module] = OrderedDict(before)
     layers["linear"] = nn.Linear(in_features, out_features, bias=bias_before_norm or not batch_norm)
     if batch_norm:
@@ -40,7 +43,10 @@ def conv_block(
     stride: int = 1,
     before: Sequence[tuple[str, nn.Module]] = (),
 ) -> nn.Sequential:
-    """``before``, convolution that keeps height and width (odd ``kernel_size``, ``stride`` 1), batch norm, units."""
+    """Build ``before``, convolution, batch norm, units: ``[batch, in, h, w]`` -> ``[batch, out, h / stride, w / stride]``.
+
+    ``kernel_size`` must be odd. The convolution has a bias if no batch norm follows, or with ``bias_before_norm``.
+    """
     layers: OrderedDict[str, nn.Module] = OrderedDict(before)
     bias = bias_before_norm or not batch_norm
     padding = kernel_size // 2

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons."""
+"""Multilayer perceptrons."""
 
 from __future__ import annotations
 
@@ -19,20 +19,26 @@ from altprop.problems import Problem
 class MLP(FeedForward):
     """Fully connected layers: flatten, then linear, batch norm and units per hidden layer, then linear class scores.
 
-    ``hidden`` are the widths of the hidden layers; an empty list is multinomial logistic regression. ``batch_norm`` normalizes
-    the hidden layers, ``batch_norm_logits`` the class scores. A linear layer that a batch norm follows has a bias only with
-    ``bias_before_norm``, any other always has one. Each hidden layer is one block. Raises ``ConfigError`` for widths below 1.
+    Each hidden layer is one block. Raises ``ConfigError`` for widths below 1.
+
+    Args:
+        hidden: Widths of the hidden layers; an empty list is multinomial logistic regression.
+        batch_norm: Normalize the hidden layers.
+        batch_norm_logits: Normalize the class scores.
+        bias_before_norm: Give linear layers a bias even if a batch norm follows; those without batch norm always have one.
+        batch_norm_init: Initial weights of the batch norms.
+        linear_bias_init: Initial biases of the linear layers.
     """
 
     def __init__(
         self,
+        *,
         hidden: Sequence[int] = (300, 100),
         batch_norm: bool = True,
         batch_norm_logits: bool = False,
         bias_before_norm: bool = False,
         batch_norm_init: BatchNormInit = "ones",
         linear_bias_init: LinearBiasInit = "default",
-        *,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,

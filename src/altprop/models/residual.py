@@ -1,4 +1,4 @@
-"""Residual blocks (He et al., arXiv:1512.03385, figures 2 and 5) with torchvision's parameter names."""
+"""Residual blocks with torchvision's parameter names (He et al., arXiv:1512.03385, figures 2 and 5)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from altprop.nn.units.base import UnitsFactory
 class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions around a shortcut: ``[batch, in, h, w]`` -> ``[batch, planes, h / stride, w / stride]``.
 
-    ``downsample`` is the shortcut where it is not the identity. Two activations: the second follows the addition.
+    ``downsample`` is the shortcut, None for the identity. There are two activations; the second follows the addition.
     """
 
     expansion: ClassVar[int] = 1
@@ -37,9 +37,8 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """Three convolutions around a shortcut: ``[batch, in, h, w]`` -> ``[batch, 4 planes, h / stride, w / stride]``.
 
-    1 x 1 to ``planes`` channels, 3 x 3, and 1 x 1 to four times as many.
-    The stride is in the 3 x 3 convolution ("version 1.5", as torchvision has it). Three activations: the third follows the
-    addition.
+    1 x 1 to ``planes`` channels, 3 x 3, and 1 x 1 to four times as many. The stride is in the 3 x 3 convolution ("version 1.5",
+    as in torchvision). There are three activations; the third follows the addition.
     """
 
     expansion: ClassVar[int] = 4
@@ -66,5 +65,5 @@ class Bottleneck(nn.Module):
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """The shortcut with parameters (option B): 1 x 1 convolution with ``stride``, then batch norm, no activation."""
+    """Build the shortcut with parameters (option B): 1 x 1 convolution with ``stride``, then batch norm, no activation."""
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))

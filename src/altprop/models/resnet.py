@@ -34,20 +34,28 @@ class ResNet(FeedForward):
     """Deep residual network for ImageNet (He et al., arXiv:1512.03385, table 1), or with a stem for small images.
 
     ``stem="imagenet"`` is a 7 x 7 convolution with stride 2 and a 3 x 3 max-pool with stride 2; ``"cifar"`` is a 3 x 3
-    convolution with stride 1. The four stages have p, 2p, 4p and 8p planes with p = round(64 * ``width``), half to even.
-    Blocks: the stem, then every residual block; the head pools globally, so any image size will do. With the default options
-    the initial values are torchvision's. Raises ``ConfigError`` for a width that leaves no channel.
+    convolution with stride 1. The four stages have p, 2p, 4p and 8p planes with p = round(64 * ``width``), half to even. The
+    blocks are the stem and every residual block; the head pools globally, so images may have any size. With the default options
+    the initial values are torchvision's. Raises ``ConfigError`` if ``width`` leaves no channel.
+
+    Args:
+        depth: Number of layers, as in the paper.
+        width: Factor on all numbers of planes.
+        stem: First layers, ``imagenet`` or ``cifar``.
+        conv_init: Initial weights of the convolutions.
+        batch_norm_init: Initial weights of the batch norms.
+        linear_bias_init: Initial bias of the classifier.
     """
 
     def __init__(
         self,
+        *,
         depth: Literal[18, 34, 50, 101, 152] = 18,
         width: float = 1.0,
         stem: Literal["imagenet", "cifar"] = "imagenet",
         conv_init: ConvInit = "fan_out_normal",
         batch_norm_init: BatchNormInit = "ones",
         linear_bias_init: LinearBiasInit = "default",
-        *,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,
@@ -97,10 +105,10 @@ def _stage(
     stride: int,
     units: UnitsFactory,
 ) -> nn.Sequential:
-    """``count`` residual blocks, the first with ``stride`` and, where the shape changes, a projection."""
+    """Build ``count`` residual blocks, the first with ``stride`` and, if the shape changes, a projection."""
     channels = planes * block.expansion
     changes = stride != 1 or in_channels != channels
-    # the projection comes before the block's own layers, as in torchvision, so that one seed draws the same initial values
+    # the projection is built before the block's own layers, as in torchvision, so that a seed gives the same initial values
     downsample = projection(in_channels, channels, stride) if changes else None
     blocks = [block(in_channels, planes, stride, downsample, units)]
     blocks.extend(block(channels, planes, 1, None, units) for _ in range(1, count))

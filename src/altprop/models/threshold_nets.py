@@ -1,4 +1,4 @@
-"""The two CIFAR-10 networks that hard-threshold training was measured on: pooling comes before the units."""
+"""The two CIFAR-10 networks of the measurements of hard-threshold training; pooling comes before the units."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class ConvNet4(FeedForward):
     """Two 5 x 5 convolutions of 32 and 64 channels, each max-pooled, a layer of 1024 units, linear class scores.
 
     4,259,274 parameters for CIFAR-10, 3,274,634 for MNIST. The first convolution pads by 3 pixels, so 32 x 32 images give maps of
-    34 x 34, 17 x 17, 8 x 8. ``batch_norm`` normalizes what the second and third layer of units put out (behind them). Each layer
-    of units closes one block. Raises ``ConfigError`` for images below 2 x 2.
+    34 x 34, 17 x 17, 8 x 8. ``batch_norm`` normalizes the outputs of the second and third layer of units. A block ends with its
+    units, or with the batch norm after them. Raises ``ConfigError`` for images below 2 x 2 pixels.
     """
 
     def __init__(
         self,
+        *,
         batch_norm: bool = False,
         batch_norm_init: BatchNormInit = "ones",
-        *,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,
@@ -51,25 +51,25 @@ class ConvNet4(FeedForward):
 class ConvNet8(FeedForward):
     """Seven convolutions of 48 to 512 channels, channel dropout before the last, linear class scores (DoReFa's SVHN network).
 
-    For images of 32 x 32 pixels (1,492,554 parameters with batch norm, ten classes) or 40 x 40 (2,082,378); raises
-    ``ConfigError`` for others. Within a block: dropout, convolution, batch norm, max-pool, units. The first convolution has no
-    batch norm and always a bias, the others have a bias only without batch norm. Each layer of units closes one block.
+    For images of 32 x 32 pixels (1,492,554 parameters with batch norm, ten classes) or 40 x 40 (2,082,378). Raises
+    ``ConfigError`` for other sizes. A block consists of dropout, convolution, batch norm, max-pool and units. The first
+    convolution has a bias and no batch norm; the others have a bias only without batch norm.
     """
 
     def __init__(
         self,
+        *,
         batch_norm: bool = True,
         batch_norm_init: BatchNormInit = "ones",
         channel_dropout: float = 0.5,
-        *,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,
     ) -> None:
         if input_shape[1:] not in ((32, 32), (40, 40)):
-            given = f"images of {input_shape[1]} x {input_shape[2]} pixels"
+            description = f"images of {input_shape[1]} x {input_shape[2]} pixels"
             raise ConfigError(
-                [Problem("dataset", given, "convnet8 takes 32 x 32 or 40 x 40", "model=convnet4 or dataset=shapes")]
+                [Problem("dataset", description, "convnet8 takes 32 x 32 or 40 x 40", "model=convnet4 or dataset=shapes")]
             )
         super().__init__()
         self.input_shape = input_shape

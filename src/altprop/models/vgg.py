@@ -18,26 +18,25 @@ CONVOLUTIONS: dict[int, tuple[int, int, int, int, int]] = {
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }
-"""Convolutions in each of the five groups that end in a pooling."""
+"""Depth -> number of convolutions in each of the five groups, which end in a pooling."""
 CHANNELS = (64, 128, 256, 512, 512)
 
 
 class VGG(FeedForward):
     """Very deep convolutional network (Simonyan and Zisserman, arXiv:1409.1556, table 1: A, B, D and E).
 
-    3 x 3 convolutions with bias in five groups, a 2 x 2 max-pool after each, adaptive pooling to 7 x 7, and three linear layers
-    with ``dropout`` between them. Each convolution with its batch norm and units is one block; a max-pool belongs to the block
-    of the convolution that follows it, and the last one to the head, together with all that comes after it (the cut of
-    decoupled greedy learning, arXiv:1901.08164). Images need 32 pixels on each side. Raises ``ConfigError`` for smaller ones
-    and for a ``dropout`` outside [0, 1].
+    3 x 3 convolutions with bias in five groups, a 2 x 2 max-pool after each group, adaptive pooling to 7 x 7, and three linear
+    layers with ``dropout`` between them. Each convolution with its batch norm and units is one block. A max-pool belongs to the
+    block of the convolution that follows it, the last one to the head with everything after it (the cut of decoupled greedy
+    learning, arXiv:1901.08164). Raises ``ConfigError`` for images below 32 x 32 pixels and for a ``dropout`` outside [0, 1].
     """
 
     def __init__(
         self,
+        *,
         depth: Literal[11, 13, 16, 19] = 11,
         batch_norm: bool = True,
         dropout: float = 0.5,
-        *,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,

@@ -17,10 +17,8 @@ from altprop.problems import Problem
 class PreActivationBlock(nn.Module):
     """Batch norm and units before each of two 3 x 3 convolutions.
 
-    ``[batch, in, h, w]`` -> ``[batch, out, h / stride, w / stride]``.
-
-    Where the number of channels changes, the shortcut is a 1 x 1 convolution of the activated input, else the input itself. The
-    convolutions have no bias.
+    ``[batch, in, h, w]`` -> ``[batch, out, h / stride, w / stride]``. If the number of channels changes, the shortcut is a 1 x 1
+    convolution of the activated input, else the input itself. The convolutions have no bias.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, units: UnitsFactory) -> None:
@@ -41,21 +39,27 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(FeedForward):
-    """Wide residual network (Zagoruyko and Komodakis, arXiv:1605.07146), as dynamic sparse reparameterization uses it.
+    """Wide residual network (Zagoruyko and Komodakis, arXiv:1605.07146), in the form of dynamic sparse reparameterization.
 
     A 3 x 3 convolution with 16 channels, then three stages of (``depth`` - 4) / 6 pre-activation blocks with 16, 32 and 64 times
-    ``width`` channels, rounded half to even, the later two starting with stride 2, then batch norm, units and global average
-    pooling, which takes any image size (it is the 8 x 8 pooling of 32 x 32 images). Blocks: the stem, then every residual block.
-    Raises ``ConfigError`` for a depth that is not 6 n + 4 and for a width that leaves no channel.
+    ``width`` channels, rounded half to even, then batch norm, units and global average pooling (8 x 8 for 32 x 32 images), so
+    that images may have any size. The second and third stage start with stride 2. The blocks are the stem and every residual
+    block. Raises ``ConfigError`` if ``depth`` is not 6 n + 4 or ``width`` leaves no channel.
+
+    Args:
+        depth: Number of layers, 6 n + 4.
+        width: Factor on the numbers of channels; need not be a whole number.
+        conv_init: Initial weights of the convolutions.
+        linear_bias_init: Initial bias of the classifier.
     """
 
     def __init__(
         self,
+        *,
         depth: int = 28,
         width: float = 2.0,
         conv_init: ConvInit = "fan_out_normal",
         linear_bias_init: LinearBiasInit = "zeros",
-        *,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,
@@ -70,8 +74,8 @@ class WideResNet(FeedForward):
         for number in (1, 2, 3):
             wider = round(8 * 2**number * width)
             stage = nn.Sequential()
-            for place in range((depth - 4) // 6):
-                stage.append(PreActivationBlock(channels, wider, 2 if place == 0 and number > 1 else 1, units))
+            for index in range((depth - 4) // 6):
+                stage.append(PreActivationBlock(channels, wider, 2 if index == 0 and number > 1 else 1, units))
                 channels = wider
             self.add_module(f"layer{number}", stage)
             blocks.extend(stage)

@@ -37,12 +37,28 @@ def network_of(
         "num_classes": CLASSES,
     }
     layouts: dict[str, Callable[[], EnergyModel]] = {
-        "mlp": lambda: EnergyMLP((7, 6), **common),
-        "max": lambda: EnergyConvNet((4, 5), (3, 3), (1, 1), (1, 0), ("max", "max"), **common),
-        "average": lambda: EnergyConvNet((4, 5), (3, 2), (1, 1), (1, 0), ("average", "average"), (6,), **common),
-        "none": lambda: EnergyConvNet((4, 5), (3, 3), (1, 1), (0, 1), ("none", "none"), **common),
-        "strided": lambda: EnergyConvNet((4, 5), (3, 3), (2, 2), (1, 1), ("none", "max"), **common),
-        "mixed": lambda: EnergyConvNet((4, 5, 6), (3, 3, 2), (1, 2, 1), (2, 1, 0), ("max", "none", "average"), (6,), **common),
+        "mlp": lambda: EnergyMLP(hidden=(7, 6), **common),
+        "max": lambda: EnergyConvNet(
+            channels=(4, 5), kernels=(3, 3), strides=(1, 1), paddings=(1, 0), pools=("max", "max"), **common
+        ),
+        "average": lambda: EnergyConvNet(
+            channels=(4, 5), kernels=(3, 2), strides=(1, 1), paddings=(1, 0), pools=("average", "average"), hidden=(6,), **common
+        ),
+        "none": lambda: EnergyConvNet(
+            channels=(4, 5), kernels=(3, 3), strides=(1, 1), paddings=(0, 1), pools=("none", "none"), **common
+        ),
+        "strided": lambda: EnergyConvNet(
+            channels=(4, 5), kernels=(3, 3), strides=(2, 2), paddings=(1, 1), pools=("none", "max"), **common
+        ),
+        "mixed": lambda: EnergyConvNet(
+            channels=(4, 5, 6),
+            kernels=(3, 3, 2),
+            strides=(1, 2, 1),
+            paddings=(2, 1, 0),
+            pools=("max", "none", "average"),
+            hidden=(6,),
+            **common,
+        ),
     }
     return layouts[name]().double()
 

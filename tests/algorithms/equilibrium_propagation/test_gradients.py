@@ -195,8 +195,8 @@ def test_differences_first_keep_the_first_layers_gradient_in_float32() -> None:
     """Trap 4 on a narrow copy of the paper's ConvNet: subtracting derivatives loses precision, subtracting states does not."""
     torch.manual_seed(0)
     model = EnergyConvNet(
-        (32, 64, 64), (3, 3, 3), (1, 1, 1), (1, 1, 0), ("max", "max", "max"), (), "half_slope_hard_sigmoid",
-        input_shape=(3, 24, 24), num_classes=10,
+        channels=(32, 64, 64), kernels=(3, 3, 3), strides=(1, 1, 1), paddings=(1, 1, 0), pools=("max", "max", "max"),
+        activation="half_slope_hard_sigmoid", input_shape=(3, 24, 24), num_classes=10,
     )  # fmt: skip
     inputs = torch.randn(4, 3, 24, 24)
     states = [torch.rand(4, *shape) for shape in model.state_shapes]
@@ -228,8 +228,8 @@ def test_the_first_layers_gradient_of_the_papers_network_in_float32() -> None:
     for dtype in (torch.float32, torch.float64):
         torch.manual_seed(0)
         model = EnergyConvNet(
-            (128, 256, 512, 512), (3,) * 4, (1,) * 4, (1, 1, 1, 0), ("max",) * 4, (), "half_slope_hard_sigmoid",
-            input_shape=(3, 32, 32), num_classes=10,
+            channels=(128, 256, 512, 512), kernels=(3,) * 4, strides=(1,) * 4, paddings=(1, 1, 1, 0), pools=("max",) * 4,
+            activation="half_slope_hard_sigmoid", input_shape=(3, 32, 32), num_classes=10,
         ).to(dtype)  # fmt: skip
         inputs = 0.45 * torch.randn(6, 3, 32, 32, dtype=torch.float64)
         network = snapshot(model, "mse")

@@ -41,7 +41,7 @@ def network(seed: int = 0, dtype: torch.dtype = torch.float64, **options: Any) -
     """9-6-5-4 in the form of the paper's MLPs: biases everywhere, batch norm behind every layer."""
     torch.manual_seed(seed)
     form = {"batch_norm_logits": True, "bias_before_norm": True, **options}
-    return MLP((6, 5), units=nn.ReLU, input_shape=INPUT, num_classes=CLASSES, **form).to(dtype)
+    return MLP(hidden=(6, 5), units=nn.ReLU, input_shape=INPUT, num_classes=CLASSES, **form).to(dtype)
 
 
 class Driver:

@@ -129,8 +129,8 @@ def test_a_penalty_of_zero_changes_nothing_and_another_shrinks():
 
 def test_roles():
     with torch.device("meta"):
-        model = WideResNet(10, 1, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
-        mlp = MLP((5,), units=nn.ReLU, input_shape=(3, 2, 2), num_classes=10)
+        model = WideResNet(depth=10, width=1, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
+        mlp = MLP(hidden=(5,), units=nn.ReLU, input_shape=(3, 2, 2), num_classes=10)
     roles = {layer.name: layer.roles for layer in weight_layers(model)}
     assert roles["conv1"] == {"conv", "first", "stem"}
     assert roles["layer2.0.shortcut"] == {"conv", "shortcut"}
@@ -190,7 +190,7 @@ def counts(model: nn.Module, dense: list[str], sparsity: float, granularity: int
 )
 def test_wide_resnet_counts(sparsity, weights, slices, tied):
     with torch.device("meta"):
-        model = WideResNet(28, 2, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
+        model = WideResNet(depth=28, width=2, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
     dense = ["stem", "shortcut", "classifier"]
     assert counts(model, dense, sparsity, 4) == (weights, tied, 16_090)
     assert counts(model, dense, sparsity, 2)[0] == slices
@@ -202,7 +202,7 @@ def test_wide_resnet_counts(sparsity, weights, slices, tied):
 )
 def test_resnet50_counts(sparsity, weights, slices, tied, with_shortcuts):
     with torch.device("meta"):
-        model = ResNet(50, units=nn.ReLU, input_shape=(3, 224, 224), num_classes=1000)
+        model = ResNet(depth=50, units=nn.ReLU, input_shape=(3, 224, 224), num_classes=1000)
     assert counts(model, ["stem", "shortcut"], sparsity, 4) == (weights, tied, 2_832_424)
     assert counts(model, ["stem", "shortcut"], sparsity, 2)[0] == slices
     assert counts(model, ["stem"], sparsity, 4)[::2] == (with_shortcuts, 63_528)
@@ -210,13 +210,15 @@ def test_resnet50_counts(sparsity, weights, slices, tied, with_shortcuts):
 
 def test_mnist_mlp_counts():
     with torch.device("meta"):
-        model = MLP((300, 100), True, True, units=nn.ReLU, input_shape=(1, 28, 28), num_classes=10)
+        model = MLP(
+            hidden=(300, 100), batch_norm=True, batch_norm_logits=True, units=nn.ReLU, input_shape=(1, 28, 28), num_classes=10
+        )
     assert counts(model, [], 0.98, 4) == (5_324, 5_324, 820)
 
 
 @pytest.mark.parametrize("granularity", [2, 4])
 def test_drawn_masks_have_the_published_counts(granularity):
-    model = WideResNet(28, 2, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
+    model = WideResNet(depth=28, width=2, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
     expected = counts(model, ["stem", "shortcut", "classifier"], 0.9, granularity)
     trained = Trained(StaticSparse(0.9, dense=["stem", "shortcut", "classifier"], granularity=granularity), model)
     metrics = trained.rule.epoch_end(0)

@@ -22,13 +22,13 @@ CLASSES = 5
 
 def small_mlp(dtype: torch.dtype = torch.float64) -> MLP:
     torch.manual_seed(0)
-    model = MLP((12, 8), True, True, units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES)
+    model = MLP(hidden=(12, 8), batch_norm=True, batch_norm_logits=True, units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES)
     return model.to(dtype)
 
 
 def small_wrn(dtype: torch.dtype = torch.float64) -> WideResNet:
     torch.manual_seed(0)
-    return WideResNet(10, 0.25, units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES).to(dtype)
+    return WideResNet(depth=10, width=0.25, units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES).to(dtype)
 
 
 def batch(step: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
