@@ -1,10 +1,10 @@
-"""Data sets: ``python data.py action=list | fetch | sheet | unpack_imagenet``. See ``conf/data.yaml``."""
+"""List, fetch, look at and unpack data sets: ``python data.py action=…``. See ``conf/data.yaml``."""
 
 from altprop.commands.entry import entry_point
 
 
 def data(config: object) -> None:
-    """Load what the actions need only now, so that ``--help`` answers at once."""
+    """Import what the actions need only when they run, so that ``--help`` answers at once."""
     from altprop.commands.data import run
 
     run(config)  # type: ignore[arg-type]

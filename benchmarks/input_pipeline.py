@@ -72,7 +72,7 @@ def contenders(count: int) -> dict[str, Callable[[], Iterable]]:
         eval_batch_size=BATCH,
         drop_last=False,
         normalization=Normalization.of(MEAN, STD, CPU),
-        augmentation=Augmentation(4, "zeros", 0.5),
+        augmentation=Augmentation(padding=4, padding_mode="zeros", flip=0.5),
         context=LoadContext(Path("."), CPU, seed=0),
     )
     result: dict[str, Callable[[], Iterable]] = {"altprop": ours.batches}

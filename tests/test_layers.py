@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -25,6 +26,8 @@ FILES = {
     for path in sorted(PACKAGE.rglob("*.py"))
     if path.parent != PACKAGE or path.stem in LEVEL
 }
+DATA_FOLDERS = ("files", "loading", "sets")
+"""Folders of the room data, lowest first; modules next to them may be imported by all."""
 HYDRA = ("config", "sweeping", "commands")
 """The rooms that may import Hydra and OmegaConf."""
 
@@ -50,6 +53,15 @@ def test_imports_run_downwards(module: str) -> None:
             assert LEVEL[name.split(".")[1]] <= LEVEL[room], f"{module} imports {name}"
         if room not in HYDRA:
             assert name.split(".")[0] not in ("hydra", "omegaconf"), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if re.match(r"altprop\.data\.(files|loading|sets)\.", name)])
+def test_data_folders_import_downwards(module: str) -> None:
+    level = DATA_FOLDERS.index(module.split(".")[2])
+    for name in imported(FILES[module]):
+        target = name.removeprefix("altprop.data.").split(".")[0]
+        if name.startswith("altprop.data.") and target in DATA_FOLDERS:
+            assert DATA_FOLDERS.index(target) <= level, f"{module} imports {name}"
 
 
 def test_no_circles() -> None:

@@ -1,8 +1,8 @@
-"""torchvision, importable also beside a torch that its compiled extension was not built for.
+"""Import of torchvision, even if its compiled extension was built for a different torch.
 
-The extension of a CUDA build of torchvision cannot be loaded beside a CPU build of torch, and ``import torchvision`` then stops
-at an operator that nothing here uses. Declaring the two operators that the import looks up is enough for its models, transforms
-and data sets, none of which call compiled code.
+The extension of a CUDA build of torchvision cannot be loaded with a CPU build of torch, and ``import torchvision`` then fails at
+an operator that altprop does not use. Declaring the two operators that the import looks up is enough for torchvision's models,
+transforms and data sets, none of which call compiled code.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _SUFFIXES = ("so", "pyd")
 
 @functools.cache
 def import_torchvision() -> ModuleType:
-    """The package ``torchvision``; call it before the first ``from torchvision import …`` of a function.
+    """Import and return ``torchvision``. Call this before any ``from torchvision import …``.
 
-    :raises ModuleNotFoundError: where torchvision is not installed.
+    Raises ModuleNotFoundError if torchvision is not installed.
     """
     _load_extension()
     if not hasattr(torch.ops.torchvision, "nms"):
@@ -33,9 +33,9 @@ def import_torchvision() -> ModuleType:
 
 
 def _load_extension() -> None:
-    """Load torchvision's compiled operators where this torch can; the import does so again, which does no harm."""
-    found = importlib.util.find_spec("torchvision")
-    for folder in found.submodule_search_locations or () if found else ():
+    """Load torchvision's compiled operators if this torch can. The import loads them again, which is harmless."""
+    spec = importlib.util.find_spec("torchvision")
+    for folder in spec.submodule_search_locations or () if spec else ():
         for library in (path for suffix in _SUFFIXES for path in Path(folder).glob(f"_C*.{suffix}")):
             with contextlib.suppress(ImportError, OSError):
                 torch.ops.load_library(str(library))

@@ -1,4 +1,4 @@
-"""Which code this is: commit, branch, differences from it. Asks git, or reads what was noted when a copy was made for jobs."""
+"""The version of the running code: commit, branch and uncommitted changes, from git or from a note in a copy made for jobs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from altprop.files import read_json, write_json
 GIT_TIMEOUT = 5.0
 MAX_UNTRACKED = 100
 NOTE = "code_state.json"
-"""File in the root of a copy that was made without its repository."""
+"""File with the code state in the root of a copy that has no repository."""
 
 
 def code_state(directory: Path) -> tuple[dict[str, Any] | None, str]:
-    """Commit, branch, whether the working tree differs and untracked files of the repository that tracks ``directory``; the diff.
+    """Return facts about the repository that tracks ``directory``, and the diff of its working tree to the commit.
 
-    ``(None, "")`` where git does not track ``directory`` (an installed package) or is missing.
+    The facts are the commit, the branch, whether the working tree is dirty, and untracked files. Returns ``(None, "")`` if git
+    does not track ``directory`` (an installed package) or is not installed.
     """
     for folder in directory.parents[:3]:
-        noted = read_json(folder / NOTE)
-        if isinstance(noted, dict):
-            return noted["facts"], noted["diff"]
+        note = read_json(folder / NOTE)
+        if isinstance(note, dict):
+            return note["facts"], note["diff"]
     if not git(directory, "ls-files", "--", "."):
         return None, ""
     commit = git(directory, "rev-parse", "HEAD").strip() or None
@@ -40,16 +41,16 @@ def code_state(directory: Path) -> tuple[dict[str, Any] | None, str]:
 
 
 def note_code_state(directory: Path, copy: Path) -> None:
-    """Write the state of ``directory`` into the root of its ``copy``."""
+    """Write the code state of ``directory`` to the root of its ``copy``."""
     facts, diff = code_state(directory)
     write_json(copy / NOTE, {"facts": facts, "diff": diff})
 
 
 def git(directory: Path, *arguments: str) -> str:
-    """What ``git`` prints, or nothing where it fails, is missing or takes too long."""
+    """Return the output of a git command, or an empty string if it fails, times out or git is not installed."""
     command = ["git", "-C", os.fspath(directory), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=GIT_TIMEOUT, stdin=subprocess.DEVNULL, check=True)
+        result = subprocess.run(command, capture_output=True, timeout=GIT_TIMEOUT, stdin=subprocess.DEVNULL, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.decode(errors="replace")
+    return result.stdout.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Files that are either the old or the new one, never half of it. The bottom of the import graph, like ``problems``."""
+"""Atomic file writes: readers see either the old or the new content, never half of it. Imports nothing from altprop."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import IO, Any
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Call ``write`` on a temporary file beside ``path``, flush it to the disk, and rename it onto ``path``.
+    """Call ``write`` on a temporary file next to ``path``, flush it to the disk, and rename it to ``path``.
 
-    Raises whatever ``write`` raises (``OSError`` when the disk is full); ``path`` is then untouched and nothing is left behind.
+    Raises whatever ``write`` raises (OSError if the disk is full). In that case ``path`` is unchanged and no file is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -30,7 +30,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``, atomically."""
+    """Write ``content`` to ``path`` atomically."""
 
     def write(stream: IO[bytes]) -> None:
         stream.write(content)
@@ -39,17 +39,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text``, atomically."""
+    """Write ``text`` to ``path`` atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` by ``value`` as indented JSON, atomically."""
+    """Write ``value`` to ``path`` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in ``path``, or None where there is none or it is torn."""
+    """Return the JSON in ``path``, or None if the file is missing or truncated."""
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):

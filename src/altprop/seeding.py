@@ -1,4 +1,4 @@
-"""Seeds of independent random streams, derived from a run's seed and the stream's name."""
+"""Seeds of independent random streams, derived from a run's seed and the name of the stream."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 
 
 def derive_seed(seed: int, *stream: str | int) -> int:
-    """A 63-bit seed for one random stream of a run, independent of every other stream.
+    """Return a 63-bit seed for the random stream named ``stream``, independent of all other streams of a run.
 
-    ``stream`` names it: ``derive_seed(seed, "order", epoch)`` is the order of one epoch.
+    For example, ``derive_seed(seed, "order", epoch)`` is the seed of the order of one epoch.
     """
     digest = hashlib.sha256("/".join(map(str, (seed, *stream))).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -35,7 +35,7 @@ def test_train_evaluate_resume_by_directory(tmp_path: Path) -> None:
     done = call("train.py", "trainer.duration=2ep", "trainer.figures=true", *TINY[:3], outputs=tmp_path)
     assert done.returncode == 0, done.stderr
     run = (tmp_path / "latest").resolve()
-    assert f"The run lies in {run.relative_to(tmp_path)}" in done.stdout
+    assert f"Run directory: {run.relative_to(tmp_path)}" in done.stdout
     assert {"curves.png", "confusion.png", "mistakes.png"} <= {path.name for path in (run / "figures").iterdir()}
     status = json.loads((run / "status.json").read_text())
     assert status["status"] == "done"

@@ -1,4 +1,4 @@
-"""Small data sets in the formats of the real ones."""
+"""Fixtures of the data tests."""
 
 from __future__ import annotations
 

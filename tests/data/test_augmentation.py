@@ -1,4 +1,4 @@
-"""The batched augmentation against torchvision v2, exactly at given draws and in distribution."""
+"""Batched augmentation against torchvision v2: equal for the same draws, and equal in distribution."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def normalized_by_torchvision(pixels: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "edge"])
-def test_equals_torchvision_at_the_same_offsets_and_flips(mode):
+def test_equals_torchvision_for_the_same_offsets_and_flips(mode):
     pixels, padding = images(40), 3
-    draws = draw(Augmentation(padding, mode, 0.5), 40, seed=0, epoch=0)
+    draws = draw(Augmentation(padding=padding, padding_mode=mode, flip=0.5), 40, seed=0, epoch=0)
     index = torch.randperm(40, generator=torch.Generator().manual_seed(1))
     normalize = Normalization.of(MEAN, STD, torch.device("cpu"))
     ours = normalize(crop_and_flip(pad(pixels, padding, mode), index, draws, 12, 12))
-    for place in range(40):
-        theirs = reference.pad(pixels[index[place]], [padding] * 4, padding_mode=TORCHVISION_MODE[mode])
-        theirs = reference.crop(theirs, int(draws.top[place]), int(draws.left[place]), 12, 12)
-        theirs = reference.horizontal_flip(theirs) if draws.flip[place] else theirs
-        torch.testing.assert_close(ours[place], normalized_by_torchvision(theirs), atol=1e-6, rtol=0)
+    for position in range(40):
+        theirs = reference.pad(pixels[index[position]], [padding] * 4, padding_mode=TORCHVISION_MODE[mode])
+        theirs = reference.crop(theirs, int(draws.top[position]), int(draws.left[position]), 12, 12)
+        theirs = reference.horizontal_flip(theirs) if draws.flip[position] else theirs
+        torch.testing.assert_close(ours[position], normalized_by_torchvision(theirs), atol=1e-6, rtol=0)
     assert 0 < draws.flip.sum() < 40
 
 
@@ -51,23 +51,27 @@ def test_zero_padding_is_black_before_normalization():
 
 def test_flip_before_crop_equals_crop_before_flip_at_the_mirrored_offset():
     pixels, padding = images(30), 4
-    draws = draw(Augmentation(padding, "edge", 1.0), 30, seed=0, epoch=0)
+    draws = draw(Augmentation(padding=padding, padding_mode="edge", flip=1.0), 30, seed=0, epoch=0)
     crop_first = crop_and_flip(pad(pixels, padding, "edge"), torch.arange(30), draws, 12, 12)
-    for place in range(30):
-        flipped = pad(pixels[place : place + 1].flip(-1), padding, "edge")[0]
-        top, left = int(draws.top[place]), 2 * padding - int(draws.left[place])
-        assert torch.equal(crop_first[place], flipped[:, top : top + 12, left : left + 12])
+    for position in range(30):
+        flipped = pad(pixels[position : position + 1].flip(-1), padding, "edge")[0]
+        top, left = int(draws.top[position]), 2 * padding - int(draws.left[position])
+        assert torch.equal(crop_first[position], flipped[:, top : top + 12, left : left + 12])
 
 
 def test_draws_have_torchvisions_distribution():
-    """Where a bright corner pixel lands tells offsets and flip of every image; compared with torchvision by chi-square."""
+    """The position of one bright pixel reveals each image's offsets and flip; compared with torchvision by chi-square."""
     from scipy.stats import chi2_contingency
 
     count, size, padding = 8000, 10, 2
     pixels = torch.zeros(count, 1, size, size, dtype=torch.uint8)
     pixels[:, :, 3, 2] = 255
     ours = crop_and_flip(
-        pad(pixels, padding, "zeros"), torch.arange(count), draw(Augmentation(padding, "zeros", 0.5), count, 5, 0), size, size
+        pad(pixels, padding, "zeros"),
+        torch.arange(count),
+        draw(Augmentation(padding=padding, padding_mode="zeros", flip=0.5), count, 5, 0),
+        size,
+        size,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -80,8 +84,8 @@ def test_draws_have_torchvisions_distribution():
 
 
 @given(st.integers(0, 6), st.floats(0, 1), st.integers(0, 2**40), st.integers(0, 500))
-def test_draws_are_in_range_and_a_function_of_seed_and_epoch(padding, flip, seed, epoch):
-    augmentation = Augmentation(padding, "zeros", flip)
+def test_draws_are_in_range_and_depend_on_seed_and_epoch_only(padding, flip, seed, epoch):
+    augmentation = Augmentation(padding=padding, padding_mode="zeros", flip=flip)
     first, again = (draw(augmentation, 64, seed, epoch) for _ in range(2))
     assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in ("top", "left", "flip"))
     for offset in (first.top, first.left):
@@ -90,14 +94,14 @@ def test_draws_are_in_range_and_a_function_of_seed_and_epoch(padding, flip, seed
         assert bool(first.flip.all()) == bool(first.flip.any()) == bool(flip)
 
 
-def test_draws_differ_between_epochs_and_do_not_touch_the_global_stream():
+def test_draws_differ_between_epochs_and_leave_the_global_generator_alone():
     before = torch.random.get_rng_state()
-    first, second = (draw(Augmentation(4, "zeros", 0.5), 64, 0, epoch) for epoch in (0, 1))
+    first, second = (draw(Augmentation(padding=4, padding_mode="zeros", flip=0.5), 64, 0, epoch) for epoch in (0, 1))
     assert not torch.equal(first.top, second.top)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_padding_that_cannot_be_mirrored_is_refused():
+def test_too_much_mirrored_padding_is_rejected():
     with pytest.raises(ValueError, match="12x12"):
         pad(images(1), 12, "reflect")
 

@@ -1,4 +1,4 @@
-"""Downloads from a server of this machine's own: put in place whole or not at all."""
+"""Downloads from a local server: files are put in place completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from altprop._torchvision import import_torchvision
-from altprop.data.files.fetch import fetch
+from altprop.data.fetch import fetch
 from altprop.data.sets.cifar import CIFAR10
 from altprop.data.sets.mnist import MNIST
 from altprop.data.sets.shapes import Shapes
@@ -23,28 +23,28 @@ SETTINGS = {"batch_size": 10, "eval_batch_size": 10, "mean": [0.5], "std": [0.5]
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    asked: list[str]
+    requests: list[str]
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requests.append(self.path)
         super().do_GET()
 
     def log_message(self, *_: object) -> None:
-        """Nothing on the terminal."""
+        """Print nothing."""
 
 
 @pytest.fixture
 def server(tmp_path):
-    """A folder that is served, its address, and what was asked for."""
-    folder, asked = tmp_path / "server", []
+    """A folder being served, its address, and the paths requested so far."""
+    folder, requests = tmp_path / "server", []
     folder.mkdir()
-    handler = type("Handler", (Quiet,), {"asked": asked})
-    served = ThreadingHTTPServer(("127.0.0.1", 0), lambda *given: handler(*given, directory=str(folder)))
-    thread = threading.Thread(target=served.serve_forever)
+    handler = type("Handler", (Quiet,), {"requests": requests})
+    http = ThreadingHTTPServer(("127.0.0.1", 0), lambda *arguments: handler(*arguments, directory=str(folder)))
+    thread = threading.Thread(target=http.serve_forever)
     thread.start()
-    yield folder, f"http://127.0.0.1:{served.server_address[1]}/", asked
-    served.shutdown()
-    served.server_close()
+    yield folder, f"http://127.0.0.1:{http.server_address[1]}/", requests
+    http.shutdown()
+    http.server_close()
     thread.join()
 
 
@@ -74,15 +74,15 @@ def test_mnist_is_fetched_once(server, tmp_path, monkeypatch, capsys):
     root, data_set = tmp_path / "data", MNIST(**SETTINGS)
     assert fetch(data_set, {}, root)
     assert files(root) == [
-        f"MNIST/raw/{part}-{kind}" for part in ("t10k", "train") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+        f"MNIST/raw/{prefix}-{kind}" for prefix in ("t10k", "train") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
     ]
     assert len(data_set.read(root).train) == 40
-    asked = len(server[2])
+    requests = len(server[2])
     assert not fetch(data_set, {}, root)
-    assert len(server[2]) == asked
+    assert len(server[2]) == requests
 
 
-def test_a_torn_file_is_fetched_again(server, tmp_path, monkeypatch):
+def test_a_truncated_file_is_fetched_again(server, tmp_path, monkeypatch):
     serve_mnist(server, monkeypatch)
     root, data_set = tmp_path / "data", MNIST(**SETTINGS)
     fetch(data_set, {}, root)
@@ -107,7 +107,7 @@ def serve_cifar10(server, monkeypatch):
     monkeypatch.setattr(reader, "meta", {**reader.meta, "md5": md5(batches / "batches.meta")})
 
 
-def test_cifar10_is_fetched_and_checked(server, tmp_path, monkeypatch):
+def test_cifar10_is_fetched_and_verified(server, tmp_path, monkeypatch):
     serve_cifar10(server, monkeypatch)
     root, data_set = tmp_path / "data", CIFAR10(**SETTINGS)
     assert fetch(data_set, {}, root)
@@ -119,20 +119,20 @@ def test_cifar10_is_fetched_and_checked(server, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("extra", [False, True])
-def test_svhn_brings_the_extra_images_only_where_asked_for(server, tmp_path, monkeypatch, extra):
+def test_svhn_fetches_the_extra_images_only_on_request(server, tmp_path, monkeypatch, extra):
     folder, url, _ = server
     write_svhn(folder, {"train": 9, "test": 9, "extra": 9})
     reader = import_torchvision().datasets.SVHN
     split_list = {
-        part: [f"{url}svhn/{name}", name, md5(folder / "svhn" / name)] for part, (_, name, _) in reader.split_list.items()
+        split: [f"{url}svhn/{name}", name, md5(folder / "svhn" / name)] for split, (_, name, _) in reader.split_list.items()
     }
     monkeypatch.setattr(reader, "split_list", split_list)
     root = tmp_path / "data"
     assert fetch(SVHN(**SETTINGS, extra=extra), {"extra": extra}, root)
-    assert files(root) == [f"svhn/{part}_32x32.mat" for part in (*(["extra"] if extra else []), "test", "train")]
+    assert files(root) == [f"svhn/{split}_32x32.mat" for split in (*(["extra"] if extra else []), "test", "train")]
 
 
-def test_a_download_with_another_checksum_leaves_nothing_behind(server, tmp_path, monkeypatch):
+def test_a_download_with_the_wrong_checksum_leaves_nothing_behind(server, tmp_path, monkeypatch):
     serve_cifar10(server, monkeypatch)
     monkeypatch.setattr(import_torchvision().datasets.CIFAR10, "tgz_md5", "0" * 32)
     root = tmp_path / "data"
@@ -142,14 +142,14 @@ def test_a_download_with_another_checksum_leaves_nothing_behind(server, tmp_path
     assert files(root) == []
 
 
-def test_a_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
+def test_an_unreachable_server_is_reported_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(import_torchvision().datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(RunFailed, match="MNIST cannot be downloaded") as caught:
         fetch(MNIST(**SETTINGS), {}, tmp_path / "data")
     assert "\n" not in str(caught.value)
 
 
-def test_processes_that_fetch_at_once_download_once(server, tmp_path, monkeypatch):
+def test_simultaneous_fetches_download_once(server, tmp_path, monkeypatch):
     serve_mnist(server, monkeypatch)
     results = []
     threads = [threading.Thread(target=lambda: results.append(fetch(MNIST(**SETTINGS), {}, tmp_path / "data"))) for _ in range(3)]
@@ -160,6 +160,6 @@ def test_processes_that_fetch_at_once_download_once(server, tmp_path, monkeypatc
     assert sorted(results) == [False, False, True]
 
 
-def test_what_needs_no_download_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="shapes is not downloaded"):
+def test_a_data_set_without_a_download_is_rejected(tmp_path):
+    with pytest.raises(ConfigError, match="shapes is not available for download"):
         fetch(Shapes(**SETTINGS), {}, tmp_path)

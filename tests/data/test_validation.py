@@ -1,4 +1,4 @@
-"""Held-out images: sizes, ways, index files."""
+"""The validation split: sizes, methods, index files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from altprop.data.validation import Validation
 
 
 @given(st.integers(20, 300), st.floats(0.01, 0.9), st.sampled_from(["tail", "random", "stratified"]), st.integers(0, 2**32 - 1))
-def test_parts_are_disjoint_and_complete(tmp_path_factory, count, share, how, seed):
+def test_splits_are_disjoint_and_complete(tmp_path_factory, count, share, how, seed):
     targets = np.arange(count) % 3
-    validation = Validation(share, how, seed)
+    validation = Validation(size=share, how=how, seed=seed)
     train, held_out = validation.split(targets, tmp_path_factory.getbasetemp())
     assert sorted([*train, *held_out]) == list(range(count))
     assert len(held_out) == count - round(count * (1 - share))
@@ -26,21 +26,21 @@ def test_parts_are_disjoint_and_complete(tmp_path_factory, count, share, how, se
 
 @pytest.mark.parametrize(
     ("num_samples", "size", "expected"),
-    # The shares and sizes of the papers: MNIST, CIFAR-10, SVHN with extra, ImageNet.
+    # The shares and sizes used in the papers: MNIST, CIFAR-10, SVHN with extra, ImageNet.
     [(60_000, 1 / 6, 10_000), (50_000, 0.2, 10_000), (604_388, 0.1, 60_439), (1_281_167, 0.1, 128_117), (60_000, 5000, 5000)],
 )
 def test_count(num_samples, size, expected):
-    assert Validation(size).count(num_samples) == expected
+    assert Validation(size=size).count(num_samples) == expected
 
 
-def test_tail_takes_the_end(tmp_path):
-    train, held_out = Validation(3).split(np.zeros(10), tmp_path)
+def test_tail_takes_the_last_images(tmp_path):
+    train, held_out = Validation(size=3).split(np.zeros(10), tmp_path)
     assert train.tolist() == list(range(7))
     assert held_out.tolist() == [7, 8, 9]
 
 
 def test_random_is_numpys_seeded_permutation(tmp_path):
-    train, held_out = Validation(4, "random", 7).split(np.zeros(20), tmp_path)
+    train, held_out = Validation(size=4, how="random", seed=7).split(np.zeros(20), tmp_path)
     order = np.random.RandomState(7).permutation(20)
     assert train.tolist() == sorted(order[:16])
     assert held_out.tolist() == sorted(order[16:])
@@ -49,7 +49,7 @@ def test_random_is_numpys_seeded_permutation(tmp_path):
 @given(st.lists(st.integers(0, 4), min_size=10, max_size=200), st.floats(0.1, 0.8))
 def test_stratified_gives_every_class_its_share(tmp_path_factory, labels, share):
     targets = np.array(labels)
-    _, held_out = Validation(share, "stratified").split(targets, tmp_path_factory.getbasetemp())
+    _, held_out = Validation(size=share, how="stratified").split(targets, tmp_path_factory.getbasetemp())
     actual_share = len(held_out) / len(targets)
     for label in set(labels):
         assert abs((targets[held_out] == label).sum() - actual_share * (targets == label).sum()) < 1
@@ -76,11 +76,11 @@ def test_index_file(tmp_path, name):
         ([0, 1], [1, 2], "twice"),
         ([0, 9], [1], "to 9"),
         ([-1], [1], "-1"),
-        ([0.5], [1], "whole numbers"),
-        ([0], [], "whole numbers"),
+        ([0.5], [1], "integers"),
+        ([0], [], "integers"),
     ],
 )
-def test_index_file_that_does_not_fit_is_named(tmp_path, train, validation, message):
+def test_index_file_that_does_not_fit_the_images_is_named(tmp_path, train, validation, message):
     write(tmp_path / "split.json", train, validation)
     with pytest.raises(DataError, match=message) as caught:
         Validation(file="split.json").split(np.zeros(6), tmp_path)

@@ -1,4 +1,4 @@
-"""Writes small data sets in the file formats of the real ones."""
+"""Writers of small data sets in the file formats of the real ones."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def write_mnist(root: Path, folder: str = "MNIST", train: int = 40, test: int = 
     raw = root / folder / "raw"
     raw.mkdir(parents=True)
     arrays = {}
-    for seed, (part, count) in enumerate({"train": train, "t10k": test}.items()):
-        arrays[f"{part}-images-idx3-ubyte"] = random_pixels(count, 28, 28, seed=seed)
-        arrays[f"{part}-labels-idx1-ubyte"] = (np.arange(count) % 10).astype(np.uint8)
+    for seed, (prefix, count) in enumerate({"train": train, "t10k": test}.items()):
+        arrays[f"{prefix}-images-idx3-ubyte"] = random_pixels(count, 28, 28, seed=seed)
+        arrays[f"{prefix}-labels-idx1-ubyte"] = (np.arange(count) % 10).astype(np.uint8)
     for name, array in arrays.items():
         (raw / name).write_bytes(idx_bytes(array))
     return arrays
 
 
 def python2_pickle(data: np.ndarray, labels_key: str, labels: list[int]) -> bytes:
-    """What Python 2 wrote into the real CIFAR files: byte strings, and arrays of numpy's old module path."""
+    """Imitate the Python 2 pickles of the real CIFAR files, with byte strings and arrays from numpy's old module path."""
 
     def text(value: bytes) -> bytes:
         return b"U" + bytes([len(value)]) + value
@@ -57,12 +57,12 @@ def python2_pickle(data: np.ndarray, labels_key: str, labels: list[int]) -> byte
 def write_cifar(
     folder: Path, files: dict[str, int], labels_key: str, names: tuple[str, str], num_classes: int
 ) -> dict[str, np.ndarray]:
-    """``files``: number of images in each; ``names``: file and key of the class names."""
+    """Write ``files`` (name -> number of images). ``names`` are the file and the key of the class names."""
     folder.mkdir(parents=True)
     arrays = {}
     for seed, (name, count) in enumerate(files.items()):
         arrays[name] = random_pixels(count, 3072, seed=seed)
-        content = python2_pickle(arrays[name], labels_key, [place % num_classes for place in range(count)])
+        content = python2_pickle(arrays[name], labels_key, [number % num_classes for number in range(count)])
         (folder / name).write_bytes(content)
     (folder / names[0]).write_bytes(pickle.dumps({names[1]: [f"class {number}" for number in range(num_classes)]}, protocol=2))
     return arrays
@@ -78,30 +78,32 @@ def write_cifar100(root: Path, count: int = 200) -> dict[str, np.ndarray]:
     return write_cifar(root / "cifar-100-python", files, "fine_labels", ("meta", "fine_label_names"), 100)
 
 
-def write_svhn(root: Path, parts: dict[str, int]) -> dict[str, np.ndarray]:
+def write_svhn(root: Path, counts: dict[str, int]) -> dict[str, np.ndarray]:
     (root / "svhn").mkdir(parents=True)
     arrays = {}
-    for seed, (part, count) in enumerate(parts.items()):
-        arrays[part] = random_pixels(32, 32, 3, count, seed=seed)
+    for seed, (split, count) in enumerate(counts.items()):
+        arrays[split] = random_pixels(32, 32, 3, count, seed=seed)
         labels = np.arange(1, count + 1)[:, None] % 10
-        savemat(root / "svhn" / f"{part}_32x32.mat", {"X": arrays[part], "y": np.where(labels == 0, 10, labels).astype(np.uint8)})
+        savemat(
+            root / "svhn" / f"{split}_32x32.mat", {"X": arrays[split], "y": np.where(labels == 0, 10, labels).astype(np.uint8)}
+        )
     return arrays
 
 
 def smooth_image(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Few colors that run into each other, as in a photograph: what scaling and JPEG do to it is moderate."""
+    """Return an image of a few smoothly blended colors, which scaling and JPEG change as little as a photograph."""
     return Image.fromarray(random_pixels(8, 8, 3, seed=seed)).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def write_image_folder(
-    folder: Path, parts: dict[str, int], sizes: list[tuple[int, int]], classes: tuple[str, ...] = ("cat", "dog")
+    folder: Path, counts: dict[str, int], sizes: list[tuple[int, int]], classes: tuple[str, ...] = ("cat", "dog")
 ) -> None:
-    """``parts``: images of each class in each part; sizes (width, height) take turns. JPEG, and one PNG in each class."""
+    """Write ``counts`` images of each class in each split, as JPEG and one PNG per class. Sizes (width, height) alternate."""
     seed = 0
-    for part, count in parts.items():
+    for split, count in counts.items():
         for name in classes:
-            (folder / part / name).mkdir(parents=True)
+            (folder / split / name).mkdir(parents=True)
             for number in range(count):
                 image = smooth_image(*sizes[seed % len(sizes)], seed=seed)
-                image.save(folder / part / name / f"{number:04d}.{'png' if number == 0 else 'jpg'}")
+                image.save(folder / split / name / f"{number:04d}.{'png' if number == 0 else 'jpg'}")
                 seed += 1

@@ -8,7 +8,7 @@ from altprop.tracking.base import RunInfo
 
 @pytest.fixture
 def run_info(tmp_path: Path) -> Callable[..., RunInfo]:
-    """Builds what trackers know of a run of 4 epochs of 10 steps in ``tmp_path``."""
+    """A function that builds the RunInfo of a run of 4 epochs of 10 steps in ``tmp_path``."""
 
     def build(**changes: object) -> RunInfo:
         facts = {

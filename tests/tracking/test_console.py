@@ -30,7 +30,7 @@ def record(epoch: float, accuracy: float, **more: float) -> dict[str, float]:
     }
 
 
-def show(tracker: Console, info, records, summary=None, status="done") -> str:
+def output(tracker: Console, info, records, summary=None, status="done") -> str:
     tracker.start(info)
     for values in records:
         tracker.progress(0, values["step"], {"train/loss": values["train/loss"], "time/images_per_second": 10.0})
@@ -40,11 +40,11 @@ def show(tracker: Console, info, records, summary=None, status="done") -> str:
 
 
 def on_terminal() -> Console:
-    return Console(RichConsole(file=Terminal(), force_terminal=True, width=100, color_system=None, legacy_windows=False))
+    return Console(console=RichConsole(file=Terminal(), force_terminal=True, width=100, color_system=None, legacy_windows=False))
 
 
 def in_log_file() -> Console:
-    return Console(RichConsole(file=io.StringIO(), width=80))
+    return Console(console=RichConsole(file=io.StringIO(), width=80))
 
 
 def visible(text: str) -> list[str]:
@@ -57,7 +57,7 @@ def rows(text: str) -> list[str]:
 
 def test_a_log_file_gets_one_dated_line_per_epoch_and_no_escape_codes(run_info):
     records = [record(n / 2, 90.0 + n) for n in range(1, 9)]  # two evaluations per epoch
-    text = show(in_log_file(), run_info(), records)
+    text = output(in_log_file(), run_info(), records)
     assert "\x1b" not in text
     assert "\r" not in text
     lines = text.splitlines()
@@ -73,7 +73,7 @@ def test_a_log_file_gets_one_dated_line_per_epoch_and_no_escape_codes(run_info):
 
 def test_a_terminal_gets_an_aligned_table_with_the_main_columns_only(run_info):
     heads = {f"test/accuracy/head_{n}": 50.0 for n in range(40)}
-    text = show(on_terminal(), run_info(), [record(n, 90.0 + n, **heads) for n in range(1, 5)])
+    text = output(on_terminal(), run_info(), [record(n, 90.0 + n, **heads) for n in range(1, 5)])
     assert "head" not in text
     table = rows(text)
     assert [line.split()[0] for line in table] == ["1", "2", "3", "4"]
@@ -86,45 +86,45 @@ def test_a_terminal_gets_an_aligned_table_with_the_main_columns_only(run_info):
 
 
 def test_the_bar_shows_epoch_loss_speed(run_info):
-    text = show(on_terminal(), run_info(), [record(2, 91.0)])
+    text = output(on_terminal(), run_info(), [record(2, 91.0)])
     assert "epoch 2/4" in text
     assert "50 %" in text
     assert "loss 0.5 10 images/s" in text
 
 
-def test_records_without_an_evaluation_make_no_row(run_info):
-    text = show(on_terminal(), run_info(), [{"epoch": 0.5, "step": 5, "train/loss": 1.0}])
+def test_records_without_an_evaluation_add_no_row(run_info):
+    text = output(on_terminal(), run_info(), [{"epoch": 0.5, "step": 5, "train/loss": 1.0}])
     assert rows(text) == []
 
 
-def test_the_selected_epoch_is_named_unless_it_is_the_last(run_info):
+def test_the_selected_epoch_is_shown_unless_it_is_the_last(run_info):
     best = {"best/test/accuracy": 98.0, "best/epoch": 2.0, "best/step": 20}
     ending = {"test/accuracy": 97.125, "step": 40, **best}
-    assert "Test accuracy 97.12 % (98.00 % at the selected epoch 2) after" in show(in_log_file(), run_info(), [], ending)
-    assert "97.12 % after" in show(in_log_file(), run_info(), [], {**ending, "best/step": 40})
+    assert "Test accuracy 97.12 % (98.00 % at the selected epoch 2) after" in output(in_log_file(), run_info(), [], ending)
+    assert "97.12 % after" in output(in_log_file(), run_info(), [], {**ending, "best/step": 40})
 
 
 @pytest.mark.parametrize("status", ["failed", "preempted", "interrupted"])
-def test_an_early_end_is_said(run_info, status):
-    text = show(in_log_file(), run_info(), [record(1, 91.0)], summary={}, status=status)
+def test_an_early_end_is_reported(run_info, status):
+    text = output(in_log_file(), run_info(), [record(1, 91.0)], summary={}, status=status)
     assert f"{status.capitalize()} at step 10" in text
     assert "Test accuracy" not in text
 
 
-def test_a_resume_is_said(run_info):
-    text = show(in_log_file(), run_info(resumed=True, start_step=15), [])
+def test_a_resume_is_reported(run_info):
+    text = output(in_log_file(), run_info(resumed=True, start_step=15), [])
     assert "Resumed at step 15, epoch 1.5" in text
 
 
 def test_brackets_in_names_are_not_markup(run_info):
-    assert "[bold]x[/bold]" in show(in_log_file(), run_info(name="[bold]x[/bold]"), [])
+    assert "[bold]x[/bold]" in output(in_log_file(), run_info(name="[bold]x[/bold]"), [])
 
 
-def test_finishing_without_a_start_says_nothing():
+def test_finishing_without_a_start_prints_nothing():
     tracker = in_log_file()
     tracker.finish("failed", {})
     assert tracker.console.file.getvalue() == ""
 
 
-def test_the_whole_table_fits_a_narrow_terminal():
+def test_the_table_fits_a_narrow_terminal():
     assert sum(column.width + 2 for column in COLUMNS) <= 84

@@ -10,13 +10,12 @@ from torch import nn
 
 from altprop.tracking import fanout
 from altprop.tracking.base import Tracker
-from altprop.tracking.fanout import Trackers
-from altprop.tracking.histograms import histogram, histograms_of
+from altprop.tracking.fanout import Trackers, histogram, histograms_of
 from altprop.tracking.metrics_file import read_metrics
 
 
 class Recorder(Tracker):
-    """Remembers its calls and the thread they came from; ``fail`` names a method that raises."""
+    """Records its calls and their threads; the method named ``fail`` raises."""
 
     def __init__(self, fail: str = "", error: BaseException | None = None) -> None:
         self.fail = fail
@@ -61,7 +60,7 @@ class InlineRecorder(Recorder):
 
 
 class Blocked(Recorder):
-    """Hangs in ``start`` until released, as an unreachable service does."""
+    """Blocks in ``start`` until released, like an unreachable service."""
 
     finish_timeout = 0.05
 
@@ -87,7 +86,7 @@ def run_all(trackers: Trackers, info, status="done") -> None:
     trackers.finish(status, {"test/accuracy": 9.5})
 
 
-def test_calls_arrive_in_order_inline_here_and_others_in_their_own_thread(tmp_path, run_info):
+def test_calls_arrive_in_order_inline_or_in_their_own_thread(tmp_path, run_info):
     inline, threaded = InlineRecorder(), Recorder()
     run_all(Trackers({"inline": inline, "service": threaded}, tmp_path), run_info())
     assert inline.methods == ["start", "progress", "log", "figure", "preempting", "finish"]
@@ -119,7 +118,7 @@ def test_a_failing_tracker_is_reported_once_and_switched_off(tmp_path, run_info,
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4
 
 
-def test_an_exit_inside_a_service_thread_is_reported(tmp_path, run_info, caplog):
+def test_an_exit_in_a_service_thread_is_reported(tmp_path, run_info, caplog):
     with caplog.at_level(logging.WARNING):
         run_all(Trackers({"service": Recorder(fail="log", error=SystemExit(3))}, tmp_path), run_info())
     assert "logger.service is switched off for the rest of this run: SystemExit: 3" in caplog.text
@@ -132,7 +131,7 @@ def test_a_keyboard_interrupt_in_an_inline_tracker_is_not_swallowed(tmp_path, ru
         trackers.log(record(10))
 
 
-def test_an_unreachable_service_holds_up_neither_training_nor_the_end(tmp_path, run_info, caplog, monkeypatch):
+def test_an_unreachable_service_delays_neither_training_nor_its_end(tmp_path, run_info, caplog, monkeypatch):
     monkeypatch.setattr(fanout, "CAPACITY", 5)
     blocked = Blocked()
     with caplog.at_level(logging.WARNING):
@@ -141,15 +140,15 @@ def test_an_unreachable_service_holds_up_neither_training_nor_the_end(tmp_path, 
         for step in range(1, 50):
             trackers.log(record(step))
         trackers.finish("done", {})
-    assert blocked.methods == ["start"]  # still hanging there, and yet the run is over
+    assert blocked.methods == ["start"]  # it still blocks, although the run is over
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 49
     assert [entry.getMessage() for entry in caplog.records] == [
-        "logger.service is switched off for the rest of this run: it did not finish within 0.05 s; metrics.jsonl has all"
+        "logger.service is switched off for the rest of this run: it did not finish within 0.05 s; metrics.jsonl is complete"
     ]
     blocked.release.set()
 
 
-def test_a_slow_service_misses_calls_and_says_so(tmp_path, run_info, caplog, monkeypatch):
+def test_missed_calls_of_a_slow_service_are_reported(tmp_path, run_info, caplog, monkeypatch):
     monkeypatch.setattr(fanout, "CAPACITY", 5)
     blocked = Blocked()
     blocked.finish_timeout = 30.0
@@ -164,11 +163,11 @@ def test_a_slow_service_misses_calls_and_says_so(tmp_path, run_info, caplog, mon
         trackers.finish("done", {})
     assert blocked.methods == ["start", *["log"] * 5, "finish"]
     assert [entry.getMessage() for entry in caplog.records] == [
-        "logger.service was too slow and missed 3 calls; metrics.jsonl has all"
+        "logger.service was too slow and missed 3 calls; metrics.jsonl is complete"
     ]
 
 
-def test_a_full_disk_is_not_swallowed_and_the_services_still_finish(tmp_path, run_info, monkeypatch):
+def test_a_full_disk_raises_and_the_services_still_finish(tmp_path, run_info, monkeypatch):
     service = Recorder()
     trackers = Trackers({"service": service}, tmp_path)
     trackers.start(run_info())
@@ -186,7 +185,7 @@ def test_finishing_without_a_start_is_harmless(tmp_path):
     assert inline.methods == ["finish"]
 
 
-def test_only_the_first_finish_counts(tmp_path, run_info):
+def test_only_the_first_finish_has_an_effect(tmp_path, run_info):
     service, inline = Recorder(), InlineRecorder()
     trackers = Trackers({"service": service, "inline": inline}, tmp_path)
     trackers.start(run_info())
@@ -195,31 +194,31 @@ def test_only_the_first_finish_counts(tmp_path, run_info):
     assert service.calls[1:] == inline.calls[1:] == [("finish", ("preempted", {}))]
 
 
-def test_histograms_go_only_to_those_that_ask(tmp_path, run_info):
-    asking, other = Recorder(), Recorder()
-    asking.watched = "all"
+def test_histograms_go_only_to_trackers_that_request_them(tmp_path, run_info):
+    watching, other = Recorder(), Recorder()
+    watching.watched = "all"
     model = nn.Linear(3, 2)
     model(torch.ones(4, 3)).sum().backward()
-    trackers = Trackers({"asking": asking, "other": other}, tmp_path)
+    trackers = Trackers({"watching": watching, "other": other}, tmp_path)
     trackers.start(run_info())
     trackers.watch(model)
     trackers.log(record(10))
     trackers.finish("done", {})
-    assert asking.methods == ["start", "histograms", "log", "finish"]
-    assert set(asking.calls[1][1]) == {f"{kind}/{name}" for kind in ("gradients", "parameters") for name in ("weight", "bias")}
+    assert watching.methods == ["start", "histograms", "log", "finish"]
+    assert set(watching.calls[1][1]) == {f"{kind}/{name}" for kind in ("gradients", "parameters") for name in ("weight", "bias")}
     assert "histograms" not in other.methods
 
 
 def test_histograms_count_every_finite_entry():
     values = torch.tensor([[0.0, 1.0, 2.0], [2.0, float("nan"), float("inf")]])
-    taken = histogram(values, bins=2)
-    assert taken.counts.tolist() == [1, 3]
-    assert taken.edges.tolist() == [0.0, 1.0, 2.0]
+    result = histogram(values, bins=2)
+    assert result.counts.tolist() == [1, 3]
+    assert result.edges.tolist() == [0.0, 1.0, 2.0]
     assert histogram(torch.zeros(7), bins=3).counts.sum() == 7
     assert histogram(torch.tensor([]), bins=3).counts.sum() == 0
 
 
-def test_histograms_of_what_is_asked_for():
+def test_histograms_of_requested_tensors():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     model[1](torch.ones(1, 2)).sum().backward()
     assert set(histograms_of(model, "gradients")) == {"gradients/1.weight", "gradients/1.bias"}

@@ -1,4 +1,4 @@
-"""Every file of the config group ``logger`` builds the trackers it names, and shows every option they have."""
+"""Every file of the config group ``logger`` builds its trackers, and lists all of their options."""
 
 import inspect
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_builds(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("all", "console")])
-def test_shows_every_option_with_its_default(name):
+def test_lists_every_option_with_its_default(name):
     config = node(name)[name]
     parameters = inspect.signature(type(instantiate(config))).parameters
     assert {key: value for key, value in config.items() if key != "_target_"} == {
@@ -37,5 +37,5 @@ def test_shows_every_option_with_its_default(name):
     }
 
 
-def test_all_is_all():
+def test_the_choice_all_has_every_logger():
     assert set(node("all")) == {name for name in NAMES if name != "all"}

@@ -51,7 +51,7 @@ def test_a_clean_commit(tmp_path, monkeypatch, repository):
     assert [(session["commit"], session["dirty"]) for session in meta["sessions"]] == [(commit, False)]
 
 
-def test_the_diff_brings_the_commit_to_the_code_that_ran(tmp_path, monkeypatch, repository):
+def test_the_diff_restores_the_code_that_ran(tmp_path, monkeypatch, repository):
     (repository / "package" / "code.py").write_text("a = 2\n")
     (repository / "package" / "new.py").write_text("b = 1\n")
     meta = write(monkeypatch, tmp_path / "run", repository / "package")
@@ -95,12 +95,12 @@ def test_without_git(tmp_path, monkeypatch):
     assert write(monkeypatch, tmp_path / "run", tmp_path)["git"] is None
 
 
-def test_a_torn_file_of_an_earlier_start_does_no_harm(tmp_path, monkeypatch):
+def test_a_truncated_file_of_an_earlier_start_is_replaced(tmp_path, monkeypatch):
     (tmp_path / "meta.json").write_text('{"sess')
     assert len(write(monkeypatch, tmp_path, tmp_path)["sessions"]) == 1
 
 
-def test_nothing_tells_whose_machine_it_was(tmp_path, monkeypatch, repository):
+def test_nothing_identifies_user_or_machine(tmp_path, monkeypatch, repository):
     monkeypatch.setenv("HOME", "/users/ada")
     monkeypatch.setenv("LOGNAME", "ada")
     monkeypatch.setattr(platform, "node", lambda: "analytical-engine")

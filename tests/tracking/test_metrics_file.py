@@ -30,7 +30,7 @@ def table(directory: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_every_record_is_readable_at_once_in_both_files(tmp_path, run_info):
+def test_every_record_is_readable_immediately_in_both_files(tmp_path, run_info):
     records = [record(10), record(20, **{"test/accuracy": 97.5}), record(30)]
     tracker = MetricsFile(tmp_path)
     tracker.start(run_info())
@@ -57,10 +57,10 @@ def test_a_new_run_in_an_old_directory_starts_empty(tmp_path, run_info):
     total=st.integers(1, 8),
     killed_after=st.integers(0, 8),
     saved=st.integers(0, 8),
-    torn=st.integers(0, 30),
+    truncated=st.integers(0, 30),
     late=st.integers(1, 9),
 )
-def test_killed_and_resumed_equals_uninterrupted(tmp_path_factory, total, killed_after, saved, torn, late):
+def test_killed_and_resumed_equals_uninterrupted(tmp_path_factory, total, killed_after, saved, truncated, late):
     from altprop.tracking.base import RunInfo
 
     def info(directory: Path, resumed: bool = False, start_step: int = 0) -> RunInfo:
@@ -71,9 +71,9 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path_factory, total, killed
     straight, killed = tmp_path_factory.mktemp("straight"), tmp_path_factory.mktemp("killed")
     write(straight, info, records).finish("done", {})
     write(killed, info, records[:killed_after])
-    # the line that was being written when the process was killed
+    # the incomplete line that a killed process leaves
     with open(killed / "metrics.jsonl", "ab") as stream:
-        stream.write(json.dumps(record(10 * killed_after + 10)).encode()[:torn])
+        stream.write(json.dumps(record(10 * killed_after + 10)).encode()[:truncated])
     with open(killed / "metrics.csv", "ab") as stream:
         stream.write(b"0.3,3")
     write(killed, info, records[saved:], resumed=saved > 0, start_step=10 * saved).finish("done", {})
@@ -88,24 +88,24 @@ def test_values_that_are_not_finite_survive(tmp_path, run_info):
     assert math.isnan(values["b"])
 
 
-def test_a_damaged_line_inside_names_file_and_line(tmp_path):
+def test_an_error_in_an_earlier_line_names_file_and_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: not a record"):
         read_metrics(path)
 
 
-def test_no_file_is_no_records(tmp_path):
+def test_a_missing_file_has_no_records(tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl") == []
 
 
-def test_logging_before_the_start_is_a_mistake_of_the_caller(tmp_path):
+def test_logging_before_the_start_raises(tmp_path):
     with pytest.raises(RuntimeError, match="before start"):
         MetricsFile(tmp_path).log(record(1))
 
 
-def test_a_full_disk_raises_and_leaves_whole_records(tmp_path):
-    """A process whose files may not grow beyond 8 KiB meets the same partial write and OSError as on a full disk."""
+def test_a_full_disk_raises_and_leaves_complete_records(tmp_path):
+    """Limiting file size to 8 KiB causes the same partial write and OSError as a full disk."""
     program = f"""
         import resource, signal
         from pathlib import Path

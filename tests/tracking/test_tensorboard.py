@@ -1,4 +1,4 @@
-"""The TensorBoard tracker, read back as TensorBoard reads it."""
+"""The TensorBoard tracker, read back with TensorBoard's own reader."""
 
 import sys
 
@@ -61,7 +61,7 @@ def test_scalars_figures_and_histograms(tmp_path, run_info):
     assert np.isclose(bias.sum / bias.num, 0.25, atol=0.01)
 
 
-def test_a_resume_hides_what_was_undone(tmp_path, run_info):
+def test_a_resume_hides_points_after_its_checkpoint(tmp_path, run_info):
     session(run_info(), [record(10, 0.9), record(20, 0.8), record(30, 0.7)])
     session(run_info(resumed=True, start_step=10), [record(20, 0.6), record(30, 0.5)])
     assert points(tmp_path, "train/loss") == [(10, pytest.approx(0.9)), (20, pytest.approx(0.6)), (30, 0.5)]
@@ -73,7 +73,7 @@ def test_a_new_run_in_an_old_directory_hides_the_old_one(tmp_path, run_info):
     assert points(tmp_path, "train/loss") == [(10, 0.5)]
 
 
-def test_a_missing_package_is_a_problem_with_the_command_that_mends_it(monkeypatch):
+def test_a_missing_package_is_a_problem_with_the_command_that_fixes_it(monkeypatch):
     assert list(TensorBoard.check({}, {})) == []
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.setattr("altprop.tracking.tensorboard_tracker.find_spec", lambda name: None)

@@ -1,4 +1,4 @@
-"""The W&B tracker against W&B's own offline files, read back record by record."""
+"""The W&B tracker, checked by reading back W&B's own offline files record by record."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ from altprop.tracking.wandb_tracker import WandB, has_credentials
 pytestmark = pytest.mark.timeout(120)
 
 FULL, LAST = 1, 4
-"""Kinds of parts of LevelDB's log format that end a record."""
+"""Kinds of chunks in LevelDB's log format that end a record."""
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +41,10 @@ def _no_account(monkeypatch, tmp_path) -> Iterator[None]:
 
 
 def chunks(content: bytes) -> Iterator[bytes]:
-    """The records in a ``.wandb`` file: W&B's 7-byte header, then LevelDB's log format with its 32 KiB blocks."""
+    """Yield the records of a ``.wandb`` file: W&B's 7-byte header, then LevelDB's log format with 32 KiB blocks."""
     magic, number, version = struct.unpack("<4sHB", content[:7])
     assert (magic, number, version) == (b":W&B", 0xBEE1, 0)
-    position, parts = 7, []
+    position, fragments = 7, []
     while position + 7 <= len(content):
         if 32768 - position % 32768 < 7:
             position += 32768 - position % 32768
@@ -52,16 +52,16 @@ def chunks(content: bytes) -> Iterator[bytes]:
         checksum, length, kind = struct.unpack("<IHB", content[position : position + 7])
         data = content[position + 7 : position + 7 + length]
         assert zlib.crc32(bytes([kind]) + data) == checksum
-        parts.append(data)
+        fragments.append(data)
         position += 7 + length
         if kind in (FULL, LAST):
-            yield b"".join(parts)
-            parts = []
-    assert not parts
+            yield b"".join(fragments)
+            fragments = []
+    assert not fragments
 
 
 def records_of(directory: Path) -> list[Any]:
-    """Everything in the newest offline file under ``directory``, after the service has closed it."""
+    """Return all records of the newest offline file in ``directory``, after the service has closed it."""
     import wandb
 
     wandb.teardown()
@@ -70,7 +70,7 @@ def records_of(directory: Path) -> list[Any]:
 
 
 def records_in(path: Path) -> list[Any]:
-    """Everything in one offline file that is closed."""
+    """Return all records of one closed offline file."""
     from wandb.proto import wandb_internal_pb2
 
     records = []
@@ -86,7 +86,7 @@ def of_kind(records: list[Any], kind: str) -> list[Any]:
 
 
 def items(updates: Any) -> dict[str, Any]:
-    """Values by name; images and histograms come as one value per nested key."""
+    """Return values by name. Images and histograms have one value per nested key."""
     values: dict[str, Any] = {}
     for item in updates:
         *outer, last = [item.key] if item.key else item.nested_key
@@ -98,7 +98,7 @@ def items(updates: Any) -> dict[str, Any]:
 
 
 def history(records: list[Any]) -> list[dict[str, Any]]:
-    """The rows as they were logged, without what wandb adds."""
+    """Return the rows as logged, without values that wandb adds."""
     rows = [items(row.item) for row in of_kind(records, "history")]
     return [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
 
@@ -115,7 +115,7 @@ def record(step: int, loss: float, accuracy: float, **more: float) -> dict[str, 
     return {**values, **more}
 
 
-def test_a_run_as_wandb_wrote_it(tmp_path, run_info):
+def test_a_complete_run(tmp_path, run_info):
     logged = [record(10, 0.9, 80.0), record(20, 0.5, 91.0), record(30, 0.7, 90.0, **{"weights/density": 0.1})]
     tracker = WandB(project="papers", entity="lab", mode="offline")
     tracker.start(run_info())
@@ -156,7 +156,7 @@ def test_a_run_as_wandb_wrote_it(tmp_path, run_info):
 
 
 @pytest.mark.parametrize(("status", "code"), [("failed", 1), ("preempted", 1), ("interrupted", 255)])
-def test_a_run_that_did_not_end_well_has_an_exit_code(tmp_path, run_info, status, code):
+def test_an_unsuccessful_run_has_an_exit_code(tmp_path, run_info, status, code):
     tracker = WandB(mode="offline")
     tracker.start(run_info())
     tracker.log(record(10, 0.9, 80.0))
@@ -168,7 +168,7 @@ def test_a_run_that_did_not_end_well_has_an_exit_code(tmp_path, run_info, status
     assert len(of_kind(records, "preempting")) == (status == "preempted")
 
 
-def test_a_resumed_run_keeps_id_and_extremes_and_drops_no_row(tmp_path, run_info):
+def test_a_resumed_run_keeps_its_id_and_extremes_and_drops_no_row(tmp_path, run_info):
     def session(values: list[dict[str, float]], **facts: Any) -> list[Any]:
         trackers = Trackers({"wandb": WandB(mode="offline")}, tmp_path)
         trackers.start(run_info(**facts))
@@ -184,7 +184,10 @@ def test_a_resumed_run_keeps_id_and_extremes_and_drops_no_row(tmp_path, run_info
     assert of_kind(first, "run")[0].run_id == of_kind(second, "run")[0].run_id
     assert [row["step"] for row in history(second)] == [20, 30]
     results = summary(second)
-    assert (results["max/test/accuracy"], results["min/train/loss"]) == (95.0, 0.1)  # step 20 of the first was undone
+    assert (results["max/test/accuracy"], results["min/train/loss"]) == (
+        95.0,
+        0.1,
+    )  # step 20 of the first session was after its checkpoint
 
 
 def test_two_runs_in_one_process_are_two_runs(tmp_path, run_info):
@@ -202,7 +205,7 @@ def test_two_runs_in_one_process_are_two_runs(tmp_path, run_info):
         assert [row["test/accuracy"] for row in history(records)] == [accuracy]
 
 
-def test_gradients_on_request_stand_in_the_row_of_their_step(tmp_path, run_info):
+def test_requested_gradients_are_in_the_row_of_their_step(tmp_path, run_info):
     model = nn.Linear(3, 2)
     trackers = Trackers({"wandb": WandB(mode="offline", watch="gradients")}, tmp_path)
     trackers.start(run_info())
@@ -211,13 +214,13 @@ def test_gradients_on_request_stand_in_the_row_of_their_step(tmp_path, run_info)
     trackers.log(record(10, 0.5, 90.0))
     trackers.finish("done", {})
     (row,) = history(records_of(tmp_path))
-    taken = row["gradients/weight"]
-    assert taken["_type"] == "histogram"
-    assert np.sum(taken["values"]) == 6
+    histogram = row["gradients/weight"]
+    assert histogram["_type"] == "histogram"
+    assert np.sum(histogram["values"]) == 6
     assert "parameters/weight" not in row
 
 
-def test_disabled_writes_nothing_and_asks_for_nothing(tmp_path, run_info):
+def test_disabled_writes_nothing_and_requests_no_histograms(tmp_path, run_info):
     tracker = WandB(mode="disabled", watch="all")
     assert tracker.watched is None
     tracker.start(run_info())
@@ -228,7 +231,7 @@ def test_disabled_writes_nothing_and_asks_for_nothing(tmp_path, run_info):
     assert os.listdir(tmp_path) == []
 
 
-def test_online_without_an_account_writes_offline_files_and_never_asks(tmp_path, run_info, caplog):
+def test_online_without_an_account_writes_offline_files_and_never_prompts(tmp_path, run_info, caplog):
     with caplog.at_level(logging.WARNING):
         tracker = WandB(mode="online")
         tracker.start(run_info())
@@ -265,7 +268,7 @@ IN_A_PROCESS = """
 
     logging.basicConfig(format="%(message)s")
     directory = Path(sys.argv[1])
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts the tests in the background has it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # SIGINT is ignored if the tests were started in the background
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     trackers = Trackers({"wandb": WandB(mode="offline")}, directory)
     trackers.start(RunInfo("key", "name", directory, {"seed": 0}, 0, 1, 1, False, "group"))
@@ -280,7 +283,7 @@ def run_process(directory: Path, program: str) -> subprocess.CompletedProcess[st
     return subprocess.run([sys.executable, "-c", code, directory], capture_output=True, text=True, timeout=100, check=False)
 
 
-def test_signals_stay_with_the_program_and_nothing_is_printed(tmp_path):
+def test_signals_reach_the_program_and_nothing_is_printed(tmp_path):
     program = """
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
         try:
@@ -297,12 +300,12 @@ def test_signals_stay_with_the_program_and_nothing_is_printed(tmp_path):
     assert of_kind(records, "exit")[0].exit_code == 255
 
 
-def test_training_outlives_a_service_that_dies(tmp_path):
+def test_training_survives_the_death_of_the_service(tmp_path):
     program = """
         import contextlib
         import psutil
         for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):  # some end with their parent, which was killed a moment before
+            with contextlib.suppress(psutil.NoSuchProcess):  # some end with their parent, which was just killed
                 child.kill()
                 child.wait()
         for step in range(2, 20):
@@ -312,7 +315,7 @@ def test_training_outlives_a_service_that_dies(tmp_path):
     """
     done = run_process(tmp_path, program)
     assert done.returncode == 0
-    # wandb does not always notice, so there may be no line
+    # wandb does not always notice, so there may be no warning
     assert done.stderr.count("logger.wandb is switched off for the rest of this run") <= 1
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 19
 
@@ -329,7 +332,7 @@ def test_credentials_come_from_the_environment_or_netrc(tmp_path, monkeypatch):
     assert has_credentials()
 
 
-def test_online_without_an_account_is_a_problem_said_beforehand(monkeypatch):
+def test_online_without_an_account_is_a_problem_before_the_run(monkeypatch):
     (problem,) = WandB.check({"mode": "online"}, {})
     assert isinstance(problem, Problem)
     assert problem.key == "logger.wandb.mode"

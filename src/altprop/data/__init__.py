@@ -1,4 +1,4 @@
-"""Data sets as device-resident tensors or streamed folders, augmentation, splits, embedded samples."""
+"""Data sets, kept on the device or streamed from image files, with augmentation, normalization and a validation split."""
 
 from altprop.names import lazy_package
 

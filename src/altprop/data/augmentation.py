@@ -1,4 +1,4 @@
-"""Random crops with padding and horizontal flips of whole mini-batches on the device, drawn per image."""
+"""Random crops and horizontal flips of whole mini-batches on the device, drawn for each image separately."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ PaddingMode = Literal["zeros", "reflect", "edge"]
 PADDING_MODES = ("zeros", "reflect", "edge")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Random crop after padding by ``padding`` pixels on each side, and a horizontal flip with probability ``flip``.
+    """Random crops of padded images, and random horizontal flips.
 
-    ``padding_mode`` says what lies outside the image: ``zeros`` is black before normalization (``-mean / std`` after it),
-    ``reflect`` mirrors without repeating the border pixel, ``edge`` repeats the border pixel. Crop offsets are uniform over the
-    ``2 * padding + 1`` positions of each axis. Whether the flip comes before or after the crop makes no difference to the
-    distribution, because offsets and paddings are symmetric.
+    Crop offsets are uniform over the ``2 * padding + 1`` positions of each axis. Flipping before or after the crop gives the same
+    distribution, because offsets and padding are symmetric.
+
+    Args:
+        padding: Pixels added on each side before the crop, which restores the original size. 0 disables cropping.
+        padding_mode: How the added pixels are filled. ``zeros`` is black before normalization (``-mean / std`` after it),
+            ``reflect`` mirrors the image without repeating the border pixel, ``edge`` repeats the border pixel.
+        flip: Probability of a horizontal flip.
     """
 
     padding: int = 0
@@ -32,12 +36,12 @@ class Augmentation:
 
     @property
     def active(self) -> bool:
-        """Whether it changes anything."""
+        """Whether images are changed at all."""
         return self.padding > 0 or self.flip > 0
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Values out of range."""
+        """Yield a problem for each value out of range."""
         padding, flip = config.get("padding", 0), config.get("flip", 0.0)
         if isinstance(padding, int) and padding < 0:
             yield Problem("dataset.augmentation.padding", str(padding), "a number of pixels, 0 for no crop")
@@ -50,22 +54,22 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Draws:
-    """What was drawn for each image of an epoch: ``top`` and ``left`` ``[samples]`` int64, ``flip`` ``[samples]`` bool."""
+    """Crop offsets and flips of an epoch: ``top`` and ``left`` ``[samples]`` int64, ``flip`` ``[samples]`` bool."""
 
     top: Tensor
     left: Tensor
     flip: Tensor
 
     def to(self, device: torch.device) -> Draws:
-        """The same draws on ``device``."""
+        """Return the same draws on ``device``."""
         return Draws(self.top.to(device), self.left.to(device), self.flip.to(device))
 
-    def __getitem__(self, part: slice) -> Draws:
-        return Draws(self.top[part], self.left[part], self.flip[part])
+    def __getitem__(self, rows: slice) -> Draws:
+        return Draws(self.top[rows], self.left[rows], self.flip[rows])
 
 
 def draw(augmentation: Augmentation, num_samples: int, seed: int, epoch: int) -> Draws:
-    """The draws of a whole epoch, one per place in its order, on the CPU: the same on every device and rank."""
+    """Draw crops and flips for a whole epoch, one per position in its order. Made on the CPU, so all devices and ranks agree."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "augment", epoch))
     offsets = torch.randint(0, 2 * augmentation.padding + 1, (2, num_samples), generator=generator)
     flip = torch.rand(num_samples, generator=generator) < augmentation.flip
@@ -73,9 +77,9 @@ def draw(augmentation: Augmentation, num_samples: int, seed: int, epoch: int) ->
 
 
 def pad(images: Tensor, padding: int, mode: PaddingMode) -> Tensor:
-    """Images ``[n, channels, height, width]`` of any type, ``padding`` pixels larger on each side.
+    """Pad images ``[n, channels, height, width]`` of any dtype by ``padding`` pixels on each side.
 
-    :raises ValueError: where an image is too small to be mirrored so far.
+    Raises ValueError if an image is too small to be mirrored that far.
     """
     if padding == 0:
         return images
@@ -91,23 +95,23 @@ def pad(images: Tensor, padding: int, mode: PaddingMode) -> Tensor:
 
 
 def _source_index(size: int, padding: int, mode: PaddingMode, device: torch.device) -> Tensor:
-    """For each place along a padded axis the place it is copied from."""
-    place = torch.arange(-padding, size + padding, device=device)
+    """Return, for each position along a padded axis, the source position it is copied from."""
+    position = torch.arange(-padding, size + padding, device=device)
     if mode == "edge":
-        return place.clamp(0, size - 1)
-    return (size - 1 - (size - 1 - place.abs()).abs()).contiguous()
+        return position.clamp(0, size - 1)
+    return (size - 1 - (size - 1 - position.abs()).abs()).contiguous()
 
 
 def crop_and_flip(padded: Tensor, index: Tensor, draws: Draws, height: int, width: int) -> Tensor:
-    """The images ``padded[index]`` cropped at each one's offset, then flipped where drawn.
+    """Crop each image of ``padded[index]`` at its own offset, then flip those drawn to be flipped.
 
-    ``padded`` is ``[n, channels, height + 2p, width + 2p]``, ``index`` and the draws ``[batch]``; gives
+    ``padded`` is ``[n, channels, height + 2p, width + 2p]``, ``index`` and the draws are ``[batch]``. Returns
     ``[batch, channels, height, width]``.
     """
     padded_width = padded.shape[-1]
     rows = draws.top[:, None] + torch.arange(height, device=padded.device)
     columns = torch.arange(width, device=padded.device)
     columns = draws.left[:, None] + torch.where(draws.flip[:, None], width - 1 - columns, columns)
-    places = (rows[:, :, None] * padded_width + columns[:, None, :]).flatten(1)[:, None]
-    chosen = padded.index_select(0, index).flatten(2)
-    return chosen.gather(2, places.expand(-1, padded.shape[1], -1)).unflatten(2, (height, width))
+    pixels = (rows[:, :, None] * padded_width + columns[:, None, :]).flatten(1)[:, None]
+    batch = padded.index_select(0, index).flatten(2)
+    return batch.gather(2, pixels.expand(-1, padded.shape[1], -1)).unflatten(2, (height, width))

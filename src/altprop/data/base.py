@@ -1,4 +1,4 @@
-"""What training and evaluation see of a data set: splits that yield device tensors in an order fixed by seed and epoch."""
+"""The interface of a loaded data set: splits that yield device tensors in an order determined by seed and epoch."""
 
 from __future__ import annotations
 
@@ -7,34 +7,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Batch = tuple[Tensor, Tensor]
 """Inputs ``[batch, channels, height, width]`` (float, on the device) and integer targets ``[batch]``."""
+Pixels = NDArray[np.uint8]
+"""Images ``[n, channels, height, width]`` before normalization."""
+Labels = NDArray[np.int64]
+"""Class numbers ``[n]``."""
 
 
 class Split(Protocol):
-    """One part of a data set, ready to be iterated."""
+    """The training, validation or test images of a data set, as mini-batches."""
 
     num_samples: int
-    """Number of samples that one pass delivers (all ranks together)."""
+    """Samples delivered by one pass, all ranks together."""
     batch_size: int
 
     def __len__(self) -> int:
-        """Mini-batches in one pass, on this rank."""
+        """Return the number of mini-batches in one pass on this rank."""
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The mini-batches of ``epoch`` from number ``start`` on.
+        """Yield the mini-batches of ``epoch``, beginning with number ``start``.
 
-        Order and augmentation are functions of (seed, epoch, batch number) alone: a pass that begins at ``start`` delivers
-        exactly what an uninterrupted one would have delivered from there on.
+        Order and augmentation depend on (seed, epoch, batch number) only: a pass that begins at ``start`` delivers exactly what
+        an uninterrupted pass delivers from there on.
         """
 
 
 @dataclass(frozen=True)
 class Data:
-    """A loaded data set. ``train_plain`` holds the training images in file order without augmentation, for evaluation."""
+    """A loaded data set. ``train_plain`` has the training images in file order without augmentation, for evaluation."""
 
     train: Split
     train_plain: Split
@@ -47,7 +53,7 @@ class Data:
 
 @dataclass(frozen=True)
 class LoadContext:
-    """Where and how a data set is loaded. ``root`` is ``paths.data``."""
+    """Where and how to load a data set. ``root`` is ``paths.data``."""
 
     root: Path
     device: torch.device

@@ -1,4 +1,4 @@
-"""Checks of the keys that all data sets share."""
+"""Configuration checks of the keys that all data sets share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from altprop.problems import Problem
 
 
 def check_loading(config: Mapping[str, Any], channels: int | None) -> Iterator[Problem]:
-    """Batch sizes, limits and normalization constants out of range."""
+    """Yield a problem for each batch size, limit or normalization constant out of range."""
     for key in ("batch_size", "eval_batch_size", "limit_train", "limit_test"):
         value = config.get(key)
         if isinstance(value, int) and value < 1:
@@ -26,22 +26,22 @@ def check_loading(config: Mapping[str, Any], channels: int | None) -> Iterator[P
 
 
 def check_validation_size(config: Mapping[str, Any], num_train: int | None, title: str) -> Iterator[Problem]:
-    """More validation images than there are training images."""
+    """Yield a problem if the validation split would take all training images."""
     size = (config.get("validation") or {}).get("size", 0)
     if num_train is not None and isinstance(size, (int, float)) and size >= num_train > 0:
-        yield Problem("dataset.validation.size", f"{size:g}", f"less than the {num_train:,} training images of {title}")
+        yield Problem("dataset.validation.size", f"{size:g}", f"fewer than the {num_train:,} training images of {title}")
 
 
 def data_root(root: Mapping[str, Any]) -> Path:
-    """``paths.data`` of a resolved configuration."""
+    """Return ``paths.data`` of a resolved configuration."""
     return Path(root["paths"]["data"])
 
 
-def missing(title: str, folder: Path, layout: str, fix: str) -> Problem:
-    """A data set that is not there: the folder, what is expected in it, and the command that brings it."""
+def missing_files(title: str, folder: Path, layout: str, fix: str) -> Problem:
+    """Return the problem of a data set that is not in ``folder``: the layout expected there, and the command that fixes it."""
     return Problem("dataset", f"{title} is not in {folder}", f"expected: {layout}", fix)
 
 
 def fetch_command(name: str, root: Path) -> str:
-    """The command that downloads the data set ``name`` to ``root``."""
+    """Return the command that downloads the data set ``name`` to ``root``."""
     return f"python data.py action=fetch dataset={name} paths.data={root}"

@@ -1,4 +1,4 @@
-"""What goes wrong with files of a data set, said in one line that names the file."""
+"""The error raised for unusable files of a data set: one line that names the file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from altprop.problems import ConfigError, Problem
 
 
 class DataError(ConfigError):
-    """A file of a data set that cannot be used: torn, corrupt or of another format. ``path`` is the file."""
+    """Raised when a file of a data set cannot be used: missing, truncated, corrupt or in another format.
 
-    def __init__(self, path: Path, given: str, allowed: str, fix: str = "") -> None:
+    Args:
+        path: The file.
+        description: What is wrong with it; continues the sentence that begins with the path.
+        allowed: What the file should be.
+        fix: The override or command that corrects it; empty if there is none.
+    """
+
+    def __init__(self, path: Path, description: str, allowed: str, fix: str = "") -> None:
         self.path = path
-        self.parts = (path, given, allowed, fix)
-        super().__init__([Problem("dataset", f"{path} {given}", allowed, fix)])
+        self._arguments = (path, description, allowed, fix)
+        super().__init__([Problem("dataset", f"{path} {description}", allowed, fix)])
 
     def __reduce__(self) -> tuple[type[DataError], tuple[Any, ...]]:
-        """Exceptions pickle by their message; worker processes send this one home whole."""
-        return DataError, self.parts
+        """Pickle the constructor's arguments, so that an error raised in a worker process reaches the trainer complete."""
+        return DataError, self._arguments

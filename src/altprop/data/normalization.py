@@ -1,4 +1,4 @@
-"""From 8-bit pixels to normalized floats."""
+"""Conversion of 8-bit pixels to normalized floats."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Normalization:
 
     @classmethod
     def of(cls, mean: Sequence[float], std: Sequence[float], device: torch.device) -> Normalization:
-        """From the channels' mean and standard deviation in units of [0, 1]."""
-        # The two constants are rounded once, from float64, which keeps the result within 1e-6 of dividing twice.
+        """Build the normalization from the mean and standard deviation of each channel, in units of [0, 1]."""
+        # Computing in float64 and rounding the two constants once keeps the result within 1e-6 of two divisions.
         mean64 = torch.tensor(list(mean), dtype=torch.float64).view(-1, 1, 1)
         std64 = torch.tensor(list(std), dtype=torch.float64).view(-1, 1, 1)
         scale = (1 / (255 * std64)).to(device, torch.float32)
@@ -27,5 +27,5 @@ class Normalization:
         return cls(scale, shift)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 ``[batch, channels, height, width]`` to float32 of the same shape."""
+        """Convert uint8 ``[batch, channels, height, width]`` to normalized float32 of the same shape."""
         return pixels.to(torch.float32).mul_(self.scale).add_(self.shift)

@@ -1,4 +1,4 @@
-"""The order of the samples of one epoch, and which part of a mini-batch belongs to which rank."""
+"""The order of samples in an epoch, and the share of each mini-batch that belongs to a rank."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from altprop.seeding import derive_seed
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
-    """A permutation ``[num_samples]`` int64 on the CPU, a function of ``seed`` and ``epoch`` alone."""
+    """Return a permutation ``[num_samples]`` int64 on the CPU that depends on ``seed`` and ``epoch`` only."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(num_samples, generator=generator)
 
 
 def training_slices(num_samples: int, batch_size: int, drop_last: bool, rank: int = 0, world_size: int = 1) -> list[slice]:
-    """The part of each global mini-batch that ``rank`` trains on, as slices of the epoch's order.
+    """Return the share of each global mini-batch that ``rank`` trains on, as slices of the epoch's order.
 
-    All ranks get slices of one size, so that averaging their mean gradients gives the mean over the whole mini-batch; of a last
-    partial mini-batch the fewer than ``world_size`` samples that cannot be shared out evenly are left out of that epoch.
+    All ranks get slices of equal length, so that averaging their mean gradients gives the mean over the whole mini-batch. If the
+    last, smaller mini-batch cannot be divided evenly, its remainder (fewer than ``world_size`` samples) is skipped in that epoch.
 
-    :raises ValueError: where ``batch_size`` cannot be shared out evenly.
+    Raises ValueError if ``batch_size`` is not a multiple of ``world_size``.
     """
     if batch_size % world_size:
-        raise ValueError(f"a mini-batch of {batch_size} cannot be shared out evenly among {world_size} ranks")
+        raise ValueError(f"a mini-batch of {batch_size} cannot be divided evenly among {world_size} ranks")
     slices = []
     for start in range(0, num_samples, batch_size):
         count = min(batch_size, num_samples - start)
@@ -36,11 +36,11 @@ def training_slices(num_samples: int, batch_size: int, drop_last: bool, rank: in
 
 
 def evaluation_slices(num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[slice]:
-    """The part of each mini-batch that ``rank`` evaluates: every sample goes to exactly one rank, none is left out."""
+    """Return the share of each mini-batch that ``rank`` evaluates. Every sample goes to exactly one rank; none is skipped."""
     slices = []
     for start in range(0, num_samples, batch_size):
         count = min(batch_size, num_samples - start)
-        part = slice(start + count * rank // world_size, start + count * (rank + 1) // world_size)
-        if part.stop > part.start:
-            slices.append(part)
+        share = slice(start + count * rank // world_size, start + count * (rank + 1) // world_size)
+        if share.stop > share.start:
+            slices.append(share)
     return slices

@@ -1,4 +1,4 @@
-"""A sheet of training images, plain and augmented, to look at before training on them."""
+"""A contact sheet of training images, plain and augmented, to look at before training on them."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from altprop.data.base import Data, Split
 
 CLASSES = 10
 PLAIN, AUGMENTED = 3, 9
-"""Images of each class: on the left as they are in evaluation, on the right as they are trained on."""
+"""Images of each class: on the left as in evaluation, on the right as in training."""
 TILE = 64
 GAP, MARGIN = 4, 110
-MOST_BATCHES = 200
+MAX_BATCHES = 200
+"""Mini-batches searched for images of every class."""
 
 
 def draw_sheet(data: Data, mean: Sequence[float], std: Sequence[float], path: Path) -> Path:
-    """Write a PNG with one row for each of the first ten classes; gives ``path``."""
+    """Write a PNG with one row for each of the first ten classes, and return ``path``."""
     names = data.class_names[:CLASSES]
     plain = _collect(data.train_plain, len(names), PLAIN)
     augmented = _collect(data.train, len(names), AUGMENTED)
-    step = TILE + GAP
-    width = MARGIN + (PLAIN + AUGMENTED) * step + 3 * GAP
-    sheet = Image.new("RGB", (width, len(names) * step + GAP), "white")
+    pitch = TILE + GAP
+    width = MARGIN + (PLAIN + AUGMENTED) * pitch + 3 * GAP
+    sheet = Image.new("RGB", (width, len(names) * pitch + GAP), "white")
     text = ImageDraw.Draw(sheet)
     for row, name in enumerate(names):
-        top = GAP + row * step
+        top = GAP + row * pitch
         text.text((GAP, top + TILE // 2 - 6), name[:17], fill="black")
         for column, image in enumerate([*plain[row], *augmented[row]]):
-            left = MARGIN + column * step + (3 * GAP if column >= len(plain[row]) else 0)
+            left = MARGIN + column * pitch + (3 * GAP if column >= len(plain[row]) else 0)
             sheet.paste(_tile(image, mean, std), (left, top))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
@@ -42,22 +43,22 @@ def draw_sheet(data: Data, mean: Sequence[float], std: Sequence[float], path: Pa
 
 
 def _collect(split: Split, classes: int, count: int) -> list[list[Tensor]]:
-    """The first ``count`` images of each class that ``split`` delivers."""
-    found: list[list[Tensor]] = [[] for _ in range(classes)]
+    """Return the first ``count`` images of each class that ``split`` delivers."""
+    images: list[list[Tensor]] = [[] for _ in range(classes)]
     for number, (inputs, targets) in enumerate(split.batches()):
         for image, label in zip(inputs, targets.tolist()):
-            if label < classes and len(found[label]) < count:
-                found[label].append(image)
-        if number >= MOST_BATCHES or all(len(images) == count for images in found):
+            if label < classes and len(images[label]) < count:
+                images[label].append(image)
+        if number >= MAX_BATCHES or all(len(of_class) == count for of_class in images):
             break
-    return found
+    return images
 
 
 def _tile(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Image.Image:
-    """A normalized image ``[channels, height, width]`` as it looks, its longer side ``TILE`` pixels long."""
+    """Turn a normalized image ``[channels, height, width]`` back into pixels, with a longer side of ``TILE`` pixels."""
     shift, scale = (torch.tensor(list(values)).view(-1, 1, 1) for values in (mean, std))
     pixels: NDArray[np.uint8] = ((image.cpu() * scale + shift).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    drawn = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).convert("RGB")
-    zoom = TILE / max(drawn.size)
-    filtering = Image.Resampling.NEAREST if zoom > 1 else Image.Resampling.BILINEAR
-    return drawn.resize((max(1, round(drawn.width * zoom)), max(1, round(drawn.height * zoom))), filtering)
+    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).convert("RGB")
+    zoom = TILE / max(picture.size)
+    resampling = Image.Resampling.NEAREST if zoom > 1 else Image.Resampling.BILINEAR
+    return picture.resize((max(1, round(picture.width * zoom)), max(1, round(picture.height * zoom))), resampling)

@@ -1,4 +1,4 @@
-"""Which training images are held out for validation."""
+"""The validation split: which training images are held out."""
 
 from __future__ import annotations
 
@@ -14,109 +14,114 @@ from numpy.typing import NDArray
 from altprop.data.errors import DataError
 from altprop.problems import Problem
 
-How = Literal["tail", "random", "stratified"]
-HOWS = ("tail", "random", "stratified")
+Method = Literal["tail", "random", "stratified"]
+METHODS = ("tail", "random", "stratified")
 Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Validation:
-    """A part of the training images, held out.
+    """Training images held out for validation.
 
-    ``size`` is a number of images or, below 1, a share of them; 0 holds out none. ``how`` takes them from the end of the file
-    order (``tail``), by one permutation drawn from ``seed`` (``random``), or with equal shares of every class (``stratified``).
-    A ``file`` under ``paths.data`` with the keys ``train`` and ``validation`` (JSON or npz, indices into the training images)
-    replaces all three.
+    Args:
+        size: Number of images, or their share if below 1. 0 holds out none.
+        how: ``tail`` takes the end of the file order, ``random`` the end of one permutation drawn from ``seed``, and
+            ``stratified`` an equal share of every class.
+        seed: Seed of ``random`` and ``stratified``; independent of the run's seed.
+        file: A JSON or npz file under ``paths.data`` with the keys ``train`` and ``validation``, each a list of indices into the
+            training images. Replaces the other three.
     """
 
     size: float = 0
-    how: How = "tail"
+    how: Method = "tail"
     seed: int = 0
     file: str | None = None
 
     def count(self, num_samples: int) -> int:
-        """How many of ``num_samples`` are held out."""
+        """Return how many of ``num_samples`` images are held out."""
         if 0 < self.size < 1:
             return num_samples - round(num_samples * (1 - self.size))
         return int(self.size)
 
     def split(self, targets: NDArray[Any], root: Path) -> tuple[Indices, Indices]:
-        """Indices of the training and of the validation images, each in file order.
+        """Return the indices of the training images and of the validation images, each in file order.
 
-        :raises DataError: where the index file does not fit the training images.
-        :raises ValueError: where the held-out part leaves nothing to train on.
+        ``targets`` ``[n]`` are the labels of all training images. Raises DataError if the index file does not fit the training
+        images, and ValueError if no image is left to train on.
         """
         num_samples = len(targets)
         if self.file is not None:
             return read_indices(root / self.file, num_samples)
         held_out = self.count(num_samples)
         if not 0 <= held_out < num_samples:
-            raise ValueError(f"{held_out} validation images cannot be held out of {num_samples}")
-        chosen = np.zeros(num_samples, dtype=bool)
+            raise ValueError(f"cannot hold out {held_out} validation images of {num_samples}")
+        mask = np.zeros(num_samples, dtype=bool)
         if self.how == "tail":
-            chosen[num_samples - held_out :] = True
+            mask[num_samples - held_out :] = True
         elif self.how == "random":
-            # The legacy generator, because its stream is frozen for all versions of numpy.
+            # The legacy generator, because its stream is frozen across numpy versions.
             order = np.random.RandomState(self.seed).permutation(num_samples)
-            chosen[order[num_samples - held_out :]] = True
+            mask[order[num_samples - held_out :]] = True
         else:
-            chosen[_stratified(targets, held_out, self.seed)] = True
-        return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+            mask[_stratified(targets, held_out, self.seed)] = True
+        return np.flatnonzero(~mask), np.flatnonzero(mask)
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Values out of range, an index file that is not there."""
+        """Yield a problem for each value out of range, and for a missing index file."""
         size, how, file = config.get("size", 0), config.get("how", "tail"), config.get("file")
         if isinstance(size, (int, float)) and (size < 0 or (size >= 1 and size != int(size))):
             yield Problem("dataset.validation.size", str(size), "a number of images, a share below 1, or 0 for none")
-        if how not in HOWS:
-            yield Problem("dataset.validation.how", str(how), f"one of {', '.join(HOWS)}")
+        if how not in METHODS:
+            yield Problem("dataset.validation.how", str(how), f"one of {', '.join(METHODS)}")
         seed = config.get("seed", 0)
         if isinstance(seed, int) and not 0 <= seed < 2**32:
-            yield Problem("dataset.validation.seed", str(seed), "a whole number from 0 to 2**32 - 1")
+            yield Problem("dataset.validation.seed", str(seed), "an integer from 0 to 2**32 - 1")
         if isinstance(file, str):
             if size:
-                given = f"{size} beside an index file"
-                yield Problem("dataset.validation.size", given, "0, because the file says it", "dataset.validation.size=0")
+                allowed = "0, because the file determines the size"
+                yield Problem("dataset.validation.size", f"{size} with an index file", allowed, "dataset.validation.size=0")
             if not file.endswith((".json", ".npz")):
                 yield Problem("dataset.validation.file", file, "a .json or .npz file with the keys train and validation")
             elif not (path := Path(root["paths"]["data"]) / file).is_file():
-                yield Problem("dataset.validation.file", f"{path} is not there", "a .json or .npz file under paths.data, or null")
+                yield Problem(
+                    "dataset.validation.file", f"{path} does not exist", "a .json or .npz file under paths.data, or null"
+                )
 
 
 def _stratified(targets: NDArray[Any], held_out: int, seed: int) -> Indices:
-    """``held_out`` indices, each class with its share of them; the largest remainders decide what rounding leaves open."""
+    """Return ``held_out`` indices with an equal share of each class; what rounding leaves goes to the largest remainders."""
     random = np.random.RandomState(seed)
     classes, counts = np.unique(targets, return_counts=True)
     shares = counts * held_out / len(targets)
     quota = np.floor(shares).astype(int)
-    missing = held_out - quota.sum()
-    quota[np.argsort(quota - shares, kind="stable")[:missing]] += 1
-    chosen = [random.permutation(np.flatnonzero(targets == name))[:number] for name, number in zip(classes, quota)]
-    return np.concatenate(chosen)
+    remainder = held_out - quota.sum()
+    quota[np.argsort(quota - shares, kind="stable")[:remainder]] += 1
+    indices = [random.permutation(np.flatnonzero(targets == name))[:number] for name, number in zip(classes, quota)]
+    return np.concatenate(indices)
 
 
 def read_indices(path: Path, num_samples: int) -> tuple[Indices, Indices]:
-    """Training and validation indices from a JSON or npz file, in file order.
+    """Read the training and validation indices of a JSON or npz file, and return each in file order.
 
-    :raises DataError: where keys are missing, an index is out of range or comes twice, or no image is left for training.
+    Raises DataError if a key is missing, an index is out of range or occurs twice, or either list is empty.
     """
     expected = "two lists of indices, train and validation, that share no index"
     try:
         if path.suffix == ".npz":
             with np.load(path) as archive:
-                parts = [np.asarray(archive[key]) for key in ("train", "validation")]
+                lists = [np.asarray(archive[key]) for key in ("train", "validation")]
         else:
             content = json.loads(path.read_text())
-            parts = [np.asarray(content[key]) for key in ("train", "validation")]
+            lists = [np.asarray(content[key]) for key in ("train", "validation")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(path, f"cannot be read as a split ({error!r})", expected) from error
-    if any(part.ndim != 1 or part.size == 0 or not np.issubdtype(part.dtype, np.integer) for part in parts):
-        raise DataError(path, "holds something other than two lists of whole numbers", expected)
-    train, validation = (np.sort(part.astype(np.int64)) for part in parts)
+    if any(indices.ndim != 1 or indices.size == 0 or not np.issubdtype(indices.dtype, np.integer) for indices in lists):
+        raise DataError(path, "does not hold two lists of integers", expected)
+    train, validation = (np.sort(indices.astype(np.int64)) for indices in lists)
     together = np.concatenate([train, validation])
     if together.min() < 0 or together.max() >= num_samples:
         raise DataError(path, f"holds indices from {together.min()} to {together.max()}", f"indices from 0 to {num_samples - 1}")
     if len(np.unique(together)) != len(together):
-        raise DataError(path, "names an image twice", expected)
+        raise DataError(path, "contains an index twice", expected)
     return train, validation

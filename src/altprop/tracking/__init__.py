@@ -1,4 +1,4 @@
-"""Trackers: metrics file, console, W&B, TensorBoard, and the run's metadata."""
+"""Trackers of a run: metrics file, console, W&B and TensorBoard; and the run's metadata."""
 
 from altprop.names import lazy_package
 

@@ -1,6 +1,6 @@
-"""What a tracker is: something that mirrors a run's metrics somewhere. The metrics file is the record, the rest are mirrors.
+"""The interface of trackers, which receive a run's metrics. The metrics file is the record; all other trackers mirror it.
 
-Names that every tracker knows: ``train/loss``, ``train/accuracy``, ``train/learning_rate``, ``validation/loss``,
+Metrics that every tracker knows: ``train/loss``, ``train/accuracy``, ``train/learning_rate``, ``validation/loss``,
 ``validation/accuracy``, ``test/loss``, ``test/accuracy``, ``time/images_per_second`` and ``time/elapsed`` (seconds of this run).
 """
 
@@ -20,10 +20,10 @@ Watched = Literal["gradients", "parameters", "all"]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What trackers may know of a run. ``config`` is the resolved configuration as plain containers.
+    """Facts about a run for its trackers. ``config`` is the resolved configuration as plain containers.
 
-    A resumed run goes on from ``start_step``: what was recorded beyond it is recorded again. A record must therefore be logged
-    before the checkpoint of its step is written.
+    A resumed run continues at ``start_step``, and logs again what was recorded after it. A record must therefore be logged before
+    the checkpoint of its step is written.
     """
 
     key: str
@@ -42,17 +42,17 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How the entries of one tensor are distributed: ``counts`` ``[bins]`` between ``edges`` ``[bins + 1]``."""
+    """The distribution of a tensor's entries: ``counts`` ``[bins]`` between ``edges`` ``[bins + 1]``."""
 
     counts: NDArray[Any]
     edges: NDArray[Any]
 
 
 class Tracker:
-    """Does nothing; the base of every tracker. Values arrive on the host, so no tracker ever synchronizes a device.
+    """Base class of trackers; does nothing. Values are passed as host numbers, so no tracker ever synchronizes a device.
 
-    All but inline trackers run in a thread of their own (:mod:`altprop.tracking.fanout`), which waits ``finish_timeout`` seconds
-    for them at the end. ``watched`` asks for histograms of gradients or parameters with every record.
+    Each tracker runs in its own thread (:mod:`altprop.tracking.fanout`) unless it is ``inline``. At the end of a run, it gets
+    ``finish_timeout`` seconds to finish. ``watched`` requests histograms of gradients or parameters with every record.
     """
 
     inline: ClassVar[bool] = False
@@ -60,26 +60,29 @@ class Tracker:
     watched: Watched | None = None
 
     def start(self, run: RunInfo) -> None:
-        """Called once before the first record."""
+        """Called once, before the first record."""
 
     def log(self, record: Mapping[str, float]) -> None:
-        """One record. ``epoch`` (finished epochs, may be fractional) and ``step`` are always in it; metrics are named
-        ``train/loss``, ``train/accuracy`` (percent), ``validation/…``, ``test/…``, ``weights/…``, ``time/…``."""
+        """Called with each record.
+
+        It always contains ``epoch`` (finished epochs, possibly fractional) and ``step``. Metrics are named ``train/loss``,
+        ``train/accuracy`` (percent), ``validation/…``, ``test/…``, ``weights/…``, ``time/…``.
+        """
 
     def progress(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
-        """Called every few steps with what is cheap to know; only inline trackers get it. ``step`` counts finished steps."""
+        """Called every few steps with values that are cheap to get; inline trackers only. ``step`` counts finished steps."""
 
     def histograms(self, epoch: float, step: int, values: Mapping[str, Histogram]) -> None:
-        """What was asked for by ``watched``, just before the record of the same step."""
+        """Called with the histograms requested by ``watched``, just before the record of the same step."""
 
     def figure(self, name: str, path: Path) -> None:
-        """A figure was written to ``path``."""
+        """Called after a figure was written to ``path``."""
 
     def preempting(self) -> None:
-        """The run is about to be requeued."""
+        """Called when the run is about to be requeued."""
 
     def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
-        """Called once at the end, also after a failure; must not raise for a run that never started.
+        """Called once at the end, even after a failure. Must not raise if the run never started.
 
-        ``summary`` holds the run's results, ``test/accuracy`` where a test was made, and ``step``, how far it has come.
+        ``summary`` holds the run's results: ``test/accuracy`` if it was tested, and ``step``, the number of finished steps.
         """

@@ -1,4 +1,4 @@
-"""The table of epochs: its columns, their widths and formats."""
+"""The table of epochs: columns, widths and formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GAP = "  "
 
 @dataclass(frozen=True)
 class Column:
-    """One metric of the table. ``form`` is a format specification, or ``"time"`` for seconds shown as h:mm:ss."""
+    """One metric of the table. ``form`` is a format specification, or ``"time"`` for seconds displayed as h:mm:ss."""
 
     name: str
     title: str
@@ -21,7 +21,7 @@ class Column:
     form: str
 
     def text(self, value: float) -> str:
-        """``value`` as it stands in the table."""
+        """Return ``value`` as displayed in the table."""
         return str(timedelta(seconds=int(value))) if self.form == "time" else format(value, self.form)
 
 
@@ -35,26 +35,26 @@ COLUMNS = (
     Column("time/images_per_second", "images/s", 9, ",.0f"),
     Column("time/elapsed", "time", 8, "time"),
 )
-"""The main metrics. Others (one accuracy per local head, say) are in the metrics file, not on the screen."""
+"""The main metrics. Others (for example one accuracy per local head) are in the metrics file only."""
 
 
 def is_evaluation(record: Mapping[str, float]) -> bool:
-    """Whether ``record`` holds a result on a validation or test split."""
+    """Return whether ``record`` contains a result on the validation or test split."""
     return any(name.startswith(("validation/", "test/")) for name in record)
 
 
 def header(columns: Iterable[Column]) -> Text:
-    """The titles, aligned as the rows are."""
+    """Return the titles, aligned like the rows."""
     return Text(GAP.join(column.title.rjust(column.width) for column in columns), style="bold", no_wrap=True)
 
 
 def row(columns: Sequence[Column], values: Mapping[str, float], best: bool) -> Text:
-    """One row; ``best`` marks the accuracy that a person looks at, which is the validation split's where there is one."""
+    """Return one row. ``best`` highlights the validation accuracy, or the test accuracy if there is no validation split."""
     names = [column.name for column in columns]
-    marked = "validation/accuracy" if "validation/accuracy" in names else "test/accuracy"
+    highlighted = "validation/accuracy" if "validation/accuracy" in names else "test/accuracy"
     text = Text(no_wrap=True)
     for column in columns:
         value = values.get(column.name)
         cell = ("" if value is None else column.text(value)).rjust(column.width)
-        text.append(GAP if text else "").append(cell, style="bold green" if best and column.name == marked else "")
+        text.append(GAP if text else "").append(cell, style="bold green" if best and column.name == highlighted else "")
     return text

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar and a table of epochs on a terminal, dated lines in a log file."""
+"""The output of a run: a progress bar and a table of epochs on a terminal, dated lines in a log file."""
 
 from __future__ import annotations
 
@@ -19,38 +19,41 @@ from altprop.tracking.base import RunInfo, Status, Tracker
 from altprop.tracking.columns import COLUMNS, Column, header, is_evaluation, row
 
 REFRESH = 0.2
-"""Seconds between two drawings of the progress bar."""
+"""Seconds between updates of the progress bar."""
 
 
 class Console(Tracker):
-    """Progress and a table with one row per evaluation, and at the end the test accuracy and where the run lies.
+    """Shows progress, a table with one row per evaluation, and at the end the test accuracy and the run directory.
 
-    On a terminal the bar stays below the table. Elsewhere (a SLURM log file) there is no bar and at most one dated line per
-    epoch. ``console`` is where to write; the default is standard output.
+    On a terminal, the progress bar stays below the table. Elsewhere (in a SLURM log file) there is no bar, and at most one dated
+    line per epoch.
+
+    Args:
+        console: Where to write; standard output by default.
     """
 
     inline = True
 
-    def __init__(self, console: RichConsole | None = None) -> None:
+    def __init__(self, *, console: RichConsole | None = None) -> None:
         self.console = console if console is not None else get_console()
         self.interactive = self.console.file.isatty() and self.console.is_terminal and not self.console.is_dumb_terminal
         self.run: RunInfo | None = None
         self._columns: list[Column] = []
         self._best = -math.inf
         self._line_epoch = -math.inf
-        self._drawn = 0.0
+        self._refreshed = 0.0
         self._last: dict[str, float] = {}
         self._bar: Progress | None = None
 
     def start(self, run: RunInfo) -> None:
-        """Say what runs, and show the bar on a terminal."""
+        """Print what is run, and show the progress bar on a terminal."""
         self.run = run
         self._began = time.monotonic()
-        self._say(
-            f"{run.name}, seed {run.seed}: {run.total_epochs} epochs of {run.steps_per_epoch} steps in {shown(run.directory)}"
+        self._print(
+            f"{run.name}, seed {run.seed}: {run.total_epochs} epochs of {run.steps_per_epoch} steps in {relative(run.directory)}"
         )
         if run.resumed:
-            self._say(f"Resumed at step {run.start_step}, epoch {run.start_step / run.steps_per_epoch:.4g}")
+            self._print(f"Resumed at step {run.start_step}, epoch {run.start_step / run.steps_per_epoch:.4g}")
         if self.interactive:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -59,7 +62,7 @@ class Console(Tracker):
                 TextColumn("[cyan]{task.fields[values]}"),
                 TimeRemainingColumn(elapsed_when_finished=True),
                 console=self.console,
-                auto_refresh=False,  # no thread beside training: drawn from progress()
+                auto_refresh=False,  # no extra thread during training; progress() refreshes it
                 transient=True,
             )
             total = run.total_epochs * run.steps_per_epoch
@@ -68,19 +71,19 @@ class Console(Tracker):
 
     def progress(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Move the bar, at most five times a second."""
-        if self._bar is None or time.monotonic() - self._drawn < REFRESH:
+        if self._bar is None or time.monotonic() - self._refreshed < REFRESH:
             return
-        self._drawn = time.monotonic()
-        shown_values = " ".join(
-            text.format(values[name])
-            for name, text in (("train/loss", "loss {:.4g}"), ("time/images_per_second", "{:,.0f} images/s"))
+        self._refreshed = time.monotonic()
+        text = " ".join(
+            form.format(values[name])
+            for name, form in (("train/loss", "loss {:.4g}"), ("time/images_per_second", "{:,.0f} images/s"))
             if name in values
         )
-        self._bar.update(self._task, completed=step, description=self._epoch(step), values=shown_values)
+        self._bar.update(self._task, completed=step, description=self._epoch(step), values=text)
         self._bar.refresh()
 
     def log(self, record: Mapping[str, float]) -> None:
-        """Add a row to the table if ``record`` holds an evaluation."""
+        """Add a row to the table if ``record`` contains an evaluation."""
         self._last.update(record)
         if self.run is None or not is_evaluation(record):
             return
@@ -88,7 +91,7 @@ class Console(Tracker):
         if not self.interactive:
             if math.floor(record["epoch"]) > self._line_epoch:
                 self._line_epoch = math.floor(record["epoch"])
-                self._say(line(values, self.run.total_epochs))
+                self._print(line(values, self.run.total_epochs))
             return
         if not self._columns:
             self._columns = [column for column in COLUMNS if column.name in values]
@@ -98,7 +101,7 @@ class Console(Tracker):
         self._best = max(self._best, score)
 
     def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
-        """Take the bar away; say how the run ended, its test accuracy and its directory."""
+        """Remove the progress bar, and print how the run ended, its test accuracy and its directory."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -109,10 +112,10 @@ class Console(Tracker):
         if status == "done":
             if "test/accuracy" in results:
                 accuracy = Text(f"Test accuracy {results['test/accuracy']:.2f} %", style="bold")
-                self._say(accuracy, selected(results), f" after {elapsed}")
+                self._print(accuracy, selected_epoch(results), f" after {elapsed}")
         else:
-            self._say(Text(status.capitalize(), style="bold red"), f" at step {results.get('step', self.run.start_step):.0f}")
-        self._say(f"The run lies in {shown(self.run.directory)}")
+            self._print(Text(status.capitalize(), style="bold red"), f" at step {results.get('step', self.run.start_step):.0f}")
+        self._print(f"Run directory: {relative(self.run.directory)}")
         self.run = None
 
     def _epoch(self, step: int) -> str:
@@ -120,26 +123,26 @@ class Console(Tracker):
         epoch = min(max(1, math.ceil(step / self.run.steps_per_epoch)), self.run.total_epochs)
         return f"epoch {epoch}/{self.run.total_epochs}"
 
-    def _say(self, *parts: str | Text) -> None:
+    def _print(self, *parts: str | Text) -> None:
         stamp = "" if self.interactive else f"{datetime.now():%Y-%m-%d %H:%M:%S} "
         self.console.print(Text.assemble(stamp, *parts), soft_wrap=True)
 
 
 def line(values: Mapping[str, float], total_epochs: int) -> str:
-    """One evaluation as one line of a log file."""
+    """Return one evaluation as a line of a log file."""
     cells = [f"{column.title} {column.text(values[column.name])}" for column in COLUMNS[1:] if column.name in values]
     return f"epoch {values['epoch']:g}/{total_epochs}: " + ", ".join(cells)
 
 
-def selected(results: Mapping[str, float]) -> str:
-    """What the epoch that the validation split (or ``trainer.select_on``) chose has on the test split, if it is not the last."""
+def selected_epoch(results: Mapping[str, float]) -> str:
+    """Return the test accuracy at the epoch that ``trainer.select_on`` selected; empty if that is the last epoch."""
     if "best/test/accuracy" not in results or results["best/step"] == results["step"]:
         return ""
     return f" ({results['best/test/accuracy']:.2f} % at the selected epoch {results['best/epoch']:g})"
 
 
-def shown(path: Path) -> str:
-    """``path`` from the current directory where it lies in it, else in full."""
+def relative(path: Path) -> str:
+    """Return ``path`` relative to the current directory if it is below it, else in full."""
     try:
         return os.fspath(path.resolve().relative_to(Path.cwd()))
     except ValueError:

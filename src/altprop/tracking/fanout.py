@@ -1,4 +1,4 @@
-"""One tracker for the training loop, many behind it: metrics file and console at once, the rest in threads of their own."""
+"""Distribution of a run's metrics to all trackers: metrics file and console directly, others in their own threads."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from altprop.tracking.base import RunInfo, Status, Tracker
-from altprop.tracking.histograms import histograms_of
+from altprop.tracking.base import Histogram, RunInfo, Status, Tracker, Watched
 from altprop.tracking.metrics_file import MetricsFile
 
 logger = logging.getLogger(__name__)
 
 CAPACITY = 1000
-"""Calls that wait for one slow tracker before further ones are dropped."""
+"""Calls queued for a slow tracker before further calls are dropped."""
 QUIET_WAIT = 2.0
-"""Seconds of waiting at the end of a run before it is mentioned."""
+"""Seconds to wait at the end of a run before a message says so."""
+BINS = 64
+"""Bins of a histogram."""
 
 
 class Trackers(Tracker):
-    """Hands every call to the metrics file and to all ``trackers`` (name in the config group ``logger`` -> tracker).
+    """Passes every call to the metrics file and to all ``trackers`` (name in the config group ``logger`` -> tracker).
 
-    Inline trackers are called directly; each of the others works through a bounded queue in its own thread, so that a slow or
-    unreachable service never holds up training. A tracker that raises is reported once, in one line, and switched off. Only the
-    metrics file is the record: its ``OSError`` goes to the caller.
+    Inline trackers are called directly. Each of the others processes a bounded queue in its own thread, so that a slow or
+    unreachable service never delays training. A tracker that raises is reported once, in one line, and switched off. Only the
+    metrics file is the record, so its OSError is raised.
     """
 
     inline = True
@@ -44,45 +46,45 @@ class Trackers(Tracker):
         self._finished = False
 
     def start(self, run: RunInfo) -> None:
-        """Start every tracker. The metrics file first: the others may read what it kept."""
+        """Start every tracker, the metrics file first, because the others may read its remaining records."""
         self.metrics_file.start(run)
         self._call("start", run)
 
     def watch(self, model: nn.Module) -> None:
-        """Called once after set-up: from now on, trackers that ask for it get histograms of ``model`` with every record.
+        """Send histograms of ``model`` with every record to the trackers that request them.
 
-        This reads gradients from the device at every record; without such a tracker it does nothing.
+        Called once, after setup. Reads the tensors from the device with every record if there is such a tracker.
         """
         self._model = model
 
     def log(self, record: Mapping[str, float]) -> None:
-        """Record first, mirror then. Raises ``OSError`` when the metrics file cannot be written."""
+        """Write the record, then mirror it. Raises OSError if the metrics file cannot be written."""
         values = dict(record)
         self.metrics_file.log(values)
         if self._model is not None:
             for mirror in self._watching:
                 if mirror.active:
-                    taken = histograms_of(self._model, mirror.tracker.watched)
-                    mirror.call("histograms", values["epoch"], int(values["step"]), taken)
+                    histograms = histograms_of(self._model, mirror.tracker.watched)
+                    mirror.call("histograms", values["epoch"], int(values["step"]), histograms)
         self._call("log", values)
 
     def progress(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
-        """To the inline trackers only."""
+        """Report progress to the inline trackers only."""
         for mirror in self._inline:
             mirror.call("progress", epoch, step, values)
 
     def figure(self, name: str, path: Path) -> None:
-        """A figure was written to ``path``."""
+        """Tell all trackers that a figure was written to ``path``."""
         self._call("figure", name, path)
 
     def preempting(self) -> None:
-        """The run is about to be requeued."""
+        """Tell all trackers that the run is about to be requeued."""
         self._call("preempting")
 
     def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
-        """Finish all; waits for each threaded tracker at most its ``finish_timeout`` seconds, counted from now.
+        """Finish all trackers. Waits for each thread at most the tracker's ``finish_timeout`` seconds, counted from now.
 
-        Only the first call counts: a requeued run finishes before the scheduler's handler ends the process.
+        Only the first call has an effect, because a requeued run finishes before the scheduler's handler ends the process.
         """
         if self._finished:
             return
@@ -105,7 +107,7 @@ class Trackers(Tracker):
 
 
 class _Guarded:
-    """A tracker whose failure is reported once and ends its part in the run."""
+    """A tracker that is switched off after its first failure, which is reported once."""
 
     def __init__(self, name: str, tracker: Tracker) -> None:
         self.name = name
@@ -125,14 +127,14 @@ class _Guarded:
             self.switch_off(f"{type(error).__name__}: {one_line(error)}")
 
     def switch_off(self, reason: str) -> None:
-        """Say why, once, and make no further calls."""
+        """Log the reason once, and make no further calls."""
         if self.active:
             self.active = False
             logger.warning("logger.%s is switched off for the rest of this run: %s", self.name, reason)
 
 
 class _Threaded(_Guarded):
-    """A guarded tracker that works in its own daemon thread, one call after the other."""
+    """A guarded tracker whose calls are made one after the other in its own daemon thread."""
 
     def __init__(self, name: str, tracker: Tracker) -> None:
         super().__init__(name, tracker)
@@ -153,13 +155,13 @@ class _Threaded(_Guarded):
             self._dropped += 1
 
     def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
-        """Ask the thread to finish the tracker when it has worked off its queue, also when it is switched off."""
+        """Ask the thread to finish the tracker after its queue is empty, even if the tracker is switched off."""
         self._end = (status, summary)
-        with contextlib.suppress(queue.Full):  # a thread whose queue is full is awake
+        with contextlib.suppress(queue.Full):  # if the queue is full, the thread is awake already
             self._calls.put_nowait(("", ()))
 
     def wait(self, began: float) -> None:
-        """Wait for the thread until ``finish_timeout`` seconds after the monotonic time ``began``; then leave it behind."""
+        """Wait for the thread until ``finish_timeout`` seconds after the monotonic time ``began``, then abandon it."""
         if self._thread is None:
             return
         deadline = began + self.tracker.finish_timeout
@@ -168,9 +170,9 @@ class _Threaded(_Guarded):
             logger.info("waiting for logger.%s, at most %.0f s", self.name, self.tracker.finish_timeout)
             self._thread.join(deadline - time.monotonic())
         if self._thread.is_alive():
-            self.switch_off(f"it did not finish within {self.tracker.finish_timeout:g} s; metrics.jsonl has all")
+            self.switch_off(f"it did not finish within {self.tracker.finish_timeout:g} s; metrics.jsonl is complete")
         elif self._dropped:
-            logger.warning("logger.%s was too slow and missed %d calls; metrics.jsonl has all", self.name, self._dropped)
+            logger.warning("logger.%s was too slow and missed %d calls; metrics.jsonl is complete", self.name, self._dropped)
 
     def _work(self) -> None:
         try:
@@ -178,12 +180,41 @@ class _Threaded(_Guarded):
                 method, arguments = self._calls.get()
                 if method and self.active:
                     self._guard(method, *arguments)
-            # Even a tracker that failed may hold files or processes, and closing those may fail as well.
+            # Even a tracker that failed may hold files or processes to close, and closing them may fail as well.
             self._guard("finish", *self._end)
-        except BaseException as error:  # a library's sys.exit() would end the thread without a word
+        except BaseException as error:  # a library's sys.exit() would end the thread silently
             self.switch_off(f"{type(error).__name__}: {one_line(error)}")
 
 
 def one_line(error: BaseException) -> str:
-    """The first non-empty line of an error's message, for reports of one line."""
+    """Return the first non-empty line of an error's message, for reports of one line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+
+
+def histograms_of(model: nn.Module, watched: Watched | None) -> dict[str, Histogram]:
+    """Return the histograms requested by ``watched``, named ``gradients/<parameter>`` and ``parameters/<parameter>``.
+
+    Gradients are those of the last step, as passed to the optimizer; parameters without a gradient are omitted. Reads every
+    tensor from the device.
+    """
+    histograms = {}
+    for name, parameter in model.named_parameters():
+        if watched in ("gradients", "all") and parameter.grad is not None:
+            histograms[f"gradients/{name}"] = histogram(parameter.grad)
+        if watched in ("parameters", "all"):
+            histograms[f"parameters/{name}"] = histogram(parameter)
+    return histograms
+
+
+def histogram(values: Tensor, bins: int = BINS) -> Histogram:
+    """Count the finite entries of ``values`` (any shape) in ``bins`` equal bins from the smallest to the largest entry.
+
+    If all entries are equal, the bins span a range of width 1 around them.
+    """
+    flat = values.detach().float().flatten().cpu()
+    flat = flat[torch.isfinite(flat)]
+    low, high = (float(flat.min()), float(flat.max())) if len(flat) else (0.0, 0.0)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    counts, edges = torch.histogram(flat, bins, range=(low, high))
+    return Histogram(counts.numpy(), edges.numpy())

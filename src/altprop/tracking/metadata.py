@@ -1,4 +1,4 @@
-"""``meta.json``: what a run was made with. Nothing in it tells whose machine it was."""
+"""``meta.json``, which describes the code, software and hardware of a run. It does not identify the user or the machine."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ DIFF_NAME = "code.diff"
 
 
 def write_metadata(directory: Path, device: torch.device) -> Path:
-    """Write ``meta.json`` into ``directory``, and ``code.diff`` beside it where the code differs from its commit.
+    """Write ``meta.json`` to ``directory``, and ``code.diff`` next to it if there are uncommitted changes.
 
-    The file describes the latest start of the run; ``sessions`` lists every start with its commit, oldest first, so that a run
-    resumed with other code can be told. Never fails for want of git, a GPU or a package. Returns the path of ``meta.json``.
+    The file describes the latest start of the run. ``sessions`` lists every start with its commit, oldest first, which shows
+    whether a run was resumed with different code. Works without git, a GPU or optional packages. Returns the path of the
+    file.
     """
     path = directory / "meta.json"
     code, diff = code_state(Path(altprop.__file__).resolve().parent)
@@ -45,7 +46,7 @@ def write_metadata(directory: Path, device: torch.device) -> Path:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, processor, graphics cards and threads."""
+    """Return versions, processor, GPUs and threads."""
     versions = {"python": platform.python_version(), "altprop": altprop.__version__}
     return {
         "versions": {**versions, **{name: version(name) for name in PACKAGES}},
@@ -60,7 +61,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def version(package: str) -> str | None:
-    """The installed version of ``package``, or None."""
+    """Return the installed version of ``package``, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -68,7 +69,7 @@ def version(package: str) -> str | None:
 
 
 def cpu_model() -> str:
-    """The processor's name as its maker gives it, where the system tells."""
+    """Return the processor's model name; its architecture if the system does not report a name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -77,44 +78,44 @@ def cpu_model() -> str:
 
 
 def usable_cores() -> int | None:
-    """Cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def gpus() -> list[str]:
-    """The names of the graphics cards that this process sees."""
+    """Return the names of the GPUs that this process sees."""
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
 def driver_version() -> str | None:
-    """The version of the NVIDIA driver, where the system tells."""
+    """Return the version of the NVIDIA driver, or None if the system does not report it."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text()
     except OSError:
         return None
-    found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", text)
-    return found.group() if found else None
+    match = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", text)
+    return match.group() if match else None
 
 
 def command_line(arguments: Iterable[str] | None = None) -> list[str]:
-    """The command of this process without the path of the script, user, host and home directory."""
+    """Return the command of this process without the script's path, user name, host name and home directory."""
     first, *rest = sys.argv if arguments is None else arguments
     return [os.path.basename(first), *(anonymous(argument) for argument in rest)]
 
 
 def anonymous(text: str) -> str:
-    """``text`` with the home directory as ``~``, and the names of user and machine in paths as ``$USER``, ``$HOST``."""
+    """Replace the home directory in ``text`` by ``~``, and user and host names in paths by ``$USER`` and ``$HOST``."""
     home = os.path.expanduser("~")
     if len(home) > 1:
         text = re.sub(rf"{re.escape(home)}(?=/|$)", "~", text)
-    for name, stand_in in ((user_name(), "$USER"), (platform.node(), "$HOST")):
+    for name, placeholder in ((user_name(), "$USER"), (platform.node(), "$HOST")):
         if name:
-            text = re.sub(rf"(?<=/){re.escape(name)}(?=/|$)", stand_in, text)
+            text = re.sub(rf"(?<=/){re.escape(name)}(?=/|$)", placeholder, text)
     return text
 
 
 def user_name() -> str:
-    """Who runs this, or nothing where the system does not know."""
+    """Return the current user's name, or an empty string if the system does not know it."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

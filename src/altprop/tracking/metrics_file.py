@@ -1,4 +1,4 @@
-"""The record of a run: ``metrics.jsonl``, one record per line, and the same as a table in ``metrics.csv``."""
+"""The record of a run: ``metrics.jsonl`` with one record per line, and ``metrics.csv`` with the same data as a table."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ CSV_NAME = "metrics.csv"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records in the file ``path``, oldest first; none where there is no file.
+    """Return the records in the file ``path``, oldest first; an empty list if there is no file.
 
-    A torn last line, as a killed process leaves it, is dropped. Raises ``ValueError`` naming file and line where any other line
-    is not a JSON object. Values that are not finite are written and read as ``NaN`` and ``Infinity``.
+    A truncated last line, left by a killed process, is dropped. Values that are not finite are written and read as ``NaN`` and
+    ``Infinity``. Raises ValueError, which names the file and line, if any other line is not a JSON object.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -36,7 +36,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             if not isinstance(record, dict):
                 raise ValueError("not an object")
         except ValueError as error:
-            if number == len(lines):  # no newline behind it: torn
+            if number == len(lines):  # truncated, because no newline follows it
                 break
             raise ValueError(f"{path}, line {number}: not a record ({error})") from error
         records.append(record)
@@ -44,9 +44,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class MetricsFile(Tracker):
-    """Writes the record. Its errors (a full disk) are the run's errors and are raised.
+    """Writes the record. Its errors, such as a full disk, are raised and stop the run.
 
-    On a resume, records beyond the step that the run goes on from are dropped, so that a killed and resumed run leaves the same
+    When a run is resumed, records after the step it resumes from are dropped, so that a killed and resumed run leaves the same
     records as an uninterrupted one.
     """
 
@@ -59,20 +59,20 @@ class MetricsFile(Tracker):
         self._records: list[dict[str, Any]] = []
 
     def start(self, run: RunInfo) -> None:
-        """Write both files anew, without records unless the run is resumed."""
+        """Rewrite both files, without records unless the run is resumed."""
         self._records = [record for record in read_metrics(self.path) if run.resumed and record["step"] <= run.start_step]
         write_text(self.path, "".join(json_line(record) for record in self._records))
         self._rewrite_table()
 
     def log(self, record: Mapping[str, float]) -> None:
-        """Append one record and flush it to the disk. Raises ``OSError``; the file then ends with the record before."""
+        """Append one record and flush it to the disk. If that raises OSError, the file ends with the previous record."""
         if self._columns is None:
             raise RuntimeError("MetricsFile.log before start")
         values = dict(record)
         append(self.path, json_line(values).encode())
         self._records.append(values)
         if values.keys() <= set(self._columns):
-            append(self.table_path, csv_text([values], self._columns).encode(), flush=False)  # a resume makes it anew
+            append(self.table_path, csv_text([values], self._columns).encode(), flush=False)  # a resumed run rewrites it
         else:
             self._rewrite_table()
 
@@ -83,18 +83,18 @@ class MetricsFile(Tracker):
 
 
 def json_line(record: Mapping[str, Any]) -> str:
-    """One record as one line."""
+    """Return one record as one line."""
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def columns_of(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Every name in ``records``: ``epoch`` and ``step`` first, then in order of appearance."""
+    """Return all names in ``records``: ``epoch`` and ``step`` first, then in order of appearance."""
     names = dict.fromkeys(name for record in records for name in record)
     return sorted(names, key=lambda name: {"epoch": 0, "step": 1}.get(name, 2))
 
 
 def csv_text(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """The records as lines of a comma-separated table; what a record lacks is left empty."""
+    """Return the records as lines of a comma-separated table; missing values are left empty."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
     writer.writerows(records)
@@ -102,7 +102,7 @@ def csv_text(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> st
 
 
 def append(path: Path, line: bytes, flush: bool = True) -> None:
-    """Write the whole of ``line`` (and flush it to the disk), or leave the file as it was and raise ``OSError``."""
+    """Append ``line`` and flush it to the disk. If that raises OSError, the file is left unchanged."""
     with open(path, "ab", buffering=0) as stream:
         end = os.fstat(stream.fileno()).st_size
         try:

@@ -1,4 +1,4 @@
-"""TensorBoard: scalars, figures and histograms in ``tensorboard/`` of the run directory. Needs the extra ``tensorboard``."""
+"""TensorBoard: scalars, figures and histograms in the run directory's ``tensorboard/``. Needs the extra ``tensorboard``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from altprop.tracking.base import Histogram, RunInfo, Status, Tracker, Watched
 class TensorBoard(Tracker):
     """Writes every value of a record against the step.
 
-    A resumed run marks what was written beyond the step it goes on from as undone, which TensorBoard then hides.
+    A resumed run marks everything after the step it resumes from as purged, which TensorBoard then hides.
+
+    Args:
+        watch: Tensors to write histograms of: ``gradients``, ``parameters``, ``all``, or None.
+        finish_timeout: Seconds to wait for pending writes at the end of a run.
     """
 
-    def __init__(self, watch: Watched | None = None, finish_timeout: float = 30.0) -> None:
+    def __init__(self, *, watch: Watched | None = None, finish_timeout: float = 30.0) -> None:
         self.watched = watch
         self.finish_timeout = finish_timeout
         self._writer: Any = None
@@ -25,7 +29,7 @@ class TensorBoard(Tracker):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """The package is an optional extra."""
+        """Yield a problem if the optional package is not installed."""
         if find_spec("tensorboard") is None:
             yield Problem(
                 "logger.tensorboard",
@@ -43,30 +47,30 @@ class TensorBoard(Tracker):
         self._writer = SummaryWriter(run.directory / "tensorboard", purge_step=purge_step)
 
     def log(self, record: Mapping[str, float]) -> None:
-        """One point of every curve."""
+        """Add one point to every curve."""
         self._step = int(record["step"])
         for name, value in record.items():
             if name != "step":
                 self._writer.add_scalar(name, value, self._step)
 
     def histograms(self, epoch: float, step: int, values: Mapping[str, Histogram]) -> None:
-        """One histogram each."""
-        for name, taken in values.items():
-            centers = (taken.edges[:-1] + taken.edges[1:]) / 2
+        """Add one histogram per tensor."""
+        for name, histogram in values.items():
+            centers = (histogram.edges[:-1] + histogram.edges[1:]) / 2
             self._writer.add_histogram_raw(
                 name,
-                min=float(taken.edges[0]),
-                max=float(taken.edges[-1]),
-                num=int(taken.counts.sum()),
-                sum=float(taken.counts @ centers),
-                sum_squares=float(taken.counts @ centers**2),
-                bucket_limits=taken.edges[1:].tolist(),
-                bucket_counts=taken.counts.tolist(),
+                min=float(histogram.edges[0]),
+                max=float(histogram.edges[-1]),
+                num=int(histogram.counts.sum()),
+                sum=float(histogram.counts @ centers),
+                sum_squares=float(histogram.counts @ centers**2),
+                bucket_limits=histogram.edges[1:].tolist(),
+                bucket_counts=histogram.counts.tolist(),
                 global_step=step,
             )
 
     def figure(self, name: str, path: Path) -> None:
-        """An image, at the step of the last record."""
+        """Add an image at the step of the last record."""
         import numpy as np
         from PIL import Image
 
@@ -75,7 +79,7 @@ class TensorBoard(Tracker):
         self._writer.add_image(f"figures/{name}", pixels, self._step, dataformats="HWC")
 
     def finish(self, status: Status, summary: Mapping[str, Any]) -> None:
-        """Write what is pending and close the event file."""
+        """Write pending events and close the event file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

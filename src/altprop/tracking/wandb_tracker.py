@@ -18,22 +18,30 @@ from altprop.tracking.metrics_file import JSON_NAME, read_metrics
 logger = logging.getLogger(__name__)
 
 INIT_TIMEOUT = 20.0
-"""Seconds that the service has to answer before the run is written to offline files."""
+"""Seconds to wait for the service before the run is written to offline files."""
 EXIT_CODES: Mapping[Status, int] = {"done": 0, "failed": 1, "preempted": 1, "interrupted": 255}
-"""What W&B shows as finished, failed, preempted (after ``mark_preempting``; 0 would be finished) and killed."""
+"""W&B shows these as finished, failed, preempted (after ``mark_preempting``; 0 would show finished) and killed."""
 SPLITS = ("train", "train_plain", "validation", "test")
 
 
 class WandB(Tracker):
-    """Logs every record, figures and, with ``watch``, histograms to W&B.
+    """Logs every record, figures and, on request, histograms to W&B.
 
-    ``mode`` is ``online``, ``offline`` (files in the run directory, for ``wandb sync``) or ``disabled``. The W&B run's id is the
-    run key, so that a requeued run goes on in the same one. Where the service cannot be reached, the files are written offline
-    and a line says so. The extremes of every accuracy and loss so far stand in the summary as ``max/…`` and ``min/…``.
+    The id of the W&B run is the run key, so that a requeued run continues the same W&B run. If the service cannot be reached, the
+    run is written to offline files and a warning is logged. The summary contains the highest value of every accuracy as ``max/…``
+    and the lowest value of every loss as ``min/…``.
+
+    Args:
+        project: The W&B project.
+        entity: The W&B user or team; None for the account's default.
+        mode: ``online``, ``offline`` (files in the run directory, for ``wandb sync``) or ``disabled``.
+        watch: Tensors to log histograms of: ``gradients``, ``parameters``, ``all``, or None.
+        finish_timeout: Seconds to wait for uploads at the end of a run.
     """
 
     def __init__(
         self,
+        *,
         project: str = "altprop",
         entity: str | None = None,
         mode: Literal["online", "offline", "disabled"] = "online",
@@ -53,7 +61,7 @@ class WandB(Tracker):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Online logging needs a W&B account on this machine."""
+        """Yield a problem if online logging is configured without a W&B account on this machine."""
         if config.get("mode", "online") == "online" and not has_credentials():
             yield Problem(
                 "logger.wandb.mode",
@@ -63,12 +71,12 @@ class WandB(Tracker):
             )
 
     def start(self, run: RunInfo) -> None:
-        """Open or go on with the W&B run. Raises what ``wandb.init`` raises in offline mode."""
+        """Open the W&B run, or resume it. In offline mode, errors of ``wandb.init`` are raised."""
         if self.mode == "disabled":
             return
         try:
             if self.mode == "online" and not has_credentials():
-                raise RuntimeError("no account is set up on this machine (wandb login)")  # wandb would ask on the terminal
+                raise RuntimeError("no account is set up on this machine (wandb login)")  # wandb would prompt on the terminal
             self._run = self._init(run, self.mode)
         except Exception as error:
             if self.mode == "offline":
@@ -81,16 +89,16 @@ class WandB(Tracker):
         self._define("step", hidden=True)
         if run.resumed:
             for record in read_metrics(run.directory / JSON_NAME):
-                self._note_extremes(record)
+                self._update_extremes(record)
 
     def _init(self, run: RunInfo, mode: Literal["online", "offline"]) -> Any:
         import wandb
 
-        # Progress is the console's matter, and whatever wandb prints would tear the progress bar.
+        # The console tracker shows progress, and anything that wandb prints would break the progress bar.
         quiet: dict[str, Any] = {"console": "off", "silent": True, "init_timeout": INIT_TIMEOUT}
-        if "finish_timeout" in wandb.Settings.model_fields:  # bounds wandb's own wait when the process ends
+        if "finish_timeout" in wandb.Settings.model_fields:  # limits how long wandb waits when the process ends
             quiet["finish_timeout"] = self.finish_timeout
-        wandb.setup(wandb.Settings(silent=True))  # the log-in reads these, not the run's
+        wandb.setup(wandb.Settings(silent=True))  # the login reads these settings, not the run's
         return wandb.init(
             project=self.project,
             entity=self.entity,
@@ -108,13 +116,13 @@ class WandB(Tracker):
         )
 
     def _abandon(self) -> None:
-        """End wandb's service, which still holds the id of a run that could not be opened or closed."""
+        """Stop wandb's service, which still holds the id of a run that could not be opened or closed."""
         import wandb
 
         wandb.teardown(exit_code=1)
 
     def log(self, record: Mapping[str, float]) -> None:
-        """One row of the history. W&B's own step is never given: after a resume it would drop rows."""
+        """Add one row to the history, without W&B's own step, which would drop rows after a resume."""
         if self._run is None:
             return
         self._position = {name: record[name] for name in ("epoch", "step")}
@@ -122,18 +130,18 @@ class WandB(Tracker):
             self._define(name)
         self._run.log({**record, **self._histograms})
         self._histograms = {}
-        changed = self._note_extremes(record)
+        changed = self._update_extremes(record)
         if changed:
             self._run.summary.update(changed)
 
     def histograms(self, epoch: float, step: int, values: Mapping[str, Histogram]) -> None:
-        """Kept for the row of the record that follows."""
+        """Store the histograms for the row of the next record."""
         import wandb
 
-        self._histograms = {name: wandb.Histogram(np_histogram=(taken.counts, taken.edges)) for name, taken in values.items()}
+        self._histograms = {name: wandb.Histogram(np_histogram=(value.counts, value.edges)) for name, value in values.items()}
 
     def figure(self, name: str, path: Path) -> None:
-        """An image, at the position of the last record."""
+        """Add an image at the epoch and step of the last record."""
         if self._run is None:
             return
         import wandb
@@ -142,7 +150,7 @@ class WandB(Tracker):
         self._run.log({**self._position, f"figures/{name}": wandb.Image(os.fspath(path))})
 
     def preempting(self) -> None:
-        """Show the run as preempted instead of crashed until it goes on."""
+        """Show the run as preempted instead of crashed until it is resumed."""
         if self._run is not None:
             self._run.mark_preempting()
 
@@ -160,7 +168,7 @@ class WandB(Tracker):
             raise
 
     def _define(self, name: str, *, hidden: bool = False) -> None:
-        """Say once what ``name`` is plotted against: results against epochs, everything else against steps."""
+        """Define the x-axis of ``name``, once: epochs for results on a split, steps for everything else."""
         if name in self._defined:
             return
         self._defined.add(name)
@@ -169,22 +177,22 @@ class WandB(Tracker):
         else:
             self._run.define_metric(name, step_metric="epoch" if name.split("/")[0] in SPLITS else "step")
 
-    def _note_extremes(self, record: Mapping[str, float]) -> dict[str, float]:
-        """The extremes that ``record`` improves on."""
+    def _update_extremes(self, record: Mapping[str, float]) -> dict[str, float]:
+        """Update the extremes with ``record``, and return those that changed."""
         changed = {}
         for name, value in record.items():
             split, metric = name.split("/")[0], name.split("/")[-1]
             if split not in SPLITS or not metric.startswith(("accuracy", "loss")):
                 continue
             key, better = (f"max/{name}", max) if metric.startswith("accuracy") else (f"min/{name}", min)
-            known = self._extremes.get(key)
-            if value == value and (known is None or better(value, known) != known):
+            previous = self._extremes.get(key)
+            if value == value and (previous is None or better(value, previous) != previous):
                 self._extremes[key] = changed[key] = value
         return changed
 
 
 def has_credentials() -> bool:
-    """Whether this machine knows an account for the W&B server in use; reads the environment and ``.netrc`` only."""
+    """Return whether the environment or ``.netrc`` has credentials for the configured W&B server."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""

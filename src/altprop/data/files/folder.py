@@ -1,4 +1,4 @@
-"""Images in class folders: ``<part>/<class>/<image>``."""
+"""Images in class folders: ``<split>/<class>/<image>``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of one part, by class and then by name, both sorted.
+    """The image files of one split, sorted by class and then by name.
 
-    ``names`` ``[n]`` are paths below ``folder`` as bytes: one block of memory, where a list of a million strings would be copied
-    into every worker bit by bit.
+    ``names`` ``[n]`` are paths below ``folder`` as bytes in one block of memory; a list of a million strings would be copied
+    into every worker process piece by piece.
     """
 
     folder: Path
@@ -31,49 +31,47 @@ class Listing:
         return len(self.labels)
 
     def path(self, index: int) -> Path:
-        """Where image number ``index`` lies."""
+        """Return the path of image number ``index``."""
         return self.folder / os.fsdecode(self.names[index])
 
-    def take(self, part: slice | NDArray[np.int64]) -> Listing:
-        """Some of the images."""
-        return Listing(self.folder, self.names[part], self.labels[part])
+    def take(self, selection: slice | NDArray[np.int64]) -> Listing:
+        """Return a listing of the selected images."""
+        return Listing(self.folder, self.names[selection], self.labels[selection])
 
 
-def class_folders(part: Path) -> list[str]:
-    """Names of the class folders of one part, sorted; none where the folder is not there."""
-    if not part.is_dir():
+def class_folders(split: Path) -> list[str]:
+    """Return the sorted names of the class folders in ``split``; an empty list if ``split`` does not exist."""
+    if not split.is_dir():
         return []
-    with os.scandir(part) as entries:
+    with os.scandir(split) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
-def list_images(part: Path, classes: list[str]) -> Listing:
-    """The images of one part; its class folders must be among ``classes``, whose order gives the labels.
+def list_images(split: Path, classes: list[str]) -> Listing:
+    """List the images in ``split``. The order of ``classes`` determines the labels.
 
-    :raises DataError: where there is no image, or a folder of another class.
+    Raises DataError if there are no images, or if there is a folder that is not in ``classes``.
     """
-    unknown = set(class_folders(part)) - set(classes)
+    unknown = set(class_folders(split)) - set(classes)
     if unknown:
-        raise DataError(part / min(unknown), "is no class of the training images", f"one of {', '.join(classes[:10])}")
+        description = "is not a class of the training images"
+        raise DataError(split / min(unknown), description, f"one of {', '.join(classes[:10])}")
     names: list[bytes] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        if not (part / name).is_dir():
+        if not (split / name).is_dir():
             continue
-        with os.scandir(part / name) as entries:
+        with os.scandir(split / name) as entries:
             images = sorted(entry.name for entry in entries if entry.name.lower().endswith(EXTENSIONS))
         names += [os.fsencode(f"{name}/{image}") for image in images]
         labels += [label] * len(images)
     if not names:
-        raise DataError(part, "holds no images", f"class folders with images ({', '.join(EXTENSIONS)})")
-    return Listing(part, np.array(names), np.array(labels, dtype=np.int64))
+        raise DataError(split, "contains no images", f"class folders with images ({', '.join(EXTENSIONS)})")
+    return Listing(split, np.array(names), np.array(labels, dtype=np.int64))
 
 
 def open_image(path: Path) -> Image.Image:
-    """One image, decoded, in three colors.
-
-    :raises DataError: where the file is no image or is torn.
-    """
+    """Decode one image to RGB. Raises DataError if the file is not an image or is truncated."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -83,4 +81,4 @@ def open_image(path: Path) -> Image.Image:
         SyntaxError,
         Image.DecompressionBombError,
     ) as error:  # Pillow raises all of them for broken files
-        raise DataError(path, f"cannot be decoded ({type(error).__name__}: {error})", "a whole image file") from error
+        raise DataError(path, f"cannot be decoded ({type(error).__name__}: {error})", "a complete image file") from error

@@ -1,4 +1,4 @@
-"""Readers of the files that the classic data sets come in. None of them runs code that a file carries."""
+"""Readers of the file formats of the classic data sets. None of them executes code from a file."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _PICKLE_ALLOWED = {
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The array in an IDX file of unsigned bytes, plain or, where only ``path`` + ``.gz`` is there, compressed.
+    """Read an IDX file of unsigned bytes with the given number of ``dimensions``.
 
-    :raises DataError: where the file is missing, torn or of another format.
+    Reads ``path`` + ``.gz`` if only that file exists. Raises DataError if the file is missing, truncated or in another format.
     """
     compressed = path.with_name(path.name + ".gz")
     source = compressed if compressed.is_file() and not path.is_file() else path
@@ -42,33 +42,35 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         raise DataError(source, "is missing" if not source.is_file() else f"cannot be read ({error})", expected) from error
     header = 4 + 4 * dimensions
     if len(content) < header or content[:4] != bytes((0, 0, _IDX_UNSIGNED_BYTE, dimensions)):
-        raise DataError(source, "has another header or none", expected)
+        raise DataError(source, "does not have the expected header", expected)
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     if len(content) != header + math.prod(shape):
-        raise DataError(source, f"is torn: it has {len(content):,} bytes", f"{header + math.prod(shape):,} as its header says")
+        raise DataError(
+            source, f"is truncated: it has {len(content):,} bytes", f"{header + math.prod(shape):,} as its header says"
+        )
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds dictionaries, lists, strings and numpy arrays, and refuses everything else."""
+    """Restores dictionaries, lists, strings and numpy arrays, and rejects everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _PICKLE_ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """The dictionary in a pickle of plain values and numpy arrays, as CIFAR's Python version has them.
+    """Read a pickled dictionary of plain values and numpy arrays, the format of CIFAR's Python version.
 
-    :raises DataError: where the file is missing, torn or holds anything else.
+    Raises DataError if the file is missing, truncated or holds anything else.
     """
     expected = "a pickled dictionary of plain values and arrays"
     try:
         content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except FileNotFoundError as error:
         raise DataError(path, "is missing", expected) from error
-    except Exception as error:  # a torn pickle may fail in any way
+    except Exception as error:  # a truncated pickle may raise anything
         raise DataError(path, f"cannot be read ({type(error).__name__}: {error})", expected) from error
     if not isinstance(content, dict):
         raise DataError(path, f"holds a {type(content).__name__}", expected)
@@ -76,9 +78,9 @@ def read_pickle(path: Path) -> dict[str, Any]:
 
 
 def read_matlab(path: Path) -> dict[str, Any]:
-    """The arrays in a MATLAB 5 file, as SVHN's cropped digits have them.
+    """Read the arrays of a MATLAB 5 file, the format of SVHN's cropped digits.
 
-    :raises DataError: where the file is missing, torn or of another format.
+    Raises DataError if the file is missing, truncated or in another format.
     """
     from scipy.io import loadmat
 
@@ -86,5 +88,5 @@ def read_matlab(path: Path) -> dict[str, Any]:
         return dict(loadmat(str(path)))
     except FileNotFoundError as error:
         raise DataError(path, "is missing", "a MATLAB 5 file") from error
-    except Exception as error:  # scipy raises what its parsers happen to meet
+    except Exception as error:  # scipy's parsers may raise anything
         raise DataError(path, f"cannot be read ({type(error).__name__}: {error})", "a MATLAB 5 file") from error

@@ -1,4 +1,4 @@
-"""ImageNet's official archives, unpacked into class folders."""
+"""Unpacking of ImageNet's official archives into class folders."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from altprop.problems import ConfigError, Problem, RunFailed
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 QUALITY = 95
-"""Of JPEGs that are written anew because they were resized."""
+"""JPEG quality of resized images."""
 SHARE_WHEN_RESIZED = 0.6
-"""Of the archives' size, taken by images of 256 pixels and less; on the safe side."""
-AT_ONCE = 500
+"""Disk space of images resized to 256 pixels or less, as a share of the archives' size; a cautious estimate."""
+PIECE_SIZE = 500
 """Validation images in one piece of work."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Files of an archive that are unpacked in one go: for each its place in the archive and where it goes to."""
+    """Files of an archive that are unpacked together. ``members`` are the offset, size and target of each."""
 
     archive: Path
     members: tuple[tuple[int, int, Path], ...]
@@ -38,13 +38,12 @@ class Piece:
 
 
 def unpack_imagenet(archives: Path, folder: Path, resize: int | None, workers: int) -> tuple[int, int]:
-    """Unpack into ``folder``/train/<class> and ``folder``/val/<class>; gives the number of images in each.
+    """Unpack into ``folder``/train/<class> and ``folder``/val/<class>, and return the number of images in each.
 
-    With ``resize`` the short side of every image is scaled to so many pixels (bilinear, JPEG quality 95). What an interrupted
-    call has unpacked is kept. The folders have their names only once they are complete.
+    ``resize`` scales the short side of every image to that many pixels (bilinear, JPEG quality 95). A call continues where an
+    interrupted one stopped. Folders get their final names once they are complete.
 
-    :raises ConfigError: where an archive is missing or torn.
-    :raises RunFailed: where the disk is too small.
+    Raises ConfigError if an archive is missing or truncated, and RunFailed if there is not enough disk space.
     """
     missing = [name for name in (TRAIN, VAL, DEVKIT) if not (archives / name).is_file()]
     if missing:
@@ -59,17 +58,17 @@ def unpack_imagenet(archives: Path, folder: Path, resize: int | None, workers: i
         pending["val"] = list(_val_pieces(archives / VAL, folder / "val.partial", labels, resize))
     _check_space(folder, [piece for pieces in pending.values() for piece in pieces], resize)
     with Progress(console=Console(stderr=True)) as progress, ProcessPoolExecutor(max(workers, 1)) as pool:
-        for part, pieces in pending.items():
-            (folder / f"{part}.partial").mkdir(exist_ok=True)
-            run: Callable[[Piece], None] = _unpack_class if part == "train" else _unpack_images
-            for _ in progress.track(pool.map(run, pieces), total=len(pieces), description=part):
+        for split, pieces in pending.items():
+            (folder / f"{split}.partial").mkdir(exist_ok=True)
+            run: Callable[[Piece], None] = _unpack_class if split == "train" else _unpack_images
+            for _ in progress.track(pool.map(run, pieces), total=len(pieces), description=split):
                 pass
-            (folder / f"{part}.partial").rename(folder / part)
+            (folder / f"{split}.partial").rename(folder / split)
     return _count(folder / "train"), _count(folder / "val")
 
 
 def _validation_labels(devkit: Path, folder: Path) -> list[str]:
-    """The class of each validation image, by number; torchvision checks the archive and reads it."""
+    """Return the class of each validation image, by number. torchvision verifies and reads the archive."""
     import_torchvision()
     from torchvision.datasets.imagenet import META_FILE, load_meta_file, parse_devkit_archive
 
@@ -83,7 +82,7 @@ def _validation_labels(devkit: Path, folder: Path) -> list[str]:
 
 
 def _train_pieces(archive: Path, folder: Path, resize: int | None) -> Iterator[Piece]:
-    """One for each class that is not there yet: the archive holds one archive per class."""
+    """Yield one piece for each class that is not unpacked yet; the archive holds one inner archive per class."""
     for member in _members(archive):
         name = Path(member.name)
         if name.suffix == ".tar" and not (folder / name.stem).is_dir():
@@ -91,40 +90,42 @@ def _train_pieces(archive: Path, folder: Path, resize: int | None) -> Iterator[P
 
 
 def _val_pieces(archive: Path, folder: Path, labels: list[str], resize: int | None) -> Iterator[Piece]:
+    """Yield the validation images that are not unpacked yet, up to 500 in a piece."""
     members = sorted((Path(member.name).name, member.offset_data, member.size) for member in _members(archive))
     if len(members) != len(labels):
-        raise DataError(archive, f"holds {len(members)} images", f"{len(labels)}, as the development kit says")
-    todo = [
+        raise DataError(archive, f"holds {len(members)} images", f"{len(labels)}, the number in the development kit")
+    pending = [
         (offset, size, folder / label / name)
         for (name, offset, size), label in zip(members, labels)
         if not (folder / label / name).is_file()
     ]
-    for start in range(0, len(todo), AT_ONCE):
-        yield Piece(archive, tuple(todo[start : start + AT_ONCE]), resize)
+    for start in range(0, len(pending), PIECE_SIZE):
+        yield Piece(archive, tuple(pending[start : start + PIECE_SIZE]), resize)
 
 
 def _members(archive: Path) -> list[tarfile.TarInfo]:
-    """The files of an archive; the reading of their heads shows whether it is whole."""
+    """List the files of an archive. Raises DataError if it is truncated, which reading the headers reveals."""
     try:
         with tarfile.open(archive, "r:") as tar:
             members = [member for member in tar.getmembers() if member.isfile()]
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(archive, f"cannot be read ({error})", "the whole official archive") from error
+        raise DataError(archive, f"cannot be read ({error})", "the complete official archive") from error
     if not members or members[-1].offset_data + members[-1].size > archive.stat().st_size:
-        raise DataError(archive, "is torn", "the whole official archive")
+        raise DataError(archive, "is truncated", "the complete official archive")
     return members
 
 
 def _check_space(folder: Path, pieces: Iterable[Piece], resize: int | None) -> None:
+    """Raise RunFailed if the pieces do not fit on the disk."""
     total = sum(size for piece in pieces for _, size, _ in piece.members)
     needed = int(total * (SHARE_WHEN_RESIZED if resize is not None else 1))
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise RunFailed(f"{folder}: about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
+        raise RunFailed(f"{folder} needs about {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free")
 
 
 def _unpack_class(piece: Piece) -> None:
-    """The inner archive of one class. Its folder has its name only once it is complete."""
+    """Unpack the inner archive of one class. Its folder gets its final name once it is complete."""
     ((offset, _, folder),) = piece.members
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -138,11 +139,14 @@ def _unpack_class(piece: Piece) -> None:
                     if content is not None:
                         (partial / Path(member.name).name).write_bytes(_resized(content.read(), piece, member.name))
         except (tarfile.TarError, EOFError) as error:
-            raise DataError(piece.archive, f"is torn in {folder.name}.tar ({error})", "the whole official archive") from error
+            raise DataError(
+                piece.archive, f"is truncated in {folder.name}.tar ({error})", "the complete official archive"
+            ) from error
     partial.rename(folder)
 
 
 def _unpack_images(piece: Piece) -> None:
+    """Unpack single images, each atomically."""
     with piece.archive.open("rb") as file:
         for offset, size, path in piece.members:
             file.seek(offset)
@@ -153,7 +157,7 @@ def _unpack_images(piece: Piece) -> None:
 
 
 def _resized(content: bytes, piece: Piece, name: str) -> bytes:
-    """An encoded image, scaled so that its short side has ``piece.resize`` pixels."""
+    """Return an encoded image, scaled to a short side of ``piece.resize`` pixels unless that is None."""
     if piece.resize is None:
         return content
     try:
@@ -163,12 +167,12 @@ def _resized(content: bytes, piece: Piece, name: str) -> bytes:
             scaled = image.convert("RGB").resize((size[0], size[1]), Image.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(
-            piece.archive, f"holds {name}, which cannot be decoded ({error})", "the whole official archive"
+            piece.archive, f"holds {name}, which cannot be decoded ({error})", "the complete official archive"
         ) from error
-    written = io.BytesIO()
-    scaled.save(written, "JPEG", quality=QUALITY)
-    return written.getvalue()
+    encoded = io.BytesIO()
+    scaled.save(encoded, "JPEG", quality=QUALITY)
+    return encoded.getvalue()
 
 
-def _count(part: Path) -> int:
-    return sum(len(files) for _, _, files in os.walk(part))
+def _count(folder: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(folder))

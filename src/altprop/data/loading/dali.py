@@ -1,7 +1,8 @@
-"""Decoding by NVIDIA DALI: JPEGs are decoded and scaled on the GPU, in the order and with the draws of the worker processes.
+"""Decoding with NVIDIA DALI, which decodes and scales JPEGs on the GPU.
 
-DALI's own readers shuffle and draw by a state that cannot be set to the middle of an epoch, so files and windows are handed to it
-from here. Its filters are not Pillow's: pixels differ by rounding from those of ``dataset.loader=torch``.
+DALI's own readers shuffle and draw from a state that cannot be set to the middle of an epoch. This module therefore passes files
+and crop windows to it, in the order and with the draws of the worker processes. Its filters are not Pillow's, so pixels differ by
+rounding from those of ``dataset.loader=torch``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import io
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,31 +21,30 @@ from torch import Tensor
 
 from altprop.data.errors import DataError
 from altprop.data.files.folder import open_image
-
-if TYPE_CHECKING:
-    from altprop.data.loading.stream import Decoding, Request
+from altprop.data.loading.decoding import Decoding, Request
 
 Sample = tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
 
 
-def decoded_by_dali(
+def decode_with_dali(
     decoding: Decoding, requests: Iterator[Request], batch_size: int, threads: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pixels ``[batch, height, width, 3]`` uint8 and labels ``[batch]`` on ``device``.
+    """Decode mini-batches of up to ``batch_size`` images with DALI.
 
-    :raises DataError: where an image cannot be decoded.
+    Yields pixels ``[batch, height, width, 3]`` uint8 and labels ``[batch]`` on ``device``. Raises DataError if an image cannot be
+    decoded.
     """
     from nvidia.dali import fn, pipeline_def, types
     from nvidia.dali.plugin.pytorch import feed_ndarray
 
     on_gpu = device.type == "cuda"
-    under_way: deque[Request] = deque()
+    in_flight: deque[Request] = deque()
     threads = max(threads, 1)
 
     def sources(pool: ThreadPoolExecutor) -> Iterator[tuple[list[Any], ...]]:
         for request in requests:
-            samples = list(pool.map(lambda asked: _sample(decoding, *asked), request))
-            under_way.append(request)
+            samples = list(pool.map(lambda item: _sample(decoding, *item), request))
+            in_flight.append(request)
             yield tuple(map(list, zip(*samples)))
 
     @pipeline_def(
@@ -71,33 +71,33 @@ def decoded_by_dali(
             except StopIteration:
                 return
             except RuntimeError:
-                _raise_first_broken(decoding, under_way)
+                _raise_first_broken(decoding, in_flight)
                 raise
             decoded = images.as_tensor()
             pixels = torch.empty(decoded.shape(), dtype=torch.uint8, device=device)
             feed_ndarray(decoded, pixels, cuda_stream=torch.cuda.current_stream(device) if on_gpu else None)
-            labels = decoding.listing.labels[[index for index, _ in under_way.popleft()]]
+            labels = decoding.listing.labels[[index for index, _ in in_flight.popleft()]]
             yield pixels, torch.from_numpy(labels).to(device, non_blocking=True)
 
 
-def _sample(decoding: Decoding, index: int, place: int) -> Sample:
-    """One encoded image with the corner and the extent (width, height) of its window, and whether to mirror it."""
+def _sample(decoding: Decoding, index: int, position: int) -> Sample:
+    """Return an encoded image, the corner and extent (width, height) of its window, and whether to flip it."""
     path = decoding.listing.path(index)
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size
-        window = decoding.view.window(width, height, decoding.stream(place))
+        window = decoding.view.window(width, height, decoding.stream(position))
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(path, f"cannot be used ({error})", "a whole image file, large enough for the crop") from error
+        raise DataError(path, f"cannot be used ({error})", "a complete image file, large enough for the crop") from error
     start = np.array([round(window.left), round(window.top)], dtype=np.int32)
     extent = np.array([round(window.width), round(window.height)], dtype=np.int32)
     shape = np.minimum(extent, np.array([width, height], dtype=np.int32) - start)
     return np.frombuffer(content, dtype=np.uint8), start, shape, np.array(window.flip, dtype=np.int32)
 
 
-def _raise_first_broken(decoding: Decoding, under_way: Iterable[Request]) -> None:
-    """DALI does not say which file it could not decode: find it among those that were handed to it."""
-    for request in under_way:
+def _raise_first_broken(decoding: Decoding, in_flight: Iterable[Request]) -> None:
+    """Decode the images passed to DALI again until one fails, because DALI does not say which file it could not decode."""
+    for request in in_flight:
         for index, _ in request:
             open_image(decoding.listing.path(index))

@@ -1,4 +1,4 @@
-"""Images of one size, decoded once and kept as one file of bytes."""
+"""A cache of decoded images of equal size, in one file of bytes."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from altprop.data.base import Pixels
 from altprop.data.files.folder import Listing, open_image
-from altprop.data.sets.in_memory import Pixels
 
 CACHE = ".altprop"
 """Folder below ``paths.data``."""
 log = logging.getLogger(__name__)
 
 
-def decoded(listings: Sequence[Listing], root: Path, name: str, most_bytes: int) -> list[Pixels] | None:
-    """The pixels ``[n, 3, height, width]`` of each listing, or None where they are not all of one size or take more bytes.
+def decode_or_read(listings: Sequence[Listing], root: Path, name: str, max_bytes: int) -> list[Pixels] | None:
+    """Return the pixels ``[n, 3, height, width]`` of each listing; None if sizes differ or they take more than ``max_bytes``.
 
-    They are kept in ``<root>/.altprop/<name>-<digest>.npy``, where the digest changes with every file that is added, removed,
-    renamed or written to. Where that folder cannot be written, images are decoded anew each time.
+    The pixels are cached in ``<root>/.altprop/<name>-<digest>.npy``. The digest changes with every file that is added, removed,
+    renamed or written. If that folder is not writable, the images are decoded every time.
 
-    :raises DataError: where an image cannot be decoded.
+    Raises DataError if an image cannot be decoded.
     """
     width, height = _size(listings[0].path(0))
     count = sum(map(len, listings))
-    if count * 3 * width * height > most_bytes:
+    if count * 3 * width * height > max_bytes:
         return None
     folder, stem = root / CACHE, name.replace(os.sep, "-")
     path, shape = folder / f"{stem}-{_digest(listings)}.npy", (count, 3, height, width)
@@ -43,14 +43,14 @@ def decoded(listings: Sequence[Listing], root: Path, name: str, most_bytes: int)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(FileLock(folder / f"{stem}.lock"))
-                pixels = _read(path, shape)  # another process may have written it meanwhile
+                pixels = _read(path, shape)  # another process may have written it in the meantime
             except OSError as error:
                 log.warning("%s cannot be locked (%s)", folder, error.strerror)
             if pixels is None:
                 pixels = _decode(listings, width, height)
                 if pixels is None:
                     return None
-                _keep(path, pixels)
+                _write_if_possible(path, pixels)
     ends = np.cumsum([len(listing) for listing in listings])
     return np.split(pixels, ends[:-1])
 
@@ -61,7 +61,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def _digest(listings: Sequence[Listing]) -> str:
-    """A digest of the names, sizes and times of all files."""
+    """Return a digest of the names, sizes and modification times of all files."""
     digest = hashlib.sha256()
     for listing in listings:
         digest.update(str(listing.folder.name).encode())
@@ -72,7 +72,7 @@ def _digest(listings: Sequence[Listing]) -> str:
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> Pixels | None:
-    """The cached array; None where there is none, or another than expected."""
+    """Return the cached array, or None if it is missing or not as expected."""
     try:
         pixels = np.load(path)
     except (OSError, ValueError, EOFError):
@@ -80,16 +80,16 @@ def _read(path: Path, shape: tuple[int, ...]) -> Pixels | None:
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
 
-def _keep(path: Path, pixels: Pixels) -> None:
-    """Write the cache, or say that images will be decoded anew at every start."""
+def _write_if_possible(path: Path, pixels: Pixels) -> None:
+    """Write the cache; if that fails, warn that images will be decoded at every start."""
     try:
         _write(path, pixels)
     except OSError as error:
-        log.warning("%s cannot be written (%s): images are decoded anew at every start", path, error.strerror)
+        log.warning("%s cannot be written (%s): images will be decoded at every start", path, error.strerror)
 
 
 def _write(path: Path, pixels: Pixels) -> None:
-    """Complete or not at all; what was kept of the same images before is removed."""
+    """Write the cache atomically, and remove older caches of the same folder."""
     name = path.name.rpartition("-")[0]
     temporary = path.with_suffix(".tmp")
     try:
@@ -106,14 +106,14 @@ def _write(path: Path, pixels: Pixels) -> None:
 
 
 def _decode(listings: Sequence[Listing], width: int, height: int) -> Pixels | None:
-    """All images, or None as soon as one has another size."""
+    """Decode all images; None as soon as one has a different size."""
     paths = [listing.path(index) for listing in listings for index in range(len(listing))]
     pixels = np.empty((len(paths), 3, height, width), dtype=np.uint8)
     console = Console(stderr=True)
-    shown = track(
+    progress = track(
         enumerate(paths), "decoding images", len(paths), console=console, transient=True, disable=not console.is_terminal
     )
-    for row, path in shown:
+    for row, path in progress:
         image: Image.Image = open_image(path)
         if image.size != (width, height):
             return None

@@ -1,4 +1,4 @@
-"""Which part of a large image a net gets to see: the standard crops, drawn from a random stream of the image's own."""
+"""The standard crops of large images, drawn from a separate random stream for each image."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Window:
-    """A part of an image in source pixels that is scaled to the net's input, then mirrored or not.
+    """The part of an image, in source pixels, that is scaled to the network's input size and then possibly flipped.
 
-    ``isolated``: pixels around it take no part in the scaling, as when an image is cropped first.
+    ``isolated`` means that pixels outside the window do not influence the scaling, as if the image were cropped first.
     """
 
     left: float
@@ -37,10 +37,10 @@ class Window:
 
 
 def random_resized_window(width: int, height: int, stream: random.Random) -> Window:
-    """A window of 8 to 100 % of the area and an aspect ratio (log-uniform) of 3/4 to 4/3.
+    """Draw a window with 8 to 100 % of the area and an aspect ratio of 3/4 to 4/3 (log-uniform).
 
-    Where ten draws do not fit into the image, the largest centered window of an allowed aspect ratio: the common recipe of
-    ImageNet training.
+    If ten draws do not fit into the image, returns the largest centered window with an allowed aspect ratio. This is the usual
+    recipe of ImageNet training.
     """
     for _ in range(ATTEMPTS):
         area = width * height * stream.uniform(*AREA)
@@ -55,11 +55,10 @@ def random_resized_window(width: int, height: int, stream: random.Random) -> Win
 
 
 def placed_window(width: int, height: int, size: int, resize: int | None, stream: random.Random | None) -> Window:
-    """A window of ``size`` x ``size`` pixels after scaling the image's short side to ``resize`` (None: as it is).
+    """Return a window of ``size`` x ``size`` pixels after scaling the image's short side to ``resize`` (None: no scaling).
 
-    Its place is drawn from ``stream``, or the center where that is None.
-
-    :raises ValueError: where the scaled image is smaller than the window.
+    Its position is drawn from ``stream``; if that is None, it is the center. Raises ValueError if the scaled image is smaller
+    than the window.
     """
     scaled_width, scaled_height = width, height
     if resize is not None:
@@ -67,7 +66,7 @@ def placed_window(width: int, height: int, size: int, resize: int | None, stream
         scaled_width, scaled_height = (resize if side == short else int(resize * side / short) for side in (width, height))
     free_x, free_y = scaled_width - size, scaled_height - size
     if free_x < 0 or free_y < 0:
-        raise ValueError(f"has {scaled_width}x{scaled_height} pixels, less than the {size}x{size} to be cropped")
+        raise ValueError(f"has {scaled_width}x{scaled_height} pixels, fewer than the crop's {size}x{size}")
     if stream is None:
         left, top = round(free_x / 2), round(free_y / 2)
     else:
@@ -78,7 +77,7 @@ def placed_window(width: int, height: int, size: int, resize: int | None, stream
 
 @dataclass(frozen=True)
 class View:
-    """What a net sees of an image: a recipe with its sizes, and ``flip``, the probability of mirroring."""
+    """What a network sees of an image: a recipe with its sizes, and the probability of a horizontal ``flip``."""
 
     recipe: Recipe
     size: int
@@ -86,10 +85,7 @@ class View:
     flip: float
 
     def window(self, width: int, height: int, stream: random.Random) -> Window:
-        """The window of one image of ``width`` x ``height`` pixels.
-
-        :raises ValueError: where the image is too small.
-        """
+        """Return the window of one image of ``width`` x ``height`` pixels. Raises ValueError if the image is too small."""
         if self.recipe == "random_resized_crop":
             window = random_resized_window(width, height, stream)
         else:
@@ -98,10 +94,7 @@ class View:
         return Window(window.left, window.top, window.width, window.height, flip, window.isolated)
 
     def render(self, image: Image.Image, stream: random.Random) -> NDArray[np.uint8]:
-        """Pixels ``[size, size, 3]`` of one image.
-
-        :raises ValueError: where the image is too small.
-        """
+        """Return the pixels ``[size, size, 3]`` of one image. Raises ValueError if the image is too small."""
         window = self.window(*image.size, stream)
         box = (window.left, window.top, window.left + window.width, window.top + window.height)
         target = (self.size, self.size)
@@ -116,13 +109,15 @@ class View:
         return np.asarray(image)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Crops:
-    """The crops of large images.
+    """The crops of large images. Evaluation always crops the center.
 
-    ``train`` is the recipe of the training images: ``random_resized_crop``, ``random_crop`` or ``centre_crop``, with ``flip`` as
-    the probability of mirroring. Evaluation crops the center. All crops but the first scale the short side to ``resize`` before;
-    null says that the images are that size already.
+    Args:
+        train: The recipe for training images: ``random_resized_crop``, ``random_crop`` or ``centre_crop``.
+        flip: Probability of a horizontal flip of a training image.
+        size: Width and height of the crop, which is the network's input size.
+        resize: Pixels that the short side is scaled to before a random or center crop; None if images already have that size.
     """
 
     train: Recipe = "random_resized_crop"
@@ -131,19 +126,19 @@ class Crops:
     resize: int | None = 256
 
     def view(self, train: bool) -> View:
-        """What the net sees of a training image, or of one for evaluation."""
+        """Return what the network sees of a training image, or of an image in evaluation."""
         return View(self.train, self.size, self.resize, self.flip) if train else View("centre_crop", self.size, self.resize, 0.0)
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Values out of range."""
+        """Yield a problem for each value out of range."""
         size, resize, flip = (config.get(name) for name in ("size", "resize", "flip"))
         if config.get("train") not in (None, *RECIPES):
             yield Problem("dataset.crops.train", str(config["train"]), f"one of {', '.join(RECIPES)}")
         if isinstance(flip, (int, float)) and not 0 <= flip <= 1:
             yield Problem("dataset.crops.flip", str(flip), "a probability between 0 and 1")
         if isinstance(size, int) and size < 1:
-            yield Problem("dataset.crops.size", str(size), "a width and height in pixels from 1 on")
+            yield Problem("dataset.crops.size", str(size), "a width and height in pixels, 1 or more")
         if isinstance(size, int) and isinstance(resize, int) and resize < size:
             allowed = f"at least dataset.crops.size = {size}, or null for images that are not scaled"
             yield Problem("dataset.crops.resize", str(resize), allowed)

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from the files of their Python version."""
+"""CIFAR-10 and CIFAR-100, read from the files of their Python version."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from altprop.data.checks import data_root, fetch_command, missing
+from altprop.data.checks import data_root, fetch_command, missing_files
 from altprop.data.errors import DataError
 from altprop.data.files.formats import read_pickle
 from altprop.data.sets.in_memory import Images, InMemory, RawData
@@ -35,34 +35,40 @@ class CIFAR10(InMemory):
     names_key: ClassVar[str] = "label_names"
 
     def read(self, root: Path) -> RawData:
-        """Both parts and the class names from ``<root>/<folder>``."""
+        """Read both splits and the class names from ``<root>/<folder>``."""
         folder = root / self.folder
-        train, test = (self._read_part([folder / name for name in names]) for names in (self.train_files, self.test_files))
+        train, test = (self._read_split([folder / name for name in names]) for names in (self.train_files, self.test_files))
         names = read_pickle(folder / self.names_file).get(self.names_key)
         if not isinstance(names, list) or len(names) != self.num_classes:
-            raise DataError(folder / self.names_file, "names other classes", f"a list {self.names_key} of {self.num_classes}")
+            raise DataError(
+                folder / self.names_file,
+                "does not hold the expected class names",
+                f"a list {self.names_key} of {self.num_classes}",
+            )
         return RawData(train, test, tuple(map(str, names)))
 
-    def _read_part(self, paths: list[Path]) -> Images:
-        parts = [self._read_file(path) for path in paths]
-        return Images(np.concatenate([part.pixels for part in parts]), np.concatenate([part.labels for part in parts]))
+    def _read_split(self, paths: list[Path]) -> Images:
+        files = [self._read_file(path) for path in paths]
+        return Images(np.concatenate([file.pixels for file in files]), np.concatenate([file.labels for file in files]))
 
     def _read_file(self, path: Path) -> Images:
         content = read_pickle(path)
         pixels, labels = content.get("data"), np.asarray(content.get(self.labels_key, ()))
         labels_fit = len(labels) > 0 and labels.min() >= 0 and labels.max() < self.num_classes
         if not isinstance(pixels, np.ndarray) or pixels.shape != (len(labels), PIXELS) or not labels_fit:
-            raise DataError(path, "holds something else", f"data [n, {PIXELS}] and n {self.labels_key} below {self.num_classes}")
+            raise DataError(
+                path, "does not hold the expected data", f"data [n, {PIXELS}] and n {self.labels_key} below {self.num_classes}"
+            )
         return Images(pixels.reshape(-1, 3, 32, 32), labels.astype(np.int64))
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Values out of range, missing files."""
+        """Yield a problem for each value out of range, and for missing files."""
         yield from super().check(config, root)
         folder = data_root(root) / cls.folder
         files = (*cls.train_files, *cls.test_files, cls.names_file)
         if not all((folder / name).is_file() for name in files):
-            yield missing(cls.title, folder, ", ".join(files), fetch_command(cls.name, data_root(root)))
+            yield missing_files(cls.title, folder, ", ".join(files), fetch_command(cls.name, data_root(root)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Small color images of ten shapes, drawn many at a time.
 
-Coordinates run from -1 to 1 over the image. A shape is a signed distance: negative inside, in units of the shape's radius.
+Coordinates run from -1 to 1 across the image. Each shape is a function of the coordinates ``u`` and ``v``, both in units of its
+radius, and returns a signed distance in the same unit: negative inside.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 SIZE = 32
 CHUNK = 500
-"""Images drawn in one go; each has a random stream of its own, so the first n images do not depend on how many follow."""
+"""Images drawn at once. Each chunk has its own random stream, so that the first n images do not depend on how many follow."""
 CLUTTER = 3
 SOFT_EDGE = 1.5 / SIZE
 
@@ -24,7 +25,7 @@ def disc(u: Tensor, v: Tensor) -> Tensor:
 
 
 def ring(u: Tensor, v: Tensor) -> Tensor:
-    """A circle's outline."""
+    """The outline of a circle."""
     return (torch.hypot(u, v) - 0.72).abs() - 0.2
 
 
@@ -34,7 +35,7 @@ def square(u: Tensor, v: Tensor) -> Tensor:
 
 
 def frame(u: Tensor, v: Tensor) -> Tensor:
-    """A square's outline."""
+    """The outline of a square."""
     return (torch.maximum(u.abs(), v.abs()) - 0.64).abs() - 0.18
 
 
@@ -54,7 +55,7 @@ def star(u: Tensor, v: Tensor) -> Tensor:
     sector = 2 * math.pi / 5
     angle = (torch.remainder(torch.atan2(u, v) + sector / 2, sector) - sector / 2).abs()
     radius = torch.hypot(u, v)
-    # One half of one point of the star is left after folding: the line from its tip (0, 1) to its notch, radius 0.42.
+    # Folding leaves half of one point of the star: the line from its tip (0, 1) to its notch at radius 0.42.
     across, along = radius * angle.sin(), radius * angle.cos()
     notch_across, notch_along = 0.42 * math.sin(sector / 2), 0.42 * math.cos(sector / 2)
     normal = (1 - notch_along, notch_across)
@@ -62,7 +63,7 @@ def star(u: Tensor, v: Tensor) -> Tensor:
 
 
 def crescent(u: Tensor, v: Tensor) -> Tensor:
-    """A disc with a bite."""
+    """A disc with a bite taken out of it."""
     return torch.maximum(torch.hypot(u, v) - 0.95, 0.72 - torch.hypot(u - 0.5, v))
 
 
@@ -92,7 +93,7 @@ CLASS_NAMES = tuple(shape.__name__.replace("_", " ") for shape in SHAPES)
 
 
 def draw_chunk(count: int, generator: torch.Generator) -> Tensor:
-    """``count`` images ``[count, 3, 32, 32]`` uint8; number i shows shape i modulo ten."""
+    """Draw ``count`` images ``[count, 3, 32, 32]`` uint8. Image i shows shape i modulo ten."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator) * (high - low) + low
@@ -120,30 +121,30 @@ def draw_chunk(count: int, generator: torch.Generator) -> Tensor:
 
 
 def _contrast(ground: Tensor, amount: Tensor, side: Tensor) -> Tensor:
-    """A color difference of the given size in each channel, more often brighter than darker, or the way there is room for."""
+    """Return a color difference of the given size in each channel: brighter in 70 % of images, unless that leaves [0, 1]."""
     sign = torch.where(side < 0.3, -1.0, 1.0)
     fits = (ground + sign * amount).clamp(0, 1) == ground + sign * amount
     return torch.where(fits, sign, -sign) * amount
 
 
 def _texture(uniform: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """Stripes of random direction, width, phase and strength, ``[count, 1, 32, 32]``; they may be too faint to see."""
+    """Return stripes ``[count, 1, 32, 32]`` of random direction, width, phase and strength; some are too faint to see."""
     direction, frequency = uniform(-math.pi, math.pi, 1, 1), uniform(2, 12, 1, 1)
     waves = torch.sin(frequency * (x * direction.cos() + y * direction.sin()) + uniform(-math.pi, math.pi, 1, 1))
     return (waves * uniform(0, 0.12, 1, 1))[:, None]
 
 
 def _clutter(image: Tensor, uniform: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """One ellipse of random color and form, from a dot to a line; in two of five images none."""
+    """Add an ellipse of random color and shape, from a dot to a line, to three images out of five."""
     turn, x0, y0 = uniform(-math.pi, math.pi, 1, 1), x - uniform(-1, 1, 1, 1), y - uniform(-1, 1, 1, 1)
     along, across = turn.cos() * x0 + turn.sin() * y0, turn.cos() * y0 - turn.sin() * x0
     length, width = uniform(0.05, 0.5, 1, 1), uniform(0.04, 0.1, 1, 1)
-    there = uniform(0, 1, 1, 1) < 0.6
+    visible = uniform(0, 1, 1, 1) < 0.6
     distance = (torch.hypot(along / length, across / width) - 1) * width
-    return _cover(image, uniform(0, 1, 3, 1, 1), torch.where(there, distance, 1.0))
+    return _cover(image, uniform(0, 1, 3, 1, 1), torch.where(visible, distance, 1.0))
 
 
 def _cover(image: Tensor, color: Tensor, distance: Tensor) -> Tensor:
-    """``color`` where ``distance`` ``[count, 32, 32]`` is negative, ``image`` elsewhere, mixed along a soft edge."""
+    """Return ``color`` where ``distance`` ``[count, 32, 32]`` is negative and ``image`` elsewhere, blended along a soft edge."""
     share = (0.5 - distance / SOFT_EDGE).clamp_(0, 1)[:, None]
     return torch.lerp(image, color.expand_as(image), share.expand_as(image))

@@ -1,4 +1,4 @@
-"""What all data sets have in common: their keys, and how the training images are divided."""
+"""The base class of all data sets: their common keys, and the division into training and validation images."""
 
 from __future__ import annotations
 
@@ -23,16 +23,22 @@ Selection = slice | NDArray[np.int64]
 class ImageSet(ABC):
     """A data set of images.
 
-    ``mean`` and ``std`` are in units of [0, 1], one for all channels or one each. ``limit_train`` and ``limit_test`` keep the
-    first so many images, ``limit_train`` after the validation images were taken out. The last, smaller mini-batch of a training
-    epoch is left out where ``drop_last`` is set.
+    Args:
+        batch_size: Training images in a mini-batch, all processes together.
+        eval_batch_size: Images in a mini-batch of an evaluation.
+        mean: Mean of the pixels in units of [0, 1]; one value, or one per channel.
+        std: Standard deviation of the pixels in units of [0, 1]; one value, or one per channel.
+        drop_last: Whether to skip the last, smaller mini-batch of a training epoch.
+        validation: Which training images are held out.
+        limit_train: Keep only the first so many training images, after validation images were taken out.
+        limit_test: Keep only the first so many test images.
     """
 
     title: ClassVar[str]
-    """How reports call it."""
+    """What reports call this set."""
     channels: ClassVar[int | None] = None
     num_train: ClassVar[int | None] = None
-    """Number of training images, where it is known without reading them."""
+    """Number of training images, if known without reading them."""
 
     batch_size: int
     eval_batch_size: int
@@ -44,53 +50,50 @@ class ImageSet(ABC):
     limit_test: int | None = None
 
     @property
-    def described(self) -> str:
-        """How messages call this set."""
+    def display_name(self) -> str:
+        """What messages call this set."""
         return self.title
 
     @abstractmethod
     def load(self, context: LoadContext) -> Data:
-        """The splits of this data set.
-
-        :raises ConfigError: where files are missing or torn, or settings do not fit the files.
-        """
+        """Load the splits. Raises ConfigError if files are missing or truncated, or if settings do not fit the files."""
 
     def divide(self, labels: NDArray[np.int64], root: Path) -> tuple[Selection, Selection | None]:
-        """Which training images are trained on (``limit_train`` applied), and which are held out, if any.
+        """Select the images to train on (with ``limit_train`` applied), and the validation images, or None.
 
-        :raises ConfigError: where the held-out part leaves nothing to train on, or an index file does not fit.
+        Raises ConfigError if no image is left to train on, or if an index file does not fit.
         """
         if self.validation.file is None:
             held_out = self.validation.count(len(labels))
             if held_out == 0:
                 return slice(0, self.limit_train), None
             if held_out >= len(labels):
-                allowed = f"less than the {len(labels):,} training images of {self.described}"
+                allowed = f"fewer than the {len(labels):,} training images of {self.display_name}"
                 raise ConfigError([Problem("dataset.validation.size", f"{self.validation.size:g}", allowed)])
         train, validation = self.validation.split(labels, root)
         return _consecutive(train[: self.limit_train]), _consecutive(validation)
 
-    def misfits(self, num_samples: int, channels: int, context: LoadContext) -> Iterator[Problem]:
-        """Problems that show only once the images are there; ``num_samples`` are left to train on."""
+    def mismatches(self, num_samples: int, channels: int, context: LoadContext) -> Iterator[Problem]:
+        """Yield problems that only show once the images are read. ``num_samples`` images are left to train on."""
         for key, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
                 allowed = f"one value, or one for each of the {channels} channels"
                 yield Problem(f"dataset.{key}", f"{len(values)} values", allowed)
         if self.batch_size % context.world_size:
-            given = f"{self.batch_size} on {context.world_size} processes"
-            yield Problem("dataset.batch_size", given, f"a multiple of {context.world_size}")
+            description = f"{self.batch_size} on {context.world_size} processes"
+            yield Problem("dataset.batch_size", description, f"a multiple of {context.world_size}")
         if self.drop_last and num_samples < self.batch_size:
-            given = f"{self.batch_size} with drop_last and {num_samples} training images"
-            yield Problem("dataset.batch_size", given, f"at most {num_samples}", "dataset.drop_last=false")
+            description = f"{self.batch_size} with drop_last and {num_samples} training images"
+            yield Problem("dataset.batch_size", description, f"at most {num_samples}", "dataset.drop_last=false")
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Values out of range; subclasses add missing files."""
+        """Yield a problem for each value out of range; subclasses add missing files."""
         yield from check_loading(config, cls.channels)
         yield from check_validation_size(config, cls.num_train, cls.title)
 
 
 def _consecutive(indices: NDArray[np.int64]) -> Selection:
-    """A slice where the indices are consecutive, which spares a copy of the images."""
+    """Return a slice if the indices are consecutive, which saves a copy of the images."""
     first, last = int(indices[0]), int(indices[-1])
     return slice(first, last + 1) if last - first + 1 == len(indices) else indices

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from altprop.data.base import Data, LoadContext
-from altprop.data.checks import data_root, missing
+from altprop.data.checks import data_root, missing_files
 from altprop.data.files.folder import class_folders, list_images
 from altprop.data.sets.streamed import Streamed
 from altprop.problems import Problem
 
-PARTS = ("train", "val")
+SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNet(Streamed):
-    """1,281,167 training and 50,000 official validation images of 1,000 classes; the latter serve as the test split.
+    """1,281,167 training and 50,000 official validation images of 1,000 classes. The latter serve as the test split.
 
-    They lie in ``<paths.data>/<folder>/train/<class>`` and ``…/val/<class>``. Another ``folder`` may hold a copy at another size.
+    Args:
+        folder: Folder below ``paths.data`` with ``train/<class>`` and ``val/<class>``; for instance that of a resized copy.
     """
 
     title: ClassVar[str] = "ImageNet"
@@ -29,17 +30,17 @@ class ImageNet(Streamed):
     folder: str = "imagenet"
 
     def load(self, context: LoadContext) -> Data:
-        """List the files of both parts; images are decoded when they are asked for."""
+        """List the files of both splits; images are decoded as they are needed."""
         folder = context.root / self.folder
         classes = class_folders(folder / "train")
-        train, test = (list_images(folder / part, classes) for part in PARTS)
+        train, test = (list_images(folder / split, classes) for split in SPLITS)
         return self.stream(train, test, tuple(classes), context)
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Values out of range, missing folders."""
+        """Yield a problem for each value out of range, and for missing folders."""
         yield from super().check(config, root)
         folder = data_root(root) / str(config.get("folder", "imagenet"))
-        if not all(class_folders(folder / part) for part in PARTS):
+        if not all(class_folders(folder / split) for split in SPLITS):
             command = f"python data.py action=unpack_imagenet paths.data={data_root(root)}"
-            yield missing(cls.title, folder, "train/<class>/*.JPEG and val/<class>/*.JPEG", command)
+            yield missing_files(cls.title, folder, "train/<class>/*.JPEG and val/<class>/*.JPEG", command)

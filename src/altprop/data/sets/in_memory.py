@@ -1,4 +1,4 @@
-"""Data sets small enough to live on the device whole: what they have in common."""
+"""The base class of data sets small enough to be kept on the device."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from altprop.data.augmentation import Augmentation
-from altprop.data.base import Data, LoadContext
+from altprop.data.base import Data, Labels, LoadContext, Pixels
 from altprop.data.loading.device_split import PlainSplit, device_splits, evaluation_split
 from altprop.data.normalization import Normalization
 from altprop.data.sets.image_set import ImageSet, Selection
 from altprop.problems import ConfigError, Problem
-
-Pixels = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -33,13 +29,13 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, part: Selection) -> Images:
-        return Images(self.pixels[part], self.labels[part])
+    def __getitem__(self, selection: Selection) -> Images:
+        return Images(self.pixels[selection], self.labels[selection])
 
 
 @dataclass(frozen=True)
 class RawData:
-    """The two official parts of a data set as they lie in its files."""
+    """The official training and test images of a data set, in file order."""
 
     train: Images
     test: Images
@@ -48,31 +44,32 @@ class RawData:
 
 @dataclass(frozen=True, kw_only=True)
 class InMemory(ImageSet):
-    """A data set that is read whole and kept on the device."""
+    """A data set that is read completely and kept on the device.
+
+    Args:
+        augmentation: Augmentation of the training images.
+    """
 
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     @abstractmethod
     def read(self, root: Path) -> RawData:
-        """The images and labels of both parts; ``root`` is ``paths.data``.
+        """Read the images and labels of both splits. ``root`` is ``paths.data``.
 
-        :raises DataError: where a file is missing, torn or of another format.
+        Raises DataError if a file is missing, truncated or in another format.
         """
 
     def load(self, context: LoadContext) -> Data:
-        """Read the files, divide the training images, and bring everything to the device."""
-        return place(self, self.read(context.root), self.augmentation, context)
+        """Read the files, split off validation images, and copy everything to the device."""
+        return on_device(self, self.read(context.root), self.augmentation, context)
 
 
-def place(image_set: ImageSet, raw: RawData, augmentation: Augmentation, context: LoadContext) -> Data:
-    """The splits of ``raw`` on the device.
-
-    :raises ConfigError: where settings do not fit the images.
-    """
-    chosen, held_out = image_set.divide(raw.train.labels, context.root)
-    train, test = raw.train[chosen], raw.test[: image_set.limit_test]
+def on_device(image_set: ImageSet, raw: RawData, augmentation: Augmentation, context: LoadContext) -> Data:
+    """Return the splits of ``raw`` on the device. Raises ConfigError if settings do not fit the images."""
+    training, validation = image_set.divide(raw.train.labels, context.root)
+    train, test = raw.train[training], raw.test[: image_set.limit_test]
     channels, height, width = train.pixels.shape[1:]
-    problems = [*image_set.misfits(len(train), channels, context), *_padding_misfits(augmentation, min(height, width))]
+    problems = [*image_set.mismatches(len(train), channels, context), *_padding_mismatches(augmentation, min(height, width))]
     if problems:
         raise ConfigError(problems)
     normalization = Normalization.of(image_set.mean, image_set.std, context.device)
@@ -86,28 +83,28 @@ def place(image_set: ImageSet, raw: RawData, augmentation: Augmentation, context
         context=context,
     )
 
-    def evaluated(images: Images) -> PlainSplit:
+    def evaluation(images: Images) -> PlainSplit:
         return evaluation_split(*_to_device(images, context), image_set.eval_batch_size, normalization, context)
 
     return Data(
         train=train_split,
         train_plain=train_plain,
-        validation=None if held_out is None else evaluated(raw.train[held_out]),
-        test=evaluated(test),
+        validation=None if validation is None else evaluation(raw.train[validation]),
+        test=evaluation(test),
         input_shape=(channels, height, width),
         num_classes=len(raw.class_names),
         class_names=raw.class_names,
     )
 
 
-def _padding_misfits(augmentation: Augmentation, size: int) -> Iterator[Problem]:
+def _padding_mismatches(augmentation: Augmentation, size: int) -> Iterator[Problem]:
     padding = augmentation.padding
     if augmentation.padding_mode == "reflect" and padding >= size:
-        yield Problem("dataset.augmentation.padding", f"{padding} mirrored pixels", f"less than the {size} pixels of an image")
+        yield Problem("dataset.augmentation.padding", f"{padding} mirrored pixels", f"fewer than the {size} pixels of an image")
 
 
 def _to_device(images: Images, context: LoadContext) -> tuple[Tensor, Tensor]:
-    # Arrays read from files may be read-only, which torch cannot express: those are copied, others are not.
+    # Arrays read from files may be read-only, which torch does not support. Only those are copied.
     pixels = torch.from_numpy(np.require(images.pixels, requirements=["C", "W"]))
     labels = torch.from_numpy(np.require(images.labels, dtype=np.int64, requirements=["C", "W"]))
     return pixels.to(context.device), labels.to(context.device)

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, from IDX files in torchvision's layout."""
+"""MNIST and Fashion-MNIST, read from IDX files in torchvision's layout."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from altprop.data.checks import data_root, fetch_command, missing
+from altprop.data.checks import data_root, fetch_command, missing_files
 from altprop.data.errors import DataError
 from altprop.data.files.formats import read_idx
 from altprop.data.sets.in_memory import Images, InMemory, RawData
 from altprop.problems import Problem
 
-PARTS = ("train", "t10k")
+PREFIXES = ("train", "t10k")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,14 @@ class MNIST(InMemory):
     class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
 
     def read(self, root: Path) -> RawData:
-        """Both parts from ``<root>/<folder>/raw``."""
+        """Read both splits from ``<root>/<folder>/raw``."""
         raw = root / self.folder / "raw"
-        train, test = (self._read_part(raw, part) for part in PARTS)
+        train, test = (self._read_split(raw, prefix) for prefix in PREFIXES)
         return RawData(train, test, self.class_names)
 
-    def _read_part(self, raw: Path, part: str) -> Images:
-        pixels = read_idx(raw / f"{part}-images-idx3-ubyte", 3)
-        labels_file = raw / f"{part}-labels-idx1-ubyte"
+    def _read_split(self, raw: Path, prefix: str) -> Images:
+        pixels = read_idx(raw / f"{prefix}-images-idx3-ubyte", 3)
+        labels_file = raw / f"{prefix}-labels-idx1-ubyte"
         labels = read_idx(labels_file, 1)
         if len(labels) != len(pixels) or (len(labels) and labels.max() >= len(self.class_names)):
             allowed = f"{len(pixels)} labels from 0 to {len(self.class_names) - 1}"
@@ -46,12 +46,12 @@ class MNIST(InMemory):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Values out of range, missing files."""
+        """Yield a problem for each value out of range, and for missing files."""
         yield from super().check(config, root)
         raw = data_root(root) / cls.folder / "raw"
-        names = [f"{part}-{kind}" for part in PARTS for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+        names = [f"{prefix}-{kind}" for prefix in PREFIXES for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
         if not all((raw / name).is_file() or (raw / f"{name}.gz").is_file() for name in names):
-            yield missing(cls.title, raw, ", ".join(names), fetch_command(cls.name, data_root(root)))
+            yield missing_files(cls.title, raw, ", ".join(names), fetch_command(cls.name, data_root(root)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Color images of ten shapes that the project draws itself: convolutional nets can be tried without a download."""
+"""Color images of ten shapes drawn by altprop, for trying convolutional networks without a download."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ from altprop.seeding import derive_seed
 
 @dataclass(frozen=True, kw_only=True)
 class Shapes(InMemory):
-    """Images of 32x32 pixels, in color, of ten classes; shape, size, turn, place, color, texture, clutter and noise vary.
+    """32x32 color images of ten classes. Size, rotation, position, color, texture, clutter and noise vary.
 
-    ``train_size`` and ``test_size`` images are drawn from ``drawing_seed``, which is no part of the run's seed: every run sees
-    the same images. Classes take turns in the file order.
+    Classes alternate in the file order.
+
+    Args:
+        train_size: Number of training images.
+        test_size: Number of test images.
+        drawing_seed: Seed of the images; independent of the run's seed, so that every run sees the same images.
     """
 
     title: ClassVar[str] = "shapes"
@@ -34,29 +38,29 @@ class Shapes(InMemory):
     drawing_seed: int = 0
 
     def read(self, root: Path) -> RawData:
-        """Draw both parts; ``root`` is not looked at."""
-        return RawData(
-            drawn("train", self.train_size, self.drawing_seed), drawn("test", self.test_size, self.drawing_seed), CLASS_NAMES
-        )
+        """Draw both splits; ``root`` is not used."""
+        train = draw_images("train", self.train_size, self.drawing_seed)
+        test = draw_images("test", self.test_size, self.drawing_seed)
+        return RawData(train, test, CLASS_NAMES)
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Values out of range."""
+        """Yield a problem for each value out of range."""
         yield from super().check(config, root)
         for key in ("train_size", "test_size"):
             value = config.get(key)
             if isinstance(value, int) and value < 1:
-                yield Problem(f"dataset.{key}", str(value), "a number of images from 1 on")
+                yield Problem(f"dataset.{key}", str(value), "a number of images, 1 or more")
         size = config.get("train_size")
         yield from check_validation_size(config, size if isinstance(size, int) else None, cls.title)
 
 
 @functools.lru_cache(maxsize=4)
-def drawn(part: str, count: int, seed: int) -> Images:
-    """The first ``count`` images of one part. Callers share the arrays, so they are read-only."""
+def draw_images(split: str, count: int, seed: int) -> Images:
+    """Draw the first ``count`` images of ``split``. Callers share the arrays, so they are read-only."""
     chunks = []
     for number, start in enumerate(range(0, count, CHUNK)):
-        generator = torch.Generator().manual_seed(derive_seed(seed, "shapes", part, number))
+        generator = torch.Generator().manual_seed(derive_seed(seed, "shapes", split, number))
         chunks.append(draw_chunk(CHUNK, generator)[: count - start].numpy())
     pixels, labels = np.concatenate(chunks), np.arange(count) % len(CLASS_NAMES)
     pixels.flags.writeable = labels.flags.writeable = False

@@ -1,4 +1,4 @@
-"""Data sets of image files that are decoded as they are needed: what they have in common."""
+"""The base class of data sets of image files that are decoded as they are needed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ from altprop.problems import ConfigError, Problem
 
 @dataclass(frozen=True, kw_only=True)
 class Streamed(ImageSet):
-    """A data set of image files. ``workers`` null takes one for each core that this process may use, at most 16."""
+    """A data set of image files.
+
+    Args:
+        crops: The crops of training and evaluation.
+        workers: Decoding processes; None for one per core that this process may use, at most 16.
+        loader: ``torch`` decodes in worker processes, ``dali`` on the GPU with NVIDIA DALI.
+    """
 
     crops: Crops = field(default_factory=Crops)
     workers: int | None = None
     loader: Loader = "torch"
 
     def stream(self, train: Listing, test: Listing, class_names: tuple[str, ...], context: LoadContext) -> Data:
-        """The splits of the listed images."""
-        chosen, held_out = self.divide(train.labels, context.root)
-        trained, size = train.take(chosen), self.crops.size
-        problems = list(self.misfits(len(trained), 3, context))
+        """Return the splits of the listed images. Raises ConfigError if settings do not fit them."""
+        training, validation = self.divide(train.labels, context.root)
+        images, size = train.take(training), self.crops.size
+        problems = list(self.mismatches(len(images), 3, context))
         if problems:
             raise ConfigError(problems)
         normalization = Normalization.of(self.mean, self.std, context.device)
@@ -46,9 +52,9 @@ class Streamed(ImageSet):
             )
 
         return Data(
-            train=split(trained, shuffled=True),
-            train_plain=split(trained),
-            validation=None if held_out is None else split(train.take(held_out)),
+            train=split(images, shuffled=True),
+            train_plain=split(images),
+            validation=None if validation is None else split(train.take(validation)),
             test=split(test.take(slice(0, self.limit_test))),
             input_shape=(3, size, size),
             num_classes=len(class_names),
@@ -57,6 +63,6 @@ class Streamed(ImageSet):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Values out of range, a loader that is not installed; subclasses add missing files."""
+        """Yield a problem for each value out of range, and if the loader is not installed; subclasses add missing files."""
         yield from super().check(config, root)
         yield from check_decoding(config)

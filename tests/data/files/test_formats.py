@@ -1,4 +1,4 @@
-"""Readers of the classic file formats: right arrays, and torn or foreign files named."""
+"""Readers of the classic file formats: arrays are read correctly, and errors name truncated or foreign files."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def test_idx(tmp_path, compressed):
 
 
 @pytest.mark.parametrize("length", [0, 3, 10, 16, 50])
-def test_torn_idx_is_named(tmp_path, length):
+def test_truncated_idx_is_named(tmp_path, length):
     (tmp_path / "images").write_bytes(idx_bytes(random_pixels(5, 4, 3))[:length])
     with pytest.raises(DataError, match="images") as caught:
         read_idx(tmp_path / "images", 3)
     assert caught.value.path == tmp_path / "images"
 
 
-def test_torn_gzip_is_named(tmp_path):
+def test_truncated_gzip_is_named(tmp_path):
     (tmp_path / "images.gz").write_bytes(gzip.compress(idx_bytes(random_pixels(50, 4, 3)))[:-20])
     with pytest.raises(DataError, match=r"images\.gz"):
         read_idx(tmp_path / "images", 3)
 
 
-def test_idx_of_other_dimensions_is_refused(tmp_path):
+def test_idx_with_wrong_dimensions_is_rejected(tmp_path):
     (tmp_path / "labels").write_bytes(idx_bytes(random_pixels(5, 4, 3)))
     with pytest.raises(DataError, match="1 dimension"):
         read_idx(tmp_path / "labels", 1)
@@ -64,13 +64,13 @@ class Malicious:
 
 
 @pytest.mark.parametrize("content", [pickle.dumps({"data": Malicious()}), pickle.dumps([1]), b"", b"\x80\x02}(U"])
-def test_malicious_foreign_and_torn_pickles_are_named(tmp_path, content):
+def test_malicious_foreign_and_truncated_pickles_are_named(tmp_path, content):
     (tmp_path / "batch").write_bytes(content)
     with pytest.raises(DataError, match="batch"):
         read_pickle(tmp_path / "batch")
 
 
-def test_torn_matlab_file_is_named(tmp_path):
+def test_truncated_matlab_file_is_named(tmp_path):
     write_svhn(tmp_path, {"test": 10})
     path = tmp_path / "svhn" / "test_32x32.mat"
     assert read_matlab(path)["X"].shape == (32, 32, 3, 10)

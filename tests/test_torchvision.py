@@ -1,4 +1,4 @@
-"""torchvision beside a torch that its compiled extension does and does not fit."""
+"""Importing torchvision with a torch that its compiled extension does and does not fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 REAL = "from altprop._torchvision import import_torchvision; tv = import_torchvision(); "
 USE = "import torch; print(type(tv.models.resnet18()).__name__); from torchvision.transforms import v2; v2.RandomCrop(4)"
-# An extension that fits is imitated by declaring what it would bring.
+# Imitates an extension that fits, by declaring the operators it would register.
 FITTING = (
     "import torch; load = torch.ops.load_library\n"
     "def fits(path):\n"
@@ -22,7 +22,7 @@ FITTING = (
 )
 
 
-@pytest.mark.parametrize("before", ["", FITTING], ids=["as installed", "operators there already"])
+@pytest.mark.parametrize("before", ["", FITTING], ids=["as installed", "operators already registered"])
 def test_import(before):
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", before + REAL + USE], capture_output=True, text=True, timeout=120

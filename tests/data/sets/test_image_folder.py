@@ -1,4 +1,4 @@
-"""Own images: on the device where they fit, streamed otherwise; the cache of decoded pixels."""
+"""Your own images: kept on the device if they fit, streamed otherwise; and the cache of decoded pixels."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from altprop.problems import ConfigError
 from tests.data.writers import write_image_folder
 
 SETTINGS = {"folder": "pets", "batch_size": 4, "eval_batch_size": 5, "mean": [0.5], "std": [0.25]}
-PARTS = {"train": 6, "test": 3}
+IMAGES = {"train": 6, "test": 3}
 
 
-def test_images_of_one_size_live_on_the_device(context):
-    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
-    data = ImageFolder(**SETTINGS, augmentation=Augmentation(2, "zeros", 0.5)).load(context)
+def test_images_of_equal_size_are_kept_on_the_device(context):
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
+    data = ImageFolder(**SETTINGS, augmentation=Augmentation(padding=2, padding_mode="zeros", flip=0.5)).load(context)
     assert isinstance(data.train, ShuffledSplit)
     assert data.train.images.dtype == torch.uint8
     assert data.input_shape == (3, 16, 20)
@@ -43,7 +43,7 @@ def test_images_of_one_size_live_on_the_device(context):
 
 @pytest.mark.parametrize(("sizes", "limit"), [([(20, 16), (18, 20)], 2048), ([(20, 16)], 0)])
 def test_other_images_are_streamed(context, sizes, limit):
-    write_image_folder(context.root / "pets", PARTS, sizes)
+    write_image_folder(context.root / "pets", IMAGES, sizes)
     data = ImageFolder(**SETTINGS, memory_limit=limit, crops=Crops(size=12, resize=14), workers=0).load(context)
     assert isinstance(data.train, StreamSplit)
     assert data.input_shape == (3, 12, 12)
@@ -52,13 +52,13 @@ def test_other_images_are_streamed(context, sizes, limit):
     assert len(targets) == 4
 
 
-def test_validation_images_are_held_out_of_both_kinds(context):
-    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+def test_validation_images_are_held_out_on_the_device_and_streamed(context):
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
     for limit in (0, 100):
-        held_out = Validation(4, "stratified")
-        data = ImageFolder(**SETTINGS, memory_limit=limit, validation=held_out, crops=Crops(size=12, resize=14), workers=0).load(
-            context
-        )
+        validation = Validation(size=4, how="stratified")
+        data = ImageFolder(
+            **SETTINGS, memory_limit=limit, validation=validation, crops=Crops(size=12, resize=14), workers=0
+        ).load(context)
         assert (data.train.num_samples, data.validation.num_samples) == (8, 4)
         labels = torch.cat([targets for _, targets in data.validation.batches()])
         assert labels.tolist() == [0, 0, 1, 1]
@@ -69,7 +69,7 @@ def cached(context):
 
 
 def test_images_are_decoded_once(context, monkeypatch):
-    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
     first = ImageFolder(**SETTINGS).load(context)
     (path,) = cached(context)
     assert sorted(file.name for file in path.parent.iterdir()) == [path.name, "pets.lock"]
@@ -79,8 +79,8 @@ def test_images_are_decoded_once(context, monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["written", "removed", "added", "renamed"])
-def test_a_changed_folder_is_decoded_anew(context, change):
-    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+def test_a_changed_folder_is_decoded_again(context, change):
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
     ImageFolder(**SETTINGS).load(context)
     before = cached(context)
     path = context.root / "pets/train/cat/0003.jpg"
@@ -101,8 +101,8 @@ def test_a_changed_folder_is_decoded_anew(context, change):
         assert (data.train_plain.images[3, 0] > 1.9).all()
 
 
-def test_a_torn_cache_is_made_anew(context):
-    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+def test_a_truncated_cache_is_replaced(context):
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
     first = ImageFolder(**SETTINGS).load(context)
     (path,) = cached(context)
     path.write_bytes(path.read_bytes()[:500])
@@ -111,8 +111,8 @@ def test_a_torn_cache_is_made_anew(context):
     assert path.stat().st_size > 500
 
 
-def test_a_folder_that_cannot_be_written_only_costs_time(context, monkeypatch, caplog):
-    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+def test_a_read_only_folder_only_costs_time(context, monkeypatch, caplog):
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
 
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
@@ -125,11 +125,11 @@ def test_a_folder_that_cannot_be_written_only_costs_time(context, monkeypatch, c
 
 
 @pytest.mark.parametrize("limit", [0, 100])
-@pytest.mark.parametrize("content", [b"", b"no image", "torn"])
+@pytest.mark.parametrize("content", [b"", b"not an image", "truncated"])
 def test_a_corrupt_image_is_named(context, limit, content):
-    write_image_folder(context.root / "pets", PARTS, [(40, 40)])
+    write_image_folder(context.root / "pets", IMAGES, [(40, 40)])
     path = context.root / "pets/train/dog/0004.jpg"
-    path.write_bytes(path.read_bytes()[:400] if content == "torn" else content)
+    path.write_bytes(path.read_bytes()[:400] if content == "truncated" else content)
     with pytest.raises(DataError) as caught:
         for _ in (
             ImageFolder(**SETTINGS, memory_limit=limit, crops=Crops(size=12, resize=14), workers=0).load(context).train.batches()
@@ -139,14 +139,14 @@ def test_a_corrupt_image_is_named(context, limit, content):
     assert not cached(context)
 
 
-def test_a_class_that_is_only_in_the_test_images_is_named(context):
-    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+def test_a_class_without_training_images_is_named(context):
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
     write_image_folder(context.root / "pets", {"test": 1}, [(20, 16)], ("cow",))
-    with pytest.raises(DataError, match=r"test/cow is no class"):
+    with pytest.raises(DataError, match=r"test/cow is not a class"):
         ImageFolder(**SETTINGS).load(context)
 
 
-def test_missing_folders_are_one_line(tmp_path):
+def test_missing_folders_are_reported_in_one_line(tmp_path):
     root, node = {"paths": {"data": str(tmp_path)}}, {"folder": "pets", "label": "pets and more", "memory_limit": 100}
     (problem,) = ImageFolder.check(node, root)
     assert str(tmp_path / "pets") in str(problem)
@@ -158,15 +158,15 @@ def test_missing_folders_are_one_line(tmp_path):
     assert [problem.key for problem in ImageFolder.check({**node, "memory_limit": -1}, root)] == ["dataset.memory_limit"]
 
 
-def test_messages_call_the_set_by_its_label(context):
-    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+def test_messages_use_the_label(context):
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
     for label, expected in (("Pets (JPEG)", r"Pets \(JPEG\)"), (None, "pets")):
         with pytest.raises(ConfigError, match=f"12 training images of {expected}"):
-            ImageFolder(**SETTINGS, label=label, validation=Validation(12)).load(context)
+            ImageFolder(**SETTINGS, label=label, validation=Validation(size=12)).load(context)
 
 
-def test_gray_and_transparent_images_become_color_images(context):
-    write_image_folder(context.root / "pets", PARTS, [(20, 16)])
+def test_gray_and_transparent_images_are_converted_to_color(context):
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
     Image.new("L", (20, 16), 100).save(context.root / "pets/train/cat/0001.jpg")
     Image.new("RGBA", (20, 16), (1, 2, 3, 4)).save(context.root / "pets/train/cat/0000.png")
     data = ImageFolder(**SETTINGS).load(dataclasses.replace(context, seed=1))

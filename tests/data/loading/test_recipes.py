@@ -1,4 +1,4 @@
-"""Crops of large images against torchvision: exactly at the same window, and in distribution."""
+"""Crops of large images against torchvision: equal for the same window, and equal in distribution."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional as reference  # noqa: E402
 
 
 @pytest.mark.parametrize(("width", "height"), [(300, 260), (260, 401), (256, 256), (256, 300)])
-def test_center_crop_is_torchvisions_resize_and_centre_crop(width, height):
+def test_center_crop_equals_torchvisions_resize_and_center_crop(width, height):
     image = smooth_image(width, height)
     ours = View("centre_crop", 224, 256, 0.0).render(image, random.Random(0))
     theirs = np.asarray(v2.CenterCrop(224)(v2.Resize(256)(image)))
@@ -36,7 +36,7 @@ def test_center_crop_without_scaling_copies_pixels():
     assert np.array_equal(ours, np.asarray(v2.CenterCrop(224)(image)))
 
 
-def test_random_resized_crop_at_the_same_window_is_torchvisions():
+def test_random_resized_crop_equals_torchvision_for_the_same_window():
     image = smooth_image(300, 260)
     view = View("random_resized_crop", 224, None, 0.5)
     for seed in range(8):
@@ -75,7 +75,7 @@ def test_random_resized_windows_have_torchvisions_distribution(width, height):
 
 
 @given(st.integers(1, 600), st.integers(1, 600), st.integers(0, 2**30))
-def test_random_resized_windows_lie_within_the_image(width, height, seed):
+def test_random_resized_windows_are_inside_the_image(width, height, seed):
     window = random_resized_window(width, height, random.Random(seed))
     assert 0 <= window.left <= window.left + window.width <= width
     assert 0 <= window.top <= window.top + window.height <= height
@@ -83,25 +83,25 @@ def test_random_resized_windows_lie_within_the_image(width, height, seed):
 
 
 @given(st.integers(30, 600), st.integers(30, 600), st.integers(8, 30), st.booleans(), st.booleans())
-def test_placed_windows_lie_within_the_image(width, height, size, scaled, centered):
+def test_placed_windows_are_inside_the_image(width, height, size, scaled, centered):
     window = placed_window(width, height, size, 30 if scaled else None, None if centered else random.Random(width))
     assert -1e-9 <= window.left <= window.left + window.width <= width + 1e-9
     assert -1e-9 <= window.top <= window.top + window.height <= height + 1e-9
 
 
-def test_an_image_smaller_than_the_crop_is_refused():
+def test_an_image_smaller_than_the_crop_is_rejected():
     with pytest.raises(ValueError, match="200x300"):
         placed_window(200, 300, 224, None, None)
 
 
-def test_flips_have_their_probability():
+def test_flips_have_the_configured_probability():
     view = View("centre_crop", 8, None, 0.3)
     flips = sum(view.window(8, 8, random.Random(seed)).flip for seed in range(4000))
     assert abs(flips / 4000 - 0.3) < 0.03
 
 
 def test_evaluation_is_never_random():
-    view = Crops("random_resized_crop", 0.5, 224, 256).view(train=False)
+    view = Crops(train="random_resized_crop", flip=0.5, size=224, resize=256).view(train=False)
     assert view == View("centre_crop", 224, 256, 0.0)
     image = Image.new("RGB", (300, 300))
     assert np.array_equal(view.render(image, random.Random(0)), view.render(image, random.Random(1)))

@@ -1,4 +1,4 @@
-"""Order, exact restarts, shares of ranks and normalization of splits that live on the device."""
+"""Splits that stay on the device: order, exact resumption, shares of ranks and normalization."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from altprop.data.augmentation import Augmentation
 from altprop.data.loading import device_split
 from altprop.data.loading.device_split import device_splits, evaluation_split
 from altprop.data.normalization import Normalization
-from altprop.data.order import epoch_order, evaluation_slices, training_slices
 
 CPU = torch.device("cpu")
 
@@ -33,7 +30,7 @@ def build(context, count=23, batch_size=5, augmentation=None, drop_last=False, m
     return pixels, train, plain
 
 
-AUGMENTED = Augmentation(2, "reflect", 0.5)
+AUGMENTED = Augmentation(padding=2, padding_mode="reflect", flip=0.5)
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation(), AUGMENTED], ids=["plain", "augmented"])
@@ -43,14 +40,14 @@ def test_a_pass_from_any_start_equals_the_rest_of_a_whole_pass(context, augmenta
         whole = list(train.batches(epoch))
         assert len(whole) == len(train) == 5
         for start in range(len(whole) + 1):
-            part = list(train.batches(epoch, start))
-            assert len(part) == len(whole) - start
-            for (inputs, targets), (expected_inputs, expected_targets) in zip(part, whole[start:]):
+            rest = list(train.batches(epoch, start))
+            assert len(rest) == len(whole) - start
+            for (inputs, targets), (expected_inputs, expected_targets) in zip(rest, whole[start:]):
                 assert torch.equal(inputs, expected_inputs)
                 assert torch.equal(targets, expected_targets)
 
 
-def test_every_epoch_has_another_order_and_every_image_once(context):
+def test_every_epoch_has_a_different_order_of_all_images(context):
     _, train, _ = build(context)
     orders = [torch.cat([targets for _, targets in train.batches(epoch)]).tolist() for epoch in range(3)]
     assert all(sorted(order) == list(range(23)) for order in orders)
@@ -69,7 +66,7 @@ def test_images_belong_to_their_targets(context):
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "edge"])
 def test_plain_split_of_augmented_images_is_not_augmented(context, mode):
-    _, _, plain = build(context, augmentation=Augmentation(2, mode, 0.5))
+    _, _, plain = build(context, augmentation=Augmentation(padding=2, padding_mode=mode, flip=0.5))
     _, _, expected = build(context)
     for (inputs, targets), (expected_inputs, expected_targets) in zip(plain.batches(), expected.batches(epoch=5)):
         torch.testing.assert_close(inputs, expected_inputs, atol=1e-6, rtol=0)
@@ -83,13 +80,13 @@ def test_augmented_order_is_the_plain_order(context):
         assert torch.equal(targets, expected)
 
 
-def test_images_too_many_to_keep_as_floats_come_out_the_same(context, monkeypatch):
-    _, kept, kept_plain = build(context)
+def test_images_too_many_to_store_as_floats_are_the_same(context, monkeypatch):
+    _, floats, floats_plain = build(context)
     monkeypatch.setattr(device_split, "FLOAT_CACHE_BYTES", 0)
-    _, converted, converted_plain = build(context)
-    assert kept.images.dtype == torch.float32
-    assert converted.images.dtype == torch.uint8
-    for one, other in ((kept, converted), (kept_plain, converted_plain)):
+    _, pixels, pixels_plain = build(context)
+    assert floats.images.dtype == torch.float32
+    assert pixels.images.dtype == torch.uint8
+    for one, other in ((floats, pixels), (floats_plain, pixels_plain)):
         for (inputs, _), (expected, _) in zip(one.batches(1), other.batches(1), strict=True):
             assert torch.equal(inputs, expected)
 
@@ -122,35 +119,6 @@ def test_ranks_share_the_mini_batches_of_one_process(context, augmentation):
         for rank in range(2)
     ]
     assert ranks[0].num_samples == alone.num_samples == 22
-    for (inputs, targets), *parts in zip(alone.batches(4), *(rank.batches(4) for rank in ranks), strict=True):
-        assert torch.equal(torch.cat([part[0] for part in parts]), inputs)
-        assert torch.equal(torch.cat([part[1] for part in parts]), targets)
-
-
-@given(st.integers(1, 200), st.integers(1, 6), st.integers(1, 10), st.booleans())
-def test_training_slices_are_equal_disjoint_and_leave_out_almost_nothing(count, world_size, share, drop_last):
-    batch_size = share * world_size
-    per_rank = [training_slices(count, batch_size, drop_last, rank, world_size) for rank in range(world_size)]
-    places = []
-    for parts in zip(*per_rank, strict=True):
-        assert len({part.stop - part.start for part in parts}) == 1
-        places += [place for part in parts for place in range(part.start, part.stop)]
-    assert places == sorted(set(places))
-    assert count - len(places) < (batch_size if drop_last else world_size)
-
-
-@given(st.integers(1, 100), st.integers(1, 6), st.integers(1, 20))
-def test_evaluation_slices_cover_every_sample_once(count, world_size, batch_size):
-    parts = [part for rank in range(world_size) for part in evaluation_slices(count, batch_size, rank, world_size)]
-    assert sorted(place for part in parts for place in range(part.start, part.stop)) == list(range(count))
-    assert all(part.stop > part.start for part in parts)
-
-
-def test_a_mini_batch_that_cannot_be_shared_out_is_refused():
-    with pytest.raises(ValueError, match="3 ranks"):
-        training_slices(10, 4, False, 0, 3)
-
-
-def test_order_is_stable_across_versions():
-    """The order is part of what a seed means: a change of it changes every stored result."""
-    assert epoch_order(8, seed=0, epoch=0).tolist() == [5, 1, 7, 0, 3, 6, 2, 4]
+    for (inputs, targets), *shares in zip(alone.batches(4), *(rank.batches(4) for rank in ranks), strict=True):
+        assert torch.equal(torch.cat([share[0] for share in shares]), inputs)
+        assert torch.equal(torch.cat([share[1] for share in shares]), targets)

@@ -1,4 +1,4 @@
-"""DALI, where it is installed, against the worker processes: the same order and crops, pixels but for rounding."""
+"""DALI, if installed, against worker processes: the same order and crops, and the same pixels except for rounding."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def listing(context):
 def split(listing, context, loader, recipe="random_resized_crop", train=True):
     return StreamSplit(
         listing,
-        Crops(recipe, 0.5, 96, 128).view(train),
+        Crops(train=recipe, flip=0.5, size=96, resize=128).view(train),
         loader=loader,
         workers=1,
         batch_size=5,
@@ -49,17 +49,17 @@ def test_same_crops_in_the_same_order(listing, context, recipe):
         assert (inputs.flip(-1) - expected).abs().mean() > 0.05
 
 
-def test_a_pass_that_is_left_early_can_be_made_again(listing, context):
+def test_an_abandoned_pass_can_be_repeated(listing, context):
     images = split(listing, context, "dali")
     first = next(images.batches(3))
     again = next(images.batches(3))
     assert torch.equal(first[0], again[0])
 
 
-@pytest.mark.parametrize("content", [b"no image", "torn"])
+@pytest.mark.parametrize("content", [b"not an image", "truncated"])
 def test_a_corrupt_image_is_named(listing, context, content):
     path = listing.path(7)
-    path.write_bytes(path.read_bytes()[:1500] if content == "torn" else content)
+    path.write_bytes(path.read_bytes()[:1500] if content == "truncated" else content)
     with pytest.raises(DataError) as caught:
         list(split(listing, context, "dali").batches())
     assert caught.value.path == path

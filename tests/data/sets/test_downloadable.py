@@ -1,4 +1,4 @@
-"""Each data set from small files of its own format, and against torchvision's reader of the same files."""
+"""MNIST, CIFAR and SVHN from small files in their formats, compared with torchvision's readers of the same files."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def test_mnist_equals_torchvision(context, dataset):
     write_mnist(context.root, dataset.folder)
     raw = dataset(**GRAY).read(context.root)
     reader = getattr(import_torchvision().datasets, dataset.__name__)
-    for part, train in ((raw.train, True), (raw.test, False)):
+    for images, train in ((raw.train, True), (raw.test, False)):
         theirs = reader(context.root, train=train)
-        assert np.array_equal(part.pixels[:, 0], theirs.data.numpy())
-        assert np.array_equal(part.labels, theirs.targets.numpy())
+        assert np.array_equal(images.pixels[:, 0], theirs.data.numpy())
+        assert np.array_equal(images.labels, theirs.targets.numpy())
     assert raw.class_names == dataset.class_names
     if dataset is FashionMNIST:
         assert list(raw.class_names) == reader.classes
@@ -36,7 +36,7 @@ def test_mnist_equals_torchvision(context, dataset):
 
 def test_mnist_loads(context):
     write_mnist(context.root)
-    data = MNIST(**GRAY, validation=Validation(10)).load(context)
+    data = MNIST(**GRAY, validation=Validation(size=10)).load(context)
     assert data.input_shape == (1, 28, 28)
     assert data.num_classes == 10
     assert (data.train.num_samples, data.train_plain.num_samples, data.validation.num_samples, data.test.num_samples) == (
@@ -55,7 +55,7 @@ def test_mnist_loads(context):
 
 def test_limits_keep_the_first_images_after_validation(context):
     write_mnist(context.root)
-    data = MNIST(**GRAY, validation=Validation(4), limit_train=7, limit_test=3).load(context)
+    data = MNIST(**GRAY, validation=Validation(size=4), limit_train=7, limit_test=3).load(context)
     _, targets = next(data.train_plain.batches())
     assert targets.tolist() == list(range(7))
     assert (data.validation.num_samples, data.test.num_samples) == (4, 3)
@@ -80,26 +80,26 @@ def test_cifar_equals_torchvision(context, monkeypatch):
         for table in ("train_list", "test_list"):
             monkeypatch.setattr(reader, table, [[name, None] for name, _ in getattr(reader, table)])
         monkeypatch.setattr(reader, "meta", {**reader.meta, "md5": None})
-        for part, train in ((raw.train, True), (raw.test, False)):
+        for images, train in ((raw.train, True), (raw.test, False)):
             theirs = reader(context.root, train=train)
-            assert np.array_equal(part.pixels.transpose(0, 2, 3, 1), theirs.data)
-            assert part.labels.tolist() == theirs.targets
+            assert np.array_equal(images.pixels.transpose(0, 2, 3, 1), theirs.data)
+            assert images.labels.tolist() == theirs.targets
         assert list(raw.class_names) == theirs.classes
 
 
 def test_svhn_equals_torchvision(context, monkeypatch):
     write_svhn(context.root, {"train": 25, "test": 15, "extra": 12})
     reader = import_torchvision().datasets.SVHN
-    monkeypatch.setattr(reader, "split_list", {part: [url, name, None] for part, (url, name, _) in reader.split_list.items()})
+    monkeypatch.setattr(reader, "split_list", {split: [url, name, None] for split, (url, name, _) in reader.split_list.items()})
     raw = SVHN(**COLOR, extra=True).read(context.root)
-    theirs = {part: reader(context.root / "svhn", part) for part in ("train", "extra", "test")}
+    theirs = {split: reader(context.root / "svhn", split) for split in ("train", "extra", "test")}
     assert np.array_equal(raw.train.pixels, np.concatenate([theirs["train"].data, theirs["extra"].data]))
     assert np.array_equal(raw.train.labels, np.concatenate([theirs["train"].labels, theirs["extra"].labels]))
     assert np.array_equal(raw.test.pixels, theirs["test"].data)
     assert len(SVHN(**COLOR).read(context.root).train) == 25
 
 
-def test_svhn_resized_is_what_pillow_makes(context):
+def test_svhn_is_resized_as_by_pillow(context):
     from PIL import Image
 
     pixels = random_pixels(3, 3, 32, 32)
@@ -122,7 +122,7 @@ def test_svhn_resized_is_what_pillow_makes(context):
         (SVHN, lambda root: write_svhn(root, {"train": 9, "test": 9}), "svhn/train_32x32.mat"),
     ],
 )
-def test_a_torn_download_is_named(context, dataset, write, file):
+def test_a_truncated_download_is_named(context, dataset, write, file):
     write(context.root)
     path = context.root / file
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -154,7 +154,7 @@ NODE = {"batch_size": 10, "eval_batch_size": 10, "mean": [0.5], "std": [0.5], "v
         (SVHN, lambda root: write_svhn(root, {"train": 9, "test": 9}), "svhn"),
     ],
 )
-def test_missing_files_are_one_line_with_folder_layout_and_command(tmp_path, dataset, write, folder):
+def test_missing_files_are_reported_in_one_line_with_folder_layout_and_command(tmp_path, dataset, write, folder):
     root = {"paths": {"data": str(tmp_path)}}
     (problem,) = dataset.check(NODE, root)
     line = str(problem)
@@ -165,7 +165,7 @@ def test_missing_files_are_one_line_with_folder_layout_and_command(tmp_path, dat
     assert not list(dataset.check(NODE, root))
 
 
-def test_values_out_of_range(tmp_path):
+def test_values_out_of_range_are_problems(tmp_path):
     write_mnist(tmp_path)
     root = {"paths": {"data": str(tmp_path)}}
 
@@ -182,7 +182,7 @@ def test_values_out_of_range(tmp_path):
     assert keys(limit_train=None, drop_last=True) == []
 
 
-def test_svhn_values_out_of_range(tmp_path):
+def test_svhn_values_out_of_range_are_problems(tmp_path):
     root = {"paths": {"data": str(tmp_path)}}
     keys = [
         problem.key for problem in SVHN.check({**NODE, "image_size": 0, "validation": {"size": 80_000}, "extra": False}, root)
@@ -196,9 +196,9 @@ def test_svhn_values_out_of_range(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
-        ({"validation": Validation(40)}, "dataset.validation.size"),
+        ({"validation": Validation(size=40)}, "dataset.validation.size"),
         ({"mean": [0.1, 0.2]}, "dataset.mean"),
-        ({"augmentation": Augmentation(28, "reflect")}, "dataset.augmentation.padding"),
+        ({"augmentation": Augmentation(padding=28, padding_mode="reflect")}, "dataset.augmentation.padding"),
         ({"batch_size": 50, "drop_last": True}, "dataset.batch_size"),
     ],
 )

@@ -1,4 +1,4 @@
-"""ImageNet's archives, small and made here: layout, resizing, interruption, torn files."""
+"""Unpacking small imitations of ImageNet's archives: layout, resizing, interruption, truncated files."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def archives(tmp_path, monkeypatch):
     folder = tmp_path / "archives"
     folder.mkdir()
     inner = {
-        f"{name}.tar": archive_of({f"{name}_{number}.JPEG": jpeg(10 * place + number) for number in range(3)})
-        for place, name in enumerate(CLASSES)
+        f"{name}.tar": archive_of({f"{name}_{number}.JPEG": jpeg(10 * position + number) for number in range(3)})
+        for position, name in enumerate(CLASSES)
     }
     (folder / TRAIN).write_bytes(archive_of(inner))
     (folder / VAL).write_bytes(archive_of({f"ILSVRC2012_val_{number:08d}.JPEG": jpeg(number) for number in (3, 1, 2, 4)}))
     kit = tmp_path / "kit"
     kit.mkdir()
     fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]
-    # One entry more than there are classes: the kit lists inner nodes of the hierarchy too.
+    # One entry more than there are classes, because the kit also lists inner nodes of the hierarchy.
     rows = [(number + 1, name, f"word {number}", "", 0) for number, name in enumerate(CLASSES)] + [
         (4, "n00000000", "inner", "", 2)
     ]
@@ -81,7 +81,7 @@ def images(folder):
 
 EXPECTED = sorted(
     [f"train/{name}/{name}_{number}.JPEG" for name in CLASSES for number in range(3)]
-    + [f"val/{CLASSES[place]}/ILSVRC2012_val_{number:08d}.JPEG" for number, place in ((1, 1), (2, 0), (3, 2), (4, 1))]
+    + [f"val/{CLASSES[label]}/ILSVRC2012_val_{number:08d}.JPEG" for number, label in ((1, 1), (2, 0), (3, 2), (4, 1))]
 )
 
 
@@ -103,10 +103,10 @@ def test_resize(archives, tmp_path):
         assert np.abs(np.asarray(image).astype(int) - np.asarray(expected)).mean() < 6
 
 
-def test_an_interrupted_call_goes_on(archives, tmp_path, monkeypatch):
+def test_an_interrupted_call_is_continued(archives, tmp_path, monkeypatch):
     folder = tmp_path / "imagenet"
     unpack_imagenet(archives, folder, None, 1)
-    # As after a kill: one class done, another half done, one validation image there and one half written.
+    # The state after a kill: one class complete, one incomplete, one missing, and one validation image half written.
     (folder / "train").rename(folder / "train.partial")
     (folder / "val").rename(folder / "val.partial")
     done = folder / "train.partial/n01440764/n01440764_0.JPEG"
@@ -116,7 +116,7 @@ def test_an_interrupted_call_goes_on(archives, tmp_path, monkeypatch):
     (folder / "train.partial/.n01443537.partial/half.JPEG").write_bytes(b"half")
     (folder / "val.partial/n01443537/.ILSVRC2012_val_00000004.JPEG.tmp").write_bytes(b"half")
     (folder / "val.partial/n01443537/ILSVRC2012_val_00000004.JPEG").unlink()
-    # A half-done folder does not pass for the data set.
+    # A partial folder is not accepted as the data set.
     assert list(ImageNet.check({"folder": "imagenet"}, {"paths": {"data": str(tmp_path)}}))
     assert unpack_imagenet(archives, folder, None, 1) == (9, 4)
     assert images(folder) == EXPECTED
@@ -125,7 +125,7 @@ def test_an_interrupted_call_goes_on(archives, tmp_path, monkeypatch):
     assert unpack_imagenet(archives, folder, None, 1) == (9, 4)
 
 
-def test_missing_archives_are_one_line(archives, tmp_path):
+def test_missing_archives_are_reported_in_one_line(archives, tmp_path):
     (archives / VAL).unlink()
     with pytest.raises(ConfigError, match=VAL) as caught:
         unpack_imagenet(archives, tmp_path / "imagenet", None, 1)
@@ -135,7 +135,7 @@ def test_missing_archives_are_one_line(archives, tmp_path):
 
 @pytest.mark.parametrize("name", [TRAIN, VAL, DEVKIT])
 @pytest.mark.parametrize("share", [0.1, 0.6])
-def test_torn_archives_are_named(archives, tmp_path, name, share):
+def test_truncated_archives_are_named(archives, tmp_path, name, share):
     path = archives / name
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(DataError) as caught:
@@ -143,7 +143,7 @@ def test_torn_archives_are_named(archives, tmp_path, name, share):
     assert caught.value.path == path
 
 
-def test_a_corrupt_image_is_named_where_it_must_be_decoded(archives, tmp_path):
+def test_a_corrupt_image_is_named_if_it_must_be_decoded(archives, tmp_path):
     content = {f"ILSVRC2012_val_{number:08d}.JPEG": jpeg(number) for number in (1, 2, 3)}
     (archives / VAL).write_bytes(archive_of({**content, "ILSVRC2012_val_00000004.JPEG": b"no image"}))
     with pytest.raises(DataError, match=r"ILSVRC2012_val_00000004\.JPEG"):

@@ -1,4 +1,4 @@
-"""Streamed splits: order and draws that depend on nothing but seed, epoch and place; workers; errors from workers."""
+"""Streamed splits: order and draws depend on seed, epoch and position only; errors from workers arrive complete."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from PIL import Image
 from altprop.data.errors import DataError
 from altprop.data.files.folder import class_folders, list_images
 from altprop.data.loading import stream
+from altprop.data.loading.decoding import num_workers
 from altprop.data.loading.recipes import Crops
-from altprop.data.loading.stream import StreamSplit, check_decoding, num_workers
+from altprop.data.loading.stream import StreamSplit, check_decoding
 from altprop.data.normalization import Normalization
-from altprop.data.sets.imagenet import ImageNet
-from altprop.data.validation import Validation
 from tests.data.writers import write_image_folder
 
-SETTINGS = {"batch_size": 6, "eval_batch_size": 7, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CROPS = Crops(size=24, resize=28)
 
 
@@ -64,7 +62,7 @@ def test_a_pass_from_any_start_equals_the_rest_of_a_whole_pass_with_any_number_o
     assert not same(split(listing, dataclasses.replace(context, seed=9)).batches(2), whole)
 
 
-def test_every_image_once_in_another_order_every_epoch(listing, context):
+def test_every_epoch_has_a_different_order_of_all_images(listing, context):
     numbered = dataclasses.replace(listing, labels=np.arange(len(listing)))
     orders = [torch.cat([labels for _, labels in split(numbered, context).batches(epoch)]).tolist() for epoch in range(2)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(20))
@@ -76,12 +74,12 @@ def test_ranks_share_the_mini_batches_of_one_process(listing, context):
     ranks = [split(listing, dataclasses.replace(context, rank=rank, world_size=2)) for rank in range(2)]
     assert ranks[0].num_samples == alone.num_samples == 20
     joined = [
-        tuple(torch.cat([part[side] for part in parts]) for side in range(2))
-        for parts in zip(*(rank.batches(1) for rank in ranks), strict=True)
+        tuple(torch.cat([share[side] for share in shares]) for side in range(2))
+        for shares in zip(*(rank.batches(1) for rank in ranks), strict=True)
     ]
     assert same(joined, alone.batches(1))
-    evaluated = [split(listing, dataclasses.replace(context, rank=rank, world_size=2), train=False) for rank in range(2)]
-    assert sum(len(labels) for rank in evaluated for _, labels in rank.batches()) == 20
+    evaluation = [split(listing, dataclasses.replace(context, rank=rank, world_size=2), train=False) for rank in range(2)]
+    assert sum(len(labels) for rank in evaluation for _, labels in rank.batches()) == 20
 
 
 def test_drop_last_and_evaluation(listing, context):
@@ -91,7 +89,7 @@ def test_drop_last_and_evaluation(listing, context):
     assert same(plain.batches(0), plain.batches(1))
 
 
-def test_images_are_normalized_and_in_the_asked_layout(listing, context):
+def test_images_are_normalized_and_in_the_configured_layout(listing, context):
     for channels_last, layout in ((False, torch.contiguous_format), (True, torch.channels_last)):
         inputs, _ = next(split(listing, dataclasses.replace(context, channels_last=channels_last), train=False).batches())
         assert inputs.shape == (6, 3, 24, 24)
@@ -104,7 +102,7 @@ def test_images_are_normalized_and_in_the_asked_layout(listing, context):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_global_stream_is_left_alone(listing, context, workers):
+def test_the_global_generator_is_left_alone(listing, context, workers):
     before = torch.random.get_rng_state()
     list(split(listing, context, workers=workers).batches())
     assert torch.equal(before, torch.random.get_rng_state())
@@ -122,36 +120,20 @@ def test_a_corrupt_image_is_named_from_a_worker_too(listing, context, workers):
 
 def test_an_image_that_is_too_small_is_named(listing, context):
     Image.new("RGB", (20, 50)).save(listing.path(3))
-    with pytest.raises(DataError, match=r"20x50 pixels, less than the 24x24") as caught:
-        list(split(listing, context, crops=Crops("random_crop", 0.5, 24, None)).batches())
+    with pytest.raises(DataError, match=r"20x50 pixels, fewer than the crop.s 24x24") as caught:
+        list(split(listing, context, crops=Crops(train="random_crop", flip=0.5, size=24, resize=None)).batches())
     assert caught.value.path == listing.path(3)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_workers_leave_signals_to_the_parent(listing, context):
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_workers_ignore_signals(listing, context):
     whole = list(split(listing, context).batches())
     batches = split(listing, context, workers=2).batches()
-    received = [next(batches), next(batches)]  # one from each, so both are past their start
+    received = [next(batches), next(batches)]  # one from each worker, so both have started
     for worker in multiprocessing.active_children():
         for name in (signal.SIGUSR2, signal.SIGINT, signal.SIGTERM):
             os.kill(worker.pid, name)
     assert same([*received, *batches], whole)
-
-
-def test_imagenet_loads(listing, context):
-    settings = {**SETTINGS, "crops": CROPS, "workers": 0}
-    data = ImageNet(**settings, validation=Validation(0.1, "random", 4), limit_test=5).load(context)
-    assert data.input_shape == (3, 24, 24)
-    assert data.class_names == ("n01", "n02")
-    assert (data.train.num_samples, data.validation.num_samples, data.test.num_samples) == (18, 2, 5)
-    # Validation images get the crop of evaluation.
-    assert same(data.validation.batches(0), data.validation.batches(1))
-
-
-def test_imagenet_missing_is_one_line(tmp_path):
-    (problem,) = ImageNet.check({"folder": "imagenet"}, {"paths": {"data": str(tmp_path)}})
-    assert str(tmp_path / "imagenet") in str(problem)
-    assert problem.fix == f"python data.py action=unpack_imagenet paths.data={tmp_path}"
 
 
 def test_workers_and_loaders_are_checked(monkeypatch):
