@@ -10,13 +10,13 @@ BatchNormInit = Literal["ones", "uniform"]
 """Batch-norm weights: 1, or uniform in [0, 1) as in every PyTorch up to 1.1 (pytorch issue 12259)."""
 
 ConvInit = Literal["default", "fan_out_normal"]
-"""Convolution weights: torch's default U(+-1/sqrt(fan_in)), or N(0, 2 / (kernel^2 * out_channels)), given by its variance."""
+"""Convolution weights: torch's default U(+-1/sqrt(fan_in)), or N(0, σ² = 2 / (kernel^2 * out_channels))."""
 
 LinearBiasInit = Literal["default", "zeros"]
 """Biases of linear layers: torch's default U(+-1/sqrt(fan_in)), or 0."""
 
 LinearInit = Literal["default", "kaiming_normal"]
-"""Weights of linear layers: torch's default U(+-1/sqrt(fan_in)), or N(0, 2 / fan_in), given by its variance."""
+"""Weights of linear layers: torch's default U(+-1/sqrt(fan_in)), or N(0, σ² = 2 / fan_in)."""
 
 
 def init_batch_norm(module: nn.Module, init: BatchNormInit) -> None:

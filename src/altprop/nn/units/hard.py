@@ -44,7 +44,7 @@ class ReplacedDerivative(torch.autograd.Function):
 
 
 class LeveledUnit(HardUnit):
-    """A hard unit with the given levels; ``estimator`` must be an :class:`~altprop.nn.estimators.base.Estimator` or None."""
+    """A hard unit with ``levels``; ``estimator`` must be an :class:`~altprop.nn.estimators.base.Estimator` or None."""
 
     estimator: Estimator | None
 
