@@ -16,8 +16,8 @@ CPU = torch.device("cpu")
 
 def git(directory: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "init.defaultBranch=main"]
-    done = subprocess.run(["git", "-C", directory, *identity, *arguments], check=True, capture_output=True, text=True)
-    return done.stdout
+    result = subprocess.run(["git", "-C", directory, *identity, *arguments], check=True, capture_output=True, text=True)
+    return result.stdout
 
 
 @pytest.fixture

