@@ -1,17 +1,17 @@
-"""A training step of every algorithm and every weights rule beside backprop with dense weights on the same model.
+"""A training step of every algorithm and weights rule, compared with backprop with dense weights on the same model.
 
     OMP_NUM_THREADS=1 python benchmarks/algorithm_step.py [--groups algorithms rules_cnn ...] [--rounds 7] [--json result.json]
 
-Everything is what ``python train.py algorithm=<name> [algorithm/weights=<name>]`` would train, with SGD, on noise. Each row has
-three ratios to its baseline: time, floating-point operations as runs count them, and the peak of tensor bytes in a step. What
-costs more time than its FLOPs say (times 1.25, for element-wise work and calls) deserves an explanation.
+Each side is what ``python train.py algorithm=<name> [algorithm/weights=<name>]`` would train, with SGD, on noise. Each row has
+three ratios to its baseline: time, floating-point operations as counted in runs, and the peak of tensor bytes in a step. A row
+whose time exceeds 1.25 times its FLOPs (the quarter is for element-wise work and calls) needs an explanation.
 
 ``algorithms``: 4 blocks of 3 x 3 convolutions (``greedy_cnn``, width 32), 32 x 32 images. Sequential greedy learning is the mean
-over the stages, asynchronous the blocks in turn with buffers of one mini-batch, distributed one process.
-``rules_cnn``, ``rules_mlp``: the same network; 784-300-100-10, with 100 steps a round and so one update of the structure.
-``energy_mlp``, ``energy_cnn``: the energy-based 784-512-512-10 and 5 x 5 convolutions 32, 64, T1 30, T2 10, beside the same
-layers as a feed-forward network under backprop, and beside backpropagation through time (its last 10 steps).
-``search``: one whole search over targets, many fits of layers, beside one step of backprop.
+over the stages; asynchronous updates the blocks in turn with buffers of one mini-batch; distributed uses one process.
+``rules_cnn``, ``rules_mlp``: the same network; 784-300-100-10 with 100 steps per round, so that each has one structure update.
+``energy_mlp``, ``energy_cnn``: the energy-based 784-512-512-10 and 5 x 5 convolutions 32, 64, T1 30, T2 10, compared with the
+same layers as a feed-forward network under backprop, and with backpropagation through time (the last 10 steps).
+``search``: one whole search over targets, with many fits of layers, compared with one step of backprop.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from measuring import CPU, Limit, Row, Timer, alternate, at_most, main, paired, repeated, standard_parser
+from command_line import main, standard_parser
+from measuring import CPU, Limit, Row, Timer, alternate, at_most, paired, repeated
 from memory import peak_bytes
 from subjects import CIFAR, MNIST, FeedForwardTwin, flops, noise, recipe, set_up, stepper
 from torch import Tensor
@@ -46,7 +48,7 @@ ALGORITHMS = {
     "target_propagation": HARD,
 }
 PIPELINES = ("asynchronous_greedy", "delayed_gradients", "features_replay")
-"""They need some steps until every block trains."""
+"""Algorithms that need some steps until every block trains."""
 RULES = (
     "binary",
     "iterative_binary",
@@ -74,32 +76,42 @@ MASKED = {"rules_mlp": 1.35, "rules_cnn": 1.05}
 BINARY = {"rules_mlp": 1.15, "rules_cnn": 1.05}
 DEEP_R = {"rules_mlp": 1.35 * 1.5, "rules_cnn": 1.05 * 1.5}
 COPIES = {"binary": 2, "iterative_binary": 2, "deep_r": 5}
-"""What a rule may hold beside each weight: the weight in use and its gradient; with masks (4) also the mask and a buffer of
-scores; DeepR the signs."""
+"""Tensors of the size of the weights that a rule may hold in addition: the effective weight and its gradient; with masks (4, the
+default) also the mask and a buffer of scores; DeepR also the signs."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Side:
+    """One side, ready to be timed: ``round`` takes ``steps`` training steps of ``flops`` FLOPs each; ``memory`` in bytes."""
+
+    round: Callable[[], None]
+    steps: int
+    flops: float
+    memory: int
+
+
+@dataclass(frozen=True)
 class Subject:
-    """One side: ``make`` sets an algorithm up; a round is ``steps`` steps, after ``warm_up`` that fill pipelines and buffers."""
+    """What a side measures: ``make`` sets up the algorithm; a round is ``steps`` calls.
+
+    ``warm_up`` calls before the first round fill pipelines and buffers.
+    """
 
     make: Callable[[], Algorithm]
     steps: int = 1
     warm_up: int = 1
 
-    def prepare(self, batch: tuple[Tensor, Tensor]) -> None:
-        """Build it twice: alone for its memory, and for its time."""
-        self.memory = peak_bytes(lambda: stepper(self.make(), batch)[0], CPU, self.warm_up)
-        self.step, self.per = stepper(self.make(), batch)
+    def prepare(self, batch: tuple[Tensor, Tensor]) -> Side:
+        """Build the algorithm twice: alone to measure its memory, then to time it."""
+        memory = peak_bytes(lambda: stepper(self.make(), batch)[0], CPU, self.warm_up)
+        step, steps_per_call = stepper(self.make(), batch)
         for _ in range(self.warm_up):
-            self.step()
-        self.flops = flops(self.step) / self.per
-
-    def round(self) -> None:
-        repeated(self.step, self.steps)
+            step()
+        return Side(partial(repeated, step, self.steps), self.steps * steps_per_call, flops(step) / steps_per_call, memory)
 
 
 Bound = Callable[[str, float], Limit]
-"""From the name of a row and its FLOP ratio to its limit."""
+"""Takes the name of a row and its FLOP ratio and returns its limit."""
 
 
 def by_flops(name: str, ratio: float) -> Limit:
@@ -107,7 +119,7 @@ def by_flops(name: str, ratio: float) -> Limit:
 
 
 def by_rule(group: str) -> Bound:
-    """The targets set for weights rules, whose FLOPs are those of dense weights."""
+    """Return the targets of weights rules, whose FLOPs are those of dense weights."""
 
     def bound(name: str, ratio: float) -> Limit:
         if "binary" in name:
@@ -126,46 +138,45 @@ def compare(
     bound: Bound,
     rounds: int,
     timer: Timer,
-) -> Iterator[tuple[Row, Subject]]:
-    """A row for every subject that ``baselines`` names a baseline for, all in the same rounds; and the baseline's subject."""
-    for subject in subjects.values():
-        subject.prepare(mini_batch)
-    seconds = alternate({name: subject.round for name, subject in subjects.items()}, rounds, timer)
-    per_step = {name: [value / subject.steps / subject.per for value in seconds[name]] for name, subject in subjects.items()}
+) -> Iterator[tuple[Row, Side]]:
+    """Yield a row, and the side of its baseline, for every entry of ``baselines``; all sides take turns in the same rounds."""
+    sides = {name: subject.prepare(mini_batch) for name, subject in subjects.items()}
+    seconds = alternate({name: side.round for name, side in sides.items()}, rounds, timer)
+    per_step = {name: [value / side.steps for value in seconds[name]] for name, side in sides.items()}
     for key, base in baselines.items():
         name = key.partition(" / ")[0]
-        mine, other = subjects[name], subjects[base]
+        mine, other = sides[name], sides[base]
         ratio = mine.flops / other.flops
         facts: dict[str, Any] = {"flops": ratio, "memory": mine.memory / other.memory}
         facts["values"] = {"GFLOP": mine.flops / 1e9, "MiB": mine.memory / 2**20, "MiB of the baseline": other.memory / 2**20}
         yield paired(name, base, per_step[name], per_step[base], bound(name, ratio), **facts), other
 
 
-def algorithms(given: argparse.Namespace, timer: Timer) -> Iterator[Row]:
-    width, batch = (4, 4) if given.tiny else (32, 64)
+def algorithms(args: argparse.Namespace, timer: Timer) -> Iterator[Row]:
+    width, batch = (4, 4) if args.tiny else (32, 64)
     common = f"{GREEDY_CNN} model.width={width}"
     subjects = {DENSE: Subject(recipe(common.split(), CIFAR, batch))}
     for name, more in ALGORITHMS.items():
         make = recipe(f"{common} algorithm={name} {more}".split(), CIFAR, batch)
         subjects[name] = Subject(make, warm_up=6 if name in PIPELINES else 1)
-    for row, _ in compare(subjects, dict.fromkeys(ALGORITHMS, DENSE), noise(batch, CIFAR), by_flops, given.rounds, timer):
+    for row, _ in compare(subjects, dict.fromkeys(ALGORITHMS, DENSE), noise(batch, CIFAR), by_flops, args.rounds, timer):
         yield row
 
 
 def rules(group: str) -> Callable[[argparse.Namespace, Timer], Iterator[Row]]:
-    def measure(given: argparse.Namespace, timer: Timer) -> Iterator[Row]:
+    def measure(args: argparse.Namespace, timer: Timer) -> Iterator[Row]:
         mlp = group == "rules_mlp"
         shape = MNIST if mlp else CIFAR
-        batch = 4 if given.tiny else 100 if mlp else 64
-        steps = 1 if given.tiny or not mlp else 100
-        common = f"model=mlp {SGD}" if mlp else f"{GREEDY_CNN} model.width={4 if given.tiny else 32}"
+        batch = 4 if args.tiny else 100 if mlp else 64
+        steps = 1 if args.tiny or not mlp else 100
+        common = f"model=mlp {SGD}" if mlp else f"{GREEDY_CNN} model.width={4 if args.tiny else 32}"
         subjects = {DENSE: Subject(recipe(common.split(), shape, batch), steps)}
         for name in RULES:
             subjects[name] = Subject(recipe(f"{common} algorithm/weights={name}".split(), shape, batch), steps)
         base = subjects[DENSE].make().model
         weights = sum(4 * parameter.numel() for parameter in base.parameters() if parameter.dim() > 1)
-        found = compare(subjects, dict.fromkeys(RULES, DENSE), noise(batch, shape), by_rule(group), given.rounds, timer)
-        for row, dense in found:
+        results = compare(subjects, dict.fromkeys(RULES, DENSE), noise(batch, shape), by_rule(group), args.rounds, timer)
+        for row, dense in results:
             copies = COPIES.get(row.what, 4)
             limit = at_most(1 + copies * weights / dense.memory, f"{copies} copies of the weights")
             yield replace(row, what=f"{row.what}, {'MLP' if mlp else 'CNN'}", memory_limit=limit)
@@ -174,9 +185,9 @@ def rules(group: str) -> Callable[[argparse.Namespace, Timer], Iterator[Row]]:
 
 
 def energy(group: str) -> Callable[[argparse.Namespace, Timer], Iterator[Row]]:
-    def measure(given: argparse.Namespace, timer: Timer) -> Iterator[Row]:
+    def measure(args: argparse.Namespace, timer: Timer) -> Iterator[Row]:
         mlp = group == "energy_mlp"
-        batch = 2 if given.tiny else 50 if mlp else 20
+        batch = 2 if args.tiny else 50 if mlp else 20
         model = "model=eqprop_mlp model.hidden=[512,512]" if mlp else "model=eqprop_cnn"
         makes = {name: recipe(f"{model} {SGD} algorithm={name} {more}".split(), MNIST, batch) for name, more in ENERGY.items()}
         through_time = "backprop_through_time"
@@ -186,17 +197,17 @@ def energy(group: str) -> Callable[[argparse.Namespace, Timer], Iterator[Row]]:
 
         subjects = {FEED_FORWARD: Subject(twin), **{name: Subject(make) for name, make in makes.items()}}
         baselines = {**dict.fromkeys(ENERGY, FEED_FORWARD), f"equilibrium_propagation / {through_time}": through_time}
-        for row, _ in compare(subjects, baselines, noise(batch, MNIST), by_flops, given.rounds, timer):
+        for row, _ in compare(subjects, baselines, noise(batch, MNIST), by_flops, args.rounds, timer):
             yield replace(row, what=f"{row.what}, {'MLP' if mlp else 'CNN'}")
 
     return measure
 
 
-def search(given: argparse.Namespace, timer: Timer) -> Iterator[Row]:
-    batch = 10 if given.tiny else 100
+def search(args: argparse.Namespace, timer: Timer) -> Iterator[Row]:
+    batch = 10 if args.tiny else 100
     make = recipe(f"{SEARCH} algorithm=target_search {HARD}".split(), MNIST, batch, steps_per_epoch=1)
     subjects = {DENSE: Subject(recipe(SEARCH.split(), MNIST, batch), steps=20), "target_search": Subject(make, warm_up=0)}
-    for row, _ in compare(subjects, {"target_search": DENSE}, noise(batch, MNIST), by_flops, given.rounds, timer):
+    for row, _ in compare(subjects, {"target_search": DENSE}, noise(batch, MNIST), by_flops, args.rounds, timer):
         yield row
 
 
@@ -213,13 +224,13 @@ GROUPS: dict[str, Callable[[argparse.Namespace, Timer], Iterator[Row]]] = {
 def parser() -> argparse.ArgumentParser:
     parser = standard_parser(__doc__, rounds=7)
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
-    parser.add_argument("--tiny", action="store_true", help="small nets and mini-batches, to see that everything runs")
+    parser.add_argument("--tiny", action="store_true", help="use small networks and mini-batches, to test that everything runs")
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
-    for group in given.groups:
-        yield from GROUPS[group](given, Timer(given.clock))
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    for group in args.groups:
+        yield from GROUPS[group](args, Timer(args.clock))
 
 
 if __name__ == "__main__":

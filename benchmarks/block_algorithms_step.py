@@ -1,10 +1,11 @@
-"""The algorithms that train blocks apart, beside the same algorithms written out in plain PyTorch.
+"""Block-local algorithms compared with the same algorithms in plain PyTorch.
 
     OMP_NUM_THREADS=1 python benchmarks/block_algorithms_step.py [--batch 64] [--width 32] [--rounds 7] [--json result.json]
 
-Both sides train the same blocks, heads and synthesizers with SGD on the same noise and make the same updates (there is a test for
-that): decoupled and sequential greedy learning, delayed gradients (DDG), features replay, synthetic gradients (DNI) and backprop.
-4 blocks of 3 x 3 convolutions (``greedy_cnn``), 32 x 32 images. Time and peak of tensor bytes in a step.
+Both sides train the same blocks, heads and synthesizers with SGD on the same noise and make the same updates (a test compares
+them): decoupled and sequential greedy learning, delayed gradients (DDG), features replay, synthetic gradients (DNI) and backprop.
+The model has 4 blocks of 3 x 3 convolutions (``greedy_cnn``), images are 32 x 32. Measured are the time of a step and its peak of
+tensor bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import straightforward_greedy as plain
-from measuring import CPU, Row, Timer, alternate, at_most, main, paired, standard_parser
+from command_line import main, standard_parser
+from measuring import CPU, Row, Timer, alternate, at_most, paired
 from memory import peak_bytes
 from subjects import CIFAR, CLASSES, SGD, Shape, noise, set_up, stepper
 from torch import Tensor, nn
@@ -34,9 +36,9 @@ SUITE = "--rounds 5"
 QUICK = "--rounds 2 --batch 2 --width 4"
 
 WARM_UP = 5
-"""Steps until every block of the delayed algorithms trains."""
+"""Number of steps after which every block of the delayed algorithms trains."""
 
-Step = Callable[[Tensor, Tensor], None]
+Step = Callable[[Tensor, Tensor], object]
 ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "backprop": Backprop,
     "decoupled_greedy": DecoupledGreedy,
@@ -53,7 +55,7 @@ def make(name: str, batch: int, width: int, shape: Shape = CIFAR) -> Algorithm:
 
 
 def twin(algorithm: Algorithm) -> Step:
-    """The straightforward side, with copies of the modules of ``algorithm``."""
+    """Return the straightforward side with copies of the modules of ``algorithm``."""
     algorithm = copy.deepcopy(algorithm)
     model = algorithm.model
     assert isinstance(model, FeedForward)
@@ -68,7 +70,7 @@ def twin(algorithm: Algorithm) -> Step:
 
 
 def every_stage(step: Step, batch: tuple[Tensor, Tensor]) -> None:
-    """One call of ``stepper(algorithm, batch)[0]`` by the straightforward side: for a greedy one a step in every stage."""
+    """Do on the straightforward side what ``stepper(algorithm, batch)[0]`` does: greedy learning takes a step in every stage."""
     if isinstance(step, plain.Greedy) and step.stage is not None:
         for stage, block in enumerate(step.blocks):
             step.stage = stage
@@ -79,7 +81,7 @@ def every_stage(step: Step, batch: tuple[Tensor, Tensor]) -> None:
 
 
 def straightforward(name: str, batch: tuple[Tensor, Tensor], width: int) -> Callable[[], None]:
-    """What makes a training step of the straightforward side."""
+    """Return a training step of the straightforward side."""
     step = twin(make(name, len(batch[1]), width))
     if name == "sequential_greedy":
         assert isinstance(step, plain.Greedy)
@@ -95,13 +97,13 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
-    batch = noise(given.batch, CIFAR)
-    for name in given.algorithms:
-        ours = partial(lambda name: stepper(make(name, given.batch, given.width), batch)[0], name)
-        theirs = partial(straightforward, name, batch, given.width)
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    batch = noise(args.batch, CIFAR)
+    for name in args.algorithms:
+        ours = partial(lambda name: stepper(make(name, args.batch, args.width), batch)[0], name)
+        theirs = partial(straightforward, name, batch, args.width)
         mine, other = (peak_bytes(side, CPU, WARM_UP) for side in (ours, theirs))
-        seconds = alternate({"ours": ours(), "plain": theirs()}, given.rounds, Timer(given.clock), warm_up=WARM_UP)
+        seconds = alternate({"ours": ours(), "plain": theirs()}, args.rounds, Timer(args.clock), warm_up=WARM_UP)
         yield paired(
             name,
             "plain PyTorch",

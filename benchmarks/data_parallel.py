@@ -1,11 +1,11 @@
-"""How much sooner data-parallel backprop is done with the same mini-batch on two processes than on one.
+"""Speedup of data-parallel backprop on two processes over one process, for the same mini-batch.
 
     OMP_NUM_THREADS=1 python benchmarks/data_parallel.py [--batch 64] [--steps 4] [--rounds 5] [--json result.json]
 
-Every process has one thread; time is that of the clock, until the last process is done. One process takes the whole mini-batch,
-two take half of it each and average their gradients (gloo). With fewer idle cores than processes there is nothing to gain; the
-limit is for two idle ones. 6 blocks of 3 x 3 convolutions (``greedy_cnn``), 32 x 32 images. Blocks on processes of their own:
-``parallel_blocks.py``.
+Every process has one thread; time is wall time until the last process is done. One process takes the whole mini-batch; two
+processes take half of it each and average their gradients (gloo). With fewer idle cores than processes there is no speedup; the
+limit assumes two idle cores. The model has 6 blocks of 3 x 3 convolutions (``greedy_cnn``), images are 32 x 32. For blocks on
+separate processes see ``parallel_blocks.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 import torch.distributed
-from measuring import Row, Timer, alternate, at_least, main, paired, standard_parser
+from command_line import main, standard_parser
+from measuring import Row, Timer, alternate, at_least, paired
 from subjects import CIFAR, CLASSES, noise, set_up
 from torch import nn
 
@@ -36,11 +37,11 @@ def make_model(width: int) -> nn.Module:
     return GreedyCNN(depth=6, width=width, units=nn.ReLU, input_shape=CIFAR, num_classes=CLASSES)
 
 
-def worker(rank: int, world_size: int, meeting: str, width: int, batch: int, pipe: Any) -> None:
-    """A process of a data-parallel training: makes as many steps as it is told to, until it is told none."""
+def worker(rank: int, world_size: int, address: str, width: int, batch: int, pipe: Any) -> None:
+    """Run one process of a data-parallel training: receive a number of steps, take them, and repeat until it is 0."""
     torch.set_num_threads(1)
     if world_size > 1:
-        torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
+        torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
     size = batch // world_size
     algorithm = set_up(Backprop(), partial(make_model, width), CIFAR, size, rank=rank, world_size=world_size)
     mini_batch = noise(size, CIFAR)
@@ -53,16 +54,16 @@ def worker(rank: int, world_size: int, meeting: str, width: int, batch: int, pip
 
 
 class DataParallel:
-    """``world_size`` processes that wait between rounds."""
+    """``world_size`` worker processes, which wait between rounds."""
 
     def __init__(self, world_size: int, width: int, batch: int) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        meeting = f"file://{Path(self.folder.name) / 'meeting'}"
+        address = f"file://{Path(self.folder.name) / 'rendezvous'}"
         spawn = multiprocessing.get_context("spawn")
         self.pipes, self.processes = [], []
         for rank in range(world_size):
             mine, theirs = spawn.Pipe()
-            process = spawn.Process(target=worker, args=(rank, world_size, meeting, width, batch, theirs), daemon=True)
+            process = spawn.Process(target=worker, args=(rank, world_size, address, width, batch, theirs), daemon=True)
             process.start()
             theirs.close()
             self.pipes.append(mine)
@@ -89,16 +90,16 @@ def parser() -> argparse.ArgumentParser:
     parser = standard_parser(__doc__, rounds=5, clock="wall")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=4, help="steps in a round; default 4")
+    parser.add_argument("--steps", type=int, default=4, help="steps per round; default 4")
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
-    with DataParallel(1, given.width, given.batch) as one, DataParallel(2, given.width, given.batch) as two:
-        sides = {"1": partial(one, given.steps), "2": partial(two, given.steps)}
-        seconds = alternate(sides, given.rounds, Timer("wall"))
-    what, limit = f"backprop, batch {given.batch}, two processes", at_least(1.6, "2 idle cores, 80 % of them used")
-    yield paired(what, "one process", seconds["1"], seconds["2"], limit, scale=1e3 / given.steps)
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    with DataParallel(1, args.width, args.batch) as one, DataParallel(2, args.width, args.batch) as two:
+        sides = {"1": partial(one, args.steps), "2": partial(two, args.steps)}
+        seconds = alternate(sides, args.rounds, Timer("wall"))
+    what, limit = f"backprop, batch {args.batch}, two processes", at_least(1.6, "2 idle cores, 80 % of them used")
+    yield paired(what, "one process", seconds["1"], seconds["2"], limit, scale=1e3 / args.steps)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""One training mini-batch of equilibrium propagation against the straightforward published form, in the same run.
+"""A training mini-batch of equilibrium propagation compared with the straightforward published implementation.
 
     OMP_NUM_THREADS=1 python benchmarks/equilibrium_propagation_step.py [--cases mnist_mlp mnist_cnn cifar_cnn] [--rounds 5]
         [--device cuda] [--options] [--json result.json]
 
-The straightforward side, written here, differentiates the primitive function by autograd at every time step, runs the phases
-one after the other, computes the input's drive every time and contrasts two derivatives. Both sides take the same mini-batch
-through the same phases, gradient and optimizer step. Rounds alternate; the ratio is formed round by round, its median is the
-result. Before that, both sides' gradients are compared in float64 and, with ``--options``, what each option costs in accuracy.
+The straightforward implementation in this file differentiates the primitive function by autograd at every time step, runs the
+phases one after another, recomputes the drive of the input every time, and contrasts two derivatives. Both sides take the same
+mini-batch through the same phases, gradient and optimizer step. Rounds alternate; the ratio is formed in every round, and its
+median is the result. Before that, the gradients of both sides are compared in float64 and float32. ``--options`` also measures
+the speed and accuracy of every option.
 
-``cifar_cnn`` is the paper's ConvNet with batch 128, T1 250 and T2 2 x 30 on CUDA. On a CPU that takes minutes a mini-batch, so
-there the batch is 16 and the phases are 50 and 2 x 6 steps long; time per step does not depend on their lengths. Rows with
-``early exit`` have phases of the published length and few images: ours leaves a phase once its states have settled to round-off,
-which leaves the gradient as exact as it was (compared in both precisions, too).
+``cifar_cnn`` is the paper's ConvNet with batch 128, T1 250 and T2 2 x 30 on CUDA. On a CPU that takes minutes per mini-batch, so
+the batch is 16 and the phases have 50 and 2 x 6 steps; the time per step does not depend on their lengths. Rows with ``early
+exit`` have phases of the published length and few images: altprop ends a phase once its states have settled to round-off, which
+leaves the gradient as exact as before (also compared in both precisions).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as functional
-from measuring import Limit, Row, Timer, alternate, at_least, at_most, main, paired, repeated, standard_parser
+from command_line import main, standard_parser
+from measuring import Limit, Row, Timer, alternate, at_least, at_most, paired, repeated
 from subjects import CIFAR, MNIST, set_up
 from torch import Tensor
 
@@ -48,7 +50,7 @@ class Case:
     symmetric: bool
     optimizer: Callable[..., torch.optim.Optimizer]
     steps: int = 1
-    """Training steps in a row in every round: where one takes a few milliseconds, the other side's leaves it cold caches."""
+    """Consecutive training steps per round: a single step of a few milliseconds would start with cold caches."""
 
 
 Result = TypeVar("Result")
@@ -74,9 +76,9 @@ CASES = {
 TARGETS = {"mnist_mlp": 10.0, "mnist_cnn": 2.5, "cifar_cnn": 1.5}
 ON_CPU: dict[str, dict[str, Any]] = {"cifar_cnn": {"batch": 16, "free_steps": 50, "nudge_steps": 6}}
 ROUND_OFF = 8.0
-"""Phases of ``early exit`` rows end once no unit moves by more than so many units of round-off of a state of size 1."""
+"""Phases of ``early exit`` rows end once no unit moves by more than this many units of round-off of a state of size 1."""
 WHOLE: dict[str, dict[str, Any]] = {"mnist_cnn": {"batch": 20}, "cifar_cnn": {"batch": 2}}
-"""Mini-batches of these rows on a CPU: phases have their published length, or there would be nothing to leave early."""
+"""Mini-batches of ``early exit`` rows on a CPU. Phases have their published length: shorter ones would not end early."""
 SHORT: dict[str, dict[str, Any]] = {
     "mnist_cnn": {"batch": 50, "free_steps": 100},
     "cifar_cnn": {"batch": 4, "free_steps": 50, "nudge_steps": 6},
@@ -98,14 +100,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Straightforward:
-    """The published form: ``Phi`` is written down once, and autograd does the rest."""
+    """The published implementation: it defines ``Phi``, and autograd does the rest."""
 
     def __init__(self, model: EnergyModel, case: Case) -> None:
         self.model, self.case = model, case
         self.optimizer = case.optimizer(model.parameters())
 
     def phi(self, inputs: Tensor, targets: Tensor, states: list[Tensor], beta: float) -> Tensor:
-        """The primitive function of every sample, ``[batch]``."""
+        """Return the primitive function of every sample, ``[batch]``."""
         below, total = inputs, torch.zeros((), device=inputs.device, dtype=inputs.dtype)
         for edge, layer, state in zip(self.model.edges, self.model.layers, states, strict=True):
             drive = layer(below if edge.is_convolution else below.flatten(1))
@@ -118,7 +120,7 @@ class Straightforward:
         return total
 
     def run(self, inputs: Tensor, targets: Tensor, states: list[Tensor], steps: int, beta: float) -> list[Tensor]:
-        """``steps`` time steps, each with its own graph."""
+        """Return the states after ``steps`` time steps, each with its own graph."""
         for _ in range(steps):
             leaves = [state.detach().requires_grad_() for state in states]
             drives = torch.autograd.grad(self.phi(inputs, targets, leaves, beta).sum(), leaves)
@@ -126,7 +128,7 @@ class Straightforward:
         return states
 
     def train_step(self, inputs: Tensor, targets: Tensor) -> None:
-        """Free phase, nudged phases one after the other, contrast of two derivatives, optimizer."""
+        """Run the free phase and the nudged phases one after another, contrast two derivatives, and update."""
         case = self.case
         zeros = [inputs.new_zeros(len(targets), *shape) for shape in self.model.state_shapes]
         free = self.run(inputs, targets, zeros, case.free_steps, 0.0)
@@ -141,7 +143,7 @@ class Straightforward:
 
 
 def closed_form(model: EnergyModel, case: Case, device: torch.device, **options: Any) -> EquilibriumPropagation:
-    """altprop's own algorithm on the same row."""
+    """Return altprop's algorithm for the same case."""
     runtime = {name: options.pop(name) for name in ("precision", "compile") if name in options}
     settings = {"free_steps": case.free_steps, "nudge_steps": case.nudge_steps, **options}
     nudging = "symmetric" if case.symmetric else "one_sided"
@@ -165,10 +167,10 @@ def gradients(side: Straightforward | EquilibriumPropagation, inputs: Tensor, ta
     return {name: parameter.grad.detach().double() for name, parameter in side.model.named_parameters()}  # type: ignore[union-attr]
 
 
-def error(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:
-    """Relative distance of every weight's gradient from ``truth``."""
+def relative_errors(estimates: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:
+    """Return the relative distance of every weight's gradient from ``truth``."""
     return {
-        name: float((found[name].to(value.device) - value).norm() / value.norm())
+        name: float((estimates[name].to(value.device) - value).norm() / value.norm())
         for name, value in truth.items()
         if "weight" in name
     }
@@ -183,7 +185,7 @@ def round_off(dtype: torch.dtype) -> float:
 
 
 def agreement(case: Case, device: torch.device, *, early_exit: bool = False) -> dict[str, dict[str, float]]:
-    """Relative differences of the gradients: between the sides in float64, and of each side in float32 from float64."""
+    """Return relative errors of gradients: between the sides in float64, and of each side in float32 from float64."""
     results: dict[str, dict[str, Tensor]] = {}
     for dtype, bits in ((torch.float64, 64), (torch.float32, 32)):
         model, batch = make_model(case, device, dtype), mini_batch(case, device, dtype)
@@ -191,11 +193,11 @@ def agreement(case: Case, device: torch.device, *, early_exit: bool = False) -> 
         results[f"straightforward {bits}"] = gradients(Straightforward(copy.deepcopy(model), case), *batch)
         results[f"closed form {bits}"] = gradients(closed_form(model, case, device, **options), *batch)
     truth = results["straightforward 64"]
-    return {name: error(result, truth) for name, result in results.items() if name != "straightforward 64"}
+    return {name: relative_errors(result, truth) for name, result in results.items() if name != "straightforward 64"}
 
 
 def tf32(work: Callable[[], Result], allowed: bool) -> Result:
-    """``work()``, with TF32 in matrix products and convolutions where it is ``allowed``."""
+    """Return ``work()``, with TF32 in matrix products and convolutions if it is ``allowed``."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
     result = work()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -203,7 +205,7 @@ def tf32(work: Callable[[], Result], allowed: bool) -> Result:
 
 
 def measure(name: str, case: Case, timer: Timer, rounds: int, limit: Limit, values: Mapping[str, float], **options: Any) -> Row:
-    """Both sides through the same mini-batches; the ratio is how many times faster ours is."""
+    """Time both sides on the same mini-batches; the ratio is the speed of altprop relative to the straightforward side."""
     batch = mini_batch(case, timer.device)
     plain = Straightforward(make_model(case, timer.device), case)
     ours = closed_form(make_model(case, timer.device), case, timer.device, **options)
@@ -228,17 +230,17 @@ def measure(name: str, case: Case, timer: Timer, rounds: int, limit: Limit, valu
     )
 
 
-def left_early(name: str, case: Case, timer: Timer, rounds: int) -> Row:
-    """Phases of the published length that end once states have settled to round-off."""
+def early_exit(name: str, case: Case, timer: Timer, rounds: int) -> Row:
+    """Measure phases of the published length that end once states have settled to round-off."""
     values: dict[str, float] = {}
-    for side, found in agreement(replace(case, batch=2), timer.device, early_exit=True).items():
-        values |= errors(f", {side}", found)
+    for side, errors in agreement(replace(case, batch=2), timer.device, early_exit=True).items():
+        values |= named_errors(f", {side}", errors)
     tolerance = round_off(torch.float32)
     return measure(name, case, timer, rounds, at_least(TARGETS[name], "target"), values, tolerance=tolerance)
 
 
 def convolution_limit(case: Case, timer: Timer, rounds: int) -> float:
-    """Milliseconds of the convolutions alone, one forward and one transposed for every edge and step, in the fastest form."""
+    """Return the milliseconds of the convolutions alone, forward and transposed for every edge and step, in the fastest form."""
     model = make_model(case, timer.device)
     phases = 2 if case.symmetric else 1
     total = 0.0
@@ -257,7 +259,7 @@ def convolution_limit(case: Case, timer: Timer, rounds: int) -> float:
                 functional.conv_transpose2d(above, weight, padding=padding)
 
             pair()
-            if layout is torch.channels_last:  # and with the weight packed beforehand
+            if layout is torch.channels_last:  # also with the weight packed in advance
                 up, down = fixed_convolution(edge, weight, None, case.batch), fixed_transpose(edge, weight, case.batch)
 
                 def packed(below: Tensor = below, above: Tensor = above, up: Apply = up, down: Apply = down) -> None:
@@ -271,55 +273,56 @@ def convolution_limit(case: Case, timer: Timer, rounds: int) -> float:
 
 
 def option_costs(case: Case, timer: Timer, rounds: int) -> Iterator[Row]:
-    """Speed of every option, and how far its gradient lies from that of full phases in float64."""
+    """Measure the speed of every option and the error of its gradient relative to full phases in float64."""
     few, device = replace(case, batch=4), timer.device
     truth = gradients(closed_form(make_model(few, device, torch.float64), few, device), *mini_batch(few, device, torch.float64))
     for name, options in OPTIONS.items():
         if device.type != "cuda" and (options.get("precision") == "tf32" or options.get("compile")):
             continue
         side = closed_form(make_model(few, device), few, device, **options)
-        found = tf32(partial(gradients, side, *mini_batch(few, device)), options.get("precision") == "tf32")
-        yield measure(name, case, timer, rounds, at_least(1.0, "no slower"), errors("", error(found, truth)), **options)
+        estimates = tf32(partial(gradients, side, *mini_batch(few, device)), options.get("precision") == "tf32")
+        errors = named_errors("", relative_errors(estimates, truth))
+        yield measure(name, case, timer, rounds, at_least(1.0, "not slower"), errors, **options)
 
 
-def errors(of: str, found: Mapping[str, float]) -> dict[str, float]:
-    """Errors of gradients by layer, named for a row's values."""
-    layers = {name.removeprefix("layers.").removesuffix(".weight"): value for name, value in found.items()}
-    return {f"relative error of the gradient of layer {layer}{of}": value for layer, value in layers.items()}
+def named_errors(side: str, errors: Mapping[str, float]) -> dict[str, float]:
+    """Return errors of gradients by layer with names for the values of a row."""
+    layers = {name.removeprefix("layers.").removesuffix(".weight"): value for name, value in errors.items()}
+    return {f"relative error of the gradient of layer {layer}{side}": value for layer, value in layers.items()}
 
 
 def parser() -> argparse.ArgumentParser:
     parser = standard_parser(__doc__, rounds=5)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--device", default="cpu", help="on CUDA with --clock wall")
-    parser.add_argument("--options", action="store_true", help="measure every option of the last case, too")
+    parser.add_argument("--options", action="store_true", help="also measure every option of the last case")
     parser.add_argument(
-        "--short", action="store_true", help="smaller mini-batches and shorter phases of the convolutional networks"
+        "--short", action="store_true", help="use smaller mini-batches and shorter phases for the convolutional networks"
     )
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
-    timer = Timer(given.clock, torch.device(given.device))
-    for name in given.cases:
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    timer = Timer(args.clock, torch.device(args.device))
+    for name in args.cases:
         case = CASES[name]
         if timer.device.type == "cpu":
             case = replace(case, **ON_CPU.get(name, {}))
-        if given.short:
+        if args.short:
             case = replace(case, **SHORT.get(name, {}))
         values: dict[str, float] = {}
-        for side, found in agreement(shortened(case), timer.device).items():
-            values |= errors(f", {side}", found)
-        row = measure(name, case, timer, given.rounds, at_least(TARGETS[name], "target"), values)
+        for side, errors in agreement(shortened(case), timer.device).items():
+            values |= named_errors(f", {side}", errors)
+        row = measure(name, case, timer, args.rounds, at_least(TARGETS[name], "target"), values)
         yield row
-        limit = convolution_limit(case, timer, given.rounds)
+        limit = convolution_limit(case, timer, args.rounds)
         if limit:
             most = at_most(1.5, "memory traffic of states and poolings")
             yield Row(row.what, "its convolutions alone", row.values["ms"] / limit, most, values={"ms of the baseline": limit})
         if timer.device.type == "cpu":
-            yield left_early(name, replace(CASES[name], **WHOLE.get(name, {})), timer, given.rounds)
-    if given.options:
-        yield from option_costs(case, timer, given.rounds)
+            yield early_exit(name, replace(CASES[name], **WHOLE.get(name, {})), timer, args.rounds)
+    if args.options:
+        yield from option_costs(case, timer, args.rounds)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Augmented CIFAR-10-like mini-batches on one CPU core: ours against torchvision's transforms in a DataLoader.
+"""Augmented CIFAR-10-like mini-batches on one CPU core: altprop against torchvision's transforms in a DataLoader.
 
     python benchmarks/input_pipeline.py [--images 5000] [--rounds 5] [--json result.json]
 
-Random pixels, random crop after padding by 4, horizontal flip, normalization, mini-batches of 128. All contenders run in this
-process, one after the other in every round; ratios are formed round by round.
+Random pixels, random crop after padding by 4, horizontal flip, normalization, mini-batches of 128. All pipelines run in this
+process, one after the other in every round; a ratio is formed in every round.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import CPU, Row, Timer, alternate, at_least, main, paired, standard_parser
+from command_line import main, standard_parser
+from measuring import CPU, Row, Timer, alternate, at_least, paired
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -32,7 +33,7 @@ MEAN, STD, BATCH = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616], 128
 
 
 class Transformed(Dataset):
-    """Images through ``transform``, one by one."""
+    """Images transformed one by one."""
 
     def __init__(self, images: list, labels: torch.Tensor, transform: Callable) -> None:
         self.images, self.labels, self.transform = images, labels.tolist(), transform
@@ -44,8 +45,8 @@ class Transformed(Dataset):
         return self.transform(self.images[index]), self.labels[index]
 
 
-def contenders(count: int) -> dict[str, Callable[[], Iterable]]:
-    """What yields the mini-batches of an epoch, by name."""
+def pipelines(count: int) -> dict[str, Callable[[], Iterable]]:
+    """Return, by name, functions that iterate over the mini-batches of an epoch."""
     tv = import_torchvision()
     from torchvision.transforms import v2
 
@@ -91,9 +92,9 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
-    sides = {name: partial(consume, batches, given.images) for name, batches in contenders(given.images).items()}
-    seconds = alternate(sides, given.rounds, Timer(given.clock))
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    sides = {name: partial(consume, batches, args.images) for name, batches in pipelines(args.images).items()}
+    seconds = alternate(sides, args.rounds, Timer(args.clock))
     for name, values in seconds.items():
         if name != "altprop":
             ours = seconds["altprop"]

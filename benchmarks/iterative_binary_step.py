@@ -1,11 +1,11 @@
-"""What binary weights cost over float ones: one training step of the 300-100-10 network and of Vgg-5 (Lan 2021).
+"""Cost of binary weights compared with float weights: a training step of the 300-100-10 network and of Vgg-5 (Lan 2021).
 
     OMP_NUM_THREADS=1 python benchmarks/iterative_binary_step.py [--rounds 400] [--nets 300 vgg5] [--json result.json]
 
 Three sides train the same network with the same fused Adam on the same random mini-batch of 100, one step each in turn: float
-weights (`Dense`), altprop's `Binary`, and the straightforward way, in which every layer copies its weights twice in every
-forward pass: once to take the signs in place and once to put the float weights back. The ratio is formed round by round; its
-median is the result.
+weights (`Dense`), altprop's `Binary`, and the straightforward implementation, in which every layer copies its weights twice in
+every step: once to take the signs in place and once to restore the float weights. The ratio is formed in every round; its median
+is the result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from measuring import Row, Timer, alternate, at_least, at_most, main, paired, standard_parser
+from command_line import main, standard_parser
+from measuring import Row, Timer, alternate, at_least, at_most, paired
 from subjects import CIFAR, MNIST, noise, set_up
 from torch import Tensor, nn
 
@@ -41,11 +42,15 @@ ADAM = partial(torch.optim.Adam, lr=0.1, fused=True)
 
 
 class CopyingRule(WeightsRule):
-    """Signs by copies: weights are saved and overwritten before every forward pass, and restored after the backward pass."""
+    """Weights are saved and overwritten by their signs before every forward pass, and restored after the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers: list[nn.Linear | nn.Conv2d] = []
+        self.saved: list[Tensor] = []
 
     def attach(self, model: nn.Module, context: object) -> None:
         self.layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-        self.saved: list[Tensor] = []
 
     def step_start(self, step: int) -> None:
         self.saved = []
@@ -64,19 +69,19 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
-    for net in given.nets:
-        rounds = given.rounds if net == "300" else max(3, given.rounds // 10)
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    for net in args.nets:
+        rounds = args.rounds if net == "300" else max(3, args.rounds // 10)
         batch = noise(BATCH, SHAPES[net])
         rules: dict[str, WeightsRule] = {"float": Dense(), "binary": Binary(), "copying": CopyingRule()}
         steps = {
             name: partial(set_up(Backprop(weights=rule), NETS[net], SHAPES[net], BATCH, ADAM).train_step, *batch)
             for name, rule in rules.items()
         }
-        seconds = alternate(steps, rounds, Timer(given.clock), warm_up=3)
+        seconds = alternate(steps, rounds, Timer(args.clock), warm_up=3)
         limit = at_most(TARGETS[net], "target: one pass over the weights for the signs")
         yield paired(f"binary step, {net}", "float step", seconds["binary"], seconds["float"], limit)
-        limit = at_least(0.95, "no slower, 5 % for noise")
+        limit = at_least(0.95, "not slower, 5 % for noise")
         yield paired(f"binary step, {net}", "two copies of the weights", seconds["copying"], seconds["binary"], limit)
 
 

@@ -1,11 +1,11 @@
-"""What the training loop costs over a hand-written PyTorch loop doing the same work.
+"""Overhead of the training loop over a hand-written PyTorch loop that does the same work.
 
     OMP_NUM_THREADS=1 python benchmarks/loop_overhead.py [--steps 600] [--rounds 15] [--clock wall|process] [--json result.json]
 
 Both sides train the 784-300-100-10 perceptron with batch 100 on the same images with the same fused Adam, shuffle every epoch,
 normalize, and track loss and accuracy. The bare loop keeps its data as a normalized float tensor on the device and gathers each
-mini-batch by index. Rounds alternate; the ratio is formed round by round, and its median is the result. `--clock process`
-counts processor time, for machines that other jobs share.
+mini-batch by index. Rounds alternate; the ratio is formed in every round, and its median is the result. `--clock process`
+measures processor time, for machines shared with other jobs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import CPU, Row, Timer, alternate, at_most, main, paired, standard_parser
+from command_line import main, standard_parser
+from measuring import CPU, Row, Timer, alternate, at_most, paired
 from subjects import CLASSES, MNIST, set_up
 from torch import Tensor, nn
 
@@ -44,12 +45,12 @@ ADAM = partial(torch.optim.Adam, lr=1e-3, fused=True)
 
 
 class RandomDigits(InMemory):
-    """As many images as MNIST has, of noise: the cost of a step does not depend on what is in them."""
+    """Noise images, as many as in MNIST: the cost of a step does not depend on their content."""
 
     title = "random digits"
 
     def read(self, root: Path) -> RawData:
-        """60,000 training images and a few test images, which are not used."""
+        """Return 60,000 training images and a few test images, which are not used."""
         generator = np.random.default_rng(0)
         pixels = generator.integers(0, 256, (60_000, 1, 28, 28), dtype=np.uint8)
         labels = generator.integers(0, 10, 60_000)
@@ -57,10 +58,10 @@ class RandomDigits(InMemory):
 
 
 class NoSaver:
-    """Stands in for the checkpoints, which neither side writes."""
+    """Replaces the writing of checkpoints, which neither side does."""
 
     def save(self, *arguments: object, **options: object) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     status = save
 
@@ -93,13 +94,13 @@ def bare(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, tar
 
 
 def ours(loop: Loop, steps: int) -> None:
-    """The project's loop, going on where it stood."""
+    """Run altprop's loop for ``steps`` more steps."""
     loop.plan = Plan(loop.plan.steps_per_epoch, loop.progress.step + steps, BATCH, None, None)
     loop.run(StopRequests())
 
 
 def make_loop(data: Data) -> Loop:
-    """The project's loop on ``data``, without a test split, trackers and checkpoints."""
+    """Return altprop's loop on ``data``, without a test split, trackers or checkpoints."""
     steps_per_epoch = len(data.train)
     algorithm = set_up(Backprop(), make_model, MNIST, BATCH, ADAM, steps_per_epoch=steps_per_epoch, total_epochs=1000)
     empty: Any = type("NoData", (), {"batches": lambda self: iter(()), "__len__": lambda self: 0})()
@@ -112,23 +113,23 @@ def make_loop(data: Data) -> Loop:
 
 def parser() -> argparse.ArgumentParser:
     parser = standard_parser(__doc__, rounds=15, clock="wall")
-    parser.add_argument("--steps", type=int, default=600, help="steps of a round; an epoch has 600")
+    parser.add_argument("--steps", type=int, default=600, help="steps per round; an epoch has 600")
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
+def rows(args: argparse.Namespace) -> Iterator[Row]:
     data_set = RandomDigits(batch_size=BATCH, eval_batch_size=1000, mean=[0.1307], std=[0.3081])
     data = data_set.load(LoadContext(Path("."), CPU, 0))
     in_order = list(data.train_plain.batches())
     images, targets = torch.cat([x for x, _ in in_order]), torch.cat([y for _, y in in_order])
     model = make_model()
     sides = {
-        "bare": partial(bare, model, ADAM(model.parameters()), images, targets, given.steps),
-        "altprop": partial(ours, make_loop(data), given.steps),
+        "bare": partial(bare, model, ADAM(model.parameters()), images, targets, args.steps),
+        "altprop": partial(ours, make_loop(data), args.steps),
     }
-    seconds = alternate(sides, given.rounds, Timer(given.clock))
+    seconds = alternate(sides, args.rounds, Timer(args.clock))
     limit = at_most(1.05, "target: the same work")
-    unit, scale = "µs per step", 1e6 / given.steps
+    unit, scale = "µs per step", 1e6 / args.steps
     what = "training loop, MNIST perceptron, batch 100"
     yield paired(what, "bare PyTorch loop", seconds["altprop"], seconds["bare"], limit, unit=unit, scale=scale)
 

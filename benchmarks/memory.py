@@ -17,15 +17,15 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-STEP = "the step that counts"
+STEP = "the measured step"
 
 
 def peak_bytes(make_step: Callable[[], Callable[[], object]], device: torch.device, warm_up: int = 1) -> int:
-    """The most that tensors hold during a step: parameters, gradients, optimizer state, buffers, what graphs keep, temporaries.
+    """Return the peak memory of a step: parameters, gradients, optimizer state, buffers, graphs and temporaries.
 
-    ``make_step`` builds everything and returns the step, which is made ``warm_up`` times before it counts. On a CPU every
-    allocation and release since then is added up; what was there before, the mini-batch say, is not in it. On CUDA it is the
-    allocator's own peak, less what was there before.
+    ``make_step`` builds everything and returns the step, which runs ``warm_up`` times before it is measured. On a CPU all
+    allocations and releases from the start of ``make_step`` are summed; what existed before, such as the mini-batch, does not
+    count. On CUDA the result is the allocator's own peak minus what was allocated before.
     """
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
@@ -35,7 +35,7 @@ def peak_bytes(make_step: Callable[[], Callable[[], object]], device: torch.devi
         torch.cuda.reset_peak_memory_stats(device)
         step()
         return torch.cuda.max_memory_allocated(device) - before
-    gc.collect()  # what is released later was counted in no step of this one
+    gc.collect()  # garbage released later would be subtracted without having been counted
     profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     with _silence():
         profiler.start()
@@ -52,26 +52,26 @@ def peak_bytes(make_step: Callable[[], Callable[[], object]], device: torch.devi
     assert profiler.profiler.kineto_results is not None
     events: list[Any] = sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
     names = [event.name() for event in events]
-    held = list(accumulate(event.nbytes() if name == "[memory]" else 0 for name, event in zip(names, events)))
-    return max(held[names.index(STEP) :])
+    totals = list(accumulate(event.nbytes() if name == "[memory]" else 0 for name, event in zip(names, events)))
+    return max(totals[names.index(STEP) :])
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Nothing on standard error, where torch's profiler says that it starts and stops."""
-    own = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Suppress standard error, where torch's profiler announces that it starts and stops."""
+    stderr = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(null, 2)
         yield
     finally:
-        os.dup2(own, 2)
-        os.close(own)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
 
 
 class LiveStorages:
-    """Bytes of the storages alive among those reported, and their peak."""
+    """Bytes of the live storages among those that were added, and their peak."""
 
     def __init__(self, ignored: set[int]) -> None:
         self.known: set[int] = set(ignored)
@@ -91,7 +91,7 @@ class LiveStorages:
         weakref.finalize(storage, self._drop, key)
 
     def forget(self, tensor: Tensor) -> None:
-        """Count ``tensor`` no longer, though it lives on."""
+        """Stop counting ``tensor``, although it is still alive."""
         key = tensor.untyped_storage()._cdata
         if key in self.sizes:
             self.now -= self.sizes.pop(key)
@@ -102,7 +102,7 @@ class LiveStorages:
 
 
 class Allocations(TorchDispatchMode):
-    """Reports every tensor that an operation returns."""
+    """Adds every tensor that an operation returns to ``live``."""
 
     def __init__(self, live: LiveStorages) -> None:
         super().__init__()
@@ -117,18 +117,18 @@ class Allocations(TorchDispatchMode):
 
 
 def persistent(modules: list[nn.Module], optimizers: list[torch.optim.Optimizer]) -> set[int]:
-    """Storages of parameters, buffers and optimizer state."""
+    """Return the storages of parameters, buffers and optimizer state."""
     states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
     values = [*(value for module in modules for value in module.state_dict().values()), *states]
     return {value.untyped_storage()._cdata for value in values if isinstance(value, Tensor)}
 
 
 @contextmanager
-def held_for_backward(live: LiveStorages) -> Iterator[None]:
-    """Counts what graphs hold, from when it is saved until the graph lets go of it."""
+def saved_for_backward(live: LiveStorages) -> Iterator[None]:
+    """Count what graphs hold, from when it is saved until the graph releases it."""
 
-    class Held:
-        """One saved tensor; its life is that of the graph's reference."""
+    class Saved:
+        """One saved tensor. It lives as long as the graph refers to it."""
 
         def __init__(self, tensor: Tensor) -> None:
             self.tensor = tensor
@@ -148,18 +148,18 @@ def held_for_backward(live: LiveStorages) -> Iterator[None]:
                 live.now += size
                 live.peak = max(live.peak, live.now)
             counts[key] = counts.get(key, 0) + 1
-            held = Held(tensor)
-            weakref.finalize(held, release, key, size)
-            return held
-        return Held(tensor)
+            saved = Saved(tensor)
+            weakref.finalize(saved, release, key, size)
+            return saved
+        return Saved(tensor)
 
-    with saved_tensors_hooks(pack, lambda held: held.tensor):
+    with saved_tensors_hooks(pack, lambda saved: saved.tensor):
         yield
 
 
 @contextmanager
 def without_updates(optimizers: list[torch.optim.Optimizer], live: LiveStorages) -> Iterator[None]:
-    """No optimizer steps, and gradients of parameters do not count once they are there."""
+    """Disable optimizer steps, and stop counting gradients of parameters once they are complete."""
     hooks = [
         parameter.register_post_accumulate_grad_hook(lambda parameter: live.forget(parameter.grad))
         for optimizer in optimizers

@@ -1,10 +1,10 @@
-"""What looking at a training costs: the alignment probe in a probed step, and counting FLOPs in the first step of an epoch.
+"""Cost of observing a training: the alignment probe in a probed step, and counting FLOPs in the first step of an epoch.
 
     OMP_NUM_THREADS=1 python benchmarks/observation.py [--rounds 9] [--json result.json]
 
-A step with the probe (``trainer.probe_every``) beside the step without it, for several algorithms; the reference gradient is one
-more forward and backward pass, so the FLOPs of both are the limit. A counted step beside one that is not counted; and an epoch of
-600 steps with its first one counted beside an epoch without.
+For several algorithms: a step with the probe (``trainer.probe_every``) compared with a step without it, where the reference
+gradient is one more forward and backward pass and the limit is the FLOPs of both; a step with counting compared with one without;
+and an epoch of 600 steps whose first step is counted compared with an epoch without counting.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from measuring import Row, Timer, alternate, at_most, main, paired, repeated, standard_parser
+from command_line import main, standard_parser
+from measuring import Row, Timer, alternate, at_most, paired, repeated
 from subjects import CIFAR, MNIST, Shape, flops, noise, recipe
 
 from altprop.algorithms.alignment_probe import AlignmentProbe
@@ -36,13 +37,13 @@ CASES: dict[str, tuple[str, Shape, int]] = {
 
 def parser() -> argparse.ArgumentParser:
     parser = standard_parser(__doc__, rounds=9)
-    parser.add_argument("--tiny", action="store_true", help="small mini-batches, to see that everything runs")
+    parser.add_argument("--tiny", action="store_true", help="use small mini-batches, to test that everything runs")
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
+def rows(args: argparse.Namespace) -> Iterator[Row]:
     for name, (overrides, shape, size) in CASES.items():
-        size = 4 if given.tiny else size
+        size = 4 if args.tiny else size
         algorithm = recipe(overrides.split(), shape, size)()
         batch = noise(size, shape)
         steps: dict[str, Callable[[], object]] = {
@@ -50,9 +51,9 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
             "probed": partial(AlignmentProbe(algorithm).step, *batch),
             "counted": partial(flops, partial(algorithm.train_step, *batch)),
         }
-        times = 1 if given.tiny or name.endswith("CNN") else 10
+        times = 1 if args.tiny or name.endswith("CNN") else 10
         sides = {side: partial(repeated, step, times) for side, step in steps.items()}
-        seconds = alternate(sides, given.rounds, Timer(given.clock), warm_up=2)
+        seconds = alternate(sides, args.rounds, Timer(args.clock), warm_up=2)
         more = flops(steps["probed"]) / flops(steps["step"])
         limit = at_most(1.25 * more, "1.25 times the FLOPs")
         yield replace(

@@ -1,12 +1,12 @@
-"""Blocks on several processes beside the same blocks in one: how much sooner decoupled greedy learning is done with its steps.
+"""Speedup of decoupled greedy learning with blocks on several processes over the same blocks in one process.
 
     OMP_NUM_THREADS=1 python benchmarks/parallel_blocks.py [--batch 64] [--steps 12] [--workers 2] [--rounds 3]
 
-Both sides train the 6-layer CIFAR network (width 128, mlp_sr heads, one layer per block) with SGD on the same noise, every
-process with one thread. A round is ``--steps`` steps; on several processes it ends when the last one has made its last update
-and its weights and optimizer state have been fetched, as at the end of an epoch. The speed-up needs as many idle cores as
-processes; the load at the beginning stands beside it. Which part of the time the busiest process computes needs none: it is
-what the speed-up comes to where cores are idle and nothing waits (Linux only, it reads /proc).
+Both sides train the 6-layer CIFAR network (width 128, mlp_sr heads, one layer per block) with SGD on the same noise; every
+process has one thread. A round is ``--steps`` steps. On several processes it ends when the last process has made its last update
+and its weights and optimizer state have been fetched, as at the end of an epoch. The speedup needs as many idle cores as
+processes; the load at the start is reported with it. The second row needs no idle cores: it compares the CPU time of the busiest
+process, which gives the speedup with idle cores and without waiting (Linux only, it reads /proc).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from measuring import CPU, Row, Timer, alternate, at_least, main, paired, standard_parser
+from command_line import main, standard_parser
+from measuring import CPU, Row, Timer, alternate, at_least, paired
 from subjects import CIFAR, CLASSES, noise, set_up
 from torch import nn
 
@@ -41,38 +42,38 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
-    make_model = partial(GreedyCNN, depth=6, width=given.width, units=nn.ReLU, input_shape=CIFAR, num_classes=CLASSES)
-    inputs, targets = noise(given.batch, CIFAR, CPU)
-    single, several = DecoupledGreedy(), DistributedGreedy(workers=given.workers)
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    make_model = partial(GreedyCNN, depth=6, width=args.width, units=nn.ReLU, input_shape=CIFAR, num_classes=CLASSES)
+    inputs, targets = noise(args.batch, CIFAR, CPU)
+    single, several = DecoupledGreedy(), DistributedGreedy(workers=args.workers)
     for algorithm in (single, several):
-        set_up(algorithm, make_model, CIFAR, given.batch, SGD, CPU)
+        set_up(algorithm, make_model, CIFAR, args.batch, SGD, CPU)
     computed: dict[str, list[list[float]]] = {"single": [], "several": []}
 
     def train(name: str) -> None:
         before = cpu_seconds(several)
-        for _ in range(given.steps):
+        for _ in range(args.steps):
             (single if name == "single" else several).train_step(inputs, targets)
         several.synchronize()
         computed[name].append([after - start for start, after in zip(before, cpu_seconds(several))])
 
-    several.train_step(inputs, targets)  # the processes start
+    several.train_step(inputs, targets)  # starts the processes
     load = os.getloadavg()[0]
     try:
-        seconds = alternate({name: partial(train, name) for name in computed}, given.rounds, Timer(given.clock))
+        seconds = alternate({name: partial(train, name) for name in computed}, args.rounds, Timer(args.clock))
     finally:
         several.close()
-    what, baseline = f"decoupled greedy, {given.workers} processes, batch {given.batch}", "the same blocks in one process"
-    limit = at_least(1.0, "cores idle: the blocks of each process take less time than all of them")
+    what, baseline = f"decoupled greedy, {args.workers} processes, batch {args.batch}", "the same blocks in one process"
+    limit = at_least(1.0, "with idle cores, the blocks of each process take less time than all blocks")
     values = {"load": load, "cores": float(os.cpu_count() or 1)}
     yield paired(what, baseline, seconds["single"], seconds["several"], limit, unit="s", scale=1.0, values=values)
-    alone = [own[0] for own in computed["single"][1:]]
-    busiest = [max(own) for own in computed["several"][1:]]
-    yield paired(f"{what}: CPU time of the busiest", baseline, alone, busiest, limit, unit="s", scale=1.0)
+    single_process = [processes[0] for processes in computed["single"][1:]]
+    busiest = [max(processes) for processes in computed["several"][1:]]
+    yield paired(f"{what}: CPU time of the busiest", baseline, single_process, busiest, limit, unit="s", scale=1.0)
 
 
 def cpu_seconds(algorithm: DistributedGreedy) -> list[float]:
-    """Processor time so far of this process and of the workers it has started."""
+    """Return the processor time so far of this process and of the workers that it started."""
     return [time.process_time(), *(_cpu_seconds_of(process.pid) for process in algorithm.processes)]
 
 

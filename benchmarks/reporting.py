@@ -1,4 +1,4 @@
-"""Rows of benchmarks as a table in the terminal, as Markdown in a document and as JSON, with the machine they come from."""
+"""Rows of benchmarks as a table in the terminal, as Markdown in a document and as JSON, with facts about the machine."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from altprop.code_state import code_state
 from altprop.files import write_bytes
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-"""Between these lines of a document stand the tables that ``run.py --document`` writes."""
+"""The lines of a document between which ``run.py --document`` writes the tables."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """The rows of one benchmark, its command line and where it ran."""
+    """The rows of one benchmark, its command line and the machine it ran on."""
 
     name: str
     arguments: str
@@ -34,7 +34,7 @@ class Section:
 
 
 def machine(clock: str, device: str = "cpu") -> dict[str, Any]:
-    """What the numbers depend on beside the code."""
+    """Return what the numbers depend on in addition to the code."""
     facts, _ = code_state(Path(altprop.__file__).resolve().parent)
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -61,7 +61,7 @@ def _processor() -> str:
 
 
 def place(facts: Mapping[str, Any]) -> str:
-    """``machine()`` in words."""
+    """Return the result of :func:`machine` as text."""
     device = facts["processor"] if facts["device"] == "CPU" else facts["device"]
     commit = f"{str(facts['commit'])[:7]}{' with changes' if facts['changed'] else ''}" if facts["commit"] else "unknown"
     clock = "processor time" if facts["clock"] == "process" else "wall time"
@@ -76,10 +76,10 @@ def place(facts: Mapping[str, Any]) -> str:
 
 
 def verdict(row: Row) -> str:
-    """Whether both limits hold, and which does not."""
-    if row.held and row.memory_held:
-        return "held"
-    return "missed" if not row.held else "memory missed"
+    """Return whether both limits are met, and if not, which one is missed."""
+    if row.met and row.memory_met:
+        return "met"
+    return "missed" if not row.met else "memory missed"
 
 
 def _quartiles(row: Row) -> str:
@@ -100,27 +100,27 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "quartiles": _quartiles,
     "FLOPs": lambda row: "" if row.flops is None else number(row.flops),
     "limit": lambda row: str(row.limit),
-    "held against": lambda row: row.limit.reason,
+    "reason": lambda row: row.limit.reason,
     "memory (limit)": _memory,
     "": verdict,
 }
 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Titles and cells, without columns that are empty in every row."""
+    """Return titles and cells, without columns that are empty in every row."""
     columns = {title: [cell(row) for row in rows] for title, cell in COLUMNS.items()}
     columns = {title: values for title, values in columns.items() if any(values)}
     return list(columns), [list(values) for values in zip(*columns.values(), strict=True)]
 
 
 def line(row: Row) -> str:
-    """``row`` by itself, for the progress of a run."""
+    """Return one line for ``row``, printed while a benchmark runs."""
     memory = f"; memory {_memory(row)}" if row.memory is not None else ""
     return f"  {row.what} / {row.baseline}: {number(row.ratio)} ({_quartiles(row)}), {row.limit}{memory}: {verdict(row)}"
 
 
 def aligned(sections: Iterable[Section]) -> str:
-    """All sections as text in columns."""
+    """Return all sections as text in aligned columns."""
     lines = []
     for section in sections:
         titles, body = cells(section.rows)
@@ -131,7 +131,7 @@ def aligned(sections: Iterable[Section]) -> str:
 
 
 def markdown(section: Section) -> str:
-    """One section under a heading of the third level."""
+    """Return one section as Markdown, under a heading of the third level."""
     titles, body = cells(section.rows)
     table = [titles, ["---"] * len(titles), *body]
     command = f"`python benchmarks/{section.name}.py {section.arguments}".rstrip() + "`"
@@ -143,8 +143,8 @@ def markdown(section: Section) -> str:
 
 
 def as_json(section: Section) -> dict[str, Any]:
-    """One section in plain values."""
-    rows = [{**asdict(row), "held": row.held, "memory_held": row.memory_held} for row in section.rows]
+    """Return one section as plain values."""
+    rows = [{**asdict(row), "met": row.met, "memory_met": row.memory_met} for row in section.rows]
     return {"benchmark": section.name, "arguments": section.arguments, "machine": dict(section.machine), "rows": rows}
 
 
@@ -153,21 +153,19 @@ def write_json(sections: Iterable[Section], path: Path) -> None:
 
 
 def write_document(sections: Iterable[Section], path: Path, order: Sequence[str] = ()) -> None:
-    """Put ``sections`` between the marks of the document ``path``; sections of other benchmarks that stand there stay.
+    """Write ``sections`` between the marks of the document ``path``; sections of other benchmarks that are there stay.
 
-    Those named in ``order`` come first, in that order.
-
-    Raises ``ValueError`` for a document without the marks.
+    Benchmarks named in ``order`` come first, in that order. Raises ValueError if the document has no marks.
     """
     text = path.read_text()
-    before, begun, rest = text.partition(BEGIN)
-    inside, ended, after = rest.partition(END)
-    if not begun or not ended:
+    before, begin, rest = text.partition(BEGIN)
+    inside, end, after = rest.partition(END)
+    if not begin or not end:
         raise ValueError(f"{path} has no lines {BEGIN} and {END}")
     parts = re.split(r"^(?=### )", inside, flags=re.MULTILINE)
-    there = {part.split("\n", 1)[0].removeprefix("### ").strip(): part for part in parts if part.startswith("### ")}
-    there |= {section.name: markdown(section) for section in sections}
-    names = [name for name in order if name in there]
-    names += [name for name in there if name not in names]
-    body = "\n".join(there[name].strip() + "\n" for name in names)
+    texts = {part.split("\n", 1)[0].removeprefix("### ").strip(): part for part in parts if part.startswith("### ")}
+    texts |= {section.name: markdown(section) for section in sections}
+    names = [name for name in order if name in texts]
+    names += [name for name in texts if name not in names]
+    body = "\n".join(texts[name].strip() + "\n" for name in names)
     write_bytes(path, f"{before}{BEGIN}\n\n{body}\n{END}{after}".encode())

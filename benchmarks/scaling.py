@@ -3,13 +3,14 @@
     OMP_NUM_THREADS=1 python benchmarks/scaling.py [--sweeps depth width ...] [--rounds 5] [--figure scaling.png]
         [--json result.json]
 
-Each row is a ratio to the smallest setting of its sweep. Time is held against the FLOPs that a step really makes, memory (peak of
-tensor bytes in a step) against what has to be kept: activations of every layer for backprop; of one block for decoupled greedy
-learning; states of one time step for equilibrium propagation and of all differentiated steps for backpropagation through time; of
-(K + 1) / 2 passes on average for the delayed gradients of K blocks.
+Each row is a ratio to the smallest setting of its sweep. The limit of the time is the FLOPs of a step. The limit of the memory
+(peak of tensor bytes in a step) is what the algorithm must keep: activations of every layer for backprop, and of one block for
+decoupled greedy learning; states of one time step for equilibrium propagation, and of all differentiated steps for
+backpropagation through time; (K + 1) / 2 passes on average for delayed gradients with K blocks.
 
-``depth``, ``width``, ``batch``: 3 x 3 convolutions (``greedy_cnn``), 32 x 32 images. ``T2``: relaxation steps with a nudge, or
-differentiated, T1 is twice that; 5 x 5 convolutions on 28 x 28 images. ``blocks``: 8 layers cut into so many.
+``depth``, ``width``, ``batch``: 3 x 3 convolutions (``greedy_cnn``), 32 x 32 images. ``T2``: the number of nudged or
+differentiated time steps, with T1 twice that; 5 x 5 convolutions on 28 x 28 images. ``blocks``: 8 layers divided into that many
+blocks.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from measuring import CPU, Limit, Row, Timer, alternate, at_most, main, paired, standard_parser
+from command_line import main, standard_parser
+from measuring import CPU, Limit, Row, Timer, alternate, at_most, paired
 from memory import peak_bytes
 from subjects import CIFAR, MNIST, Shape, flops, noise, recipe, stepper
 from torch import Tensor
@@ -44,12 +46,12 @@ PHASES = {
 LAYERS = 8
 
 MemoryLimit = Callable[[str, float, float], Limit]
-"""From subject, ratio of the settings and ratio of the FLOPs."""
+"""Takes the subject, the ratio of the settings and the ratio of the FLOPs."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One axis: settings from the smallest on, subjects, and what trains a subject at a setting."""
+    """One axis: settings in increasing order, subjects, and the overrides that train a subject at a setting."""
 
     settings: tuple[int, ...]
     tiny: tuple[int, ...]
@@ -68,7 +70,7 @@ def of_layers(subject: str, setting: float, work: float) -> Limit:
 
 
 def of_width(subject: str, setting: float, work: float) -> Limit:
-    return at_most(1.1 * max(setting, work), "activations, weights as the FLOPs")
+    return at_most(1.1 * max(setting, work), "activations; weights grow like the FLOPs")
 
 
 def of_batch(subject: str, setting: float, work: float) -> Limit:
@@ -110,15 +112,15 @@ def _step(make: Callable[[], Algorithm], batch: tuple[Tensor, Tensor]) -> Callab
     return stepper(make(), batch)[0]
 
 
-def measure(axis: str, sweep: Sweep, given: argparse.Namespace) -> Iterator[Row]:
-    """The rows of one sweep, all its sides in the same rounds."""
-    settings = sweep.tiny if given.tiny else sweep.settings
+def measure(axis: str, sweep: Sweep, args: argparse.Namespace) -> Iterator[Row]:
+    """Yield the rows of one sweep; all its sides take turns in the same rounds."""
+    settings = sweep.tiny if args.tiny else sweep.settings
     sides: dict[tuple[str, int], Callable[[], object]] = {}
     memory: dict[tuple[str, int], int] = {}
     work: dict[tuple[str, int], int] = {}
     for subject in sweep.subjects:
         for setting in settings:
-            key, size = (subject, setting), 2 if given.tiny else sweep.batch(setting)
+            key, size = (subject, setting), 2 if args.tiny else sweep.batch(setting)
             make, batch = recipe(sweep.overrides(subject, setting).split(), sweep.shape, size), noise(size, sweep.shape)
             memory[key] = peak_bytes(partial(_step, make, batch), CPU, sweep.warm_up)
             sides[key] = _step(make, batch)
@@ -126,7 +128,7 @@ def measure(axis: str, sweep: Sweep, given: argparse.Namespace) -> Iterator[Row]
                 sides[key]()
             work[key] = flops(sides[key])
     seconds = alternate(
-        {f"{subject} {setting}": side for (subject, setting), side in sides.items()}, given.rounds, Timer(given.clock)
+        {f"{subject} {setting}": side for (subject, setting), side in sides.items()}, args.rounds, Timer(args.clock)
     )
     for subject in sweep.subjects:
         first = settings[0]
@@ -141,28 +143,28 @@ def measure(axis: str, sweep: Sweep, given: argparse.Namespace) -> Iterator[Row]
                 values={"setting": setting, "smallest setting": first, "MiB": memory[subject, setting] / 2**20},
             )
             memory_limit = sweep.memory(subject, setting / first, ratio)
-            kept = memory[subject, setting] / memory[subject, first]
-            yield replace(row, flops=ratio, memory=kept, memory_limit=memory_limit)
+            memory_ratio = memory[subject, setting] / memory[subject, first]
+            yield replace(row, flops=ratio, memory=memory_ratio, memory_limit=memory_limit)
 
 
 def parser() -> argparse.ArgumentParser:
     parser = standard_parser(__doc__, rounds=5)
     parser.add_argument("--sweeps", nargs="+", choices=SWEEPS, default=list(SWEEPS))
-    parser.add_argument("--tiny", action="store_true", help="small settings, to see that everything runs")
-    parser.add_argument("--figure", type=Path, help="draw the ratios over the settings into this PNG file")
+    parser.add_argument("--tiny", action="store_true", help="use small settings, to test that everything runs")
+    parser.add_argument("--figure", type=Path, help="draw the ratios over the settings and write them to this PNG file")
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
-    found = []
-    for axis in given.sweeps:
-        for row in measure(axis, SWEEPS[axis], given):
-            found.append(row)
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    results = []
+    for axis in args.sweeps:
+        for row in measure(axis, SWEEPS[axis], args):
+            results.append(row)
             yield row
-    if given.figure:
+    if args.figure:
         from scaling_figure import draw
 
-        draw(found, given.figure)
+        draw(results, args.figure)
 
 
 if __name__ == "__main__":

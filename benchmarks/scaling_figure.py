@@ -1,4 +1,4 @@
-"""Figure of ``scaling.py``: time and memory over every axis, against the smallest setting, with the FLOPs beside the time."""
+"""Figure of ``scaling.py``: time, FLOPs and memory over every axis, relative to the smallest setting."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ TITLES = {"T2": "relaxation steps (T2)", "batch": "mini-batch"}
 
 
 def series(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
-    """Rows by axis and subject."""
-    found: dict[str, dict[str, list[Row]]] = {}
+    """Return the rows by axis and subject."""
+    groups: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         subject, _, _ = row.what.partition(", ")
         axis = row.baseline.rpartition(" ")[0]
-        found.setdefault(axis, {}).setdefault(subject, []).append(row)
-    return found
+        groups.setdefault(axis, {}).setdefault(subject, []).append(row)
+    return groups
 
 
 def draw(rows: Sequence[Row], path: Path) -> Path:
-    """Write the figure of ``rows`` to ``path``."""
+    """Draw the figure of ``rows`` and write it to ``path``."""
     axes_rows = series(rows)
     with styled():
         figure = Figure(figsize=(2.6 * len(axes_rows), 5.6))
@@ -51,7 +51,7 @@ def draw(rows: Sequence[Row], path: Path) -> Path:
 
 
 def panel(axes: object, axis: str, subjects: Mapping[str, Sequence[Row]], what: str) -> None:
-    """One axis of the sweep: ratios over the setting, both logarithmic."""
+    """Draw one axis of the sweep: ratios over the setting, both logarithmic."""
     from matplotlib.axes import Axes
 
     assert isinstance(axes, Axes)

@@ -1,9 +1,9 @@
-"""Linear layers through torch's sparse kernels against dense ones: where is it faster?
+"""Linear layers with torch's sparse kernels against dense ones: when are they faster?
 
     OMP_NUM_THREADS=1 python benchmarks/sparse_inference.py [--rounds 30] [--json result.json]
 
-A layer 784 -> 300 and one 2048 -> 1000, for several sparsities and mini-batches; both ways alternate in one process. The ratio is
-dense time / sparse time, above 1 where the sparse kernel is faster. The FLOPs are the share of weights that are left.
+Layers 784 -> 300 and 2048 -> 1000, for several sparsities and mini-batches; both kernels alternate in one process. The ratio is
+dense time / sparse time, above 1 if the sparse kernel is faster. The FLOPs are the share of weights that remain.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from measuring import Row, Timer, alternate, at_least, main, paired, standard_parser
+from command_line import main, standard_parser
+from measuring import Row, Timer, alternate, at_least, paired
 from torch import nn
 
 from altprop.nn.export.sparse_inference import SparseLinear
@@ -22,7 +23,7 @@ SUITE = "--rounds 15 --shapes 784x300 --sparsities 0.9 0.98 --batches 1 100"
 QUICK = "--rounds 2 --shapes 784x300 --sparsities 0.9 --batches 1"
 
 BREAK_EVEN = 0.9
-"""The sparsity from which on the sparse kernel should win."""
+"""The sparsity from which the sparse kernel should be faster."""
 
 
 @torch.inference_mode()
@@ -33,7 +34,7 @@ def speed(shape: str, sparsity: float, batch: int, rounds: int, timer: Timer) ->
     sparse = SparseLinear(dense.weight, dense.bias)
     inputs = torch.randn(batch, dense.in_features)
     seconds = alternate({"dense": partial(dense, inputs), "sparse": partial(sparse, inputs)}, rounds, timer, warm_up=3)
-    limit = at_least(1.0, "break-even from 0.9 on") if sparsity >= BREAK_EVEN else at_least(0.1, "no target so dense")
+    limit = at_least(1.0, "break-even from 0.9 on") if sparsity >= BREAK_EVEN else at_least(0.1, "no target at this density")
     what = f"sparse kernel, {shape}, sparsity {sparsity}, batch {batch}"
     return paired(what, "dense", seconds["dense"], seconds["sparse"], limit, unit="µs", scale=1e6, flops=1 - sparsity)
 
@@ -46,12 +47,12 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
+def rows(args: argparse.Namespace) -> Iterator[Row]:
     torch.manual_seed(0)
-    for shape in given.shapes:
-        for sparsity in given.sparsities:
-            for batch in given.batches:
-                yield speed(shape, sparsity, batch, given.rounds, Timer(given.clock))
+    for shape in args.shapes:
+        for sparsity in args.sparsities:
+            for batch in args.batches:
+                yield speed(shape, sparsity, batch, args.rounds, Timer(args.clock))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What a structure update of sparse weights costs, and what sparse training steps cost over dense ones.
+"""Cost of a structure update of sparse weights, and of sparse training steps compared with dense ones.
 
     OMP_NUM_THREADS=1 python benchmarks/sparse_structure_update.py [--rounds 9] [--json result.json]
 
-Update: WRN-28-2 at sparsity 0.9. The other side is the obvious implementation, one tensor after the other with boolean index
-assignments, sets of free positions (in Python or NumPy) and permutations of them; all start from the same weights and masks.
-Steps: mini-batches of 100, SGD with Nesterov momentum, whole training steps of ``algorithm=backprop``. All sides alternate in one
-process with one thread; times are the processor's, which other programs disturb less than the clock on the wall; ratios are
-formed round by round.
+Update: WRN-28-2 at sparsity 0.9. The baseline is the obvious implementation, one tensor after another with boolean index
+assignments, sets of free positions (in Python or NumPy) and permutations of them; all sides start from the same weights and
+masks. Steps: mini-batches of 100, SGD with Nesterov momentum, whole training steps of ``algorithm=backprop``. All sides alternate
+in one process with one thread. Times are processor time, which other programs disturb less than wall time; a ratio is formed in
+every round.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from functools import partial
 
 import numpy as np
 import torch
-from measuring import Row, Timer, alternate, at_least, at_most, main, paired, repeated, standard_parser
+from command_line import main, standard_parser
+from measuring import Row, Timer, alternate, at_least, at_most, paired, repeated
 from subjects import CIFAR, CLASSES, MNIST, Shape, noise
 from subjects import set_up as set_up_algorithm
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ Times = dict[str, list[float]]
 
 
 def set_up(rule: WeightsRule, shape: Shape, depth: int, batch: int) -> Backprop:
-    """``rule`` under backprop on the MNIST perceptron or on a WRN of ``depth`` layers and width 2."""
+    """Set up ``rule`` under backprop on the MNIST perceptron or on a WRN of ``depth`` layers and width 2."""
     make_model: Callable[..., nn.Module] = partial(WideResNet, depth=depth, width=2)
     if shape == MNIST:
         make_model = partial(MLP, hidden=(300, 100), batch_norm=True, batch_norm_logits=True)
@@ -59,25 +60,25 @@ def set_up(rule: WeightsRule, shape: Shape, depth: int, batch: int) -> Backprop:
 
 
 def of_python(positions: Tensor, others: Tensor) -> Tensor:
-    """``positions`` that are not among ``others``, as Python's sets."""
+    """Return the ``positions`` that are not in ``others``, with Python's sets."""
     return torch.tensor(sorted(set(positions.tolist()) - set(others.tolist())), dtype=torch.int64)
 
 
 def of_numpy(positions: Tensor, others: Tensor) -> Tensor:
-    """The same by NumPy, the usual call for index sets."""
+    """Return the same with the usual NumPy function."""
     return torch.from_numpy(np.setdiff1d(positions.numpy(), others.numpy()))
 
 
 def of_numpy_unique(positions: Tensor, others: Tensor) -> Tensor:
-    """The same, told that nothing occurs twice, which spares NumPy two sorts."""
+    """Return the same with ``assume_unique``, which saves NumPy two sorts."""
     return torch.from_numpy(np.setdiff1d(positions.numpy(), others.numpy(), assume_unique=True))
 
 
-DIFFERENCES = {"Python": of_python, "NumPy": of_numpy, "NumPy, told that they are unique": of_numpy_unique}
+DIFFERENCES = {"Python": of_python, "NumPy": of_numpy, "NumPy with assume_unique": of_numpy_unique}
 
 
 class IndexSets:
-    """The update as one would write it down: per tensor, boolean indexing, sets of positions, permutations of what is free."""
+    """The obvious implementation: per tensor, boolean indexing, sets of positions, permutations of free positions."""
 
     def __init__(
         self,
@@ -93,47 +94,47 @@ class IndexSets:
         self.target, self.fraction, self.threshold = target, fraction, 1e-3
 
     def prune(self, weight: Tensor, mask: Tensor) -> Tensor:
-        """Positions that go."""
+        """Prune and return the pruned positions."""
         active = (mask.view(-1) == 1).nonzero().view(-1)
         scores = weight.view(-1)[active].abs()
         if self.target is not None:
-            gone = active[scores < self.threshold]
-            gone = gone[1:] if len(gone) == len(active) else gone
+            pruned = active[scores < self.threshold]
+            pruned = pruned[1:] if len(pruned) == len(active) else pruned
         else:
-            gone = active[scores.argsort()[: int(self.fraction * len(active)) + 1]]
-        mask.view(-1)[gone] = 0
+            pruned = active[scores.argsort()[: int(self.fraction * len(active)) + 1]]
+        mask.view(-1)[pruned] = 0
         weight[mask == 0] = 0
-        return gone
+        return pruned
 
-    def grow(self, mask: Tensor, gone: Tensor, count: int) -> int:
-        """Random free positions that were not pruned just now."""
-        candidates = self.difference((mask.view(-1) == 0).nonzero().view(-1), gone)
+    def grow(self, mask: Tensor, pruned: Tensor, count: int) -> int:
+        """Grow weights at random free positions that were not just pruned; return their number."""
+        candidates = self.difference((mask.view(-1) == 0).nonzero().view(-1), pruned)
         count = min(count, len(candidates))
         mask.view(-1)[candidates[torch.randperm(len(candidates))[:count]]] = 1
         return count
 
     def update(self) -> None:
-        gone = [self.prune(weight, mask) for weight, mask in zip(self.weights, self.masks)]
-        total = sum(len(indices) for indices in gone)
+        pruned = [self.prune(weight, mask) for weight, mask in zip(self.weights, self.masks)]
+        total = sum(len(positions) for positions in pruned)
         if self.target is None:
-            for mask, indices in zip(self.masks, gone):
-                self.grow(mask, indices, len(indices))
+            for mask, positions in zip(self.masks, pruned):
+                self.grow(mask, positions, len(positions))
             return
         survivors = [int(mask.sum()) for mask in self.masks]
         grown = 0
         while grown < total:
             rest = total - grown
             requests = [round(count / sum(survivors) * rest) for count in survivors]
-            place = int(torch.randint(len(requests), ()))
-            requests[place] = max(0, requests[place] + rest - sum(requests))
-            grown += sum(self.grow(mask, indices, count) for mask, indices, count in zip(self.masks, gone, requests))
+            index = int(torch.randint(len(requests), ()))
+            requests[index] = max(0, requests[index] + rest - sum(requests))
+            grown += sum(self.grow(mask, positions, count) for mask, positions, count in zip(self.masks, pruned, requests))
         if total > 1.1 * self.target:
             self.threshold /= 2
         elif total < 0.9 * self.target:
             self.threshold *= 2
 
 
-NO_TARGET = "no target; to notice what gets slower"
+NO_TARGET = "no target; to notice slowdowns"
 LIMITS = {(name, of): at_least(3, NO_TARGET) for name in ("dynamic", "set") for of in DIFFERENCES} | {
     ("dynamic", "Python"): at_least(50, "target"),
     ("dynamic", "NumPy"): at_least(50, "target"),
@@ -141,21 +142,21 @@ LIMITS = {(name, of): at_least(3, NO_TARGET) for name in ("dynamic", "set") for 
 }
 
 
-def compare_updates(given: argparse.Namespace, timer: Timer) -> Iterator[Row]:
+def compare_updates(args: argparse.Namespace, timer: Timer) -> Iterator[Row]:
     kinds: dict[str, tuple[Callable[[], Prune], type, int | None]] = {
         "dynamic": (lambda: ThresholdPrune(20_000), ProportionalToSurvivors, 20_000),
         "set": (lambda: FractionPrune(0.138), WithinTensor, None),
     }
     for name, (prune, redistribute, target) in kinds.items():
         rule = DynamicSparse(0.9, prune(), redistribute(), RandomGrow(), {0: 100}, dense=WRN_DENSE)
-        algorithm = set_up(rule, CIFAR, given.depth, given.batch)
+        algorithm = set_up(rule, CIFAR, args.depth, args.batch)
         weights = rule.weights
         masks = [masking.mask for masking in weights.maskings]
         forms = {of: IndexSets(list(weights.weights), masks, target, 0.138, function) for of, function in DIFFERENCES.items()}
         optimizers = [step.optimizer for step in algorithm.optimizers]
         ours: list[float] = []
         theirs: dict[str, list[float]] = {of: [] for of in forms}
-        for number in range(given.rounds + 4):  # the first updates find the threshold
+        for number in range(args.rounds + 4):  # the threshold settles in the first updates
             for weight, *twins in zip(weights.weights, *(form.weights for form in forms.values())):
                 change = torch.randn_like(weight) * 2e-3
                 for each in (weight.data, *twins):
@@ -165,15 +166,15 @@ def compare_updates(given: argparse.Namespace, timer: Timer) -> Iterator[Row]:
                 theirs[of].append(timer(form.update))
         for of, seconds in theirs.items():
             baseline = f"index sets of {of} per tensor"
-            yield paired(f"structure update, {name}, WRN-{given.depth}-2", baseline, seconds[4:], ours[4:], LIMITS[name, of])
+            yield paired(f"structure update, {name}, WRN-{args.depth}-2", baseline, seconds[4:], ours[4:], LIMITS[name, of])
 
 
-def compare_steps(given: argparse.Namespace, timer: Timer, shape: Shape, steps: int, rules: dict[str, WeightsRule]) -> Times:
-    """Seconds of ``steps`` training steps of every rule, round by round."""
-    batch = noise(given.batch, shape)
-    made = {name: set_up(rule, shape, given.depth, given.batch) for name, rule in rules.items()}
-    sides = {name: partial(repeated, partial(algorithm.train_step, *batch), steps) for name, algorithm in made.items()}
-    return alternate(sides, given.rounds, timer)
+def compare_steps(args: argparse.Namespace, timer: Timer, shape: Shape, steps: int, rules: dict[str, WeightsRule]) -> Times:
+    """Return the seconds of ``steps`` training steps for every rule, in each round."""
+    batch = noise(args.batch, shape)
+    algorithms = {name: set_up(rule, shape, args.depth, args.batch) for name, rule in rules.items()}
+    sides = {name: partial(repeated, partial(algorithm.train_step, *batch), steps) for name, algorithm in algorithms.items()}
+    return alternate(sides, args.rounds, timer)
 
 
 def deep_r() -> DynamicSparse:
@@ -183,26 +184,26 @@ def deep_r() -> DynamicSparse:
 
 def parser() -> argparse.ArgumentParser:
     parser = standard_parser(__doc__, rounds=9)
-    parser.add_argument("--depth", type=int, default=28, help="of the WRN; default 28")
+    parser.add_argument("--depth", type=int, default=28, help="depth of the WRN; default 28")
     parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=40, help="steps of the perceptron in a round; default 40")
+    parser.add_argument("--steps", type=int, default=40, help="steps of the perceptron per round; default 40")
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
-    timer = Timer(given.clock)
-    updates = list(compare_updates(given, timer))
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    timer = Timer(args.clock)
+    updates = list(compare_updates(args, timer))
     yield from updates
     rules: dict[str, WeightsRule] = {"dense": Dense(), "static": StaticSparse(0.98, dense=()), "deep_r": deep_r()}
-    mlp = compare_steps(given, timer, MNIST, given.steps, rules)
-    scale = 1e3 / given.steps
+    mlp = compare_steps(args, timer, MNIST, args.steps, rules)
+    scale = 1e3 / args.steps
     limit = at_most(1.35, "target: a product per weight, forward and backward")
     yield paired("masked step, MNIST perceptron", "dense step", mlp["static"], mlp["dense"], limit, scale=scale)
     limit = at_most(1.5, "target: signs, penalty and noise at every step")
     yield paired("DeepR step, MNIST perceptron", "static sparse step", mlp["deep_r"], mlp["static"], limit, scale=scale)
-    wrn = compare_steps(given, timer, CIFAR, 1, {"dense": Dense(), "static": StaticSparse(0.9, dense=WRN_DENSE)})
+    wrn = compare_steps(args, timer, CIFAR, 1, {"dense": Dense(), "static": StaticSparse(0.9, dense=WRN_DENSE)})
     limit = at_most(1.05, "target: a product per weight, forward and backward")
-    masked = paired(f"masked step, WRN-{given.depth}-2", "dense step", wrn["static"], wrn["dense"], limit)
+    masked = paired(f"masked step, WRN-{args.depth}-2", "dense step", wrn["static"], wrn["dense"], limit)
     yield masked
     share = updates[0].values["ms"] / (100 * masked.values["ms"])
     yield Row(

@@ -1,7 +1,7 @@
-"""Backprop and the algorithms that train blocks apart, written out in plain PyTorch: what altprop's are measured against.
+"""Backprop and block-local algorithms in plain PyTorch: the baselines of altprop's implementations.
 
-Each class takes the blocks of a feed-forward model and is called with a mini-batch. Their updates are those of altprop's
-algorithms (tests/benchmarks/test_straightforward.py); nothing is done to make them fast.
+Each class takes the blocks of a feed-forward model and is called with a mini-batch; it returns loss and accuracy as device
+scalars. The updates are those of altprop's algorithms (tests/benchmarks/test_straightforward.py). Nothing is optimized for speed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 Optimizer = Callable[..., torch.optim.Optimizer]
+Metrics = tuple[Tensor, Tensor]
+"""Loss and accuracy."""
 
 
 def accuracy(scores: Tensor, targets: Tensor) -> Tensor:
@@ -20,37 +22,38 @@ def accuracy(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 class EndToEnd:
-    """Backprop of the whole model, one optimizer."""
+    """Backprop through the whole model with one optimizer."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
         self.model = model
         self.optimizer = optimizer(model.parameters())
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> None:
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Metrics:
         self.optimizer.zero_grad(set_to_none=True)
         scores = self.model(inputs)
         loss = nn.functional.cross_entropy(scores, targets)
         loss.backward()
         self.optimizer.step()
-        self.seen = (loss.detach(), accuracy(scores, targets))
+        return loss.detach(), accuracy(scores, targets)
 
 
 class Greedy:
-    """Decoupled greedy learning: every block a net of its own with a head, trained on the detached output of the one before.
+    """Decoupled greedy learning: every block has its own head and learns from the detached output of the block before.
 
-    ``heads`` has one entry per block; the last one is the classifier. With ``stage`` only that block learns and those below pass
-    features on in evaluation mode: sequential greedy learning.
+    ``heads`` has one entry per block; the last one is the classifier. If ``stage`` is set, only that block learns and the blocks
+    before it compute features in evaluation mode: this is sequential greedy learning.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], heads: Sequence[nn.Module], optimizer: Optimizer) -> None:
         self.blocks, self.heads = list(blocks), list(heads)
-        parts = zip(blocks, heads, strict=True)
-        self.optimizers = [optimizer([*block.parameters(), *head.parameters()]) for block, head in parts]
+        self.optimizers = [
+            optimizer([*block.parameters(), *head.parameters()]) for block, head in zip(blocks, heads, strict=True)
+        ]
         self.stage: int | None = None
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> None:
+    def __call__(self, inputs: Tensor, targets: Tensor) -> list[Metrics]:
         features = inputs
-        self.seen = []
+        metrics = []
         for index, (block, head, optimizer) in enumerate(zip(self.blocks, self.heads, self.optimizers)):
             if self.stage is not None and index < self.stage:
                 with torch.no_grad():
@@ -62,14 +65,15 @@ class Greedy:
             loss = nn.functional.cross_entropy(scores, targets)
             loss.backward()
             optimizer.step()
-            self.seen.append((loss.detach(), accuracy(scores, targets)))
+            metrics.append((loss.detach(), accuracy(scores, targets)))
             features = output.detach()
             if index == self.stage:
                 break
+        return metrics
 
 
 class SyntheticGradients:
-    """DNI: behind every block a synthesizer; the block learns from what it predicts, and it from what comes back from behind."""
+    """DNI: a synthesizer after every block predicts the gradient that the block learns from, and learns from the next block's."""
 
     def __init__(
         self, blocks: Sequence[nn.Module], synthesizers: Sequence[nn.Module], classifier: nn.Module, optimizer: Optimizer
@@ -78,7 +82,7 @@ class SyntheticGradients:
         parameters = [p for module in (*blocks, *synthesizers, classifier) for p in module.parameters()]
         self.optimizer = optimizer(parameters)
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> None:
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Metrics:
         self.optimizer.zero_grad(set_to_none=True)
         features = inputs
         prediction: Tensor | None = None
@@ -95,7 +99,7 @@ class SyntheticGradients:
         if prediction is not None:
             self._teach(prediction, features)
         self.optimizer.step()
-        self.seen = (loss.detach(), accuracy(scores, targets))
+        return loss.detach(), accuracy(scores, targets)
 
     @staticmethod
     def _teach(prediction: Tensor, features: Tensor) -> None:
@@ -104,9 +108,9 @@ class SyntheticGradients:
 
 
 class DelayedGradients:
-    """DDG: a copy of every block and the graph of its pass are kept until the gradient of that mini-batch has come down.
+    """DDG: a copy of every block and the graph of its pass are kept until the gradient of that mini-batch arrives.
 
-    With ``replay`` only the input is kept, and passed forward again with the weights of now: features replay.
+    With ``replay`` only the input is kept, and passed forward again with the current weights: features replay.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], optimizer: Optimizer, replay: bool = False) -> None:
@@ -115,7 +119,7 @@ class DelayedGradients:
         self.waiting: list[list[tuple[nn.Module, Tensor, Tensor | None]]] = [[] for _ in blocks]
         self.arrived: list[Tensor | None] = [None for _ in blocks]
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> None:
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Metrics:
         features = inputs
         last = len(self.blocks) - 1
         for index, block in enumerate(self.blocks[:last]):
@@ -125,35 +129,35 @@ class DelayedGradients:
                     features = block(leaf)
                 self.waiting[index].append((block, leaf, None))
             else:
-                then = copy.deepcopy(block)
-                features = then(leaf)
-                for mine, theirs in zip(block.buffers(), then.buffers()):
-                    mine.copy_(theirs)
-                self.waiting[index].append((then, leaf, features))
+                past = copy.deepcopy(block)
+                features = past(leaf)
+                for current, updated in zip(block.buffers(), past.buffers()):
+                    current.copy_(updated)
+                self.waiting[index].append((past, leaf, features))
         leaf = features.detach().requires_grad_(last > 0)
         self.optimizers[last].zero_grad(set_to_none=True)
         scores = self.blocks[last](leaf)
         loss = nn.functional.cross_entropy(scores, targets)
         loss.backward()
         self.optimizers[last].step()
-        self.seen = (loss.detach(), accuracy(scores, targets))
         sent = [self._learn(index) for index in range(last)]
         self.arrived = [*sent[1:], leaf.grad, None]
+        return loss.detach(), accuracy(scores, targets)
 
     def _learn(self, index: int) -> Tensor | None:
         gradient, block = self.arrived[index], self.blocks[index]
         if gradient is None:
             return None
-        then, leaf, output = self.waiting[index].pop(0)
+        past, leaf, output = self.waiting[index].pop(0)
         self.optimizers[index].zero_grad(set_to_none=True)
         before = copy.deepcopy(list(block.buffers()))
         if self.replay:
             output = block(leaf)
         assert output is not None
         output.backward(gradient)
-        for parameter, old in zip(block.parameters(), then.parameters()):
+        for parameter, old in zip(block.parameters(), past.parameters()):
             parameter.grad = old.grad
         for buffer, value in zip(block.buffers(), before):
-            buffer.copy_(value)  # a pass made again does not count in the running statistics
+            buffer.copy_(value)  # the replayed pass must not enter the running statistics
         self.optimizers[index].step()
         return leaf.grad

@@ -1,4 +1,4 @@
-"""What is measured: algorithms set up as the training loop would do it, on noise."""
+"""Subjects of benchmarks: algorithms set up as in the training loop, trained on noise."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ A = TypeVar("A", bound=Algorithm)
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 CLASSES = 10
 STEPS_PER_EPOCH = 1_000_000
-"""No epoch ends while something is measured."""
+"""Large enough that no epoch ends during a measurement."""
 
 SGD = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
 
 
 def noise(batch: int, shape: Shape, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
-    """A mini-batch ``[batch, *shape]`` and its classes ``[batch]``."""
+    """Return a mini-batch ``[batch, *shape]`` and its classes ``[batch]``."""
     generator = torch.Generator().manual_seed(1)
     inputs = torch.rand(batch, *shape, generator=generator)
     return inputs.to(device), torch.randint(CLASSES, (batch,), generator=generator).to(device)
@@ -48,7 +48,7 @@ def set_up(
     device: torch.device = CPU,
     **context: Any,
 ) -> A:
-    """``algorithm`` with a model that is the same whenever ``model`` is; ``context`` are further facts of the run."""
+    """Set up ``algorithm`` with a model from ``model``, always from the same seed; ``context`` are further facts of the run."""
     torch.manual_seed(0)
     net = model().to(device)
     algorithm.model = net
@@ -60,7 +60,7 @@ def set_up(
 
 
 def recipe(overrides: Sequence[str], shape: Shape, batch: int, **context: Any) -> Callable[[], Algorithm]:
-    """A function that builds and sets up what ``python train.py <overrides>`` would train on images of ``shape``."""
+    """Return a function that builds and sets up what ``python train.py <overrides>`` would train on images of ``shape``."""
     config, _ = to_plain(compose(overrides))
 
     def make() -> Algorithm:
@@ -72,9 +72,10 @@ def recipe(overrides: Sequence[str], shape: Shape, batch: int, **context: Any) -
 
 
 def stepper(algorithm: Algorithm, batch: tuple[Tensor, Tensor]) -> tuple[Callable[[], object], int]:
-    """What makes training steps of ``algorithm``, and how many steps one call of it is.
+    """Return a function that trains ``algorithm`` on ``batch``, and the number of training steps in each call of it.
 
-    Sequential greedy learning makes one in every stage, a search one from the same beginning each time.
+    For sequential greedy learning, a call makes one step in every stage. For a target search it makes one step, always from the
+    same initial state.
     """
     if isinstance(algorithm, SequentialGreedy):
 
@@ -85,10 +86,10 @@ def stepper(algorithm: Algorithm, batch: tuple[Tensor, Tensor]) -> tuple[Callabl
 
         return stages, algorithm.num_blocks
     if isinstance(algorithm, TargetSearch):
-        beginning = copy.deepcopy(algorithm.state_dict())
+        initial = copy.deepcopy(algorithm.state_dict())
 
         def search() -> None:
-            algorithm.load_state_dict(copy.deepcopy(beginning))
+            algorithm.load_state_dict(copy.deepcopy(initial))
             algorithm.train_step(*batch)
 
         return search, 1
@@ -96,7 +97,7 @@ def stepper(algorithm: Algorithm, batch: tuple[Tensor, Tensor]) -> tuple[Callabl
 
 
 class FeedForwardTwin(nn.Module):
-    """The weight layers, poolings and activation of an energy-based network, passed through once."""
+    """The weight layers, poolings and activation of an energy-based network as a feed-forward network."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -115,7 +116,7 @@ class FeedForwardTwin(nn.Module):
 
 
 def flops(step: Callable[[], object]) -> int:
-    """Floating-point operations of ``step``, as runs record them."""
+    """Return the floating-point operations of ``step``, counted as in runs."""
     with FlopCounter() as counter:
         step()
     return counter.flops

@@ -1,11 +1,11 @@
-"""What submitting a sweep to SLURM costs: against Hydra's own sweeper with submitit's launcher, and against bare calls of sbatch.
+"""Cost of submitting a sweep to SLURM, compared with Hydra's sweeper and submitit's launcher, and with bare calls of sbatch.
 
     python benchmarks/submission.py [--runs 100] [--rounds 3] [--json result.json]
 
-Needs a SLURM that takes held jobs (`make slurm-up`, `export SLURM_CONF=…`). Each side submits the same number of held jobs, which
-are canceled at once; sides alternate. Every side is a process of its own, measured from start to end, so imports count. `wall`
-is seconds by the clock, `cpu` processor time of the process and of what it called. The parts of altprop's own submission are
-measured in a further process each round, by timers around the functions that do them.
+Needs a SLURM that accepts held jobs (`make slurm-up`, `export SLURM_CONF=…`). Each side submits the same number of held jobs,
+which are canceled immediately; sides alternate. Every side is a separate process, measured from start to end, so imports count.
+`wall` is wall time in seconds, `cpu` the processor time of the process and its children. The parts of altprop's submission are
+measured in one more process per round, by timers around the functions that do them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def clocks() -> tuple[float, float]:
 
 
 def measured(command: list[str], outputs: Path) -> Seconds:
-    """Seconds of ``command``, whose jobs are canceled."""
+    """Return the seconds of ``command`` and cancel its jobs."""
     environment = {**os.environ, "ALTPROP_OUTPUTS": str(outputs)}
     wall, cpu = clocks()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -68,7 +68,7 @@ def of_altprop(runs: int) -> list[str]:
 
 
 def of_submitit(runs: int) -> list[str]:
-    """The same jobs through Hydra's basic sweeper and hydra-submitit-launcher, which `plain` stops before it waits for them."""
+    """Return the arguments for Hydra's basic sweeper and hydra-submitit-launcher, which `plain` stops before it waits."""
     launcher = ["hydra/launcher=submitit_slurm", "+hydra.launcher.additional_parameters.hold=true", "hydra.launcher.mem_gb=1"]
     return sweep(runs, "hydra/sweeper=basic", *launcher)
 
@@ -86,30 +86,30 @@ def timed(function: Callable[..., Any], entry: Seconds) -> Callable[..., Any]:
 
 
 def parts(file: Path, arguments: list[str]) -> None:
-    """Submit with timers around the parts, and write what they say into ``file``."""
-    said: dict[str, Seconds] = {}
+    """Submit with timers around the parts, and write their times to ``file``."""
+    times: dict[str, Seconds] = {}
     for name, (module, path) in PARTS.items():
-        said[name] = dict.fromkeys(CLOCKS, 0.0)
+        times[name] = dict.fromkeys(CLOCKS, 0.0)
         *kinds, function = path.split(".")
         owner: Any = importlib.import_module(module)
         for kind in kinds:
             owner = getattr(owner, kind)
-        setattr(owner, function, timed(getattr(owner, function), said[name]))
+        setattr(owner, function, timed(getattr(owner, function), times[name]))
     run_train(arguments)
-    file.write_text(json.dumps(said))
+    file.write_text(json.dumps(times))
 
 
 def plain(arguments: list[str]) -> None:
-    """Submit as submitit's launcher does, and leave when it has: it would wait until the jobs have ended."""
+    """Submit with submitit's launcher and exit right after that; the launcher would wait until the jobs have ended."""
     import submitit
 
     submit = submitit.AutoExecutor.map_array
 
-    def submit_and_leave(*values: Any) -> None:
+    def submit_and_exit(*values: Any) -> None:
         submit(*values)
         os._exit(0)
 
-    submitit.AutoExecutor.map_array = submit_and_leave
+    submitit.AutoExecutor.map_array = submit_and_exit
     run_train(arguments)
     sys.exit("nothing was submitted")
 
@@ -127,9 +127,9 @@ def one_round(runs: int, folder: Path) -> dict[str, Any]:
         "submitit": measured([*myself, "--plain", *of_submitit(runs)], folder / "submitit"),
         "sbatch": measured(["bash", "-c", calls], folder),
     }
-    said = folder / "parts.json"
-    whole = measured([*myself, "--parts", str(said), *of_altprop(runs)], folder / "parts")
-    shares: dict[str, Seconds] = json.loads(said.read_text())
+    times = folder / "parts.json"
+    whole = measured([*myself, "--parts", str(times), *of_altprop(runs)], folder / "parts")
+    shares: dict[str, Seconds] = json.loads(times.read_text())
     shares[REST] = {clock: whole[clock] - sum(share[clock] for share in shares.values()) for clock in whole}
     return {**sides, "parts": shares}
 

@@ -1,12 +1,12 @@
-"""Time and peak memory of one training step with hard units, beside the same network with ReLU under backprop.
+"""Time and peak memory of a training step with hard units, compared with the same network with ReLU under backprop.
 
     OMP_NUM_THREADS=1 python benchmarks/target_propagation_step.py [--models convnet4 convnet8 resnet18] [--rounds 15]
         [--device cuda] [--json result.json]
 
-Both sides are the project's own algorithms on noise, Adam with the fused kernel, batch 64. Rounds alternate between all sides;
-ratios are formed round by round and their median is the result. Peak memory is what tensors hold at the worst moment of a step:
-parameters, gradients, optimizer state, activations, temporaries. ``sign, soft_hinge, backprop`` is the same training without
-the compact form of hard outputs.
+All sides are altprop's algorithms on noise, with fused Adam and batch 64. Rounds alternate between all sides; a ratio is formed
+in every round, and the median is the result. Peak memory is the maximum that tensors hold during a step: parameters, gradients,
+optimizer state, activations and temporaries. ``sign, soft_hinge, backprop`` is the same training without the compact form of hard
+outputs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from measuring import Row, Timer, alternate, at_most, main, paired, repeated, standard_parser
+from command_line import main, standard_parser
+from measuring import Row, Timer, alternate, at_most, paired, repeated
 from memory import peak_bytes
 from subjects import CIFAR, CLASSES, noise, set_up
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ ADAM = partial(torch.optim.Adam, lr=2.5e-4, weight_decay=5e-4, fused=True)
 
 
 def make(model: str, side: str, batch: tuple[Tensor, Tensor]) -> Callable[[], object]:
-    """A training step of ``side``."""
+    """Return a training step of ``side``."""
     make_algorithm, units = SIDES[side]
     make_model = partial(MODELS[model], units=units, input_shape=CIFAR, num_classes=CLASSES)
     algorithm = set_up(make_algorithm(), make_model, CIFAR, len(batch[1]), ADAM, batch[0].device)
@@ -73,13 +74,13 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
-    device = torch.device(given.device)
-    batch = noise(given.batch, CIFAR, device)
-    for model in given.models:
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    device = torch.device(args.device)
+    batch = noise(args.batch, CIFAR, device)
+    for model in args.models:
         memory = {side: peak_bytes(partial(make, model, side, batch), device) for side in SIDES}
-        steps = {side: partial(repeated, make(model, side, batch), given.steps) for side in SIDES}
-        seconds = alternate(steps, given.rounds, Timer(given.clock, device), warm_up=2)
+        steps = {side: partial(repeated, make(model, side, batch), args.steps) for side in SIDES}
+        seconds = alternate(steps, args.rounds, Timer(args.clock, device), warm_up=2)
         for side in SIDES:
             if side == BASELINE:
                 continue
@@ -90,7 +91,7 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
                 seconds[side],
                 seconds[BASELINE],
                 at_most(1.15, "target: the same FLOPs"),
-                scale=1e3 / given.steps,
+                scale=1e3 / args.steps,
                 values=values,
                 memory=memory[side] / memory[BASELINE],
                 memory_limit=at_most(1.05, "target"),

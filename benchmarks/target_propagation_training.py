@@ -1,13 +1,13 @@
-"""Images per second of the 4-layer network with sign units and the published settings, beside a straightforward implementation.
+"""Images per second of the 4-layer network with sign units and published settings, compared with a straightforward one.
 
     OMP_NUM_THREADS=1 python benchmarks/target_propagation_training.py [--rounds 7] [--batches 8] [--json result.json]
 
 One CPU thread, batch 64, 32 x 32 color images with random crop from a padding of 4 and random flip, Adam with weight decay, loss
-and accuracies tracked. The straightforward side is written here: one image after the other through torchvision's transforms on
-PIL images in a DataLoader, Adam as a loop over tensors, a backward pass of the units made of separate operations that forms
-``tanh(-tz) + 1`` and its derivative, loss and two accuracies read at every step. Ours is the project's data set, algorithm and
-fused Adam, once in the default memory format and once with ``trainer.channels_last``. Rounds alternate, ratios are formed round
-by round and their median is the result.
+and accuracies tracked. The straightforward implementation is in this file: torchvision's transforms on one PIL image after
+another in a DataLoader, Adam as a loop over tensors, a backward pass of the units that computes ``tanh(-tz) + 1`` and its
+derivative in separate operations, and loss and two accuracies read at every step. altprop's side is its data set, algorithm and
+fused Adam, once in the default memory format and once with ``trainer.channels_last``. Rounds alternate, a ratio is formed in
+every round, and the median is the result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import CPU, Row, Timer, alternate, at_least, main, paired, standard_parser
+from command_line import main, standard_parser
+from measuring import CPU, Row, Timer, alternate, at_least, paired
 from PIL import Image
 from subjects import CIFAR, CLASSES, set_up
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ LR, DECAY = 2.5e-4, 5e-4
 
 
 class PlainSign(torch.autograd.Function):
-    """Sign forward; backward from the target and its layer loss, operation by operation."""
+    """Sign in the forward pass; gradient of the layer loss at the target, in separate operations, in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ class PlainImages(torch.utils.data.Dataset):
 
 
 class Straightforward:
-    """The straightforward side."""
+    """The straightforward implementation."""
 
     def __init__(self, images: Tensor, targets: Tensor) -> None:
         torch.manual_seed(0)
@@ -110,7 +111,7 @@ class Straightforward:
 
 
 class Ours:
-    """The project's side."""
+    """altprop's implementation."""
 
     def __init__(self, size: int, channels_last: bool) -> None:
         data_set = Shapes(
@@ -149,7 +150,7 @@ class Ours:
 
 
 def endless(side: Straightforward | Ours) -> Iterator[Any]:
-    """Mini-batches of one epoch after the other: what begins an epoch counts with its share."""
+    """Yield the mini-batches of one epoch after another, so that the start of an epoch counts proportionally."""
     while True:
         yield from side.batches()
 
@@ -165,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def rows(given: argparse.Namespace) -> Iterator[Row]:
+def rows(args: argparse.Namespace) -> Iterator[Row]:
     size = BATCH * 40
     images = torch.randint(256, (size, *CIFAR), dtype=torch.uint8)
     targets = torch.arange(size) % CLASSES
@@ -174,11 +175,11 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
         "ours": Ours(size, channels_last=False),
         "ours, channels_last": Ours(size, channels_last=True),
     }
-    rounds = {name: partial(train, side, endless(side), given.batches) for name, side in sides.items()}
-    seconds = alternate(rounds, given.rounds, Timer(given.clock))
-    limits = {"ours": at_least(1.2, "no target; to notice what gets slower"), "ours, channels_last": at_least(1.5, "target")}
+    rounds = {name: partial(train, side, endless(side), args.batches) for name, side in sides.items()}
+    seconds = alternate(rounds, args.rounds, Timer(args.clock))
+    limits = {"ours": at_least(1.2, "no target; to notice slowdowns"), "ours, channels_last": at_least(1.5, "target")}
     for name, limit in limits.items():
-        plain, scale = seconds["straightforward"], 1e3 / given.batches
+        plain, scale = seconds["straightforward"], 1e3 / args.batches
         what = f"training of convnet4, sign units: {name}"
         yield paired(
             what, "straightforward implementation", plain, seconds[name], limit, scale=scale, measure="images per second"

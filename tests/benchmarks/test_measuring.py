@@ -1,4 +1,4 @@
-"""What all benchmarks share: turns, ratios, limits, memory, tables. No time is asserted anywhere."""
+"""The shared code of all benchmarks: turns, ratios, limits, memory, tables. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -23,54 +23,54 @@ def row(what: str = "ours", ratio: float = 1.0) -> Row:
 
 @pytest.mark.parametrize(("names", "order"), [("ab", "baabba"), ("abc", "cababcbca")])
 def test_sides_take_turns_and_the_first_round_is_dropped(names: str, order: str) -> None:
-    made: list[str] = []
-    sides = {name: (lambda name=name: made.append(name)) for name in names}
+    calls: list[str] = []
+    sides = {name: (lambda name=name: calls.append(name)) for name in names}
     seconds = alternate(sides, 2, Timer())
-    assert "".join(made) == order
+    assert "".join(calls) == order
     assert [len(values) for values in seconds.values()] == [2] * len(names)
 
 
 def test_the_ratio_is_the_median_of_rounds_not_of_times() -> None:
-    found = paired("a", "b", [1.0, 20.0, 3.0], [1.0, 10.0, 1.0], at_most(1.5, "target"))
-    assert found.ratio == 2.0
-    assert found.quartiles == (1.5, 2.5)
-    assert found.values == {"ms": 3000.0, "ms of the baseline": 1000.0}
-    assert verdict(found) == "missed"
+    result = paired("a", "b", [1.0, 20.0, 3.0], [1.0, 10.0, 1.0], at_most(1.5, "target"))
+    assert result.ratio == 2.0
+    assert result.quartiles == (1.5, 2.5)
+    assert result.values == {"ms": 3000.0, "ms of the baseline": 1000.0}
+    assert verdict(result) == "missed"
 
 
-def test_where_more_is_better_the_values_are_still_ours_and_theirs() -> None:
-    found = paired("a", "b", [8.0], [2.0], at_least(3, "target"))
-    assert found.ratio == 4.0
-    assert found.quartiles == (4.0, 4.0)
-    assert found.values == {"ms": 2000.0, "ms of the baseline": 8000.0}
-    assert found.measure == "speed"
-    assert verdict(found) == "held"
+def test_values_of_a_speed_are_not_exchanged() -> None:
+    result = paired("a", "b", [8.0], [2.0], at_least(3, "target"))
+    assert result.ratio == 4.0
+    assert result.quartiles == (4.0, 4.0)
+    assert result.values == {"ms": 2000.0, "ms of the baseline": 8000.0}
+    assert result.measure == "speed"
+    assert verdict(result) == "met"
 
 
-def test_memory_has_a_limit_of_its_own() -> None:
-    assert verdict(row()) == "held"
-    kept = Row("ours", "theirs", 1.0, at_most(1.05, "target"), memory=3.0, memory_limit=at_most(2, "bytes"))
-    assert verdict(kept) == "memory missed"
+def test_memory_has_its_own_limit() -> None:
+    assert verdict(row()) == "met"
+    large = Row("ours", "theirs", 1.0, at_most(1.05, "target"), memory=3.0, memory_limit=at_most(2, "bytes"))
+    assert verdict(large) == "memory missed"
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(1.0, "1.00"), (1.0013, "1.001"), (1.05, "1.05"), (123.4, "123"), (12.34, "12.3"), (0.02, "2.0e-02")]
+    ("value", "text"), [(1.0, "1.00"), (1.0013, "1.001"), (1.05, "1.05"), (123.4, "123"), (12.34, "12.3"), (0.02, "2.0e-02")]
 )
-def test_ratios_have_the_digits_they_deserve(value: float, shown: str) -> None:
-    assert number(value) == shown
+def test_ratios_have_their_significant_digits(value: float, text: str) -> None:
+    assert number(value) == text
 
 
-def test_peak_memory_is_that_of_the_step_with_what_was_there_before_it() -> None:
+def test_peak_memory_of_a_step_includes_what_it_was_built_with() -> None:
     size = 2**20
 
     def make() -> Callable[[], None]:
-        kept = torch.zeros(size)  # 4 MiB, alive throughout
+        persistent = torch.zeros(size)  # 4 MiB, alive all the time
         torch.zeros(8 * size)  # released before the step
 
         def step() -> None:
-            first = kept + 1  # 4 MiB
+            first = persistent + 1  # 4 MiB
             del first
-            second = torch.cat([kept, kept])  # 8 MiB
+            second = torch.cat([persistent, persistent])  # 8 MiB
             del second
 
         return step
@@ -87,16 +87,16 @@ def test_a_step_that_fails_leaves_the_profiler_usable() -> None:
     assert peak_bytes(lambda: lambda: torch.zeros(1000), CPU) >= 4000
 
 
-def test_tables_leave_out_columns_that_say_nothing() -> None:
+def test_tables_omit_empty_columns() -> None:
     bare = Section("bare", "--rounds 3", FACTS, (Row("a", "b", 2.0, at_most(3, "target")),))
     assert "FLOPs" not in aligned([bare])
     full = aligned([Section("full", "", FACTS, (row(),))])
     assert "FLOPs" in full
     assert "1.50 (≤ 2.00)" in full
-    assert as_json(bare)["rows"][0]["held"] is True
+    assert as_json(bare)["rows"][0]["met"] is True
 
 
-def test_a_document_keeps_what_is_not_measured_anew(tmp_path: Path) -> None:
+def test_a_document_keeps_sections_that_are_not_measured_again(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# before\n\n{BEGIN}\n{END}\n\nafter\n")
     write_document([Section("one", "", FACTS, (row("first"),)), Section("two", "", FACTS, (row("second"),))], page)
@@ -114,7 +114,7 @@ def test_a_document_keeps_what_is_not_measured_anew(tmp_path: Path) -> None:
         assert line.count("|") == 11
 
 
-def test_a_document_without_the_marks_is_left_alone(tmp_path: Path) -> None:
+def test_a_document_without_marks_is_refused_and_does_not_change(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("nothing\n")
     with pytest.raises(ValueError, match="has no lines"):

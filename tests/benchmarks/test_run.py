@@ -1,4 +1,4 @@
-"""``benchmarks/run.py --quick`` measures something of everything. Its numbers mean nothing and are not looked at."""
+"""``benchmarks/run.py --quick`` runs a small version of every benchmark. Its numbers are meaningless and not tested."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from run import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# one group: the fixture takes a minute, and every worker that gets one of these tests would set it up for itself
+# one group: the fixture takes a minute, and every worker that runs one of these tests would set it up again
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("benchmarks")]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the quick run has written ``result.json``, ``result.md`` and into ``page.md``."""
+    """The folder in which the quick run has written ``result.json``, ``result.md`` and the tables of ``page.md``."""
     folder = tmp_path_factory.mktemp("benchmarks")
     (folder / "page.md").write_text(f"# before\n\n{BEGIN}\n{END}\n\nafter\n")
     command = [sys.executable, "benchmarks/run.py", "--quick", "--json", folder / "result.json", "--document", folder / "page.md"]
@@ -38,7 +38,7 @@ def sections(folder: Path) -> dict[str, dict[str, Any]]:
     return {section["benchmark"]: section for section in json.loads((folder / "result.json").read_text())}
 
 
-def test_every_benchmark_is_there_with_its_command_and_machine(sections: dict[str, dict[str, Any]]) -> None:
+def test_every_benchmark_has_its_command_and_machine(sections: dict[str, dict[str, Any]]) -> None:
     assert tuple(sections) == NAMES
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "\ndef rows(" in path.read_text()}
     assert scripts == set(NAMES)
@@ -48,10 +48,10 @@ def test_every_benchmark_is_there_with_its_command_and_machine(sections: dict[st
         assert section["rows"]
 
 
-def test_every_row_names_its_baseline_and_its_limit(sections: dict[str, dict[str, Any]]) -> None:
+def test_every_row_has_a_baseline_and_a_limit(sections: dict[str, dict[str, Any]]) -> None:
     for section in sections.values():
-        seen = [(row["what"], row["baseline"], row["measure"]) for row in section["rows"]]
-        assert len(set(seen)) == len(seen)
+        names = [(row["what"], row["baseline"], row["measure"]) for row in section["rows"]]
+        assert len(set(names)) == len(names)
         for row in section["rows"]:
             assert row["what"]
             assert row["baseline"]
@@ -73,7 +73,7 @@ def test_every_algorithm_and_weights_rule_is_measured(sections: dict[str, dict[s
     assert named - {"backprop"} | rules - {"dense"} == measured
 
 
-def test_the_tables_stand_in_the_document(folder: Path) -> None:
+def test_the_tables_are_in_the_document(folder: Path) -> None:
     text = (folder / "page.md").read_text()
     assert text.startswith("# before\n\n")
     assert text.endswith("\n\nafter\n")

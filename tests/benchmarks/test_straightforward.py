@@ -1,4 +1,4 @@
-"""The plain-PyTorch side of ``block_algorithms_step.py`` makes the updates of altprop's algorithms."""
+"""The plain-PyTorch side of ``block_algorithms_step.py`` makes the same updates as altprop's algorithms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHAPE = (3, 16, 16)
 
 
 def layers(module: nn.Module) -> list[nn.Module]:
-    """Convolutions and batch norms of the four blocks."""
+    """Return the convolutions and batch norms of the four blocks."""
     return [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)][:8]
 
 
@@ -36,9 +36,8 @@ def test_same_weights_after_a_few_steps(name: str) -> None:
     for _ in range(7):
         ours()
         every_stage(step, batch)
-    parts = step.model if isinstance(step, plain.EndToEnd) else nn.ModuleList(step.blocks)
-    mine, theirs = layers(algorithm.model), layers(parts)
-    for left, right in zip(mine, theirs, strict=True):
+    model = step.model if isinstance(step, plain.EndToEnd) else nn.ModuleList(step.blocks)
+    for left, right in zip(layers(algorithm.model), layers(model), strict=True):
         for key, value in left.state_dict().items():
             torch.testing.assert_close(value, right.state_dict()[key], rtol=1e-9, atol=1e-12)
     moved = [key for key, value in algorithm.model.state_dict().items() if not torch.equal(value, before[key])]

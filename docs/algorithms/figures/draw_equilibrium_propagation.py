@@ -1,6 +1,6 @@
-"""Figures of docs/algorithms/equilibrium_propagation.md, from finished runs.
+"""Draw the figure of docs/algorithms/equilibrium_propagation.md from finished runs.
 
-python docs/algorithms/figures/draw_equilibrium_propagation.py <directory of the symmetric run> <of the one-sided run> <of BPTT's>
+python docs/algorithms/figures/draw_equilibrium_propagation.py <symmetric run> <one-sided run> <BPTT run>
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from altprop.tracking.metrics_file import read_metrics
 
 
 def draw(symmetric: Path, one_sided: Path, bptt: Path) -> Path:
-    """Test accuracy and training loss of the runs over the epochs."""
+    """Draw test accuracy and training loss of the runs over the epochs; the arguments are run directories."""
     runs = (("BPTT", bptt, GRAY), ("symmetric", symmetric, BLUE), ("one-sided", one_sided, VERMILLION))
     with styled():
         figure = Figure(figsize=(7.6, 3.0))

@@ -15,10 +15,10 @@ class CosineThenConstant(LRScheduler):
     from then on. ``T_max`` counts scheduler steps (epochs).
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, T_max: int, eta_min: float, last_epoch: int = -1) -> None:  # noqa: N803
+    def __init__(self, optimizer: torch.optim.Optimizer, *, T_max: int, eta_min: float, last_epoch: int = -1) -> None:  # noqa: N803
         self.T_max = T_max
         self.eta_min = eta_min
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch=last_epoch)
 
     def get_lr(self) -> list[float | torch.Tensor]:
         if self.last_epoch >= self.T_max:
