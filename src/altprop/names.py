@@ -13,8 +13,11 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
+
+from altprop.problems import Problem
 
 FOLDERS = {
     "altprop.algorithms": ("altprop.algorithms",),
@@ -125,6 +128,22 @@ ALIASES = {
     for name in names.split()
 }
 """Former path -> public name. Old configurations name classes by the former paths, and run keys hash them."""
+
+
+@dataclass(frozen=True)
+class RenamedArgument:
+    """An argument of a configured class that had another name. Its value is the former value plus ``offset``; null stays null."""
+
+    former: str
+    name: str
+    offset: int = 0
+
+
+RENAMED_ARGUMENTS: Mapping[str, tuple[RenamedArgument, ...]] = {
+    "altprop.algorithms.AsynchronousGreedy": (RenamedArgument("max_reuse", "max_uses", -1),),
+    "altprop.algorithms.DistributedGreedy": (RenamedArgument("max_reuse", "max_uses", -1),),
+}
+"""Public name -> arguments with a former name. Old configurations contain the former names, and run keys hash them."""
 _FORMER = {public: former for former, public in ALIASES.items()}
 _DEFINITION = re.compile(r"^(?:class|def) ([A-Za-z]\w*)", re.MULTILINE)
 
@@ -173,15 +192,53 @@ def key_name(path: str) -> str:
 
 
 def with_public_names(config: Any) -> Any:
-    """A copy of the plain ``config`` in which every ``_target_`` is a public name."""
+    """A copy of the plain ``config`` in which every ``_target_`` is a public name and arguments have their present names."""
     if isinstance(config, Mapping):
         return {
             name: public_name(child) if name == "_target_" and isinstance(child, str) else with_public_names(child)
-            for name, child in config.items()
+            for name, child in _with_present_arguments(config).items()
         }
     if isinstance(config, list):
         return [with_public_names(child) for child in config]
     return config
+
+
+def _with_present_arguments(node: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    for renamed in _renamed_arguments(node):
+        if renamed.name not in node:  # with both, the configuration is refused
+            node = _renamed(node, renamed.former, renamed.name, renamed.offset)
+    return node
+
+
+def with_key_arguments(node: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The configured ``node`` with its arguments as they are named in run keys, which is by their former names."""
+    for renamed in _renamed_arguments(node):
+        node = _renamed(node, renamed.name, renamed.former, -renamed.offset)
+    return node
+
+
+def renamed_problem(path: str, key: str, value: str) -> Problem | None:
+    """The problem of a ``key`` that is the former name of an argument of the class at ``path``; None if it is not one."""
+    parent, _, name = key.rpartition(".")
+    for renamed in RENAMED_ARGUMENTS.get(public_name(path), ()):
+        if renamed.former == name:
+            present = str(int(value) + renamed.offset) if value.isdigit() else value
+            difference = f" {renamed.offset:+d}".replace("-", "- ").replace("+", "+ ") if renamed.offset else ""
+            allowed = f"{renamed.name} = {renamed.former}{difference}"
+            return Problem(key, f"is now called {renamed.name}", allowed, f"{parent}.{renamed.name}={present}")
+    return None
+
+
+def _renamed_arguments(node: Mapping[Any, Any]) -> tuple[RenamedArgument, ...]:
+    path = node.get("_target_")
+    return RENAMED_ARGUMENTS.get(public_name(path), ()) if isinstance(path, str) else ()
+
+
+def _renamed(node: Mapping[Any, Any], before: str, after: str, offset: int) -> Mapping[Any, Any]:
+    def converted(value: Any) -> Any:
+        return value + offset if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    return {after if name == before else name: converted(value) if name == before else value for name, value in node.items()}
 
 
 def class_of(node: Any) -> type | None:

@@ -18,7 +18,7 @@ from altprop.config.compose import Composer, config_loader
 from altprop.config.key import run_key
 from altprop.config.plain import UNRESOLVED, to_plain
 from altprop.config.project import CONF
-from altprop.names import key_name
+from altprop.names import key_name, with_key_arguments
 from tests.config.catalog import EXPERIMENTS, SWEEPS, jobs, without_hydra
 
 STORED = Path(__file__).parent / "stored"
@@ -39,7 +39,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         if isinstance(value, Mapping):
             return {
                 str(name): key_name(child) if name == "_target_" and isinstance(child, str) else shown(child)
-                for name, child in value.items()
+                for name, child in with_key_arguments(value).items()
             }
         if isinstance(value, list):
             return [shown(child) for child in value]

@@ -1,4 +1,4 @@
-"""Algorithms: how a model is trained. One file (or folder) each, all on :class:`~altprop.algorithms.base.Algorithm`."""
+"""Training algorithms, one file or folder each. All derive from :class:`~altprop.algorithms.base.Algorithm`."""
 
 from altprop.names import lazy_package
 

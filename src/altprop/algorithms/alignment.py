@@ -1,6 +1,6 @@
-"""How well one direction in parameter space stands for another: pure functions over tensors and over dicts of them.
+"""Measures of how well one direction in parameter space approximates another: pure functions of tensors and dicts of tensors.
 
-For probes that compare what an algorithm would do with the true gradient. A series has time as its first dimension.
+Probes use them to compare the update of an algorithm with the true gradient. A series has time as its first dimension.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Alignment:
-    """An update direction beside the gradient: ``angle`` in degrees, ``norm_ratio`` ``|update| / |gradient|``,
-    ``relative_error`` ``|update - gradient| / |gradient|``, all device scalars."""
+    """An update direction compared with the gradient, as device scalars."""
 
     angle: Tensor
+    """In degrees."""
     norm_ratio: Tensor
+    """``|update| / |gradient|``."""
     relative_error: Tensor
+    """``|update - gradient| / |gradient|``."""
 
 
 def angle(first: Tensor, second: Tensor) -> Tensor:
-    """The angle between two tensors of one shape, in degrees; 90 where one of them is zero.
+    """Return the angle between two tensors of the same shape in degrees, or 90 if one of them is zero.
 
-    Exact for small angles, where the arc cosine of a rounded inner product is not, and never NaN (Kahan's formula).
+    Kahan's formula: it is never NaN, and exact for small angles, unlike the arc cosine of a rounded inner product.
     """
     first, second = first.detach().flatten().double(), second.detach().flatten().double()
     first_norm, second_norm = first.norm(), second.norm()
@@ -35,7 +37,7 @@ def angle(first: Tensor, second: Tensor) -> Tensor:
 
 
 def align(update: Tensor, gradient: Tensor) -> Alignment:
-    """``update`` beside ``gradient``, tensors of one shape."""
+    """Compare ``update`` with ``gradient``, two tensors of the same shape."""
     norm = gradient.detach().double().norm().clamp_min(torch.finfo(torch.float64).tiny)
     return Alignment(
         angle(update, gradient), update.detach().double().norm() / norm, (update - gradient).detach().double().norm() / norm
@@ -43,27 +45,29 @@ def align(update: Tensor, gradient: Tensor) -> Alignment:
 
 
 def align_all(updates: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> dict[str, Alignment]:
-    """:func:`align` for every name that both have."""
+    """Return :func:`align` for each name that is in both."""
     return {name: align(update, gradients[name]) for name, update in updates.items() if name in gradients}
 
 
 def series_error(first: Tensor, second: Tensor) -> Tensor:
-    """Relative root mean square difference over time, averaged over entries, of two series ``[time, *shape]``.
+    """Return the relative root mean square difference of two series ``[time, *shape]``, averaged over entries.
 
-    Of each entry ``sqrt(mean_t (a - b)^2) / max(sqrt(mean_t a^2), sqrt(mean_t b^2))``; 0 where both are zero throughout.
+    For each entry it is ``sqrt(mean_t (a - b)^2) / max(sqrt(mean_t a^2), sqrt(mean_t b^2))``, or 0 if both are always zero.
     """
     largest = torch.maximum(_root_mean_square(first), _root_mean_square(second))
     return (_root_mean_square(first - second) / (1e-10 + largest)).mean()
 
 
 def sign_error(first: Tensor, second: Tensor) -> Tensor:
-    """The share of entries and times at which two series have opposite signs."""
+    """Return the fraction of entries and times at which two series have opposite signs."""
     return (first * second < 0).double().mean()
 
 
 def bias_ratio(right: Tensor, left: Tensor, reference: Tensor) -> Tensor:
-    """``2 |(e1 + e2) / 2 - b| / (|e1 - b| + |e2 - b|)``, averaged over entries: what averaging two one-sided estimates of ``b``
-    leaves of their errors; 1 for an entry whose estimates are exact."""
+    """Return the fraction of the errors of two one-sided estimates that is left after averaging them, averaged over entries.
+
+    For estimates ``e1``, ``e2`` of ``b`` it is ``2 |(e1 + e2) / 2 - b| / (|e1 - b| + |e2 - b|)``, or 1 if both are exact.
+    """
     errors = (right - reference).abs() + (left - reference).abs()
     both = 2.0 * (0.5 * (right + left) - reference).abs()
     return torch.where(errors == 0, torch.ones_like(errors), both / errors.clamp_min(torch.finfo(errors.dtype).tiny)).mean()

@@ -1,11 +1,11 @@
-"""The alignment probe: how far the update that an algorithm makes points along the gradient of the loss, layer by layer."""
+"""The alignment probe compares the update of an algorithm with the gradient of the loss, layer by layer."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 import torch.distributed
@@ -19,40 +19,40 @@ from altprop.nn.units.base import attach_estimator, hard_units
 
 ANGLE, NORM_RATIO = "alignment/angle/", "alignment/norm_ratio/"
 NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
-"""Their scales and shifts are no layers of their own here."""
+"""Layers that the probe skips: their scales and shifts do not count as layers."""
 
 TrainStep = Callable[[Tensor, Tensor], dict[str, Tensor]]
-"""A call of :meth:`Algorithm.train_step`, with whatever else is done around it."""
+"""Calls :meth:`Algorithm.train_step`, possibly with other work around it."""
 
 
 class AlignmentProbe:
-    """Makes training steps of ``algorithm`` and compares what they do with the gradient; training goes on as if it did not.
+    """Makes training steps of ``algorithm`` and compares them with the gradient. Training is not affected.
 
     The update direction is what the algorithm hands to its optimizers: ``.grad`` averaged over ranks and unscaled, before the
-    weights rule's penalties, clipping, momentum and decay; summed where a step updates a parameter several times. The gradient is
-    :meth:`Algorithm.reference_gradient` on the same mini-batch with the weights and the random numbers of the moment before the
-    step, in full precision, with saturated straight-through behind hard units, whose own derivative is zero.
+    weights rule's penalties, clipping, momentum and decay. If a step updates a parameter several times, the gradients are added.
+    The gradient is :meth:`Algorithm.reference_gradient` on the same mini-batch, with the weights and random numbers from before
+    the step, in full precision. Hard units, whose own derivative is zero, use the saturated straight-through estimator.
     """
 
     def __init__(self, algorithm: Algorithm) -> None:
         self.algorithm = algorithm
         self.alignments: dict[str, float] = {}
-        """Of the last :meth:`step`: ``alignment/angle/<layer>`` in degrees, ``alignment/norm_ratio/<layer>``.
+        """Metrics of the last :meth:`step`: ``alignment/angle/<layer>`` in degrees and ``alignment/norm_ratio/<layer>``.
 
-        Layers without an update in this step or with a gradient that is zero or not finite are left out.
+        Excludes layers without an update in this step and layers with a gradient that is zero or not finite.
         """
         self.seconds = 0.0
-        """What the last :meth:`step` took beyond training."""
+        """Duration of the last :meth:`step` without the training step itself."""
 
     def step(self, inputs: Tensor, targets: Tensor, train_step: TrainStep | None = None) -> dict[str, Tensor]:
-        """Make ``train_step``, by default the algorithm's own, and note its alignments; returns what it returns."""
+        """Call ``train_step``, by default the algorithm's own, record its alignments, and return its metrics."""
         started = self._now()
         gradients = self._reference(inputs, targets)
         self.seconds = self._now() - started
         with self._recording() as updates:
             metrics = (train_step or self.algorithm.train_step)(inputs, targets)
         started = self._now()
-        named = self.algorithm.model.named_parameters()  # in forward order, whatever the order of the updates
+        named = self.algorithm.model.named_parameters()  # in forward order, independent of the order of the updates
         directions = {name: updates[parameter] for name, parameter in named if parameter in updates}
         self.alignments = alignments(self.algorithm.model, directions, gradients)
         self.seconds += self._now() - started
@@ -60,7 +60,7 @@ class AlignmentProbe:
 
     def _reference(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         algorithm = self.algorithm
-        with _random_numbers_kept(algorithm), frozen_statistics(algorithm.model), _straight_through(algorithm.model):
+        with _preserved_random_state(algorithm), frozen_statistics(algorithm.model), _with_straight_through(algorithm.model):
             gradients = algorithm.reference_gradient(inputs, targets)
         if algorithm.context.world_size > 1:
             for gradient in gradients.values():
@@ -70,7 +70,7 @@ class AlignmentProbe:
 
     @contextmanager
     def _recording(self) -> Iterator[dict[nn.Parameter, Tensor]]:
-        """Collects the gradients of all optimizer steps inside."""
+        """Collect the gradients of all optimizer steps inside, summed by parameter."""
         updates: dict[nn.Parameter, Tensor] = {}
 
         def record(parameters: Iterable[nn.Parameter]) -> None:
@@ -79,13 +79,10 @@ class AlignmentProbe:
                     gradient = parameter.grad.detach()
                     updates[parameter] = updates[parameter] + gradient if parameter in updates else gradient.clone()
 
-        for optimizer in self.algorithm.optimizers:
-            optimizer.observer = record
-        try:
-            yield updates
-        finally:
+        with ExitStack() as stack:
             for optimizer in self.algorithm.optimizers:
-                optimizer.observer = None
+                stack.enter_context(optimizer.observed_by(record))
+            yield updates
 
     def _now(self) -> float:
         if self.algorithm.context.device.type == "cuda":
@@ -94,9 +91,9 @@ class AlignmentProbe:
 
 
 def alignments(model: nn.Module, updates: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> dict[str, float]:
-    """Angle in degrees and norm ratio of ``updates`` to ``gradients``, both by parameter of ``model``, as metrics by layer.
+    """Return metrics by layer: the angle in degrees between ``updates`` and ``gradients``, and the ratio of their norms.
 
-    A layer is a module's weights and biases together. Waits for the device.
+    Both are given by name of parameter. A layer is a module's weights and biases together. Synchronizes with the device.
     """
     layers: dict[str, list[str]] = {}
     for name in updates:
@@ -108,15 +105,15 @@ def alignments(model: nn.Module, updates: Mapping[str, Tensor], gradients: Mappi
         update, gradient = (torch.cat([values[name].flatten() for name in names]) for values in (updates, gradients))
         if not float(gradient.norm()) > 0:
             continue
-        found = align(update, gradient)
-        values = (float(found.angle), float(found.norm_ratio))
-        if all(math.isfinite(value) for value in values):  # in fp16, steps that overflow are skipped
+        alignment = align(update, gradient)
+        values = (float(alignment.angle), float(alignment.norm_ratio))
+        if all(math.isfinite(value) for value in values):  # steps that overflow in fp16 are skipped
             metrics[ANGLE + layer], metrics[NORM_RATIO + layer] = values
     return metrics
 
 
 def layer_of(parameter: str) -> str:
-    """The module that the parameter called ``parameter`` belongs to, be it parametrized or not."""
+    """Return the name of the module that owns the parameter called ``parameter``, which may be parametrized."""
     return (
         parameter.partition("parametrizations.")[0].rstrip(".")
         if "parametrizations." in parameter
@@ -125,8 +122,8 @@ def layer_of(parameter: str) -> str:
 
 
 @contextmanager
-def _random_numbers_kept(algorithm: Algorithm) -> Iterator[None]:
-    """Whatever is drawn inside is drawn again by the step that follows."""
+def _preserved_random_state(algorithm: Algorithm) -> Iterator[None]:
+    """Restore all random streams afterwards, so that the following step draws the same numbers."""
     context = algorithm.context
     before = {name: generator.get_state() for name, generator in context.generators.items()}
     with torch.random.fork_rng(devices=[context.device] if context.device.type == "cuda" else []):
@@ -135,16 +132,16 @@ def _random_numbers_kept(algorithm: Algorithm) -> Iterator[None]:
         if name in before:
             context.generators[name].set_state(before[name])
         else:
-            del context.generators[name]  # made anew, with the same seed, when it is asked for
+            del context.generators[name]  # the next call creates it again with the same seed
 
 
 @contextmanager
-def _straight_through(model: nn.Module) -> Iterator[None]:
-    """Saturated straight-through behind every hard unit of ``model``."""
-    own = [(unit, unit.estimator) for _, unit in hard_units(model)]
+def _with_straight_through(model: nn.Module) -> Iterator[None]:
+    """Give every hard unit of ``model`` the saturated straight-through estimator."""
+    originals = [(unit, unit.estimator) for _, unit in hard_units(model)]
     attach_estimator(model, SaturatedStraightThrough())
     try:
         yield
     finally:
-        for unit, estimator in own:
+        for unit, estimator in originals:
             unit.estimator = estimator

@@ -15,7 +15,7 @@ from altprop.algorithms.schedule import Schedule
 
 
 class Backprop(Algorithm):
-    """One loss at the output, one backward pass through the whole network, one optimizer over all parameters."""
+    """Minimizes one loss at the output by a backward pass through the whole network, with one optimizer over all parameters."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(amp=True, compile=True, ddp=True, accumulate=True, clip=True)
 
@@ -34,7 +34,7 @@ class Backprop(Algorithm):
         return metrics
 
     def _backward(self, inputs: Tensor, targets: Tensor, share: float) -> dict[str, Tensor]:
-        """Accumulate the gradients of ``share`` times the mean loss."""
+        """Add the gradients of ``share`` times the mean loss to ``.grad`` and return the metrics."""
         with self.optimization.autocast():
             scores = self.forward(inputs)
             loss = self.loss(scores, targets)
@@ -42,12 +42,12 @@ class Backprop(Algorithm):
         return {"loss": loss.detach(), "accuracy": top1(scores, targets)}
 
     def _backward_in_slices(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """The gradient of the whole mini-batch from slices, for batches that do not fit at once (batch norm sees the slices)."""
+        """Accumulate the gradient of a mini-batch that does not fit into memory from slices. Batch norm sees the slices."""
         totals: dict[str, Tensor] = {}
         count = targets.shape[0]
-        parts = min(self.context.accumulate, count)
-        for part_inputs, part_targets in zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True):
-            share = part_targets.shape[0] / count
-            for name, value in self._backward(part_inputs, part_targets, share).items():
+        slices = min(self.context.accumulate, count)
+        for some_inputs, some_targets in zip(inputs.tensor_split(slices), targets.tensor_split(slices), strict=True):
+            share = some_targets.shape[0] / count
+            for name, value in self._backward(some_inputs, some_targets, share).items():
                 totals[name] = totals[name] + value * share if name in totals else value * share
         return totals

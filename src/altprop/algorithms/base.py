@@ -1,7 +1,7 @@
 """The contract between an algorithm and the training loop.
 
-The loop moves batches, calls :meth:`Algorithm.train_step`, sums its metrics, evaluates, logs, saves, stops. Whatever
-has to do with gradients, layers, phases, blocks or masks is inside the algorithm.
+The loop moves mini-batches, calls :meth:`Algorithm.train_step`, averages its metrics, evaluates, logs, saves and stops.
+Everything about gradients, layers, phases, blocks and masks is inside the algorithm.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +26,30 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """``(scores [batch, classes], targets [batch]) -> scalar``, the mean over the batch."""
 
 
-class Algorithm:
-    """How a model is trained. Owns the model, its optimizers and schedules, and the whole step.
+class AlgorithmOptions(TypedDict, total=False):
+    """The arguments of :class:`Algorithm`, for subclasses that pass them on as ``**options: Unpack[AlgorithmOptions]``."""
 
-    Sub-classes implement :meth:`build` and :meth:`update`, and override the rest where they differ. ``weights`` is the weights
-    rule, ``estimator`` what stands in for the derivative of hard units; both work with every algorithm.
+    loss: Loss | None
+    weights: WeightsRule | None
+    estimator: object | None
+
+
+class Algorithm:
+    """Trains a model. Owns the model, its optimizers and schedules, and the whole step.
+
+    Subclasses implement :meth:`update` and usually :meth:`build`, and override other methods as needed.
+
+    Args:
+        loss: The training loss. Default: an instance of :attr:`default_loss`.
+        weights: The weights rule. Default: dense weights.
+        estimator: Replaces the derivative of hard units in the backward pass. Default: None.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities()
+    default_loss: ClassVar[type[nn.Module]] = nn.CrossEntropyLoss
 
     def __init__(self, *, loss: Loss | None = None, weights: WeightsRule | None = None, estimator: object | None = None) -> None:
-        self.loss: Loss = loss if loss is not None else nn.CrossEntropyLoss()
+        self.loss: Loss = loss if loss is not None else self.default_loss()
         self.weights = weights if weights is not None else Dense()
         self.estimator = estimator
         self.model: nn.Module
@@ -45,9 +58,9 @@ class Algorithm:
     # -- set-up ----------------------------------------------------------------------------------------------------------------
 
     def setup(self, model: nn.Module, optimizer: OptimizerFactory, schedule: Schedule, context: Context) -> None:
-        """Take over ``model``, already on ``context.device``. Called once, before :meth:`load_state_dict`.
+        """Prepare to train ``model``, which is on ``context.device``. Called once, before :meth:`load_state_dict`.
 
-        ``optimizer`` and ``schedule`` are factories, because only the algorithm knows how many optimizers there are.
+        ``optimizer`` and ``schedule`` are factories because only the algorithm knows how many optimizers it needs.
         """
         self.model = model
         self.context = context
@@ -60,7 +73,7 @@ class Algorithm:
         self.weights.optimizers_built([step.optimizer for step in self.optimizers])
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
-        """Create what :meth:`update` needs and return the optimizer steps in use. The default: one over all parameters."""
+        """Create what :meth:`update` needs and return the optimizer steps. The default is one step over all parameters."""
         return [self.optimizer_step(self.model.parameters(), optimizer, schedule)]
 
     def optimizer_step(
@@ -69,16 +82,16 @@ class Algorithm:
         optimizer: OptimizerFactory,
         schedule: Schedule,
     ) -> OptimizerStep:
-        """One optimizer over ``parameters`` with this run's precision, clipping, weights rule and schedule around it."""
+        """Return an optimizer step over ``parameters`` with the precision, clipping, weights rule and schedule of this run."""
         return OptimizerStep(parameters, optimizer, schedule, self.weights, self.context)
 
     # -- training --------------------------------------------------------------------------------------------------------------
 
     def train_step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Train on one mini-batch, update included; returns batch means as device scalars, without a host sync.
+        """Train on one mini-batch, including the update, and return batch means as device scalars, without a host sync.
 
-        ``inputs`` ``[batch, channels, height, width]``, ``targets`` ``[batch]`` integers. Always has ``loss`` and ``accuracy``
-        (percent) where the algorithm makes a prediction in training.
+        ``inputs`` is ``[batch, channels, height, width]`` and ``targets`` ``[batch]`` integers. The metrics include ``loss`` and
+        ``accuracy`` (percent) if the algorithm makes predictions in training.
         """
         self.weights.step_start(self.step)
         self.weights.observe(inputs)
@@ -88,28 +101,28 @@ class Algorithm:
         return metrics
 
     def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """The step itself: credit signal and parameter update."""
+        """Compute the gradients of one mini-batch and update the parameters. Returns metrics as :meth:`train_step` does."""
         raise NotImplementedError
 
     def epoch_start(self, epoch: int) -> None:
-        """Called before the first step of ``epoch`` (0-based), and again when a run resumes inside it: must be idempotent."""
+        """Called before the first step of ``epoch`` (0-based), and again if a run resumes within it, so it must be idempotent."""
         self.model.train()
         self.weights.epoch_start(epoch)
 
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
-        """Called after the last step of ``epoch``, before evaluation; returns metrics as device scalars."""
+        """Called after the last step of ``epoch``, before evaluation. Returns metrics as device scalars."""
         for optimizer in self.optimizers:
             optimizer.schedule.epoch_end()
         return self.weights_epoch_end(epoch)
 
     def weights_epoch_end(self, epoch: int) -> dict[str, Tensor]:
-        """End the epoch of the weights rule; its metrics."""
+        """End the epoch of the weights rule and return its metrics."""
         return {f"weights/{name}": value for name, value in self.weights.epoch_end(epoch).items()}
 
     def evaluated(self, metrics: Mapping[str, float]) -> None:
-        """Called after an evaluation with its metrics (``train/loss``, ``validation/loss``…); plateau schedules use it.
+        """Called after an evaluation with its metrics (``train/loss``, ``validation/loss``…). Plateau schedules use it.
 
-        The test split is never consulted.
+        The test split is never used.
         """
         loss = metrics.get("validation/loss", metrics.get("train/loss"))
         if loss is not None:
@@ -125,17 +138,17 @@ class Algorithm:
 
     @property
     def finished(self) -> bool:
-        """Whether training is over before the epochs are."""
+        """Whether training is complete, even if epochs are left."""
         return False
 
     @property
     def selectable(self) -> bool:
-        """Whether the network as it is now may be chosen as the best one of the run."""
+        """Whether the current network may be selected as the best of the run."""
         return self.weights.complete
 
     @property
     def learning_rate(self) -> float:
-        """The rate to show: that of the first optimizer's first group."""
+        """The learning rate to report: that of the first group of the first optimizer."""
         return self.optimizers[0].learning_rate
 
     @property
@@ -149,22 +162,22 @@ class Algorithm:
     # -- the alignment probe ---------------------------------------------------------------------------------------------------
 
     def reference_gradient(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """The gradient of the loss of the whole network on one mini-batch, by parameter name: what a step is compared with.
+        """Return the gradient of the network's loss on one mini-batch by parameter name, which steps are compared with.
 
-        Changes neither parameters nor ``.grad``; the caller keeps random streams and running statistics as they were. The default
-        differentiates ``loss(model(inputs), targets)`` end to end, with every module in the mode that it is in.
+        Changes neither parameters nor ``.grad``; the caller restores random streams and running statistics. The default
+        differentiates ``loss(model(inputs), targets)`` end to end, with every module in its current mode.
         """
         return gradient_of(self.loss(self.model(inputs), targets), self.model)
 
     def close(self) -> None:
-        """Called once the run is over, however it ended: end what was started beside it, such as other processes."""
+        """Called when the run is over, however it ended. Stops whatever the algorithm has started, such as other processes."""
 
     # -- prediction ------------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """Evaluation mode without gradients; parametrized weights are computed once for the whole context."""
-        modes = [(module, module.training) for module in self.model.modules()]  # parts of a model may be frozen in eval mode
+        """Put the model in evaluation mode without gradients. Parametrized weights are computed only once inside."""
+        modes = [(module, module.training) for module in self.model.modules()]  # frozen blocks may be in eval mode already
         self.model.eval()
         try:
             with torch.inference_mode(), parametrize.cached():
@@ -174,25 +187,25 @@ class Algorithm:
                 module.training = training
 
     def predict(self, inputs: Tensor) -> Tensor:
-        """Class scores ``[batch, classes]``. Called inside :meth:`inference`."""
+        """Return class scores ``[batch, classes]``. Called inside :meth:`inference`."""
         return self.model(inputs)
 
     def predictions(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Every answer the model gives, ``"" -> predict`` being the model's own; local heads and ensembles add theirs by name."""
+        """Return all class scores by name. The model's own have the name ``""``; local heads and ensembles add others."""
         return {"": self.predict(inputs)}
 
     def evaluation_loss(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """The loss that evaluations report, the mean over the batch."""
+        """Return the loss that evaluations report, the mean over the batch."""
         return self.loss(scores, targets)
 
     def figures(self, directory: Path) -> Iterable[Path]:
-        """Draw what only this algorithm can show into ``directory`` and return the files. Called at the end of a run."""
+        """Draw the figures of this algorithm into ``directory`` and return their files. Called at the end of a run."""
         return ()
 
     # -- state -----------------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a bit-exact resume needs, tensors and plain values only. The loop saves ``context``'s generators."""
+        """Return everything that a bit-exact resume needs, as tensors and plain values. The loop saves the random generators."""
         return {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -212,17 +225,17 @@ class Algorithm:
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems that only this algorithm can see in its own node ``config`` and the whole resolved config ``root``."""
+        """Yield problems specific to this algorithm, given its own node ``config`` and the whole resolved config ``root``."""
         yield from ()
 
 
 def gradient_of(loss: Tensor, model: nn.Module) -> dict[str, Tensor]:
-    """The gradient of the scalar ``loss`` with respect to every parameter of ``model`` that it depends on, by name."""
+    """Return the gradient of the scalar ``loss`` by name of parameter, for the parameters of ``model`` that it depends on."""
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     return {name: gradient for name, gradient in zip(named, gradients, strict=True) if gradient is not None}
 
 
 def top1(scores: Tensor, targets: Tensor) -> Tensor:
-    """Accuracy in percent of ``scores`` ``[batch, classes]``, as a device scalar."""
+    """Return the accuracy of ``scores`` ``[batch, classes]`` in percent, as a device scalar."""
     return (scores.argmax(dim=1) == targets).sum() * (100.0 / targets.numel())

@@ -1,40 +1,81 @@
-"""Cutting a model into the blocks that are trained apart."""
+"""Cutting a model into blocks that are trained separately."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
 
+from altprop.algorithms.base import Algorithm, AlgorithmOptions
 from altprop.algorithms.context import Context
 from altprop.models.base import FeedForward
 from altprop.problems import ConfigError, Problem
 from altprop.seeding import derive_seed
 
 
-def cut_positions(num_layers: int, block_size: int, cut_points: Sequence[int] | None) -> list[int]:
-    """The indices between which the blocks lie: ``[0, …, num_layers]``.
+class BlockOptions(AlgorithmOptions, total=False):
+    """The arguments of :class:`BlockAlgorithm`, for subclasses that pass them on."""
 
-    ``cut_points`` are the 0-based layers that begin a new block; without them every ``block_size`` layers form one, and what
-    is left over at the end forms a block of its own. Raises ``ConfigError`` for cut points outside ``1 … num_layers - 1`` or
-    out of order.
+    block_size: int
+    cut_points: Sequence[int] | None
+
+
+class BlockAlgorithm(Algorithm):
+    """Base of algorithms that train the blocks of a model separately.
+
+    Args:
+        block_size: Number of layers per block. A remainder at the end becomes a block of its own.
+        cut_points: 0-based indices of the layers that start a new block. Replaces ``block_size``.
+        options: Arguments of :class:`Algorithm`.
+    """
+
+    def __init__(
+        self, *, block_size: int = 1, cut_points: Sequence[int] | None = None, **options: Unpack[AlgorithmOptions]
+    ) -> None:
+        super().__init__(**options)
+        self.block_size = block_size
+        self.cut_points = cut_points
+
+    def cut(self, model: nn.Module) -> list[nn.Sequential]:
+        """Return the blocks of ``model``; see :func:`cut`."""
+        return cut(model, self.block_size, self.cut_points)
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Yield problems of ``block_size`` and ``cut_points`` that are visible without the model."""
+        block_size, cut_points = config.get("block_size", 1), config.get("cut_points")
+        if not isinstance(block_size, int) or block_size < 1:
+            yield Problem("algorithm.block_size", str(block_size), "a whole number from 1 on", "algorithm.block_size=1")
+        if cut_points is not None and block_size != 1:
+            given = f"given together with algorithm.block_size={block_size}"
+            allowed = "blocks are cut either by size or at given points"
+            yield Problem("algorithm.cut_points", given, allowed, "algorithm.block_size=1")
+
+
+def cut_positions(num_layers: int, block_size: int, cut_points: Sequence[int] | None) -> list[int]:
+    """Return the indices of the layers at which blocks start and end: ``[0, …, num_layers]``.
+
+    ``cut_points`` are the 0-based layers that start a new block. Without them every ``block_size`` layers form a block, and a
+    remainder at the end forms a block of its own.
+
+    Raises ``ConfigError`` if cut points are outside ``1 … num_layers - 1`` or not increasing.
     """
     if cut_points is None:
         return [*range(0, num_layers, block_size), num_layers]
     positions = [0, *cut_points, num_layers]
     if any(later <= earlier for earlier, later in pairwise(positions)):
-        allowed = f"increasing whole numbers from 1 to {num_layers - 1}, for this model has {num_layers} layers to cut between"
+        allowed = f"increasing whole numbers from 1 to {num_layers - 1}: this model can be cut between its {num_layers} layers"
         raise ConfigError([Problem("algorithm.cut_points", str(list(cut_points)), allowed, "algorithm.cut_points=null")])
     return positions
 
 
 def cut(model: nn.Module, block_size: int, cut_points: Sequence[int] | None) -> list[nn.Sequential]:
-    """The feature blocks of ``model``, grouped; views that share the model's layers, in forward order, without the classifier.
+    """Group the layers of ``model`` into blocks, in forward order and without the classifier. They share the model's layers.
 
-    Raises ``ConfigError`` for a model that exposes no blocks, and as :func:`cut_positions`.
+    Raises ``ConfigError`` if the model has no ``blocks``, and as :func:`cut_positions`.
     """
     if not isinstance(model, FeedForward) or not model.blocks:
         given = f"{type(model).__name__} has no blocks"
@@ -44,7 +85,7 @@ def cut(model: nn.Module, block_size: int, cut_points: Sequence[int] | None) -> 
 
 
 def output_shapes(blocks: Sequence[nn.Module], input_shape: Sequence[int], device: torch.device) -> list[tuple[int, ...]]:
-    """What each block hands on, without the batch dimension, found by passing one blank image through in evaluation mode."""
+    """Return the output shape of each block without the batch dimension, from one blank image in evaluation mode."""
     modes = [(module, module.training) for block in blocks for module in block.modules()]
     shapes = []
     try:
@@ -67,21 +108,11 @@ def companions(
     context: Context,
     stream: str,
 ) -> nn.ModuleList:
-    """A module for every block that hands on ``shapes``, on the device and in the dtype of ``model``: heads, synthesizers.
+    """Make a module, such as a head or a synthesizer, for each output shape, on the device and in the dtype of ``model``.
 
-    Drawn from the random stream called ``stream``, so that they do not depend on how the model was drawn.
+    Their initial values come from the random stream called ``stream``, independently of those of the model.
     """
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(derive_seed(context.seed, stream))
-        made = [make(shape) for shape in shapes]
-    return nn.ModuleList(made).to(context.device, next(model.parameters()).dtype)
-
-
-def cut_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
-    """Problems of ``block_size`` and ``cut_points`` that show without the model."""
-    block_size, cut_points = config.get("block_size", 1), config.get("cut_points")
-    if not isinstance(block_size, int) or block_size < 1:
-        yield Problem("algorithm.block_size", str(block_size), "a whole number from 1 on", "algorithm.block_size=1")
-    if cut_points is not None and block_size != 1:
-        given = f"given together with algorithm.block_size={block_size}"
-        yield Problem("algorithm.cut_points", given, "blocks are cut either by size or at given points", "algorithm.block_size=1")
+        modules = [make(shape) for shape in shapes]
+    return nn.ModuleList(modules).to(context.device, next(model.parameters()).dtype)

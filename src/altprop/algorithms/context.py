@@ -1,4 +1,4 @@
-"""What an algorithm is told about the run at set-up, and what it says of itself beforehand."""
+"""What an algorithm supports, and the facts about a run that it gets at set-up."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ def uncounted(kind: str) -> AbstractContextManager[object]:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an algorithm supports. Switching on what it does not support is refused before anything is built."""
+    """The features that an algorithm supports. A configuration that uses others is refused before anything is built."""
 
     amp: bool = False
     """bf16 and fp16 autocast."""
     compile: bool = False
-    """torch.compile of the forward pass."""
+    """``torch.compile`` of the forward pass."""
     ddp: bool = False
-    """Data-parallel training: the same update on n processes as on one with the whole batch."""
+    """Data-parallel training: n processes make the same update as one process with the whole batch."""
     accumulate: bool = False
-    """One mini-batch may be cut into slices whose gradients are added up."""
+    """A mini-batch may be split into slices whose gradients are added up."""
     clip: bool = False
     """Gradient clipping by norm."""
     probe: bool = True
-    """The alignment probe: what a step updates goes through its :class:`OptimizerStep` objects, in this process."""
+    """The alignment probe. It requires that all updates go through :class:`OptimizerStep` objects in this process."""
     in_process: bool = True
-    """All of a step is computed in this process, so that its cost can be counted here."""
+    """The whole step is computed in this process, so its cost can be counted here."""
     weights_rules: bool = True
     """Any weights rule may be attached."""
     freezes: bool = False
-    """Parts of the model are frozen before the run is over: no weights rule may be attached that changes weights by itself."""
+    """Parts of the model are frozen during the run. Weights rules that change weights on their own are refused."""
     needs_blocks: bool = False
-    """Only for models that expose ``blocks`` (:class:`altprop.models.base.FeedForward`)."""
+    """Requires a model with ``blocks`` (:class:`altprop.models.base.FeedForward`)."""
     needs_energy: bool = False
-    """Only for energy-based models."""
+    """Requires an energy-based model."""
     needs_hard_units: bool = False
-    """Only for models that have hard units."""
+    """Requires a model with hard units."""
     native_hard_units: bool = False
     """Trains hard units without an estimator."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """Runtime facts handed to :meth:`Algorithm.setup`. ``total_epochs`` is the duration asked for, rounded up to epochs."""
+    """Facts about a run that :meth:`Algorithm.setup` gets. ``total_epochs`` is the length of the run, rounded up to epochs."""
 
     steps_per_epoch: int
     total_epochs: int
@@ -76,9 +76,9 @@ class Context:
     generators: dict[str, torch.Generator] = field(default_factory=dict)
 
     def generator(self, name: str) -> torch.Generator:
-        """The CPU generator called ``name``: seeded from the run's seed and its name, the same on every rank.
+        """Return the CPU generator called ``name``, seeded from the run's seed and the name, the same on every rank.
 
-        Its state is part of every checkpoint. Asking twice returns the same generator.
+        Its state is part of every checkpoint. Later calls return the same generator.
         """
         if name not in self.generators:
             self.generators[name] = torch.Generator().manual_seed(derive_seed(self.seed, name))

@@ -1,4 +1,4 @@
-"""Loss scaling for fp16: the scale of the loss that keeps small gradients from vanishing in half precision."""
+"""Loss scaling for fp16, which keeps small gradients from vanishing in half precision."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LossScaling:
     """How the loss is scaled in fp16.
 
-    Dynamic: an overflow skips the update and halves the scale, but not below ``minimum``; ``growth_interval`` updates without one
-    double it. The defaults are the rule of Belilovsky et al. (2020), which starts so high that the first updates are skipped.
-    Static (``dynamic=False``): ``init_scale`` throughout, and no test for overflow.
+    A dynamic scale is halved after an overflow, which also skips the update, and doubled after ``growth_interval`` updates
+    without one. A static scale is constant, without a test for overflow. The defaults are the rule of Belilovsky et al. (2020),
+    which starts so high that the first updates are skipped.
     """
 
     init_scale: float = 2.0**32
     growth_interval: int = 1000
+    """Updates without an overflow before the scale is doubled."""
     minimum: float = 1.0
+    """Lower bound of a dynamic scale."""
     dynamic: bool = True
+    """False for a static scale of ``init_scale``."""
 
     def build(self, device_type: str) -> torch.amp.GradScaler:
-        """A scaler with this rule, in its initial state."""
+        """Return a scaler with this rule in its initial state."""
         if not self.dynamic:
             return StaticScaler(device_type, self.init_scale)
         return _FlooredScaler(device_type, self)
 
 
 class _FlooredScaler(torch.amp.GradScaler):
-    """Torch's scaler, whose scale never falls below a minimum."""
+    """Torch's scaler with a lower bound on the scale."""
 
     def __init__(self, device_type: str, rule: LossScaling) -> None:
         super().__init__(device_type, init_scale=rule.init_scale, growth_interval=rule.growth_interval)
@@ -44,7 +47,7 @@ class _FlooredScaler(torch.amp.GradScaler):
 
 
 class StaticScaler(torch.amp.GradScaler):
-    """A constant scale; gradients are divided by it and the update is always made."""
+    """A scaler with a constant scale that never skips an update."""
 
     def __init__(self, device_type: str, scale: float) -> None:
         super().__init__(device_type)

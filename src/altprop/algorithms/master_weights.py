@@ -1,7 +1,7 @@
-"""Training in half precision as published before autocast: half parameters, updated through fp32 copies of them.
+"""Training in half precision as published before autocast: parameters are fp16 and updated through fp32 copies.
 
-Belilovsky et al. (2020), ImageNet rows (specification, section 2.7): everything in half precision but batch norms, the loss of
-half scores, momentum and weight decay on the fp32 copies ("masters").
+ImageNet rows of Belilovsky et al. (2020) (specification, section 2.7): everything except batch norms is in half precision, the
+loss is computed from fp16 scores, and momentum and weight decay act on the fp32 copies ("masters").
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from altprop.problems import Problem
 
 
 def to_half(module: nn.Module) -> None:
-    """Parameters and buffers of ``module`` in half precision, in place, and those of batch norms back in fp32."""
+    """Convert the parameters and buffers of ``module`` to fp16 in place, except those of batch norms."""
     module.half()
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
@@ -30,7 +30,7 @@ def to_half(module: nn.Module) -> None:
 
 
 def with_half_inputs(layer: nn.Module) -> None:
-    """Whatever is handed to ``layer`` arrives in half precision: training, frozen blocks and evaluation alike."""
+    """Convert all inputs of ``layer`` to fp16, in training, in frozen blocks and in evaluation."""
     layer.register_forward_pre_hook(_half_arguments)
 
 
@@ -39,9 +39,9 @@ def _half_arguments(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor
 
 
 class MasterWeightsStep(OptimizerStep):
-    """Optimizes fp32 copies of half parameters (parameters in fp32 directly) and writes the result back.
+    """Optimizes fp32 copies of fp16 parameters and writes the result back. Parameters in fp32 are optimized directly.
 
-    Gradients are copied to fp32 before they are divided by the loss scale; an overflow skips the update as ever.
+    Gradients are copied to fp32 before they are divided by the loss scale. As usual, an overflow skips the update.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class MasterWeightsStep(OptimizerStep):
             value.grad = None
 
     def backward(self, loss: Tensor) -> None:
-        super().backward(loss.float())  # times a large scale, a half number would be infinite
+        super().backward(loss.float())  # an fp16 loss times a large scale would be infinite
 
     def step(self, *, advance_schedule: bool = True) -> None:
         for value, master in self.copies:
@@ -76,7 +76,7 @@ class MasterWeightsStep(OptimizerStep):
                 value.copy_(master)
 
     def forget(self) -> None:
-        """As if the wrapper had been built anew: the fp32 copies, too, are made from the halves again."""
+        """Return to the initial state. The fp32 copies, too, are made again from the fp16 parameters."""
         super().forget()
         with torch.no_grad():
             for value, master in self.copies:
@@ -105,14 +105,14 @@ def block_optimizer(
     context: Context,
     loss_scaling: LossScaling | None,
 ) -> OptimizerStep:
-    """The optimizer step of one block: with masters where parameters are in half precision."""
+    """Return the optimizer step of one block, with fp32 copies if some of its parameters are fp16."""
     parameters = list(parameters)
     kind = MasterWeightsStep if any(map(is_half, parameters)) else OptimizerStep
     return kind(parameters, optimizer, schedule, weights, context, loss_scaling)
 
 
 def master_weights_problems(config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-    """What does not go with half parameters."""
+    """Yield problems of options that cannot be combined with ``master_weights``."""
     key, off = "algorithm.master_weights", "algorithm.master_weights=false"
     trainer = root.get("trainer") or {}
     if trainer.get("precision", "fp32") != "fp16":

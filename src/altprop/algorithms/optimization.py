@@ -1,12 +1,12 @@
-"""One optimizer and everything around its step: autocast, loss scaling, averaging over ranks, clipping, weights rule, schedule.
+"""An optimizer with everything around its step: autocast, loss scaling, averaging over ranks, clipping, weights rule, schedule.
 
-Every algorithm updates parameters through :class:`OptimizerStep`, so that none of this is written twice.
+Every algorithm updates its parameters through :class:`OptimizerStep`, so none of this is written twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,16 +18,18 @@ from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.schedule import Schedule
 from altprop.nn.weights.base import WeightsRule
 
+GradientObserver = Callable[[Iterable[nn.Parameter]], None]
+"""Called with the parameters of a step when their gradients are complete."""
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
-"""Takes parameters or parameter groups and returns the optimizer; the config group ``optimizer`` gives it as a partial."""
+"""Takes parameters or parameter groups and returns an optimizer. The config group ``optimizer`` provides it as a partial."""
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class OptimizerStep:
-    """``zero_grad`` → forward under ``autocast()`` → ``backward(loss)`` → ``step()``.
+    """Updates parameters: ``zero_grad`` → forward pass under ``autocast()`` → ``backward(loss)`` → ``step()``.
 
-    Algorithms that compute gradients themselves set ``.grad`` and call ``step()`` alone.
+    Algorithms that compute gradients themselves set ``.grad`` and call only ``step()``.
     """
 
     def __init__(
@@ -48,41 +50,40 @@ class OptimizerStep:
         self.loss_scaling = loss_scaling
         self.scaler = self._new_scaler()
         self._autocast_dtype = _AUTOCAST.get(context.precision)
-        self.observer: Callable[[Iterable[nn.Parameter]], None] | None = None
-        """Sees the gradients of every step as the algorithm means them, before the weights rule and clipping change them."""
+        self._observer: GradientObserver | None = None
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the first parameter group."""
+        """The learning rate of the first parameter group."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The autocast context of the run's precision; nothing in fp32 and tf32."""
+        """Return the autocast context for the run's precision, which does nothing in fp32 and tf32."""
         if self._autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self.context.device.type, dtype=self._autocast_dtype)
 
     def zero_grad(self) -> None:
-        """Drop all gradients. A parameter that gets none this step is then skipped by the optimizer (no decay, no momentum)."""
-        # What Optimizer.zero_grad does, which also looks for profilers: with small networks that takes longer than this.
+        """Set all gradients to None. The optimizer skips parameters that get no gradient in this step (no decay, no momentum)."""
+        # Optimizer.zero_grad does the same, but also looks for profilers, which takes longer than this for small networks.
         for parameter in self.parameters:
             parameter.grad = None
 
     def backward(self, loss: Tensor) -> None:
-        """Back-propagate ``loss`` (scaled in fp16)."""
+        """Backpropagate ``loss``, scaled in fp16."""
         (self.scaler.scale(loss) if self.scaler.is_enabled() else loss).backward()
 
     def step(self, *, advance_schedule: bool = True) -> None:
-        """Average over ranks, let the weights rule adjust the gradients, clip, update, advance a per-step schedule.
+        """Average gradients over ranks, let the weights rule adjust them, clip, update, and advance a per-step schedule.
 
-        An algorithm that updates several times in a mini-batch advances the schedule with the last update alone.
+        An algorithm that updates several times per mini-batch advances the schedule only with the last update.
         """
         if self.context.world_size > 1:
             average_gradients(self.parameters)
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
-        if self.observer is not None:
-            self.observer(self.parameters)
+        if self._observer is not None:
+            self._observer(self.parameters)
         self.weights.adjust_gradients(self.parameters)
         if self.context.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.context.clip_norm)
@@ -94,6 +95,15 @@ class OptimizerStep:
         if advance_schedule:
             self.schedule.step_end()
 
+    @contextmanager
+    def observed_by(self, observer: GradientObserver) -> Iterator[None]:
+        """Call ``observer`` in every step inside, before the weights rule and clipping change the gradients."""
+        self._observer = observer
+        try:
+            yield
+        finally:
+            self._observer = None
+
     def _new_scaler(self) -> torch.amp.GradScaler:
         device = self.context.device.type
         if self.context.precision == "fp16" and self.loss_scaling is not None:
@@ -101,12 +111,12 @@ class OptimizerStep:
         return torch.amp.GradScaler(device, enabled=self.context.precision == "fp16")
 
     def forget(self) -> None:
-        """Drop the optimizer's state (momentum, moments) and start the loss scale anew, as if both had just been built."""
+        """Reset the optimizer's state (momentum, moments) and the loss scale."""
         self.optimizer.state.clear()
         self.scaler = self._new_scaler()
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer, schedule and loss scale, for an exact resume."""
+        """Return the state of optimizer, schedule and loss scale for an exact resume."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -122,7 +132,7 @@ class OptimizerStep:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over all ranks, in one all-reduce per dtype."""
+    """Replace each gradient by its mean over all ranks, with one all-reduce per dtype."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for gradient in gradients:

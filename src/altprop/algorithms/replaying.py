@@ -1,4 +1,4 @@
-"""Passing an input through a module a second time as if it were the first."""
+"""Repeating a forward pass of a module without side effects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norms in training mode normalize with the batch as ever, but do not count it in their running statistics again."""
+    """Keep batch norms in training mode from updating their running statistics. They still normalize with the batch."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     tracking = [layer.track_running_stats for layer in layers]
     for layer in layers:
@@ -24,18 +24,18 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def is_random(module: nn.Module) -> bool:
-    """Whether ``module`` draws random numbers in training: whether it has dropout."""
+    """Whether ``module`` draws random numbers in training, that is, has dropout."""
     return any(isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0 for layer in module.modules())
 
 
 def random_state(device: torch.device) -> Tensor:
-    """State of the generator that dropout uses on ``device``."""
+    """Return the state of the generator that dropout uses on ``device``."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 @contextmanager
 def random_state_of(state: Tensor | None, device: torch.device) -> Iterator[None]:
-    """Draw as from ``state`` inside, and as if nothing had been drawn afterwards; None changes nothing."""
+    """Use the random state ``state`` inside and restore the present one afterwards. None changes nothing."""
     if state is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: torch's own classes, stepped per epoch or per step."""
+"""Learning-rate schedules: torch's own classes, advanced per epoch or per step."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from altprop.algorithms.context import Context
 
 SchedulerFactory = Callable[..., LRScheduler]
 TOTAL = "total"
-"""An argument with this value becomes the number of scheduler steps in the whole run (epochs, or steps)."""
+"""Stands for the number of scheduler steps in the whole run, in epochs or steps, in the arguments of a scheduler."""
 
 
 class Schedule:
     """How the learning rate changes over a run.
 
-    ``scheduler`` is any class of ``torch.optim.lr_scheduler`` as a partial (None keeps the rate constant); arguments equal to
-    ``"total"`` are replaced by the length of the run. ``interval`` says when it advances: after every epoch, or after every step.
-    With ``interval="epoch"`` a 0-based epoch ``e`` trains with the rate after ``e`` advances, so a milestone ``m`` of torch's
-    ``MultiStepLR`` acts from 0-based epoch ``m`` on, which is the start of 1-based epoch ``m + 1``.
+    With ``interval="epoch"``, 0-based epoch ``e`` trains with the rate after ``e`` advances. A milestone ``m`` of torch's
+    ``MultiStepLR`` therefore acts from 0-based epoch ``m`` on, which is the start of 1-based epoch ``m + 1``.
+
+    Args:
+        scheduler: A class of ``torch.optim.lr_scheduler`` as a partial, or None for a constant rate. Arguments equal to
+            ``"total"`` are replaced by the length of the run.
+        interval: Whether the scheduler advances after every epoch or after every step. Raises ValueError for other values.
     """
 
-    def __init__(self, scheduler: SchedulerFactory | None = None, interval: Literal["epoch", "step"] = "epoch") -> None:
+    def __init__(self, *, scheduler: SchedulerFactory | None = None, interval: Literal["epoch", "step"] = "epoch") -> None:
         if interval not in ("epoch", "step"):
             raise ValueError(f"schedule.interval must be 'epoch' or 'step', not {interval!r}")
         self.scheduler = scheduler
         self.interval = interval
 
     def build(self, optimizer: torch.optim.Optimizer, context: Context) -> RunningSchedule:
-        """Attach the schedule to one optimizer."""
+        """Return the schedule bound to one optimizer."""
         if self.scheduler is None:
             return RunningSchedule(None, self.interval)
         total = context.total_epochs if self.interval == "epoch" else context.total_epochs * context.steps_per_epoch
@@ -49,28 +52,28 @@ class RunningSchedule:
         self.interval = interval
 
     def step_end(self) -> None:
-        """Advance a per-step schedule; call after every optimizer step."""
+        """Advance a per-step schedule. Called after every optimizer step."""
         if self.scheduler is not None and self.interval == "step":
             self.scheduler.step()
 
     def epoch_end(self) -> None:
-        """Advance a per-epoch schedule; call after the last step of an epoch."""
+        """Advance a per-epoch schedule. Called after the last step of an epoch."""
         if self.scheduler is not None and self.interval == "epoch" and not isinstance(self.scheduler, ReduceLROnPlateau):
             with warnings.catch_warnings():
-                # an epoch may end without an update: delayed gradients, skipped fp16 steps, a run resumed just there
+                # an epoch may end without an update: delayed gradients, skipped fp16 steps, a run resumed at its end
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
                 self.scheduler.step()
 
     def evaluated(self, loss: float) -> None:
-        """Hand the monitored loss to ``ReduceLROnPlateau``; every other schedule ignores it."""
+        """Pass the monitored loss to ``ReduceLROnPlateau``. Other schedules ignore it."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(loss)
 
     def state_dict(self) -> dict[str, Any]:
-        """State for an exact resume: plain values only."""
+        """Return the state for an exact resume, as plain values."""
         if self.scheduler is None:
             return {}
-        # torch keeps callables (LambdaLR's functions, OneCycleLR's methods) among the state; they come from the config again.
+        # torch's state may contain callables (functions of LambdaLR, methods of OneCycleLR); the config provides them again.
         return {key: value for key, value in self.scheduler.state_dict().items() if is_plain(value)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -80,7 +83,7 @@ class RunningSchedule:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether ``value`` consists of containers, numbers, strings and tensors only, so that a checkpoint may hold it."""
+    """Whether ``value`` consists only of containers, numbers, strings and tensors, so that it can be in a checkpoint."""
     if isinstance(value, Mapping):
         return all(is_plain(key) and is_plain(item) for key, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -89,10 +92,12 @@ def is_plain(value: Any) -> bool:
 
 
 def piecewise_constant(optimizer: torch.optim.Optimizer, values: Mapping[int, float] | Sequence[Sequence[float]]) -> LRScheduler:
-    """The learning rate is ``values[k]`` for the last key ``k`` not after the current epoch (or step), in every group.
+    """Set the learning rate of every group to ``values[k]``, with ``k`` the last key up to the current epoch (or step).
 
-    Absolute rates, unlike torch's multiplicative schedules; the optimizer's own ``lr`` is not used. Keys start at 0. ``values``
-    may also be ``[key, rate]`` pairs: the command line can replace a list, while Hydra merges mappings.
+    Rates are absolute, unlike in torch's multiplicative schedules; the optimizer's own ``lr`` is not used. ``values`` may also
+    be ``[key, rate]`` pairs, because the command line can replace a list, while Hydra merges mappings.
+
+    Raises ValueError if no rate is given for key 0.
     """
     pairs = values.items() if isinstance(values, Mapping) else values
     table = sorted((int(key), float(value)) for key, value in pairs)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from altprop.names import key_name
+from altprop.names import key_name, with_key_arguments
 
 VOLATILE = (
     # what a run is called and compared with
@@ -61,7 +61,8 @@ def is_volatile(key: str) -> bool:
 
 def _canonical(value: Any, key: str, folders: Mapping[str, str]) -> Any:
     if isinstance(value, Mapping):
-        children = {str(name): (child, f"{key}.{name}" if key else str(name)) for name, child in value.items()}
+        arguments = with_key_arguments(value)
+        children = {str(name): (child, f"{key}.{name}" if key else str(name)) for name, child in arguments.items()}
         return {name: _canonical(child, path, folders) for name, (child, path) in children.items() if path not in VOLATILE}
     if isinstance(value, (list, tuple)):
         return [_canonical(child, key, folders) for child in value]

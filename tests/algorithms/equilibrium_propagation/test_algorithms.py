@@ -225,7 +225,7 @@ def test_continual_decay_does_not_change_the_sum_of_small_steps() -> None:
 
 def test_cosine_then_constant_per_epoch() -> None:
     """Section 10, check 12: every group has its own rate; the schedule advances once per epoch, not once per update."""
-    schedule = Schedule(partial(CosineThenConstant, T_max=100, eta_min=1e-5))
+    schedule = Schedule(scheduler=partial(CosineThenConstant, T_max=100, eta_min=1e-5))
     algorithm = ContinualEquilibriumPropagation(learning_rates=[0.25, 0.1, 0.05], free_steps=2, nudge_steps=2)
     set_up(algorithm, network_of("max"), schedule)
     rates = []

@@ -52,7 +52,7 @@ def test_the_published_times():
 def test_the_first_epoch_of_the_published_schedule_trains_nothing():
     """Section 10.10: what the first event removes are the smallest weights of the dense run as it ended."""
     rates = [[0, 0.0], [1, 0.02], [15, 0.02], [25, 0.004], [35, 0.0008]]
-    schedule = Schedule(partial(piecewise_constant, values=rates))
+    schedule = Schedule(scheduler=partial(piecewise_constant, values=rates))
     trained = Trained(IterativePruning(0.9, 20), small_mlp(), epochs=48, schedule=schedule, weight_decay=5e-4)
     before = [parameter.detach().clone() for parameter in trained.model.parameters()]
     trained.steps(4)

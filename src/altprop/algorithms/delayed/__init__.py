@@ -1,1 +1,1 @@
-"""delayed."""
+"""Algorithms that learn from gradients of earlier mini-batches."""

@@ -1,94 +1,85 @@
-"""Delayed gradients (DDG): every module learns from the gradient of a batch seen a few iterations ago.
+"""Delayed gradients (DDG): every module learns from the gradient of a mini-batch from a few iterations ago.
 
 Huo, Gu, Yang and Huang (2018), *Decoupled Parallel Backpropagation with Convergence Guarantee*, arXiv 1804.10574.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from altprop.algorithms.base import Algorithm, Loss, top1
-from altprop.algorithms.blocks import cut, cut_problems
+from altprop.algorithms.base import top1
+from altprop.algorithms.blocks import BlockAlgorithm, BlockOptions
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.replaying import frozen_statistics, is_random, random_state, random_state_of
 from altprop.algorithms.schedule import Schedule
 from altprop.models.base import FeedForward
-from altprop.nn.weights.base import WeightsRule
 from altprop.problems import ConfigError, Problem
 
 Semantics = Literal["stale", "current", "replay"]
 
 
 def repeat_to(inputs: Tensor, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """A mini-batch shorter than ``size`` filled up by repeating its own samples from the first one on."""
+    """Fill up a mini-batch to ``size`` samples by repeating its own samples, starting with the first."""
     if targets.shape[0] >= size:
         return inputs, targets
-    chosen = torch.arange(size, device=targets.device) % targets.shape[0]
-    return inputs[chosen], targets[chosen]
+    indices = torch.arange(size, device=targets.device) % targets.shape[0]
+    return inputs[indices], targets[indices]
 
 
 @dataclass
 class Pass:
-    """One forward pass of a module that waits for its gradient.
-
-    ``weights`` are the parameter values it was made with, ``masks`` the state of a weights rule at that time, ``leaves`` what its
-    graph refers to, ``random`` the state of the random generator before it, for modules with dropout. ``outputs`` is None where
-    the pass will be replayed.
-    """
+    """A forward pass of a module that waits for its gradient."""
 
     inputs: Tensor
     weights: dict[str, Tensor]
+    """Values of the parameters in this pass."""
     masks: dict[str, Tensor]
+    """State of the weights rule in this pass."""
     leaves: dict[str, Tensor]
+    """Leaves of the graph, by name of parameter."""
     outputs: Tensor | None
+    """None if the pass will be replayed."""
     random: Tensor | None
+    """State of the random generator before this pass, for modules with dropout."""
 
 
-class DelayedGradients(Algorithm):
-    """K modules, each a block of the model (the last one with the classifier) and an optimizer of its own; no local heads.
+class DelayedGradients(BlockAlgorithm):
+    """Trains K modules with delayed gradients. Each is a block of the model with its own optimizer; there are no local heads.
 
-    Module k has the delay ``d_k = K - k``. In iteration t it makes its forward pass of batch t, then back-propagates the gradient
-    that module k+1 sent in iteration t-1, which belongs to batch ``t - d_k``, through the pass it kept, updates, and sends the
-    gradient of that pass's input to module k-1. It makes no update while ``t < d_k``. What the backward pass uses:
+    The last module includes the classifier. Module k has the delay ``d_k = K - k``. In iteration t it makes the forward pass of
+    batch t. Then it backpropagates the gradient that module k+1 sent in iteration t-1 through the stored pass of the batch that
+    it belongs to, ``t - d_k``, updates its parameters, and sends the gradient of that pass's input to module k-1. It makes no
+    update while ``t < d_k``. The semantics differ in the backward pass:
 
     - ``stale``: activations and weights of iteration ``t - d_k``, the published algorithm;
-    - ``current``: activations of ``t - d_k``, but weights of t where gradients pass to earlier layers of the module, as the
-      public code did;
+    - ``current``: activations of ``t - d_k``, but the weights of t for gradients of earlier layers of the module, as in the
+      public code;
     - ``replay``: the input of ``t - d_k`` passed forward again with the weights of t (features replay, Huo et al., 2018).
 
-    ``pad_batches`` fills up a short last mini-batch by repeating its first samples.
+    Args:
+        semantics: See above.
+        pad_batches: Whether to fill up a short last mini-batch by repeating its first samples.
+        options: Arguments of :class:`~altprop.algorithms.blocks.BlockAlgorithm`.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(clip=True, needs_blocks=True)
 
-    def __init__(
-        self,
-        *,
-        semantics: Semantics = "stale",
-        pad_batches: bool = False,
-        block_size: int = 1,
-        cut_points: Sequence[int] | None = None,
-        loss: Loss | None = None,
-        weights: WeightsRule | None = None,
-        estimator: object | None = None,
-    ) -> None:
-        super().__init__(loss=loss, weights=weights, estimator=estimator)
+    def __init__(self, *, semantics: Semantics = "stale", pad_batches: bool = False, **options: Unpack[BlockOptions]) -> None:
+        super().__init__(**options)
         self.semantics = semantics
         self.pad_batches = pad_batches
-        self.block_size = block_size
-        self.cut_points = cut_points
 
     # -- set-up ----------------------------------------------------------------------------------------------------------------
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
-        blocks = cut(self.model, self.block_size, self.cut_points)
+        blocks = self.cut(self.model)
         assert isinstance(self.model, FeedForward)
         self.modules: list[nn.Module] = [*blocks[:-1], nn.Sequential(blocks[-1], self.model.head)]
         for number, module in enumerate(self.modules, start=1):
@@ -97,7 +88,7 @@ class DelayedGradients(Algorithm):
                 raise ConfigError([Problem("algorithm.cut_points", given, "every block needs layers to train")])
         self.waiting: list[list[Pass]] = [[] for _ in self.modules]
         self.pending: list[Tensor | None] = [None for _ in self.modules]
-        self.draws = [is_random(module) for module in self.modules]
+        self.is_random = [is_random(module) for module in self.modules]
         return [self.optimizer_step(module.parameters(), optimizer, schedule) for module in self.modules]
 
     # -- training --------------------------------------------------------------------------------------------------------------
@@ -124,9 +115,9 @@ class DelayedGradients(Algorithm):
         return {"loss": loss.detach(), "accuracy": top1(scores, targets)}
 
     def _forward(self, index: int, module: nn.Module, features: Tensor) -> Tensor:
-        """Pass ``features`` through and keep what the delayed backward pass needs; returns the output without a graph."""
+        """Make a forward pass, store what the delayed backward pass needs, and return the output without a graph."""
         leaf = features.detach()
-        random = random_state(self.context.device) if self.draws[index] else None
+        random = random_state(self.context.device) if self.is_random[index] else None
         if self.semantics == "replay":
             with torch.no_grad():
                 outputs = module(leaf)
@@ -134,10 +125,10 @@ class DelayedGradients(Algorithm):
             return outputs
         weights = {name: value.detach().clone() for name, value in module.named_parameters()}
         masks = {name: value.clone() for name, value in module.named_buffers() if "parametrizations" in name}
-        kept = self._record(index, module, leaf, weights, masks, random)
-        self.waiting[index].append(kept)
-        assert kept.outputs is not None
-        return kept.outputs.detach()
+        record = self._record(index, module, leaf, weights, masks, random)
+        self.waiting[index].append(record)
+        assert record.outputs is not None
+        return record.outputs.detach()
 
     def _record(
         self,
@@ -148,18 +139,18 @@ class DelayedGradients(Algorithm):
         masks: dict[str, Tensor],
         random: Tensor | None,
     ) -> Pass:
-        """A forward pass whose graph refers to copies of the weights (stale) or to their memory (current)."""
+        """Make a forward pass whose graph refers to copies of the weights (stale) or to their memory (current)."""
         if self.semantics == "stale":
             leaves = {name: value.requires_grad_() for name, value in weights.items()}
         else:
-            # .data shares the memory but not the version counter: an update in place changes what the graph will read, unnoticed
+            # .data shares the memory but not the version counter, so autograd does not notice that updates change what it reads
             leaves = {name: value.data.requires_grad_() for name, value in module.named_parameters()}
         inputs = inputs.requires_grad_(index > 0)
         outputs = functional_call(module, {**leaves, **masks}, (inputs,))
         return Pass(inputs, weights, masks, leaves, outputs, random)
 
     def _backward(self, index: int) -> Tensor | None:
-        """Use the gradient that arrived, if there is one; returns the gradient to send down."""
+        """Use the gradient that has arrived, if any. Returns the gradient to send to the module before."""
         gradient = self.pending[index]
         if gradient is None:
             return None
@@ -182,24 +173,25 @@ class DelayedGradients(Algorithm):
 
     @property
     def step_kind(self) -> str:
-        """In the first steps nothing has come down to the lower modules; later each goes back through the batch of its delay."""
+        """Depends on the batch sizes of the backward passes. In the first steps the lower modules make none."""
         backward = zip(self.waiting, self.pending, strict=True)
-        return f"step back through {[0 if gradient is None else kept[0].inputs.shape[0] for kept, gradient in backward]}"
+        sizes = [0 if gradient is None else passes[0].inputs.shape[0] for passes, gradient in backward]
+        return f"step back through {sizes}"
 
     # -- state -----------------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         waiting = [
             [
-                {"inputs": kept.inputs.detach(), "weights": _values(kept.weights), "masks": kept.masks, "random": kept.random}
-                for kept in passes
+                {"inputs": item.inputs.detach(), "weights": _values(item.weights), "masks": item.masks, "random": item.random}
+                for item in passes
             ]
             for passes in self.waiting
         ]
         return {**super().state_dict(), "waiting": waiting, "pending": list(self.pending)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """A graph cannot be saved; each is made again from its input and the weights of its time."""
+        """Restore a state. Graphs cannot be saved, so each is recomputed from its input and the weights of its pass."""
         super().load_state_dict(state)
         self.pending = [_copy(gradient, self.context.device) for gradient in state["pending"]]
         self.waiting = [
@@ -215,20 +207,13 @@ class DelayedGradients(Algorithm):
         weights, masks = (
             {name: value.to(inputs.device, copy=True) for name, value in saved[key].items()} for key in ("weights", "masks")
         )
-        now = {name: value.detach().clone() for name, value in module.named_parameters()}
+        current = {name: value.detach().clone() for name, value in module.named_parameters()}
         module.train()
         with frozen_statistics(module), random_state_of(random, self.context.device):
             _write(module, weights)
             restored = self._record(index, module, inputs, weights, masks, random)
-            _write(module, now)
+            _write(module, current)
         return restored
-
-    # -- configuration ---------------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of cutting."""
-        yield from cut_problems(config)
 
 
 def _values(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -240,6 +225,6 @@ def _copy(tensor: Tensor | None, device: torch.device) -> Tensor | None:
 
 
 def _write(module: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Put ``values`` into the memory of the parameters, unseen by graphs that refer to it."""
+    """Write ``values`` into the memory of the parameters, unnoticed by graphs that refer to it."""
     for name, parameter in module.named_parameters():
         parameter.data.copy_(values[name].detach())

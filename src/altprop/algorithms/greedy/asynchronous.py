@@ -1,4 +1,4 @@
-"""Asynchronous decoupled greedy learning: blocks train at their own pace on features from replay buffers."""
+"""Asynchronous decoupled greedy learning: each block trains at its own pace on features from a replay buffer."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from altprop.algorithms.base import Loss
-from altprop.algorithms.blocks import cut
+from altprop.algorithms.blocks import BlockOptions
 from altprop.algorithms.context import Capabilities, Context
 from altprop.algorithms.greedy.local_losses import HeadFactory, LocalLosses
-from altprop.algorithms.greedy.replay_buffer import ReplayBuffer, Sample, reuse_problems
+from altprop.algorithms.greedy.replay_buffer import ReplayBuffer, Sample, max_uses_problems
 from altprop.algorithms.greedy.worker_choice import WorkerChoice, WorkerClock, WorkerOrder, expected_passes, worker_probabilities
 from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
@@ -23,62 +22,64 @@ from altprop.algorithms.schedule import Schedule
 from altprop.nn.heads.ensemble import EnsembleOf
 from altprop.nn.heads.local import mlp_head
 from altprop.nn.losses.output import ClampedCrossEntropy
-from altprop.nn.weights.base import WeightsRule
 from altprop.problems import ConfigError, Problem, RunFailed
 
 log = logging.getLogger(__name__)
 
 
 class AsynchronousGreedy(LocalLosses):
-    """One worker per block; at each iteration one of them is picked and makes one step (a simulation in a single process).
+    """Simulates one worker per block in a single process: at each iteration, one worker is picked and makes one step.
 
-    Worker 1 takes the next mini-batch of the data, every other one a mini-batch of features from the buffer of the worker
-    before it (:class:`.replay_buffer.ReplayBuffer`, ``buffer_size`` mini-batches, each used ``max_reuse`` -
-    1 times at most), and puts its output into its own. Workers are picked at ``random``, ``slow_block`` (1-based) ``slowdown``
-    times less often, or in turn, which with a buffer of one mini-batch is the synchronous form. Each trains for the epochs
-    asked for, counted in its own steps, with its own schedule; with ``restart_at_decay`` a rate that drops brings a fresh
-    optimizer and, as at the beginning, two picks for every worker in order. A worker that is done goes on passing features in
-    evaluation mode until the last one is; weights rules that change weights by themselves are refused.
+    Worker 1 takes the next mini-batch of the data. Every other worker takes a mini-batch of features from the buffer of the
+    worker before it. Each worker puts its output into its own buffer. In a cyclic order with a buffer of one mini-batch this is
+    the synchronous form. Each worker trains for the length of the run, counted in its own steps, with its own schedule. A worker
+    that is done keeps passing features on in evaluation mode until the last worker is done; weights rules that change weights
+    on their own are therefore refused.
 
-    A training step of the run hands one mini-batch to worker 1 and plays on until it is picked again, so an epoch of the run
-    is a pass of worker 1, and the run ends with the slowest worker. ``strict_lifo`` and ``legacy_termination``: see
-    ReplayBuffer and :class:`~altprop.algorithms.greedy.worker_choice.WorkerClock`.
+    A training step of the run gives one mini-batch to worker 1 and continues until worker 1 is picked again, so an epoch of the
+    run is a pass of worker 1. The run ends with the slowest worker.
+
+    Args:
+        head: Makes the head of a block.
+        buffer_size: Number of mini-batches in each :class:`~altprop.algorithms.greedy.replay_buffer.ReplayBuffer`.
+        max_uses: How often a mini-batch in a buffer is used at most. None: no limit.
+        order: Whether workers are picked at random or in turn.
+        slow_block: The 1-based block whose worker is slower than the others. None: all are equally fast.
+        slowdown: How many times less often the slow worker is picked.
+        restart_at_decay: Whether a drop of a worker's learning rate resets its optimizer and restarts the warm-up, in which
+            every worker is picked twice in order.
+        strict_lifo: Fixes the order of a full buffer; see ReplayBuffer.
+        legacy_termination: Ends training as the published script does; see
+            :class:`~altprop.algorithms.greedy.worker_choice.WorkerClock`.
+        ensemble: What is averaged over heads for the prediction ``ensemble``. None: there is no such prediction.
+        loss_scaling: Replaces torch's rule in fp16.
+        options: Arguments of :class:`~altprop.algorithms.blocks.BlockAlgorithm`.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(amp=True, compile=True, clip=True, freezes=True, needs_blocks=True)
+    default_loss = ClampedCrossEntropy
 
     def __init__(
         self,
         *,
         head: HeadFactory = mlp_head,
         buffer_size: int = 1,
-        max_reuse: int | None = None,
+        max_uses: int | None = None,
         order: WorkerOrder = "random",
         slow_block: int | None = None,
         slowdown: float = 1.0,
         restart_at_decay: bool = True,
         strict_lifo: bool = False,
         legacy_termination: bool = False,
-        block_size: int = 1,
-        cut_points: Sequence[int] | None = None,
         ensemble: EnsembleOf | None = "logits",
         loss_scaling: LossScaling | None = None,
-        loss: Loss | None = None,
-        weights: WeightsRule | None = None,
-        estimator: object | None = None,
+        **options: Unpack[BlockOptions],
     ) -> None:
-        super().__init__(
-            head=head,
-            block_size=block_size,
-            cut_points=cut_points,
-            ensemble=ensemble,
-            loss_scaling=loss_scaling,
-            loss=loss if loss is not None else ClampedCrossEntropy(),
-            weights=weights,
-            estimator=estimator,
-        )
+        if unknown := options.keys() - BlockOptions.__annotations__:  # the base would take reset_optimizer_at, master_weights
+            raise TypeError(f"AsynchronousGreedy has no option {', '.join(sorted(unknown))}")
+        super().__init__(head=head, ensemble=ensemble, loss_scaling=loss_scaling, **options)
         self.buffer_size = buffer_size
-        self.max_reuse = float("inf") if max_reuse is None else max_reuse
+        self.max_uses = float("inf") if max_uses is None else max_uses
         self.order: WorkerOrder = order
         self.slow_block = slow_block
         self.slowdown = slowdown
@@ -89,20 +90,20 @@ class AsynchronousGreedy(LocalLosses):
     # -- set-up ----------------------------------------------------------------------------------------------------------------
 
     def total_epochs(self, epochs: int, model: nn.Module) -> int:
-        """A bound on the passes of worker 1, which goes on until the slowest worker is done; the run usually ends earlier."""
+        """Return an upper bound on the passes of worker 1 until the slowest worker is done. The run usually ends earlier."""
         passes = self.slowdown
-        if self.max_reuse < float("inf"):
-            workers = len(cut(model, self.block_size, self.cut_points))
+        if self.max_uses < float("inf"):
+            workers = len(self.cut(model))
             slow_worker = None if self.slow_block is None else self.slow_block - 1
             probabilities = worker_probabilities(workers, slow_worker, self.slowdown)
-            passes = max(passes, expected_passes(probabilities, self.buffer_size, self.max_reuse))
+            passes = max(passes, expected_passes(probabilities, self.buffer_size, self.max_uses))
         return ceil(1.2 * passes * epochs) + 5
 
     @property
     def passes(self) -> int:
-        """Passes of every worker: the most that fit into the run's length with that bound."""
-        fitting = (epochs for epochs in range(self.context.total_epochs, 0, -1))
-        return next((epochs for epochs in fitting if self.total_epochs(epochs, self.model) <= self.context.total_epochs), 1)
+        """The number of passes of every worker: the largest whose bound fits into the length of the run."""
+        candidates = range(self.context.total_epochs, 0, -1)
+        return next((epochs for epochs in candidates if self.total_epochs(epochs, self.model) <= self.context.total_epochs), 1)
 
     def block_context(self) -> Context:
         return dataclasses.replace(self.context, total_epochs=self.passes)
@@ -143,7 +144,7 @@ class AsynchronousGreedy(LocalLosses):
             if worker == 0:
                 sample, batch = batch, None
             else:
-                sample = self.buffers[worker - 1].get(self.max_reuse)
+                sample = self.buffers[worker - 1].get(self.max_uses)
             if sample is not None:
                 result = self._work(worker, sample)
                 if result is not None:
@@ -152,11 +153,11 @@ class AsynchronousGreedy(LocalLosses):
 
     @property
     def step_kind(self) -> None:
-        """Which workers a step will pick is not known before."""
+        """None, because the workers in a step are only known while it runs."""
         return None
 
     def _work(self, worker: int, sample: Sample) -> tuple[Tensor, Tensor] | None:
-        """One step of ``worker``; its loss and accuracy, or None where it only passes features on."""
+        """Make one step of ``worker``. Returns its loss and accuracy, or None if it only passes features on."""
         features, targets = sample
         self.clock.end(worker)
         result = None
@@ -174,7 +175,7 @@ class AsynchronousGreedy(LocalLosses):
         return result
 
     def _end_pass(self, worker: int) -> bool:
-        """End a pass of ``worker``; whether that restarted the warm-up."""
+        """End a pass of ``worker``. Returns whether that restarted the warm-up."""
         optimization = self.optimizers[worker]
         before = optimization.learning_rate
         optimization.schedule.epoch_end()
@@ -185,7 +186,7 @@ class AsynchronousGreedy(LocalLosses):
         return True
 
     def _metrics(self, results: Mapping[int, Sequence[tuple[Tensor, Tensor]]]) -> dict[str, Tensor]:
-        """Means over the steps of each worker; ``loss`` and ``accuracy`` are the last ones of the deepest block that trained."""
+        """Return means over each worker's steps, and ``loss`` and ``accuracy`` of the deepest block that has trained so far."""
         metrics: dict[str, Tensor] = {}
         for worker, values in sorted(results.items()):
             for position, name in enumerate(("loss", "accuracy")):
@@ -200,8 +201,8 @@ class AsynchronousGreedy(LocalLosses):
         if epoch + 1 == self.context.total_epochs and not self.finished:
             unfinished = f"the run ends before every block has made its {self.passes} passes: {self.clock.done}"
             if self.total_epochs(self.passes, self.model) <= self.context.total_epochs:
-                raise RunFailed(f"{unfinished}; raise algorithm.buffer_size or algorithm.max_reuse")
-            log.warning(unfinished)  # a length in steps, too short for a single pass of every block
+                raise RunFailed(f"{unfinished}; raise algorithm.buffer_size or algorithm.max_uses")
+            log.warning(unfinished)  # a run measured in steps that is too short for one pass of every block
         return self.weights_epoch_end(epoch)
 
     # -- state -----------------------------------------------------------------------------------------------------------------
@@ -230,11 +231,11 @@ class AsynchronousGreedy(LocalLosses):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of the buffers and of the workers' pace, and those of all local losses."""
+        """Yield problems of the buffers and the workers' pace, and those of :class:`LocalLosses`."""
         yield from super().check(config, root)
         if config.get("buffer_size", 1) < 1:
             yield Problem("algorithm.buffer_size", str(config["buffer_size"]), "at least 1 mini-batch", "algorithm.buffer_size=1")
-        yield from reuse_problems(config)
+        yield from max_uses_problems(config)
         slowdown, slow_block = config.get("slowdown", 1.0), config.get("slow_block")
         if slowdown < 1:
             yield Problem("algorithm.slowdown", str(slowdown), "a factor of at least 1", "algorithm.slowdown=1.2")
@@ -244,4 +245,4 @@ class AsynchronousGreedy(LocalLosses):
             yield Problem("algorithm.slowdown", str(slowdown), "say which block is slow", "algorithm.slow_block=1")
         if slowdown > 1 and config.get("order", "random") == "round_robin":
             given = f"{slowdown} with algorithm.order=round_robin"
-            yield Problem("algorithm.slowdown", given, "taken in turn, no worker is slower", "algorithm.order=random")
+            yield Problem("algorithm.slowdown", given, "no worker is slower if they take turns", "algorithm.order=random")

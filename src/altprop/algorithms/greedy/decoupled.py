@@ -1,4 +1,4 @@
-"""Decoupled greedy learning, synchronous: all blocks train at once, each on its own loss."""
+"""Synchronous decoupled greedy learning: all blocks train at the same time, each on its own loss."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from altprop.algorithms.greedy.local_losses import LocalLosses
 class DecoupledGreedy(LocalLosses):
     """Every block minimizes ``L_n = loss(g_n(f_n(sg[h_{n-1}])), y)`` on the same mini-batch (arXiv:1901.08164).
 
-    ``sg`` stops the gradient, so that no gradient crosses a border between blocks. Block n+1 sees the features that block n
-    computed before its update, which makes the step bit-identical to one backward pass of the summed losses; done block by
-    block only one block's graph is alive at a time.
+    ``sg`` stops the gradient, so no gradient flows between blocks. Block n+1 gets the features that block n computed before its
+    update, which makes the step bit-identical to one backward pass of the summed losses. Because the step goes block by block,
+    only one block's graph is in memory at a time.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(amp=True, compile=True, ddp=True, clip=True, needs_blocks=True)

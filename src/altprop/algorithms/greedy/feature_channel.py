@@ -1,4 +1,4 @@
-"""Bounded queues between processes: mini-batches of features one way, in order, with marks in between."""
+"""Bounded one-way queues between processes. They carry mini-batches of features and marks in order."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ class Batch:
 
 @dataclass(frozen=True)
 class Mark:
-    """A word between mini-batches: everything sent before it belongs before it."""
+    """A command between mini-batches, which applies after everything sent before it."""
 
-    word: int
+    command: int
     value: int
 
 
 class Outbox:
-    """The sending end: at most ``capacity`` messages are under way, then sending waits.
+    """The sending end. If ``capacity`` messages have not been delivered, sending waits.
 
-    ``group`` is a gloo process group, which delivers a message only when its receiver asks for it.
+    ``group`` is a gloo process group, which delivers a message only when the receiver requests it.
     """
 
     def __init__(self, group: Any, receiver: int, capacity: int) -> None:
         self.group = group
         self.receiver = receiver
         self.capacity = capacity
-        self.under_way: deque[list[tuple[Any, Tensor]]] = deque()
+        self.pending: deque[list[tuple[Any, Tensor]]] = deque()
 
     def send(self, message: Batch | Mark) -> None:
-        """Queue ``message``; waits while the queue is full."""
-        while len(self.under_way) >= self.capacity:
-            for work, _ in self.under_way.popleft():
+        """Queue ``message``. Waits while the queue is full."""
+        while len(self.pending) >= self.capacity:
+            for work, _ in self.pending.popleft():
                 work.wait()
         if isinstance(message, Mark):
-            parts = [torch.tensor([_MARK, message.word, message.value] + [0] * (_HEADER - 3))]
+            parts = [torch.tensor([_MARK, message.command, message.value] + [0] * (_HEADER - 3))]
         else:
             shape = message.features.shape
             header = [_DATA, 0, _DTYPES.index(message.features.dtype), len(shape), *shape]
             header += [0] * (_HEADER - len(header))
             parts = [torch.tensor(header), message.features.cpu().contiguous(), message.targets.cpu().contiguous()]
-        # the tensors are kept until they have been delivered
-        self.under_way.append([(self.group.send([part], self.receiver, tag), part) for tag, part in enumerate(parts)])
+        # keeps the tensors alive until they have been delivered
+        self.pending.append([(self.group.send([part], self.receiver, tag), part) for tag, part in enumerate(parts)])
 
     def flush(self) -> None:
         """Wait until everything has been delivered."""
-        while self.under_way:
-            for work, _ in self.under_way.popleft():
+        while self.pending:
+            for work, _ in self.pending.popleft():
                 work.wait()
 
 
@@ -73,7 +73,7 @@ class Inbox:
         self.header = torch.empty(_HEADER, dtype=torch.int64)
 
     def receive(self) -> Batch | Mark:
-        """The next message; waits for it."""
+        """Wait for the next message and return it."""
         self.group.recv([self.header], self.sender, 0).wait()
         kind, value, dtype, dimensions, *sizes = self.header.tolist()
         if kind == _MARK:

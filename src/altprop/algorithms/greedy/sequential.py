@@ -1,4 +1,4 @@
-"""Sequential greedy learning: one block after the other is trained to its end and frozen."""
+"""Sequential greedy learning: blocks are trained and then frozen, one after the other."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from altprop.algorithms.blocks import cut
 from altprop.algorithms.context import Capabilities, Context
 from altprop.algorithms.greedy.local_losses import LocalLosses
 
 
 class SequentialGreedy(LocalLosses):
-    """Block n trains for the epochs asked for while the blocks below are frozen in evaluation mode.
+    """Trains block n for the length of the run while the blocks below are frozen in evaluation mode.
 
     A run of E epochs takes K * E passes over the data. Every block has its own schedule over E epochs, and
-    ``reset_optimizer_at`` counts within them. Until the last stage the network's answer is that of the head in training. Frozen
-    blocks run without gradients and their heads are not evaluated. Weights rules that change weights by themselves are refused.
+    ``reset_optimizer_at`` counts within them. Until the last stage, the network's prediction is that of the head in training.
+    Frozen blocks run without gradients, and their heads are not evaluated. Weights rules that change weights on their own are
+    refused.
     """
 
     capabilities: ClassVar[Capabilities] = dataclasses.replace(LocalLosses.capabilities, freezes=True)
 
     stage = 0
-    """The block in training, 0-based."""
+    """The 0-based block in training."""
 
     def total_epochs(self, epochs: int, model: nn.Module) -> int:
-        return epochs * len(cut(model, self.block_size, self.cut_points))
+        return epochs * len(self.cut(model))
 
     @property
     def stage_epochs(self) -> int:
-        """Epochs of each block."""
+        """The number of epochs of each block."""
         return max(1, self.context.total_epochs // len(self.blocks))
 
     def block_context(self) -> Context:
@@ -56,7 +56,7 @@ class SequentialGreedy(LocalLosses):
 
     def reference_gradient(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         for block in self.blocks[: self.stage]:
-            block.eval()  # as the step will do
+            block.eval()  # as in the step
         return super().reference_gradient(inputs, targets)
 
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
@@ -73,7 +73,7 @@ class SequentialGreedy(LocalLosses):
         return self.optimizers[self.stage].learning_rate
 
     @property
-    def answering_blocks(self) -> int:
+    def evaluated_blocks(self) -> int:
         return self.stage + 1
 
     def predict(self, inputs: Tensor) -> Tensor:

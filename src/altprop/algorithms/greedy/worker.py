@@ -1,4 +1,4 @@
-"""A process that trains some blocks of decoupled greedy learning: features come in from below, updates stay, features go out."""
+"""A process that trains some blocks in decoupled greedy learning. Features arrive from the previous worker and go to the next."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pickle
 import queue
 import signal
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from altprop.algorithms.base import Loss, top1
 from altprop.algorithms.context import Context
 from altprop.algorithms.greedy.feature_channel import Batch, Inbox, Mark, Outbox
+from altprop.algorithms.greedy.packing import pack
 from altprop.algorithms.greedy.replay_buffer import ReplayBuffer
 from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.master_weights import block_optimizer
@@ -28,7 +28,7 @@ from altprop.nn.weights.base import Dense
 from altprop.seeding import derive_seed
 
 EPOCH_START, EPOCH_END, REPORT, STOP = range(4)
-"""Words of the marks that travel through the pipeline."""
+"""Commands of the marks that travel through the pipeline."""
 
 Mode = Literal["synchronous", "asynchronous"]
 TIMEOUT = datetime.timedelta(minutes=30)
@@ -36,13 +36,12 @@ TIMEOUT = datetime.timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """Everything a worker needs; sent to its process once. ``parts`` give (output, scores) of each of its blocks."""
+    """Everything that a worker needs. Sent to its process once. ``parts`` return (output, scores) of one block each."""
 
     rank: int
     workers: int
     port: int
     threads: int
-    first_block: int
     parts: list[nn.Module]
     optimizer: OptimizerFactory
     schedule: Schedule
@@ -56,27 +55,27 @@ class WorkerPlan:
     mode: Mode
     capacity: int
     buffer_size: int
-    max_reuse: float
+    max_uses: float
 
 
 def process_group(rank: int, workers: int, store: torch.distributed.Store) -> Any:
-    """A gloo group of its own, beside whatever default group the process may have."""
+    """Return a gloo group of the workers, separate from any default group of the process."""
     prefixed = torch.distributed.PrefixStore("greedy", store)
     return torch.distributed.ProcessGroupGloo(prefixed, rank, workers, TIMEOUT)
 
 
 class BlockTrainer:
-    """Trains consecutive blocks on features that carry no graph, each on its own loss."""
+    """Trains consecutive blocks, each on its own loss, on features without a graph."""
 
     def __init__(self, parts: list[nn.Module], optimizers: list[OptimizerStep], loss: Loss, sums: list[Tensor]) -> None:
         self.parts = parts
         self.optimizers = optimizers
         self.loss = loss
         self.sums = sums
-        """Of each block over the epoch: loss and accuracy times samples, samples; ``[3]`` in float64."""
+        """Sums over the epoch for each block, ``[3]`` in float64: loss times samples, accuracy times samples, samples."""
 
     def train(self, features: Tensor, targets: Tensor) -> Tensor:
-        """One update of every block; what the last one hands on."""
+        """Update every block once. Returns the output of the last one."""
         for part, optimization, sums in zip(self.parts, self.optimizers, self.sums, strict=True):
             optimization.zero_grad()
             with optimization.autocast():
@@ -85,14 +84,14 @@ class BlockTrainer:
             optimization.backward(loss)
             optimization.step()
             count = targets.shape[0]
-            seen = torch.stack([loss.detach().double(), top1(scores, targets).double(), loss.new_ones((), dtype=torch.float64)])
-            sums += seen * count
+            means = torch.stack([loss.detach().double(), top1(scores, targets).double(), loss.new_ones((), dtype=torch.float64)])
+            sums += means * count
             features = outputs.detach()
         return features
 
 
 class Worker:
-    """The loop of one process."""
+    """The main loop of a worker's process."""
 
     def __init__(self, plan: WorkerPlan, reports: Any) -> None:
         store = torch.distributed.TCPStore("127.0.0.1", plan.port, is_master=False, timeout=TIMEOUT)
@@ -113,7 +112,7 @@ class Worker:
         self.steps = 0
 
     def run(self) -> None:
-        """Work until told to stop."""
+        """Work until the command to stop arrives."""
         arrived: queue.Queue[Batch | Mark | Exception] = queue.Queue(self.plan.capacity)
         if self.plan.mode == "asynchronous":
             threading.Thread(target=self._receive, args=(arrived,), daemon=True).start()
@@ -121,48 +120,48 @@ class Worker:
         while True:
             if self.plan.mode == "synchronous":
                 message = self.inbox.receive()
-            elif arrived.empty() and self._replay():
+            elif arrived.empty() and self._train_from_buffer():
                 continue
             else:
                 message = arrived.get()
             if isinstance(message, Exception):
                 raise message
             if isinstance(message, Batch):
-                self._take(message)
+                self._accept(message)
                 continue
-            if message.word == EPOCH_END:
-                while self._replay():
+            if message.command == EPOCH_END:
+                while self._train_from_buffer():
                     pass
-            self._obey(message)
+            self._execute(message)
             if self.outbox is not None:
                 self.outbox.send(message)
-            if message.word == STOP:
+            if message.command == STOP:
                 break
         if self.outbox is not None:
             self.outbox.flush()
 
     def _receive(self, arrived: queue.Queue[Batch | Mark | Exception]) -> None:
-        """Put messages aside while the worker trains; gloo cannot say whether one is waiting."""
+        """Collect messages in a thread while the worker trains, because gloo cannot tell whether a message is waiting."""
         message: Batch | Mark | None = None
-        while not (isinstance(message, Mark) and message.word == STOP):
+        while not (isinstance(message, Mark) and message.command == STOP):
             try:
                 message = self.inbox.receive()
-            except Exception as error:  # the worker that waits for messages must hear of it
+            except Exception as error:  # passed on to the worker, which waits for messages
                 arrived.put(error)
                 break
             arrived.put(message)
 
-    def _take(self, batch: Batch) -> None:
+    def _accept(self, batch: Batch) -> None:
         if self.plan.mode == "synchronous":
             self._train(batch.features, batch.targets)
         else:
             self.buffer.add(batch.features, batch.targets)
 
-    def _replay(self) -> bool:
-        """One step on the buffer, if this epoch's steps are not all made and there is something to train on."""
+    def _train_from_buffer(self) -> bool:
+        """Make one step on the buffer. Returns False if no step of this epoch is left or there is no mini-batch to train on."""
         if self.plan.mode == "synchronous" or self.steps >= self.plan.context.steps_per_epoch:
             return False
-        sample = self.buffer.get(self.plan.max_reuse)
+        sample = self.buffer.get(self.plan.max_uses)
         if sample is None:
             return False
         self._train(*sample)
@@ -175,73 +174,40 @@ class Worker:
         if self.outbox is not None:
             self.outbox.send(Batch(outputs, targets))
 
-    def _obey(self, mark: Mark) -> None:
-        if mark.word == EPOCH_START:
+    def _execute(self, mark: Mark) -> None:
+        """Carry out the command of ``mark``."""
+        if mark.command == EPOCH_START:
             for part in self.trainer.parts:
                 part.train()
             if mark.value in self.plan.reset_epochs and mark.value > self.last_reset:
                 self.last_reset = mark.value
                 for optimizer in self.trainer.optimizers:
                     optimizer.forget()
-        elif mark.word == EPOCH_END:
+        elif mark.command == EPOCH_END:
             for optimizer in self.trainer.optimizers:
                 optimizer.schedule.epoch_end()
             self._report()
             for sums in self.trainer.sums:
                 sums.zero_()
             self.steps = 0
-        elif mark.word == REPORT:
+        elif mark.command == REPORT:
             self._report()
 
     def _report(self) -> None:
         self.reports.send(
             {
-                "parts": [_host(part.state_dict()) for part in self.trainer.parts],
-                "optimizers": [_host(optimizer.state_dict()) for optimizer in self.trainer.optimizers],
+                "parts": [pack(part.state_dict()) for part in self.trainer.parts],
+                "optimizers": [pack(optimizer.state_dict()) for optimizer in self.trainer.optimizers],
                 "sums": [value.cpu().numpy() for value in self.trainer.sums],
             }
         )
 
 
-def _host(value: Any) -> Any:
-    """``value`` with its tensors as NumPy arrays in pickles: nothing is left in memory that two processes share."""
-    if isinstance(value, Tensor):
-        return Arrays(value)
-    if isinstance(value, Mapping):
-        return {key: _host(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_host(item) for item in value)
-    return value
-
-
-class Arrays:
-    """A tensor on its way through a pipe, by value."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.dtype = tensor.dtype
-        self.shape = tuple(tensor.shape)
-        self.data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-    def tensor(self) -> Tensor:
-        """The tensor again."""
-        return torch.frombuffer(bytearray(self.data), dtype=self.dtype).reshape(self.shape) if self.data else torch.empty(0)
-
-
-def unpack(value: Any) -> Any:
-    """The inverse of what a report went through."""
-    if isinstance(value, Arrays):
-        return value.tensor()
-    if isinstance(value, Mapping):
-        return {key: unpack(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(unpack(item) for item in value)
-    return value
-
-
 def main(pickled: bytes, reports: Any) -> None:
-    """The body of a worker's process: ``pickled`` is its plan. An error is sent as one line before the process ends.
+    """Run a worker's process. ``pickled`` is its plan. An error is sent as one line before the process ends.
 
-    Requests to stop reach every process of a terminal or a job; the first process saves everything and then stops this one.
+    Requests to stop reach every process of a terminal or a job. The worker ignores them, because the first process saves
+    everything and then stops it.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -251,6 +217,6 @@ def main(pickled: bytes, reports: Any) -> None:
         torch.manual_seed(derive_seed(plan.context.seed, "noise", plan.rank))
         Worker(plan, reports).run()
     except Exception as error:
-        with suppress(OSError):  # the process to tell is gone itself
+        with suppress(OSError):  # the first process may be gone
             reports.send({"error": f"{type(error).__name__}: {error}"})
         raise SystemExit(1) from None

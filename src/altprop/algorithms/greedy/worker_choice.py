@@ -1,4 +1,4 @@
-"""Which worker of asynchronous greedy learning works next, and how far each has come: the simulation of unequal speeds."""
+"""The order and progress of workers in asynchronous greedy learning, which simulates workers of unequal speed."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ WorkerOrder = Literal["random", "round_robin"]
 
 
 def worker_probabilities(num_workers: int, slow_worker: int | None, slowdown: float) -> list[float]:
-    """How likely each worker is to be next, ``[num_workers]``, sum 1.
+    """Return the probability of each worker to be next, ``[num_workers]``.
 
-    All are alike, except that ``slow_worker`` (0-based) has ``1 / slowdown`` of the others' weight: with ``noise = 1 - 1 /
-    slowdown`` its share is ``(1 - noise) / (K - noise)``, the others' ``1 / (K - noise)``.
+    All workers are equal, except that ``slow_worker`` (0-based) is ``slowdown`` times less likely: with ``noise = 1 - 1 /
+    slowdown`` its probability is ``(1 - noise) / (K - noise)``, and that of the others ``1 / (K - noise)``.
     """
     weights = [1.0 / slowdown if worker == slow_worker else 1.0 for worker in range(num_workers)]
     return [weight / sum(weights) for weight in weights]
 
 
-def expected_passes(probabilities: Sequence[float], capacity: int, max_reuse: float) -> float:
-    """Passes of worker 1 for one pass of the slowest worker, in the long run: an estimate from above.
+def expected_passes(probabilities: Sequence[float], capacity: int, max_uses: float) -> float:
+    """Return an upper estimate of the passes of worker 1 per pass of the slowest worker, in the long run.
 
-    Each buffer is taken for a queue of its own with room for ``capacity (max_reuse - 1)`` uses of mini-batches, which finds
-    itself empty with probability ``(1 - r) / (1 - r^(room + 1))``; r are the uses that arrive over the picks of its reader. A
-    buffer of one mini-batch, and one without ``max_reuse``, never runs dry.
+    Each buffer is modeled as an independent queue with room for ``capacity * max_uses`` uses of mini-batches. It is empty with
+    probability ``(1 - r) / (1 - r^(room + 1))``, where r is the ratio of the uses that arrive to the picks of its reader. A
+    buffer of one mini-batch, and one without a limit on uses, is never empty.
     """
     rate = slowest = probabilities[0]
     for probability in probabilities[1:]:
-        if capacity == 1 or max_reuse == float("inf"):
+        if capacity == 1 or max_uses == float("inf"):
             rate = probability
         else:
-            uses = max_reuse - 1
-            load, room = min(rate * uses / probability, 10.0), int(min(capacity * uses, 100))  # enough never to run dry
-            # the same fraction as above, without the hole at a load of 1
+            # a load of 10 and a room of 100 are practically never empty
+            load, room = min(rate * max_uses / probability, 10.0), int(min(capacity * max_uses, 100))
+            # the fraction above in a form that is defined at a load of 1
             rate = probability * (1.0 - 1.0 / sum(load**count for count in range(room + 1)))
         slowest = min(slowest, rate)
     return probabilities[0] / slowest
 
 
 class WorkerChoice:
-    """The sequence of workers: a warm-up 0, 0, 1, 1, …, K-1, K-1, then at random or in turn."""
+    """The sequence of workers: a warm-up 0, 0, 1, 1, …, K-1, K-1, followed by a random or cyclic order."""
 
     def __init__(self, probabilities: list[float], order: WorkerOrder, generator: torch.Generator) -> None:
         self.probabilities = torch.tensor(probabilities, dtype=torch.float64)
@@ -51,11 +51,11 @@ class WorkerChoice:
         self.last = -1
 
     def restart(self) -> None:
-        """Begin the warm-up again with the next pick."""
+        """Start the warm-up again with the next pick."""
         self.warm_up = 0
 
     def next(self) -> int:
-        """The next worker, 0-based. A CPU draw."""
+        """Return the next 0-based worker. Random numbers are drawn on the CPU."""
         workers = len(self.probabilities)
         if self.warm_up is not None:
             worker = self.warm_up // 2
@@ -68,7 +68,7 @@ class WorkerChoice:
         return worker
 
     def state_dict(self) -> dict[str, Any]:
-        """Position in the sequence; the generator is saved by the run."""
+        """Return the position in the sequence. The run saves the generator."""
         return {"warm_up": self.warm_up, "last": self.last}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -77,13 +77,13 @@ class WorkerChoice:
 
 
 class WorkerClock:
-    """How many passes every worker has made, and what follows from it (specification, section 2.6).
+    """Counts the passes of every worker and decides when workers are frozen and training ends (specification, section 2.6).
 
-    A worker that has made ``steps_per_pass`` steps is due: at its next pick its pass is counted. It is frozen after ``passes``
-    passes. Rounds count what all workers have finished. Where a pass brings a worker's learning rate down, the warm-up
-    restarts, and from the second round on that pick does no work. Training ends when all workers are frozen. With
-    ``legacy_termination`` it goes on as the published script does: until all have made one more pass, frozen, and on beyond
-    that while ends coincide with a decay.
+    A worker that has made ``steps_per_pass`` steps is due: its pass is counted at its next pick. It is frozen after ``passes``
+    passes. Rounds count the passes that all workers have finished. If the end of a pass lowers a worker's learning rate, the
+    warm-up restarts, and from the second round on that pick does no work. Training ends when all workers are frozen. With
+    ``legacy_termination`` it continues as in the published script: until all frozen workers have made one more pass, and beyond
+    that as long as ends of passes coincide with a decay.
     """
 
     def __init__(self, num_workers: int, steps_per_pass: int, passes: int, legacy_termination: bool = False) -> None:
@@ -97,13 +97,13 @@ class WorkerClock:
         self.finished = False
 
     def is_frozen(self, worker: int) -> bool:
-        """Whether ``worker`` only passes features on."""
+        """Whether ``worker`` no longer trains and only passes features on."""
         return self.done[worker] >= self.passes
 
     def begin(self, worker: int, decays: Callable[[int], bool]) -> bool:
-        """Settle what is due when ``worker`` is picked; whether the pick does no work.
+        """Count a pass that is due when ``worker`` is picked. Returns whether the pick does no work.
 
-        ``decays(worker)`` ends the worker's pass and says whether that lowered its learning rate.
+        ``decays(worker)`` ends the worker's pass and returns whether that lowered its learning rate.
         """
         if not self.due[worker]:
             return False
@@ -128,7 +128,7 @@ class WorkerClock:
         self.due[worker] = self.due[worker] or self.steps[worker] == 0
 
     def state_dict(self) -> dict[str, Any]:
-        """All counters."""
+        """Return all counters."""
         return {
             "steps": list(self.steps),
             "done": list(self.done),

@@ -1,1 +1,1 @@
-"""synthetic."""
+"""Algorithms that learn from predicted gradients."""

@@ -1,14 +1,14 @@
-"""Synthetic gradients (DNI, and cDNI with the labels as context): blocks learn from predicted gradients."""
+"""Synthetic gradients (DNI, or cDNI with the labels as context): blocks learn from predicted gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Unpack
 
 from torch import Tensor, nn
 
-from altprop.algorithms.base import Algorithm, Loss, top1
-from altprop.algorithms.blocks import companions, cut, cut_problems, output_shapes
+from altprop.algorithms.base import top1
+from altprop.algorithms.blocks import BlockAlgorithm, BlockOptions, companions, output_shapes
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
@@ -16,19 +16,24 @@ from altprop.models.base import FeedForward
 from altprop.nn.initialization import BatchNormInit
 from altprop.nn.synthetic.gradients import BackwardInterface, synthesizer_context
 from altprop.nn.synthetic.synthesizers import BasicSynthesizer, ConvSynthesizer
-from altprop.nn.weights.base import WeightsRule
 from altprop.problems import Problem
 
 
-class SyntheticGradients(Algorithm):
-    """Each block is trained by the gradient that its synthesizer predicts, the classifier by the real loss.
+class SyntheticGradients(BlockAlgorithm):
+    """Trains each block with the gradient that its synthesizer predicts, and the classifier with the real loss.
 
-    Jaderberg et al. (2017), arXiv 1608.05343. A backward interface follows every block, the last one too. Synthesizer n is
-    regressed onto the gradient that comes back through block n+1, itself predicted, and the last one onto the real gradient of
-    the loss. One optimizer updates blocks, classifier and synthesizers. ``context`` hands the one-hot labels to the
-    synthesizers (cDNI). Synthesizers are convolutions of ``kernel_size`` on maps and one linear layer on flat features;
-    ``zero_bias`` lets them start as the zero function on maps. They belong to the algorithm: weights rule and estimator do not
-    reach them. Predicted gradients depend on the batch size.
+    Jaderberg et al. (2017), arXiv 1608.05343. A backward interface follows every block, including the last. Synthesizer n is
+    regressed onto the gradient that comes back through block n+1, which is itself predicted, and the last synthesizer onto the
+    real gradient of the loss. One optimizer updates blocks, classifier and synthesizers. Synthesizers are convolutions on feature
+    maps and one linear layer on flat features. They belong to the algorithm: the weights rule and the estimator do not apply to
+    them. Predicted gradients depend on the batch size.
+
+    Args:
+        context: Whether synthesizers get the one-hot labels (cDNI).
+        kernel_size: Kernel size of the convolutions, an odd number.
+        zero_bias: Whether synthesizers on feature maps start as the zero function.
+        batch_norm_init: Initial weights of the synthesizers' batch norms.
+        options: Arguments of :class:`~altprop.algorithms.blocks.BlockAlgorithm`.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(clip=True, needs_blocks=True)
@@ -40,22 +45,16 @@ class SyntheticGradients(Algorithm):
         kernel_size: int = 5,
         zero_bias: bool = False,
         batch_norm_init: BatchNormInit = "ones",
-        block_size: int = 1,
-        cut_points: Sequence[int] | None = None,
-        loss: Loss | None = None,
-        weights: WeightsRule | None = None,
-        estimator: object | None = None,
+        **options: Unpack[BlockOptions],
     ) -> None:
-        super().__init__(loss=loss, weights=weights, estimator=estimator)
+        super().__init__(**options)
         self.label_context = context
         self.kernel_size = kernel_size
         self.zero_bias = zero_bias
         self.batch_norm_init = batch_norm_init
-        self.block_size = block_size
-        self.cut_points = cut_points
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
-        self.blocks = cut(self.model, self.block_size, self.cut_points)
+        self.blocks = self.cut(self.model)
         shapes = output_shapes(self.blocks, self.context.input_shape, self.context.device)
         self.interfaces = companions(self.model, shapes, self._interface, self.context, "synthesizers")
         self.optimization = self.optimizer_step([*self.model.parameters(), *self.interfaces.parameters()], optimizer, schedule)
@@ -99,8 +98,8 @@ class SyntheticGradients(Algorithm):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of cutting and of the synthesizers' kernel."""
-        yield from cut_problems(config)
+        """Yield problems of blocks and of ``kernel_size``."""
+        yield from super().check(config, root)
         kernel_size = config.get("kernel_size", 5)
         if not isinstance(kernel_size, int) or kernel_size % 2 == 0 or kernel_size < 1:
             allowed = "an odd whole number, so that predicted gradients have the shape of the features"

@@ -1,1 +1,1 @@
-"""target propagation."""
+"""Feasible target propagation for networks with hard units."""

@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from altprop.commands.messages.command_line import CommandLine, CompositionError
-from altprop.problems import nearest
+from altprop.names import renamed_problem
+from altprop.problems import Problem, nearest
 
 
 def all_choices(line: CommandLine, group: str) -> list[str]:
@@ -114,7 +115,19 @@ def accepts(config: DictConfig | None, key: str) -> bool:
     """Whether the class of the node above ``key`` takes such an argument."""
     from altprop.config.checks import targets  # finding a target may import torch
 
-    parent, _, name = key.rpartition(".")
+    target = _target_above(config, key)
+    return target is not None and targets.accepts(target, key.rpartition(".")[2])
+
+
+def renamed_argument(config: DictConfig | None, key: str, value: str) -> Problem | None:
+    """The problem of a ``key`` that is the former name of an argument of the class of the node above it, if it is one."""
+    target = _target_above(config, key)
+    return None if target is None else renamed_problem(target, key, value)
+
+
+def _target_above(config: DictConfig | None, key: str) -> str | None:
+    """The target of the node above ``key``."""
+    parent = key.rpartition(".")[0]
     node = _select(config, parent) if config is not None and parent else None
     target = node.get("_target_") if isinstance(node, DictConfig) and not OmegaConf.is_missing(node, "_target_") else None
-    return isinstance(target, str) and targets.accepts(target, name)
+    return target if isinstance(target, str) else None

@@ -24,6 +24,7 @@ from altprop.commands.messages.hints import (
     is_null,
     names_of,
     nearest_key,
+    renamed_argument,
 )
 from altprop.config.compose import config_loader
 from altprop.problems import Problem, nearest
@@ -185,6 +186,8 @@ def _unknown_key(config: DictConfig | None, rest: CommandLine, override: Overrid
     if nearest(key.rpartition(".")[2], [*_LENGTHS, *names_of(config, key.rpartition(".")[0])]) in _LENGTHS:
         fix = f"trainer.duration={value}{'ep' if value.isdigit() else ''}"
         return Problem(key, "there is no such key", "the length of a run has a unit: 10ep epochs or 500st steps", fix)
+    if (renamed := renamed_argument(config, key, value)) is not None:
+        return renamed
     near = nearest_key(config, rest, key)
     if near is None and "." in key and accepts(config, key):
         return Problem(key, "is not in the configuration", "a further argument of its class is added with +", f"+{key}={value}")

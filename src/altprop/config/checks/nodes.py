@@ -10,6 +10,7 @@ from typing import Any
 from altprop.config.checks.targets import Signature, Target, members, result_type
 from altprop.config.checks.types import choices_of, fits, readable
 from altprop.config.plain import UNRESOLVED
+from altprop.names import renamed_problem
 from altprop.problems import Problem, nearest
 
 RESERVED = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
@@ -50,7 +51,7 @@ def check_node(
     if place is not None and place.supplied_first and signature.parameters:
         supplied.add(next(iter(signature.parameters)))
     name_of_target = node["_target_"].rpartition(".")[2]
-    yield from _check_names(key, given, signature, supplied, name_of_target)
+    yield from _check_names(key, given, signature, supplied, node["_target_"])
     if place is not None or not partial:
         yield from _check_missing(key, given, signature, supplied, name_of_target)
     yield from check_types(key, given, signature, place.placeholder if place is not None else None)
@@ -71,7 +72,8 @@ def _check_place(key: str, node: Mapping[str, Any], target: Target, place: Place
     yield Problem(f"{key}._target_", given, wanted)
 
 
-def _check_names(key: str, given: Mapping[str, Any], signature: Signature, supplied: set[str], target: str) -> Iterator[Problem]:
+def _check_names(key: str, given: Mapping[str, Any], signature: Signature, supplied: set[str], path: str) -> Iterator[Problem]:
+    target = path.rpartition(".")[2]
     allowed = [name for name in signature.parameters if name not in supplied]
     for name in given:
         if name in supplied:
@@ -80,7 +82,8 @@ def _check_names(key: str, given: Mapping[str, Any], signature: Signature, suppl
             near = nearest(name, [other for other in allowed if other not in given])
             listed = f"its arguments: {', '.join(allowed)}" if allowed else "it has no arguments"
             fix = f"~{key}.{name}" + (f" {'' if near in given else '+'}{key}.{near}={shown(given[name])}" if near else "")
-            yield Problem(f"{key}.{name}", f"{target} has no such argument", listed, fix)
+            renamed = renamed_problem(path, f"{key}.{name}", shown(given[name]))
+            yield renamed or Problem(f"{key}.{name}", f"{target} has no such argument", listed, fix)
 
 
 def _check_missing(

@@ -68,7 +68,10 @@ def unknown_target(key: str, path: str) -> Problem:
 
 @functools.cache
 def signature_of(target: Target) -> Signature | None:
-    """What ``target`` takes; for a class whose ``__init__`` passes ``**kwargs`` on, with its bases' arguments. None: unknown."""
+    """What ``target`` takes; for a class whose ``__init__`` passes ``**kwargs`` on, with its bases' arguments.
+
+    ``**options: Unpack[<TypedDict>]`` stands for the keys of the dictionary and nothing else. None: unknown.
+    """
     if not isinstance(target, type):
         return _signature(target, skip_self=False)
     parameters: dict[str, Parameter] = {}
@@ -125,7 +128,17 @@ def _signature(function: Callable[..., Any], known_hints: dict[str, Any] | None 
     named = [item for item in raw if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)]
     unknown = inspect.Parameter.empty
     parameters = {item.name: Parameter(item.name, item.default is unknown, hints.get(item.name, unknown)) for item in named}
-    return Signature(parameters, open_ended=any(item.kind is item.VAR_KEYWORD for item in raw))
+    options = next((item.name for item in raw if item.kind is item.VAR_KEYWORD), None)
+    if options is not None and get_origin(hints.get(options)) is typing.Unpack:
+        return Signature(parameters | _unpacked(hints[options]), open_ended=False)
+    return Signature(parameters, open_ended=options is not None)
+
+
+def _unpacked(hint: Any) -> dict[str, Parameter]:
+    """The arguments that ``**options: Unpack[<TypedDict>]`` stands for."""
+    (keys,) = get_args(hint)
+    hints = typing.get_type_hints(keys)
+    return {name: Parameter(name, name in keys.__required_keys__, hint) for name, hint in hints.items()}
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

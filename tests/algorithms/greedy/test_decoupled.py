@@ -50,7 +50,7 @@ def set_up(algorithm: Algorithm, model: nn.Module | None = None, optimizer: Any 
     model = model if model is not None else small_net()
     facts = {"steps_per_epoch": 3, "device": torch.device("cpu"), "seed": 0, "input_shape": SHAPE, "num_classes": CLASSES}
     facts = {**facts, "batch_size": 6, "total_epochs": algorithm.total_epochs(epochs, model), **context}
-    schedule = Schedule(partial(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.2))
+    schedule = Schedule(scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.2))
     algorithm.setup(model, optimizer, schedule, Context(**facts))
     return algorithm
 

@@ -31,7 +31,7 @@ from altprop.models.greedy_cnn import GreedyCNN
 from altprop.problems import ConfigError, RunFailed
 from tests.algorithms.harness import assert_equal
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHAPE, CLASSES, STEPS = (1, 8, 8), 3, 3
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 
@@ -53,7 +53,7 @@ def set_up(algorithm: LocalLosses, **context: Any) -> Any:
     torch.manual_seed(0)
     model = GreedyCNN(depth=4, width=4, downsample=(1,), units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES)
     facts = {"steps_per_epoch": STEPS, "total_epochs": 4, "device": torch.device("cpu"), "seed": 0, "batch_size": 6, **context}
-    schedule = Schedule(partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5))
+    schedule = Schedule(scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5))
     algorithm.setup(model, ADAM, schedule, Context(input_shape=SHAPE, num_classes=CLASSES, **facts))  # type: ignore[arg-type]
     return algorithm
 
@@ -152,7 +152,7 @@ def test_failure_of_a_worker_is_one_line(opened: list[DistributedGreedy]) -> Non
     algorithm.epoch_start(0)
     algorithm.train_step(*batch(0))
     _, targets = batch(1)
-    algorithm._send(Batch(torch.zeros(6, 99), targets))
+    algorithm.pipeline.send(Batch(torch.zeros(6, 99), targets))
     with pytest.raises(RunFailed, match="the worker of blocks 3 to 4 failed"):
         algorithm.epoch_end(0)
     for process in algorithm.processes:
@@ -219,9 +219,9 @@ def test_more_workers_than_blocks_are_refused() -> None:
     with pytest.raises(ConfigError, match="at most 4"):
         set_up(DistributedGreedy(workers=5))
     assert [p.key for p in DistributedGreedy.check({"workers": 0}, {})] == ["algorithm.workers"]
-    assert [p.key for p in DistributedGreedy.check({"max_reuse": 3}, {})] == ["algorithm.max_reuse"]
-    assert not list(DistributedGreedy.check({"max_reuse": 3, "mode": "asynchronous"}, {}))
-    assert [p.key for p in DistributedGreedy.check({"max_reuse": 1, "mode": "asynchronous"}, {})] == ["algorithm.max_reuse"]
+    assert [p.key for p in DistributedGreedy.check({"max_uses": 2}, {})] == ["algorithm.max_uses"]
+    assert not list(DistributedGreedy.check({"max_uses": 2, "mode": "asynchronous"}, {}))
+    assert [p.key for p in DistributedGreedy.check({"max_uses": 0, "mode": "asynchronous"}, {})] == ["algorithm.max_uses"]
 
 
 def test_channel_keeps_order_and_holds_no_more_than_its_capacity() -> None:
@@ -233,7 +233,7 @@ def test_channel_keeps_order_and_holds_no_more_than_its_capacity() -> None:
         messages: list[Batch | Mark] = [Batch(torch.full((2, 3, 4), float(n)), torch.tensor([n, n])) for n in range(5)]
         messages.insert(2, Mark(3, 17))
         sending = pool.submit(lambda: [outbox.send(message) for message in messages])
-        assert len(outbox.under_way) <= 2
+        assert len(outbox.pending) <= 2
         for message in messages:
             received = inbox.receive()
             if isinstance(message, Mark):
@@ -243,6 +243,6 @@ def test_channel_keeps_order_and_holds_no_more_than_its_capacity() -> None:
                 assert torch.equal(received.features, message.features)
                 assert torch.equal(received.targets, message.targets)
         sending.result()
-        assert len(outbox.under_way) <= 2
+        assert len(outbox.pending) <= 2
         outbox.flush()
-        assert not outbox.under_way
+        assert not outbox.pending

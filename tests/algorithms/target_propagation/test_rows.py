@@ -15,7 +15,7 @@ from altprop.algorithms.schedule import RunningSchedule, Schedule
 from altprop.config.resolvers import register_resolvers
 from altprop.config.schema import register_schema
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 UNITS = {"step": "SignStep", "q2": "Staircase", "q3": "Staircase", "relu": "ReLU", "threshrelu": "SaturatedReLU"}
 STEPS = {"q2": 3, "q3": 5}
 RULES = {"sh": "SoftHinge", "sste": "SaturatedStraightThrough"}

@@ -19,10 +19,10 @@ from altprop.algorithms.greedy.worker_choice import WorkerChoice, WorkerClock, e
 class BufferMachine(RuleBasedStateMachine):
     """Any sequence of writing and reading."""
 
-    @initialize(capacity=st.integers(0, 6), strict=st.booleans(), reuse=st.sampled_from([1, 2, 3, math.inf]))
-    def start(self, capacity: int, strict: bool, reuse: float) -> None:
+    @initialize(capacity=st.integers(0, 6), strict=st.booleans(), max_uses=st.sampled_from([0, 1, 2, math.inf]))
+    def start(self, capacity: int, strict: bool, max_uses: float) -> None:
         self.buffer = ReplayBuffer(capacity, strict)
-        self.capacity, self.strict, self.reuse = max(1, capacity), strict, reuse
+        self.capacity, self.strict, self.max_uses = max(1, capacity), strict, max_uses
         self.written: list[int] = []
         self.counts: dict[int, int] = {}
         self.handed_out: dict[int, int] = {}
@@ -41,8 +41,8 @@ class BufferMachine(RuleBasedStateMachine):
 
     @rule()
     def get(self) -> None:
-        sample = self.buffer.get(self.reuse)
-        usable = [number for number in self.stored() if self.counts[number] < self.reuse]
+        sample = self.buffer.get(self.max_uses)
+        usable = [number for number in self.stored() if self.counts[number] <= self.max_uses]
         if not usable:
             assert sample is None
             return
@@ -64,7 +64,7 @@ class BufferMachine(RuleBasedStateMachine):
         assert number == expected
         self.counts[number] += 1
         self.handed_out[number] += 1
-        assert self.handed_out[number] <= self.reuse - 1
+        assert self.handed_out[number] <= self.max_uses
 
     @precondition(lambda self: self.written)
     @rule()
@@ -247,12 +247,12 @@ def test_passes_where_buffers_run_dry() -> None:
     """A buffer of M batches used once, filled as fast as it is read, is empty once in M + 1 times."""
     alike = worker_probabilities(2, None, 1.0)
     for capacity in (2, 5, 30):
-        assert expected_passes(alike, capacity, 2) == pytest.approx((capacity + 1) / capacity)
+        assert expected_passes(alike, capacity, 1) == pytest.approx((capacity + 1) / capacity)
         assert expected_passes(alike, capacity, math.inf) == 1.0
         assert expected_passes(alike, capacity, 10**6) == pytest.approx(1.0)
-    assert expected_passes(alike, 1, 2) == 1.0
+    assert expected_passes(alike, 1, 1) == 1.0
     slow = worker_probabilities(6, 3, 2.5)
     assert expected_passes(slow, 4, math.inf) == pytest.approx(2.5)
-    assert 2.5 < expected_passes(slow, 4, 2) < 4
-    deep = [expected_passes(worker_probabilities(depth, None, 1.0), 3, 2) for depth in range(2, 10)]
+    assert 2.5 < expected_passes(slow, 4, 1) < 4
+    deep = [expected_passes(worker_probabilities(depth, None, 1.0), 3, 1) for depth in range(2, 10)]
     assert deep == sorted(deep)

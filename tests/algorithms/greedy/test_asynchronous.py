@@ -42,7 +42,7 @@ def set_up(
     torch.manual_seed(0)
     model = GreedyCNN(depth=depth, width=4, downsample=(1,), units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES).double()
     facts = {"steps_per_epoch": STEPS, "device": torch.device("cpu"), "seed": 0, "batch_size": 6}
-    schedule = Schedule(partial(torch.optim.lr_scheduler.MultiStepLR, milestones=list(milestones), gamma=0.2))
+    schedule = Schedule(scheduler=partial(torch.optim.lr_scheduler.MultiStepLR, milestones=list(milestones), gamma=0.2))
     total = algorithm.total_epochs(epochs, model)
     context = Context(input_shape=SHAPE, num_classes=CLASSES, total_epochs=total, **facts)  # type: ignore[arg-type]
     algorithm.setup(model, optimizer, schedule, context)
@@ -86,9 +86,7 @@ def test_in_turn_with_one_batch_is_the_synchronous_form() -> None:
     assert_equal(synchronous.local_heads.state_dict(), asynchronous.local_heads.state_dict())
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"buffer_size": 4, "slow_block": 2, "slowdown": 1.5}, {"buffer_size": 3, "max_reuse": 3}]
-)
+@pytest.mark.parametrize("options", [{}, {"buffer_size": 4, "slow_block": 2, "slowdown": 1.5}, {"buffer_size": 3, "max_uses": 2}])
 def test_every_worker_makes_its_passes_at_its_rates(options: dict[str, Any]) -> None:
     algorithm = set_up(AsynchronousGreedy(**options), epochs=4, milestones=(2, 3))
     rates: list[list[float]] = [[], [], []]
@@ -112,11 +110,11 @@ def test_every_worker_makes_its_passes_at_its_rates(options: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     "options",
     [
-        {"buffer_size": 2, "max_reuse": 2},
-        {"buffer_size": 5, "max_reuse": 2, "slow_block": 2, "slowdown": 1.5},
-        {"buffer_size": 2, "max_reuse": 3, "slow_block": 6, "slowdown": 2.0},
-        {"buffer_size": 3, "max_reuse": 2, "slow_block": 1, "slowdown": 3.0},
-        {"buffer_size": 1, "max_reuse": 2},
+        {"buffer_size": 2, "max_uses": 1},
+        {"buffer_size": 5, "max_uses": 1, "slow_block": 2, "slowdown": 1.5},
+        {"buffer_size": 2, "max_uses": 2, "slow_block": 6, "slowdown": 2.0},
+        {"buffer_size": 3, "max_uses": 1, "slow_block": 1, "slowdown": 3.0},
+        {"buffer_size": 1, "max_uses": 1},
     ],
 )
 def test_the_bound_leaves_room_where_mini_batches_run_out(options: dict[str, Any]) -> None:
@@ -230,7 +228,7 @@ def test_clamped_loss_is_cross_entropy_where_it_is_not_clamped(seed: int, minimu
     ("config", "key"),
     [
         ({"buffer_size": 0}, "algorithm.buffer_size"),
-        ({"max_reuse": 1}, "algorithm.max_reuse"),
+        ({"max_uses": 0}, "algorithm.max_uses"),
         ({"slowdown": 0.5, "slow_block": 1}, "algorithm.slowdown"),
         ({"slowdown": 1.5}, "algorithm.slowdown"),
         ({"slowdown": 1.5, "slow_block": 0}, "algorithm.slow_block"),
