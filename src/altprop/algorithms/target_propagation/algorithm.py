@@ -21,13 +21,18 @@ from altprop.problems import ConfigError, Problem
 
 
 class TargetPropagation(Backprop):
-    """FTPROP-MB (Friesen & Domingos 2018): every hard unit gets the target ``t = -sign(g)``, ``g`` the gradient of its output,
-    and every layer takes one gradient step on a loss ``l(z, t)`` per unit.
+    """Feasible target propagation in mini-batches, FTPROP-MB (Friesen & Domingos 2018).
 
-    Layer losses weighted by ``|g|`` make the whole step one backward pass in which ``estimator`` stands in for the derivative of
-    the hard units, so the step is that of :class:`Backprop`. Beyond it, hard outputs are kept in a byte or less while they wait
-    for the backward pass, and units are watched: once per epoch, on the first ``diagnostic_images`` training images seen
-    (0: none), in evaluation mode. Raises ``ConfigError`` without an estimator.
+    Every hard unit gets the target ``t = -sign(g)``, where ``g`` is the gradient of its output, and every layer takes one
+    gradient step on a loss ``l(z, t)`` per unit. Because layer losses are weighted by ``|g|``, the whole step is one backward
+    pass in which the estimator replaces the derivative of the hard units, as in :class:`Backprop`. In addition, hard outputs are
+    stored in a byte or less until the backward pass, and hard units are observed once per epoch in evaluation mode.
+
+    Args:
+        estimator: Replaces the derivative of hard units in the backward pass. Raises ``ConfigError`` if it is None.
+        loss: The loss at the output. Default: cross-entropy.
+        weights: The weights rule. Default: dense weights.
+        diagnostic_images: Number of training images on which hard units are observed. 0 switches this off.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -50,7 +55,7 @@ class TargetPropagation(Backprop):
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         steps = super().build(optimizer, schedule)
-        if not self.context.compile:  # a compiler decides itself what is kept for the backward pass
+        if not self.context.compile:  # a compiler decides itself what to store for the backward pass
             self.forward = self._forward_compactly
         return steps
 
@@ -60,23 +65,23 @@ class TargetPropagation(Backprop):
         return scores
 
     def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        if self.diagnostics.wants_images:
+        if self.diagnostics.needs_images:
             with self.inference():
-                self.diagnostics.watch(self.model, inputs)
+                self.diagnostics.start(self.model, inputs)
         return super().update(inputs, targets)
 
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
         metrics = super().epoch_end(epoch)
-        if self.diagnostics.watching:
+        if self.diagnostics.started:
             with self.inference():
                 metrics |= self.diagnostics.epoch_end(self.model)
         return metrics
 
     def figures(self, directory: Path) -> Iterable[Path]:
-        """Histograms of every hard unit's inputs and outputs, its active and its flipped fraction over the epochs."""
-        if not self.diagnostics.watching:
+        """Draw histograms of inputs and outputs of every layer of hard units, and its active and flipped fraction by epoch."""
+        if not self.diagnostics.started:
             return []
-        from altprop.reporting.figures.units import draw_units  # matplotlib is wanted at the end of a run only
+        from altprop.reporting.figures.units import draw_units  # Matplotlib is only needed at the end of a run
 
         with self.inference():
             layers = self.diagnostics.layers(self.model)
@@ -91,7 +96,7 @@ class TargetPropagation(Backprop):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems in the algorithm's own node."""
+        """Yield problems of the estimator and of ``diagnostic_images``."""
         yield from _problems(config.get("estimator"), config.get("diagnostic_images", 0))
 
 

@@ -1,4 +1,4 @@
-"""Targets for a layer of sign units that would let the layer above reach its own: a beam search over flips, sample by sample."""
+"""Targets for a layer of sign units with which the layer above reaches its own: a beam search over flips for each sample."""
 
 from __future__ import annotations
 
@@ -6,37 +6,45 @@ import torch
 from torch import Tensor
 
 FLIP_COST = 1e-3
-"""Added per flip, so that of two equally good proposals the one nearer to what the layer does now comes first."""
+"""Added per flip, so that of two equally good proposals the one closer to the present activations comes first."""
 
 
 def hinge_losses(potentials: Tensor, targets: Tensor) -> Tensor:
-    """Layer loss ``sum_k max(0, 1 - t_k z_k)``; ``[…, units]`` each -> ``[…]``."""
+    """Return the layer losses ``sum_k max(0, 1 - t_k z_k)``, ``[…, units] -> […]``."""
     return (1 - targets * potentials).clamp(min=0).sum(dim=-1)
 
 
 def propose_targets(
     activations: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, *, beam: int, candidates: int, flips: int
 ) -> Tensor:
-    """The ``beam`` best target settings found for the layer below, ``[beam, samples, inputs]``, the best of each sample first.
+    """Return the ``beam`` best settings of targets for the layer below, ``[beam, samples, inputs]``, each sample's best first.
 
-    ``activations`` ``[samples, inputs]`` in {-1, +1} are what the layer below does now, ``weight`` ``[units, inputs]`` and
-    ``bias`` ``[units]`` what the layer above computes from it, ``targets`` ``[samples, units]`` what that layer should put out.
-    From the present activations on, each of up to ``flips`` rounds flips one unit, chosen among the ``candidates`` to which
-    ``t = -sign(dL/dh)`` gives another target with the largest gradient, and keeps the ``beam`` settings of least layer loss.
+    Starts from the present activations. Each of ``flips`` rounds flips one unit and keeps the ``beam`` settings with the smallest
+    layer loss. The unit is one of the ``candidates`` with the largest gradient whose target ``t = -sign(dL/dh)`` is not its
+    present state.
+
+    Args:
+        activations: Present output of the layer below, ``[samples, inputs]`` in {-1, +1}.
+        weight: Weight of the layer above, ``[units, inputs]``.
+        bias: Bias of the layer above, ``[units]``.
+        targets: Targets of the layer above, ``[samples, units]``.
+        beam: Number of settings to keep.
+        candidates: Number of units to try per setting and round.
+        flips: Number of rounds.
     """
     states = activations[:, None]
     losses = hinge_losses(states @ weight.T + bias, targets[:, None])
-    found, found_losses = states, losses
+    proposals, proposal_losses = states, losses
     for number in range(1, flips + 1):
         states, losses = _flip_one(states, weight, bias, targets[:, None], beam, min(candidates, activations.shape[1]))
-        found = torch.cat([found, states], dim=1)
-        found_losses = torch.cat([found_losses, losses + FLIP_COST * number], dim=1)
-    order = found_losses.argsort(dim=1, stable=True)[:, :beam]
-    return take(found, order).transpose(0, 1)
+        proposals = torch.cat([proposals, states], dim=1)
+        proposal_losses = torch.cat([proposal_losses, losses + FLIP_COST * number], dim=1)
+    order = proposal_losses.argsort(dim=1, stable=True)[:, :beam]
+    return take(proposals, order).transpose(0, 1)
 
 
 def _flip_one(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, beam: int, candidates: int) -> tuple[Tensor, Tensor]:
-    """The ``beam`` best settings that differ from one of ``states`` ``[samples, states, inputs]`` in one promising unit."""
+    """Return the ``beam`` best settings that differ from one of ``states`` ``[samples, states, inputs]`` in one candidate."""
     potentials = states @ weight.T + bias
     gradient = -((1 - targets * potentials > 0) * targets) @ weight
     units = (states * gradient).topk(candidates, dim=2).indices
@@ -52,9 +60,9 @@ def _flip_one(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, bea
 
 
 def _distinct(losses: Tensor) -> Tensor:
-    """``losses`` ``[samples, settings]`` with infinity where an earlier setting has the same loss.
+    """Set ``losses`` ``[samples, settings]`` to infinity for settings with the same loss as an earlier one.
 
-    Flipping two units in either order gives one setting; those are the settings of equal loss that matter.
+    Equal losses mostly belong to the same setting, because two units can be flipped in either order.
     """
     ordered, order = losses.sort(dim=1, stable=True)
     repeated = torch.zeros_like(ordered, dtype=torch.bool)
@@ -63,5 +71,5 @@ def _distinct(losses: Tensor) -> Tensor:
 
 
 def take(states: Tensor, order: Tensor) -> Tensor:
-    """The settings ``order`` ``[samples, chosen]`` of ``states`` ``[samples, settings, inputs]``."""
+    """Select from ``states`` ``[samples, settings, inputs]`` the settings with the indices ``order`` ``[samples, selected]``."""
     return states.gather(1, order[..., None].expand(-1, -1, states.shape[2]))

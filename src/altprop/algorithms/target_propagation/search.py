@@ -1,4 +1,4 @@
-"""Feasible target propagation as a search over targets, layer by layer from the output (FTPROP)."""
+"""Feasible target propagation as a search for targets, layer by layer from the output (FTPROP)."""
 
 from __future__ import annotations
 
@@ -21,25 +21,36 @@ from altprop.nn.units.levels import sign_step
 from altprop.problems import ConfigError, Problem
 
 CHECK_EVERY = 20
-"""Steps of a fit between two looks at whether every target is reached."""
+"""Steps of a fit between two checks of whether all targets are reached."""
 
-MEND = "model=mlp model.batch_norm=false model/units=sign_step"
+FIX = "model=mlp model.batch_norm=false model/units=sign_step"
 
 
 class TargetSearch(Algorithm):
-    """The paper's recursive search for feasible targets (section 2.5 of our specification), with a beam; small data sets only.
+    """The paper's recursive search for feasible targets with a beam, for small data sets (section 2.5 of our specification).
 
-    **An addition:** the published code has the mini-batch form alone. Hidden layers get targets in {-1, +1} for every sample;
-    with targets fixed, each unit is a perceptron and its problem, a hinge loss, is convex. One step is one search over the whole
-    training set, which must be one mini-batch: a layer is fit to its targets by up to ``fit_steps`` steps of the configured
-    optimizer; where some are not reached, targets for the layer below are proposed (:func:`propose_targets` with ``beam``,
-    ``candidates`` and ``flips``), that layer is searched in turn, and the layer is fit again to what the one below now does. A
-    proposal is kept if it leaves fewer targets unreached, else the next is tried; ``rounds`` bounds this for the output layer,
-    ``hidden_rounds`` for the others. A search that gained nothing is followed by one from new random weights, which is kept if it
-    ends better. Training is finished when every target is reached: then every unit's problem is separable.
+    **An addition:** the published code only has the mini-batch form. Hidden layers get targets in {-1, +1} for every sample. With
+    fixed targets each unit is a perceptron, and its problem, a hinge loss, is convex. One step is one search over the whole
+    training set, which must be one mini-batch:
 
-    Output targets are one-vs-rest. The search decides on the host, so a step synchronizes with the device many times. Raises
-    ``ConfigError`` for a model other than linear layers with sign units, or several mini-batches per epoch.
+    1. Fit a layer to its targets.
+    2. If it does not reach all of them, propose targets for the layer below (:func:`propose_targets`).
+    3. Search that layer in turn, and fit the first layer again to the new output of the layer below.
+    4. Accept the proposal if fewer targets are unreached, otherwise try the next one.
+
+    A search without improvement is followed by one from new random weights, which are kept if its result is better. Training is
+    complete when every target is reached, because then every unit's problem is separable. Output targets are one-vs-rest. The
+    search makes its decisions on the host, so a step synchronizes with the device many times.
+
+    Raises ``ConfigError`` for models other than linear layers with sign units, and for several mini-batches per epoch.
+
+    Args:
+        rounds: Maximum number of rounds of proposals for the output layer.
+        hidden_rounds: Maximum number of rounds of proposals for each other layer.
+        beam: Number of proposals per round.
+        candidates: Number of units that the search for proposals tries to flip.
+        flips: Maximum number of flipped units per sample in a proposal.
+        fit_steps: Maximum number of optimizer steps per fit.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -66,7 +77,7 @@ class TargetSearch(Algorithm):
         self.reached = False
         self.stalled = False
         self.best: tuple[float, float] = (math.inf, math.inf)
-        """Output targets not reached, and output loss, of the weights kept."""
+        """Number of unreached output targets, and output loss, of the best weights so far."""
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         problems = []
@@ -75,21 +86,21 @@ class TargetSearch(Algorithm):
             problems.append(Problem("dataset.batch_size", given, "the search needs the whole training set in one"))
         self.layers = list(linear_layers(self.model))
         if not self.layers:
-            problems.append(Problem("model", type(self.model).__name__, "linear layers with sign units between them", MEND))
+            problems.append(Problem("model", type(self.model).__name__, "linear layers with sign units between them", FIX))
         if problems:
             raise ConfigError(problems)
         return [self.optimizer_step(layer.parameters(), optimizer, schedule) for layer in self.layers]
 
     def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         features = inputs.flatten(1)
-        wanted = class_margins(features.new_ones(len(targets), self.context.num_classes), targets)
+        output_targets = class_margins(features.new_ones(len(targets), self.context.num_classes), targets)
         before = self._weights()
         if self.stalled:
             self._draw_weights()
         search = _Search(self, features)
-        self.reached, outputs = search.reach(len(self.layers) - 1, wanted)
+        self.reached, outputs = search.reach(len(self.layers) - 1, output_targets)
         with torch.no_grad():
-            score = (int((outputs != wanted).sum()), float(self.loss(self.layers[-1](search.activations[-1]), targets)))
+            score = (int((outputs != output_targets).sum()), float(self.loss(self.layers[-1](search.activations[-1]), targets)))
         better = score < self.best
         if self.stalled and not better:
             set_values(self._parameters(), before)
@@ -107,7 +118,7 @@ class TargetSearch(Algorithm):
         return [value.detach().clone() for value in self._parameters()]
 
     def _draw_weights(self) -> None:
-        """New weights and biases, uniform within 1 / sqrt(inputs) of 0 as the layers' own initial values."""
+        """Draw new weights and biases, uniform within 1 / sqrt(inputs) of 0 like the initial values of a layer."""
         generator = self.context.generator("search")
         values = []
         for layer in self.layers:
@@ -120,9 +131,9 @@ class TargetSearch(Algorithm):
         return self.reached
 
     def fit(self, index: int, inputs: Tensor, targets: Tensor) -> tuple[int, float, Tensor]:
-        """Fit layer ``index`` to ``targets``: the number of targets not reached, the layer loss, the outputs in {-1, +1}.
+        """Fit layer ``index`` to ``targets``. Returns the number of unreached targets, the layer loss, and outputs in {-1, +1}.
 
-        The optimizer starts afresh, because every fit is a convex problem of its own.
+        The optimizer is reset, because every fit is an independent convex problem.
         """
         layer, step = self.layers[index], self.optimizers[index]
         step.optimizer.state.clear()
@@ -149,25 +160,25 @@ class TargetSearch(Algorithm):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems that only the search has: with its own numbers, batch norm, other hard units, per-step schedules."""
+        """Yield problems of the search's own numbers, batch norm, hard units other than sign, and schedules per step."""
         for name in ("rounds", "hidden_rounds", "beam", "candidates", "flips", "fit_steps"):
             if not isinstance(config.get(name, 1), int) or config.get(name, 1) < 1:
                 yield Problem(f"algorithm.{name}", str(config[name]), "a whole number from 1 on", f"algorithm.{name}=1")
         model, schedule = root.get("model") or {}, root.get("schedule") or {}
         if model.get("batch_norm") or model.get("batch_norm_logits"):
             yield Problem(
-                "model.batch_norm", "true", "each unit must be a perceptron of its inputs alone", "model.batch_norm=false"
+                "model.batch_norm", "true", "each unit must be a perceptron of its inputs only", "model.batch_norm=false"
             )
         units = class_of(model.get("units"))
         if units is not None and not issubclass(units, SignStep):
             yield Problem("model.units", units.__name__, "targets are -1 and +1: sign units", "model/units=sign_step")
         if schedule.get("scheduler") and schedule.get("interval") == "step":
-            allowed = "a search takes a number of optimizer steps that nobody knows beforehand"
+            allowed = "the number of optimizer steps in a search is not known in advance"
             yield Problem("schedule.interval", "step", allowed, "schedule.interval=epoch or schedule=constant")
 
 
 class _Search:
-    """One search: the activations that the layers' present weights give, and what it cost."""
+    """One search: the activations for the present weights of the layers, and the number of fits."""
 
     def __init__(self, algorithm: TargetSearch, inputs: Tensor) -> None:
         self.algorithm = algorithm
@@ -178,7 +189,7 @@ class _Search:
                 self.activations.append(sign_step(layer(self.activations[-1])))
 
     def reach(self, index: int, targets: Tensor) -> tuple[bool, Tensor]:
-        """Try to make layer ``index`` put out ``targets`` ``[samples, units]``; returns whether it does, and what it puts out."""
+        """Try to make layer ``index`` output ``targets`` ``[samples, units]``. Returns whether it does, and its output."""
         algorithm = self.algorithm
         layer = algorithm.layers[index]
         unreached, loss, outputs = self._fit(index, targets)
@@ -213,7 +224,7 @@ class _Search:
         return self.algorithm.fit(index, self.activations[index], targets)
 
     def _snapshot(self, index: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights of the layers up to ``index`` and the activations they work on."""
+        """Return the weights of the layers up to ``index`` and their input activations."""
         weights = [value.detach().clone() for layer in self.algorithm.layers[: index + 1] for value in layer.parameters()]
         return weights, self.activations[: index + 1]
 
@@ -231,7 +242,7 @@ def set_values(parameters: Iterable[nn.Parameter], values: Iterable[Tensor]) -> 
 
 
 def linear_layers(model: nn.Module) -> Iterator[nn.Linear]:
-    """The linear layers of a net that has nothing else but sign units between them; nothing for any other net."""
+    """Yield the linear layers of a network that has only sign units between them. Yields nothing for other networks."""
     leaves = [module for module in model.modules() if not list(module.children()) and not isinstance(module, nn.Flatten)]
     linear, units = leaves[::2], leaves[1::2]
     kinds = [isinstance(module, nn.Linear) for module in linear] + [isinstance(module, SignStep) for module in units]

@@ -1,4 +1,4 @@
-"""What hard units do over training: which of them a gradient can still move, and which change sides."""
+"""Diagnostics of hard units during training: which can still be changed by a gradient, and which change their output."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from altprop.nn.units.hard import LeveledUnit
 from altprop.nn.units.levels import Levels
 
 Visit = Callable[[str, LeveledUnit, Tensor, Tensor], None]
-"""Called with a unit's name, the unit, its inputs and its outputs."""
+"""Takes the name of a module of hard units, the module, its inputs and its outputs."""
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One layer of hard units, on the host: the histogram of its inputs, the share of each level, and its history by epoch."""
+    """The diagnostics of one layer of hard units, on the CPU."""
 
     name: str
     levels: Levels
     input_counts: Tensor
-    """``[bins]`` numbers of inputs, the outermost 0.1 % at either end left out."""
+    """``[bins]`` histogram of the inputs, without the outermost 0.1 % at either end."""
     input_edges: Tensor
-    """``[bins + 1]``"""
+    """``[bins + 1]`` edges of the histogram."""
     weight: Tensor
-    """``[bins]`` what the estimator multiplies the gradient by at the middle of each bin, toward the other side."""
+    """``[bins]`` factor by which the estimator multiplies a gradient toward the other side, at the middle of each bin."""
     level_shares: Tensor
-    """``[levels]`` share of outputs at each level, from the lowest."""
+    """``[levels]`` fraction of outputs at each level, from the lowest."""
     active: Tensor
     """``[epochs]`` fraction of units in the estimator's active zone after each epoch."""
     flipped: Tensor
-    """``[epochs]`` fraction of units whose output is not what it was an epoch before."""
+    """``[epochs]`` fraction of units whose output differs from that of the previous epoch."""
 
 
 class UnitDiagnostics:
-    """Watches the hard units of a model on the same few training images; 0 ``images`` watch nothing.
+    """Observes the hard units of a model on a fixed set of training images.
 
-    A unit is *active* where its estimator's weight is at least half of that at the center, and it has *flipped* when its output
-    is another level than an epoch before. All on the device, without a host sync. The model must be in evaluation mode.
+    A unit is *active* if the estimator's weight for its input is at least half of that at the center. It has *flipped* if its
+    output differs from that of the previous epoch. Everything is computed on the device, without a host sync. The model must be
+    in evaluation mode. With 0 ``images`` nothing is observed.
     """
 
     BINS = 80
@@ -53,29 +54,29 @@ class UnitDiagnostics:
         self.history: dict[str, list[Tensor]] = {}
 
     @property
-    def wants_images(self) -> bool:
-        """Whether :meth:`watch` is still to be called."""
+    def needs_images(self) -> bool:
+        """Whether :meth:`start` must still be called."""
         return self.number > 0 and self.images is None
 
     @property
-    def watching(self) -> bool:
-        """Whether there are images to look at."""
+    def started(self) -> bool:
+        """Whether there are images."""
         return self.images is not None
 
-    def watch(self, model: nn.Module, images: Tensor) -> None:
-        """Keep the first ``images`` ``[batch, channels, height, width]`` and what the units say about them now."""
+    def start(self, model: nn.Module, images: Tensor) -> None:
+        """Store the first ``images`` ``[batch, channels, height, width]`` and the present outputs of the units for them."""
         self.images = images[: self.number].clone()
-        self._visit(model, self._keep_codes)
+        self._visit(model, self._store_codes)
 
     def epoch_end(self, model: nn.Module) -> dict[str, Tensor]:
-        """Fractions of every layer, as device scalars: ``units/<layer>/active_fraction`` and ``…/flipped_fraction``."""
+        """Return ``units/<layer>/active_fraction`` and ``units/<layer>/flipped_fraction`` of every layer, as device scalars."""
         metrics: dict[str, Tensor] = {}
 
         def measure(name: str, unit: LeveledUnit, inputs: Tensor, outputs: Tensor) -> None:
             assert unit.estimator is not None
             active = unit.estimator.active(inputs, unit.levels).float().mean()
             flipped = (unit.levels.encode(outputs) != self.codes[name]).float().mean()
-            self._keep_codes(name, unit, inputs, outputs)
+            self._store_codes(name, unit, inputs, outputs)
             self.history.setdefault(name, []).append(torch.stack([active, flipped]))
             metrics[f"units/{name}/active_fraction"] = active
             metrics[f"units/{name}/flipped_fraction"] = flipped
@@ -84,10 +85,10 @@ class UnitDiagnostics:
         return metrics
 
     def layers(self, model: nn.Module) -> list[LayerRecord]:
-        """Everything a figure shows, layer by layer in forward order."""
+        """Return the data of a figure, by layer in forward order."""
         records: list[LayerRecord] = []
 
-        def look(name: str, unit: LeveledUnit, inputs: Tensor, outputs: Tensor) -> None:
+        def record(name: str, unit: LeveledUnit, inputs: Tensor, outputs: Tensor) -> None:
             assert unit.estimator is not None
             values = inputs.float().flatten().sort().values.cpu()
             cut = len(values) // 1000
@@ -101,10 +102,10 @@ class UnitDiagnostics:
             weight = unit.estimator.weight(middles, opposing, unit.levels)
             records.append(LayerRecord(name, unit.levels, counts, edges, weight, shares, history[:, 0], history[:, 1]))
 
-        self._visit(model, look)
+        self._visit(model, record)
         return records
 
-    def _keep_codes(self, name: str, unit: LeveledUnit, inputs: Tensor, outputs: Tensor) -> None:
+    def _store_codes(self, name: str, unit: LeveledUnit, inputs: Tensor, outputs: Tensor) -> None:
         self.codes[name] = unit.levels.encode(outputs)
 
     def _visit(self, model: nn.Module, visit: Visit) -> None:
@@ -113,7 +114,7 @@ class UnitDiagnostics:
             model(self.images)
 
     def state_dict(self) -> dict[str, Any]:
-        """The images, what the units said about them last, and the history."""
+        """Return the images, the last outputs of the units for them, and the history."""
         return {
             "images": self.images,
             "codes": dict(self.codes),
@@ -129,7 +130,7 @@ class UnitDiagnostics:
 
 @contextmanager
 def _visiting(model: nn.Module, visit: Visit) -> Iterator[None]:
-    """Call ``visit`` for every hard unit that a forward pass inside this context runs through."""
+    """Call ``visit`` for every module of hard units in a forward pass inside."""
 
     def hook_for(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(unit: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
