@@ -28,18 +28,12 @@ from altprop.models.mlp import MLP
 from altprop.models.wide_resnet import WideResNet
 from altprop.nn.weights.base import Dense, WeightsRule
 from altprop.nn.weights.penalties import Penalty
-from altprop.nn.weights.sparse.base import StaticSparse
 from altprop.nn.weights.sparse.dynamic import DynamicSparse
+from altprop.nn.weights.sparse.grow import RandomGrow
 from altprop.nn.weights.sparse.noise import LangevinNoise
-from altprop.nn.weights.sparse.strategies import (
-    FractionPrune,
-    ProportionalToSurvivors,
-    Prune,
-    RandomGrow,
-    SignChangePrune,
-    ThresholdPrune,
-    WithinTensor,
-)
+from altprop.nn.weights.sparse.prune import FractionPrune, Prune, SignChangePrune, ThresholdPrune
+from altprop.nn.weights.sparse.redistribute import ProportionalToSurvivors, WithinTensor
+from altprop.nn.weights.sparse.static import StaticSparse
 
 SUITE = "--rounds 5"
 QUICK = "--rounds 1 --depth 10 --batch 2 --steps 2"
@@ -144,11 +138,13 @@ LIMITS = {(name, of): at_least(3, NO_TARGET) for name in ("dynamic", "set") for 
 
 def compare_updates(args: argparse.Namespace, timer: Timer) -> Iterator[Row]:
     kinds: dict[str, tuple[Callable[[], Prune], type, int | None]] = {
-        "dynamic": (lambda: ThresholdPrune(20_000), ProportionalToSurvivors, 20_000),
-        "set": (lambda: FractionPrune(0.138), WithinTensor, None),
+        "dynamic": (lambda: ThresholdPrune(target=20_000), ProportionalToSurvivors, 20_000),
+        "set": (lambda: FractionPrune(fraction=0.138), WithinTensor, None),
     }
     for name, (prune, redistribute, target) in kinds.items():
-        rule = DynamicSparse(0.9, prune(), redistribute(), RandomGrow(), {0: 100}, dense=WRN_DENSE)
+        rule = DynamicSparse(
+            sparsity=0.9, prune=prune(), redistribute=redistribute(), grow=RandomGrow(), period={0: 100}, dense=WRN_DENSE
+        )
         algorithm = set_up(rule, CIFAR, args.depth, args.batch)
         weights = rule.weights
         masks = [masking.mask for masking in weights.maskings]
@@ -178,8 +174,17 @@ def compare_steps(args: argparse.Namespace, timer: Timer, shape: Shape, steps: i
 
 
 def deep_r() -> DynamicSparse:
-    noise, penalty = LangevinNoise(0.01, {0: 1e-3}), Penalty(1e-5)
-    return DynamicSparse(0.98, SignChangePrune(), WithinTensor(), RandomGrow(), {0: 1}, noise=noise, penalty=penalty, dense=())
+    noise, penalty = LangevinNoise(eta=0.01, temperature={0: 1e-3}), Penalty(coefficient=1e-5)
+    return DynamicSparse(
+        sparsity=0.98,
+        prune=SignChangePrune(),
+        redistribute=WithinTensor(),
+        grow=RandomGrow(),
+        period={0: 1},
+        noise=noise,
+        penalty=penalty,
+        dense=(),
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -194,14 +199,14 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
     timer = Timer(args.clock)
     updates = list(compare_updates(args, timer))
     yield from updates
-    rules: dict[str, WeightsRule] = {"dense": Dense(), "static": StaticSparse(0.98, dense=()), "deep_r": deep_r()}
+    rules: dict[str, WeightsRule] = {"dense": Dense(), "static": StaticSparse(sparsity=0.98, dense=()), "deep_r": deep_r()}
     mlp = compare_steps(args, timer, MNIST, args.steps, rules)
     scale = 1e3 / args.steps
     limit = at_most(1.35, "target: a product per weight, forward and backward")
     yield paired("masked step, MNIST perceptron", "dense step", mlp["static"], mlp["dense"], limit, scale=scale)
     limit = at_most(1.5, "target: signs, penalty and noise at every step")
     yield paired("DeepR step, MNIST perceptron", "static sparse step", mlp["deep_r"], mlp["static"], limit, scale=scale)
-    wrn = compare_steps(args, timer, CIFAR, 1, {"dense": Dense(), "static": StaticSparse(0.9, dense=WRN_DENSE)})
+    wrn = compare_steps(args, timer, CIFAR, 1, {"dense": Dense(), "static": StaticSparse(sparsity=0.9, dense=WRN_DENSE)})
     limit = at_most(1.05, "target: a product per weight, forward and backward")
     masked = paired(f"masked step, WRN-{args.depth}-2", "dense step", wrn["static"], wrn["dense"], limit)
     yield masked

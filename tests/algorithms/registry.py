@@ -28,19 +28,12 @@ from altprop.nn.weights.base import Dense, WeightsRule
 from altprop.nn.weights.binary.base import Binary
 from altprop.nn.weights.binary.iterative import IterativeBinary
 from altprop.nn.weights.penalties import Penalty
-from altprop.nn.weights.sparse.base import StaticSparse
 from altprop.nn.weights.sparse.dynamic import DynamicSparse
+from altprop.nn.weights.sparse.grow import GradientGrow, RandomGrow
+from altprop.nn.weights.sparse.prune import FractionPrune, Prune, SignChangePrune, ThresholdPrune
 from altprop.nn.weights.sparse.pruning import IterativePruning
-from altprop.nn.weights.sparse.strategies import (
-    FractionPrune,
-    GradientGrow,
-    ProportionalToSurvivors,
-    Prune,
-    RandomGrow,
-    SignChangePrune,
-    ThresholdPrune,
-    WithinTensor,
-)
+from altprop.nn.weights.sparse.redistribute import ProportionalToSurvivors, WithinTensor
+from altprop.nn.weights.sparse.static import StaticSparse
 from altprop.nn.weights.tied import TiedWeights
 from tests.algorithms.harness import Case
 
@@ -90,12 +83,14 @@ def sparse(prune: Callable[[], Prune], redistribute: type, grow: type, **options
 WEIGHTS_RULES: dict[str, Callable[[], WeightsRule]] = {
     "dense": Dense,
     "binary": partial(Binary, scale="channel", clip=1.0),
-    "static_sparse": partial(StaticSparse, 0.5),
-    "dynamic_sparse": partial(sparse, lambda: ThresholdPrune(30), ProportionalToSurvivors, RandomGrow),
-    "set": partial(sparse, lambda: FractionPrune(0.1), WithinTensor, RandomGrow),
-    "rigl": partial(sparse, lambda: FractionPrune(0.1, "cosine"), WithinTensor, GradientGrow, optimizer_state="reset"),
-    "deep_r": partial(sparse, SignChangePrune, WithinTensor, RandomGrow, period={0: 1}, penalty=Penalty(1e-5)),
-    "tied": partial(TiedWeights, 0.5),
-    "iterative_pruning": partial(IterativePruning, 0.5, iterations=2),
+    "static_sparse": partial(StaticSparse, sparsity=0.5),
+    "dynamic_sparse": partial(sparse, lambda: ThresholdPrune(target=30), ProportionalToSurvivors, RandomGrow),
+    "set": partial(sparse, lambda: FractionPrune(fraction=0.1), WithinTensor, RandomGrow),
+    "rigl": partial(
+        sparse, lambda: FractionPrune(fraction=0.1, decay="cosine"), WithinTensor, GradientGrow, optimizer_state="reset"
+    ),
+    "deep_r": partial(sparse, SignChangePrune, WithinTensor, RandomGrow, period={0: 1}, penalty=Penalty(coefficient=1e-5)),
+    "tied": partial(TiedWeights, sparsity=0.5),
+    "iterative_pruning": partial(IterativePruning, sparsity=0.5, iterations=2),
     "iterative_binary": partial(IterativeBinary, epochs_per_layer=1, epoch_end="legacy"),
 }

@@ -1,4 +1,4 @@
-"""Draws the figures of docs/algorithms/iterative_binarization.md from finished runs.
+"""Draw the figures of docs/algorithms/iterative_binarization.md from finished runs.
 
 python docs/algorithms/figures/iterative_binarization.py <run directory of the layer run> <order.json of the sensitivity runs>
 """
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 def main(run: Path, order: Path) -> None:
-    """Write both PNG files beside this one."""
+    """Write both PNG files next to this one, from the directory ``run`` and the file ``order``."""
     title = "300-100-10 on MNIST, one more layer binary every three epochs"
     draw_timeline(read_metrics(run / "metrics.jsonl"), HERE / "iterative_timeline.png", title=title)
     ranked = json.loads(order.read_text())

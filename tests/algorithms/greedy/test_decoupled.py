@@ -26,7 +26,7 @@ from altprop.nn.heads import local as local_heads
 from altprop.nn.heads.local import ConvHead, mlp_head, mlp_sr_head
 from altprop.nn.weights.base import Dense, WeightsRule
 from altprop.nn.weights.binary.base import Binary
-from altprop.nn.weights.sparse.base import StaticSparse
+from altprop.nn.weights.sparse.static import StaticSparse
 from altprop.nn.weights.tied import TiedWeights
 from tests.algorithms.harness import assert_equal
 
@@ -255,7 +255,9 @@ def test_heads_do_not_depend_on_how_the_model_was_drawn() -> None:
 # -- sequential ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weights", [Dense(), Binary(scale="channel", clip=1.0), StaticSparse(0.5), TiedWeights(0.5)])
+@pytest.mark.parametrize(
+    "weights", [Dense(), Binary(scale="channel", clip=1.0), StaticSparse(sparsity=0.5), TiedWeights(sparsity=0.5)]
+)
 def test_stages_leave_everything_else_alone(weights: WeightsRule) -> None:
     """Bit for bit: the frozen blocks with their running statistics, and everything above the block in training."""
     assert not weights.moves

@@ -10,7 +10,7 @@ from altprop.nn.export.binary import load_packed, pack_signs, plain_state, save_
 from altprop.nn.weights.base import Dense
 from altprop.nn.weights.binary.base import Binary
 from altprop.nn.weights.binary.iterative import IterativeBinary
-from tests.nn.weights.binary_driver import Driver, batches, latents, network
+from tests.nn.weights.binary.driver import Driver, batches, latents, network
 
 
 @given(seed=st.integers(0, 1000), rows=st.integers(1, 9), columns=st.integers(1, 9), low=st.sampled_from([-1, 0]))
@@ -38,7 +38,7 @@ def trained(rule):
 @pytest.mark.parametrize("scale", ["none", "layer", "channel"])
 @pytest.mark.parametrize("rule", ["binary", "layer"])
 def test_exported_files_give_the_same_scores(tmp_path, rule, scale):
-    driver = trained(Binary(scale=scale) if rule == "binary" else IterativeBinary(9, scale=scale))
+    driver = trained(Binary(scale=scale) if rule == "binary" else IterativeBinary(epochs_per_layer=9, scale=scale))
     with torch.no_grad():
         next(latents(driver.model))[1][0, :3] = 0.0
     packed, plain = tmp_path / "packed.safetensors", tmp_path / "float.safetensors"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from altprop.nn.export.sparse import compress_rows, expand_rows, load_sparse, pack_mask, save_sparse, unpack_mask
 from altprop.nn.export.sparse_inference import SparseLinear, with_sparse_kernels, without_parametrizations
-from altprop.nn.weights.sparse.base import StaticSparse
+from altprop.nn.weights.sparse.static import StaticSparse
 from tests.nn.weights.training import Trained, batch, small_mlp, small_wrn
 
 
@@ -28,7 +28,7 @@ def test_packing_rows_and_masks_is_exact(rows, columns, seed):
 @pytest.mark.parametrize("build", [small_mlp, small_wrn])
 @pytest.mark.parametrize("granularity", [1, 2, 3, 4])
 def test_exported_files_give_the_same_predictions(build, granularity, tmp_path):
-    trained = Trained(StaticSparse(0.8, granularity=granularity), build(torch.float32)).steps(5)
+    trained = Trained(StaticSparse(sparsity=0.8, granularity=granularity), build(torch.float32)).steps(5)
     path = tmp_path / "sparse.safetensors"
     size = save_sparse(trained.model, path)
     assert size == path.stat().st_size
@@ -41,7 +41,7 @@ def test_exported_files_give_the_same_predictions(build, granularity, tmp_path):
 def test_file_size_is_proportional_to_the_number_of_weights(tmp_path):
     sizes = []
     for sparsity in (0.5, 0.9):
-        trained = Trained(StaticSparse(sparsity, dense=[]), small_mlp(torch.float32))
+        trained = Trained(StaticSparse(sparsity=sparsity, dense=[]), small_mlp(torch.float32))
         sizes.append(save_sparse(trained.model, tmp_path / "x.safetensors"))
     weights = 12 * 16 + 8 * 12 + 5 * 8
     assert sizes[0] - sizes[1] == pytest.approx(0.4 * weights * 6, abs=64)
@@ -65,7 +65,7 @@ def test_sparse_linear_equals_the_dense_layer(bias):
 
 
 def test_a_model_with_sparse_kernels_gives_the_same_predictions():
-    trained = Trained(StaticSparse(0.9, dense=[]), small_mlp(torch.float32)).steps(3)
+    trained = Trained(StaticSparse(sparsity=0.9, dense=[]), small_mlp(torch.float32)).steps(3)
     inputs, _ = batch(5, torch.float32)
     faster = with_sparse_kernels(trained.model, inputs, repeats=1)
     expected = trained.model.eval()(inputs)

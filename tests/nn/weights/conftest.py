@@ -1,4 +1,4 @@
-"""Hypothesis without deadlines: the machine that runs the suite is shared, and nothing here is about time."""
+"""Hypothesis without deadlines, because the suite runs on shared machines and these tests do not measure time."""
 
 from hypothesis import settings
 

@@ -1,3 +1,5 @@
+"""Tied weights: allocation, gradients, penalties."""
+
 from __future__ import annotations
 
 import copy
@@ -7,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from altprop.nn.weights.penalties import Penalty, penalty
+from altprop.nn.weights.penalties import Penalty
 from altprop.nn.weights.tied import Tied, TiedWeights, bank_size
 from altprop.problems import ConfigError
 from tests.nn.weights.training import Trained, batch, small_mlp, small_wrn, stored
@@ -46,7 +48,7 @@ def test_free_values_are_rounded_half_to_even():
 @pytest.mark.parametrize("build", [small_mlp, small_wrn])
 def test_as_many_free_values_as_weights_is_the_dense_network(build):
     plain = build()
-    rule = TiedWeights(0.0, zero_first=False)
+    rule = TiedWeights(sparsity=0.0, zero_first=False)
     tied = Trained(rule, build())
     inputs, _ = batch(0)
     assert torch.equal(plain.train()(inputs), tied.model.train()(inputs))
@@ -54,8 +56,8 @@ def test_as_many_free_values_as_weights_is_the_dense_network(build):
 
 
 @pytest.mark.parametrize("level", ["element", "kernel"])
-def test_training_keeps_the_ties(level):
-    trained = Trained(TiedWeights(0.75, level), small_wrn()).steps(6)
+def test_ties_hold_during_training(level):
+    trained = Trained(TiedWeights(sparsity=0.75, level=level), small_wrn()).steps(6)
     for tied, bank, weight in zip(trained.rule.tied, trained.rule.banks, stored(trained.model)):
         assert weight is bank
         assert torch.equal(tied(bank).reshape(tied.positions, *tied.kernel), bank[tied.allocation()])
@@ -65,24 +67,26 @@ def test_training_keeps_the_ties(level):
     assert trained.rule.epoch_end(0)["nonzero_parameters"] == total
 
 
-def test_the_first_entry_of_a_linear_bank_is_zero_and_trains():
-    trained = Trained(TiedWeights(0.5), small_mlp())
+def test_the_first_entry_of_a_linear_bank_starts_at_zero_and_is_trained():
+    trained = Trained(TiedWeights(sparsity=0.5), small_mlp())
     assert all(bank[0] == 0 for bank in trained.rule.banks)
     assert all(bank[1:].abs().min() > 0 for bank in trained.rule.banks)
     trained.step()
     assert all(bank[0] != 0 for bank in trained.rule.banks)
-    assert all(bank[0] != 0 for bank in Trained(TiedWeights(0.5, zero_first=False), small_mlp()).rule.banks)
+    assert all(bank[0] != 0 for bank in Trained(TiedWeights(sparsity=0.5, zero_first=False), small_mlp()).rule.banks)
 
 
 def test_banks_start_like_the_dense_weights():
     weights = small_mlp().features[0].linear.weight
-    bank = Trained(TiedWeights(0.5, zero_first=False), small_mlp()).rule.banks[0]
+    bank = Trained(TiedWeights(sparsity=0.5, zero_first=False), small_mlp()).rule.banks[0]
     assert set(bank.tolist()) <= set(weights.flatten().tolist())
 
 
 def test_rescaled_gradients():
-    plain = Trained(TiedWeights(0.7), small_mlp(), momentum=0.0, nesterov=False, weight_decay=0.0)
-    scaled = Trained(TiedWeights(0.7, rescale_gradient=True), small_mlp(), momentum=0.0, nesterov=False, weight_decay=0.0)
+    plain = Trained(TiedWeights(sparsity=0.7), small_mlp(), momentum=0.0, nesterov=False, weight_decay=0.0)
+    scaled = Trained(
+        TiedWeights(sparsity=0.7, rescale_gradient=True), small_mlp(), momentum=0.0, nesterov=False, weight_decay=0.0
+    )
     before = [bank.detach().clone() for bank in plain.rule.banks]
     plain.step()
     scaled.step()
@@ -93,14 +97,14 @@ def test_rescaled_gradients():
 @pytest.mark.parametrize("kind", ["l1", "group_lasso"])
 @pytest.mark.parametrize("level", ["element", "kernel"])
 def test_penalties(kind, level):
-    """L1 counts every free value once; group lasso is that of the expanded convolutions (section 5.3)."""
+    """L1 counts every free value once; the group lasso is that of the expanded convolutions (section 5.3)."""
     coefficient = 0.01
-    rule = TiedWeights(0.6, level, penalty=Penalty(coefficient, kind))
+    rule = TiedWeights(sparsity=0.6, level=level, penalty=Penalty(coefficient=coefficient, kind=kind))
     trained = Trained(rule, small_wrn())
     value = torch.zeros((), dtype=torch.float64)
     for tied, bank in zip(rule.tied, rule.banks):
         expanded = kind == "group_lasso" and len(tied.shape) == 4
-        value = value + coefficient * (penalty(tied(bank), kind) if expanded else bank.abs().sum())
+        value = value + coefficient * (rule.penalty.raw(tied(bank)) if expanded else bank.abs().sum())
     torch.testing.assert_close(rule.epoch_end(0)["penalty"], value.detach())
     expected = torch.autograd.grad(value, rule.banks)
     for bank in rule.banks:
@@ -111,8 +115,8 @@ def test_penalties(kind, level):
 
 
 def test_resumes_with_its_allocation():
-    first = Trained(TiedWeights(0.7), small_mlp()).steps(5)
-    second = Trained(TiedWeights(0.7), small_mlp(), seed=9)
+    first = Trained(TiedWeights(sparsity=0.7), small_mlp()).steps(5)
+    second = Trained(TiedWeights(sparsity=0.7), small_mlp(), seed=9)
     assert not torch.equal(first.rule.tied[0].permutation, second.rule.tied[0].permutation)
     second.algorithm.load_state_dict(copy.deepcopy(first.algorithm.state_dict()))
     inputs, _ = batch(3)
@@ -121,5 +125,5 @@ def test_resumes_with_its_allocation():
 
 def test_refuses_an_empty_bank():
     with pytest.raises(ConfigError, match="no free value"):
-        Trained(TiedWeights(0.99), small_mlp())
+        Trained(TiedWeights(sparsity=0.99), small_mlp())
     assert [problem.key for problem in TiedWeights.check({"sparsity": 1.0}, {})] == ["algorithm.weights.sparsity"]

@@ -1,4 +1,4 @@
-"""A rule on a small network, stepped through the contract, and the masks and weights it leaves."""
+"""Small networks trained under a weights rule through the contract, and access to their masks and weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def batch(step: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor
 
 
 class Trained:
-    """``rule`` under backprop on ``model``; SGD with Nesterov momentum as in section 5.1."""
+    """``model`` trained by backprop under ``rule``, by SGD with Nesterov momentum as in section 5.1."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Trained:
         self.epoch = 0
 
     def step(self) -> dict[str, Tensor]:
-        """One step; epochs begin and end by themselves."""
+        """Perform one step, and begin and end epochs where due."""
         in_epoch = self.algorithm.step % self.context.steps_per_epoch
         if in_epoch == 0:
             self.algorithm.epoch_start(self.epoch)
@@ -88,19 +88,19 @@ class Trained:
 
 
 def stored(model: nn.Module) -> list[nn.Parameter]:
-    """Dense storage of the parametrized weights, in order."""
+    """Return the dense storage of the parametrized weights, in order."""
     return [parameter for name, parameter in model.named_parameters() if name.endswith("parametrizations.weight.original")]
 
 
 def masks(model: nn.Module) -> list[Tensor]:
-    """The masks, broadcast to the weights."""
-    found = [buffer for name, buffer in model.named_buffers() if name.endswith("parametrizations.weight.0.mask")]
+    """Return the masks, broadcast to the weights."""
+    buffers = [buffer for name, buffer in model.named_buffers() if name.endswith("parametrizations.weight.0.mask")]
     return [
         mask.reshape(*mask.shape, *(1 for _ in range(weight.dim() - mask.dim()))).expand_as(weight)
-        for mask, weight in zip(found, stored(model))
+        for mask, weight in zip(buffers, stored(model))
     ]
 
 
 def active(model: nn.Module) -> Sequence[int]:
-    """Non-zero mask entries, units, per tensor."""
+    """Return the number of active units of every tensor."""
     return [int(buffer.sum()) for name, buffer in model.named_buffers() if name.endswith("parametrizations.weight.0.mask")]

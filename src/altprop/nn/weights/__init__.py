@@ -1,1 +1,1 @@
-"""Weights rules: dense, sparse, tied, binary. One file per family, all on :class:`~altprop.nn.weights.base.WeightsRule`."""
+"""Weights rules: dense, tied, and a folder each for binary and sparse ones, all on :class:`.base.WeightsRule`."""

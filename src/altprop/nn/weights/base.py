@@ -9,67 +9,71 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+KEY = "algorithm.weights"
+"""Configuration key of the weights rule, for messages."""
+
 
 @dataclass(frozen=True)
 class WeightsContext:
-    """What a rule may know of the run: lengths in steps and epochs, the device, and a generator of its own."""
+    """What a rule knows about the run: its length in steps and epochs, the device, and a random generator."""
 
     steps_per_epoch: int
     total_epochs: int
     device: torch.device
     generator: torch.Generator
-    """CPU generator of this rule alone; the same on every rank. Its state is saved by the algorithm."""
+    """CPU generator that only this rule uses, with the same state on every rank. The algorithm saves its state."""
 
 
 class WeightsRule:
     """Dense weights, and the base of every other rule.
 
-    A rule works on ``torch.nn.utils.parametrize``, so layers stay ``nn.Linear`` and ``nn.Conv2d``. The algorithm calls, in order:
-    ``attach`` once before the optimizers are built and ``optimizers_built`` after; every epoch ``epoch_start`` and
-    ``epoch_end``; every step ``step_start``, ``adjust_gradients`` once per optimizer between backward pass and update, and
-    ``step_end``.
+    A rule works through ``torch.nn.utils.parametrize``, so layers remain ``nn.Linear`` and ``nn.Conv2d``. The algorithm calls its
+    methods in this order: ``attach`` once before the optimizers are built and ``optimizers_built`` once after; ``epoch_start``
+    and ``epoch_end`` in every epoch; ``step_start``, ``observe``, ``adjust_gradients`` (once per optimizer, between the backward
+    pass and the update) and ``step_end`` in every step.
     """
 
     moves: ClassVar[bool] = False
-    """Whether the rule changes weights apart from their gradients, in all layers: moving structure, layers that turn binary."""
+    """Whether the rule changes weights other than through their gradients, in all layers, as moving structure and layers that
+    become binary do."""
 
     @property
     def initial_stream(self) -> str:
-        """Name of the random stream of the seed from which the model's initial weights are drawn, before :meth:`attach`."""
+        """Name of the random stream from which the model's initial weights are drawn, before :meth:`attach`."""
         return "init"
 
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
         """Register the rule's parametrizations on ``model``."""
 
     def optimizers_built(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Called once after the algorithm built its optimizers: a rule that changes their state outside a step keeps them."""
+        """Called once after the algorithm built its optimizers. A rule that changes their state outside of a step stores them."""
 
     def epoch_start(self, epoch: int) -> None:
-        """Called before the first step of ``epoch`` (0-based); must be idempotent, since a resumed epoch calls it again."""
+        """Called before the first step of ``epoch`` (0-based). Must be idempotent, since a resumed epoch calls it again."""
 
     def step_start(self, step: int) -> None:
-        """Called before step ``step`` (0-based, over all epochs)."""
+        """Called before step ``step`` (0-based, counted over all epochs)."""
 
     def observe(self, inputs: Tensor) -> None:
-        """Sees the mini-batch ``inputs`` of the step that has just started, before its update."""
+        """Called with the mini-batch ``inputs`` of the current step, before its update."""
 
     def adjust_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Change ``.grad`` of ``parameters`` in place: penalties, noise. No host sync."""
+        """Change ``.grad`` of ``parameters`` in place, for penalties and noise. Must not synchronize with the host."""
 
     def step_end(self, step: int, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Called after the update of step ``step``: reallocation and the optimizer-state surgery that goes with it."""
+        """Called after the update of step ``step``, to move weights and adjust the optimizer state that belongs to them."""
 
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
-        """Called after the last step of ``epoch`` and before evaluation; returns metrics as device scalars."""
+        """Called after the last step of ``epoch`` and before evaluation. Returns metrics as device scalars."""
         return {}
 
     @property
     def complete(self) -> bool:
-        """Whether the weights are by now of the kind that the run ends with: only then may a checkpoint be chosen as the best."""
+        """Whether the weights have reached the form that the run ends with. Only then may a checkpoint be the best one."""
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything beyond the model's own parameters and buffers that an exact resume needs."""
+        """Everything that an exact resume needs in addition to the model's parameters and buffers."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Estimating the statistics of batch norms anew on mini-batches that training has just seen."""
+"""Re-estimation of batch-norm statistics on the last mini-batches of an epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.optim.swa_utils import update_bn
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Whether ``model`` has a batch norm with running statistics."""
+    """Return whether ``model`` has a batch norm with running statistics."""
     return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules())
 
 
@@ -29,25 +29,25 @@ def reestimate(model: nn.Module, inputs: Sequence[Tensor]) -> None:
 
 
 class RecentInputs:
-    """The last ``count`` mini-batches of an epoch; whoever owns it says by :attr:`wanted` when they come."""
+    """The last ``count`` mini-batches of an epoch. Its owner sets :attr:`recording` while they are due."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.wanted = False
+        self.recording = False
         self._inputs: list[Tensor] = []
 
     def observe(self, inputs: Tensor) -> None:
-        """Keep a copy of ``inputs`` if it is wanted."""
-        if self.wanted:
+        """Store a copy of ``inputs`` while :attr:`recording`."""
+        if self.recording:
             self._inputs.append(inputs.detach().clone())
 
     def take(self) -> list[Tensor]:
-        """The mini-batches; nothing is kept."""
+        """Return the stored mini-batches and forget them."""
         inputs, self._inputs = self._inputs, []
         return inputs
 
     def state_dict(self) -> dict[str, Any]:
-        """The kept mini-batches: none, save in a checkpoint within the last ``count`` steps of an epoch."""
+        """The stored mini-batches. Empty except in a checkpoint within the last ``count`` steps of an epoch."""
         return {"inputs": list(self._inputs)}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:

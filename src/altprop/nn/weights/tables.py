@@ -1,7 +1,7 @@
 """Piecewise-constant values over epochs, as data: ``[[0, 100], [25, 200]]``.
 
-Pairs and not a mapping in the configuration, because Hydra merges mappings: one could neither replace a table nor add to it from
-the command line.
+A configuration holds pairs instead of a mapping because Hydra merges mappings, so that a table could neither be replaced nor
+extended from the command line.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from altprop.problems import Problem
 
 Table = Mapping[int, float] | Sequence[Sequence[float]]
-"""Values from 0-based epochs on: a mapping, or ``[epoch, value]`` pairs in any order."""
+"""Values that hold from 0-based epochs on: a mapping, or ``[epoch, value]`` pairs in any order."""
 
 
 def as_table(values: Table) -> dict[int, float]:
-    """``values`` as a mapping from epochs to values."""
+    """Return ``values`` as a mapping from epochs to values."""
     pairs = values.items() if isinstance(values, Mapping) else values
     return {int(epoch): value for epoch, value in pairs}
 
 
 def at_epoch(values: Mapping[int, float], epoch: int) -> float:
-    """The value of the last key not after the 0-based ``epoch``. Raises ``ValueError`` where there is none."""
+    """Return the value of the last key that is not after the 0-based ``epoch``. Raises ``ValueError`` if there is none."""
     keys = [key for key in values if key <= epoch]
     if not keys:
         raise ValueError(f"no value for epoch {epoch}: the first key is {min(values, default=None)}, it must be 0")
@@ -29,7 +29,10 @@ def at_epoch(values: Mapping[int, float], epoch: int) -> float:
 
 
 def table_problems(key: str, values: object, *, whole: bool = False, least: float = 0.0) -> Iterator[Problem]:
-    """The problem of ``values`` that are not a table from epoch 0 on with numbers of at least ``least``."""
+    """Yield a problem unless ``values`` are a table that begins with epoch 0, with numbers of at least ``least``.
+
+    With ``whole`` the numbers must be integers.
+    """
     if not _is_table(values, (int,) if whole else (int, float), least):
         kind = "whole numbers" if whole else "numbers"
         allowed = f"[epoch, value] pairs that begin with epoch 0, the values {kind} of at least {least:g}"
@@ -41,7 +44,7 @@ def _is_table(values: object, kinds: tuple[type, ...], least: float) -> bool:
         return False
     epochs = [pair[0] for pair in values]
     numbers = [pair[1] for pair in values]
-    whole_epochs = all(isinstance(epoch, int) and epoch >= 0 for epoch in epochs)
-    # type and not isinstance: true is an int to Python
-    good = all(type(number) in kinds and float(number) >= least for number in numbers)
-    return whole_epochs and good and 0 in epochs
+    epochs_valid = all(isinstance(epoch, int) and epoch >= 0 for epoch in epochs)
+    # type() and not isinstance(), because True is an int in Python
+    numbers_valid = all(type(number) in kinds and float(number) >= least for number in numbers)
+    return epochs_valid and numbers_valid and 0 in epochs

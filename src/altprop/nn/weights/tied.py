@@ -9,24 +9,24 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from altprop.nn.weights.base import WeightsContext, WeightsRule
+from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
 from altprop.nn.weights.layers import register_on_weight, select, value_for
-from altprop.nn.weights.penalties import Penalty, patch_norms, penalty_gradient, trained_among
-from altprop.nn.weights.sparse.base import KEY, sparsity_problems
+from altprop.nn.weights.penalties import Penalty, trained_among
+from altprop.nn.weights.sparse.base import sparsity_problems
 from altprop.problems import ConfigError, Problem
 
 Level = Literal["element", "kernel"]
 
 
 def bank_size(sparsity: float, positions: int) -> int:
-    """Free values (or kernels): ``round((1 - s) n)``, half to even."""
+    """Return the number of free values (or kernels): ``round((1 - s) n)``, rounded half to even."""
     return round((1.0 - sparsity) * positions)
 
 
 class Tied(nn.Module):
     """``bank -> weight``: position ``permutation[j]`` of the weight holds entry ``j mod U`` of the bank.
 
-    The bank is ``[U]``, or ``[U, height, width]`` where whole kernels of a convolution are shared. Every entry is used
+    The bank has shape ``[U]``, or ``[U, height, width]`` if whole kernels of a convolution are shared. Every entry is used
     ``floor(n/U)`` or ``ceil(n/U)`` times. The allocation is saved with the model and never changes.
     """
 
@@ -41,36 +41,43 @@ class Tied(nn.Module):
 
     @property
     def positions(self) -> int:
-        """Places that share the bank: weights, or kernels."""
+        """Number of positions that share the bank: weights, or kernels."""
         return len(self.permutation)
 
     def allocation(self) -> Tensor:
-        """Entry of the bank at every position, integers ``[positions]``."""
-        places = torch.arange(self.positions, device=self.permutation.device) % self.size
-        return torch.empty_like(places).index_copy_(0, self.permutation, places)
+        """Return the index of the bank entry at every position, integers ``[positions]``."""
+        entries = torch.arange(self.positions, device=self.permutation.device) % self.size
+        return torch.empty_like(entries).index_copy_(0, self.permutation, entries)
 
     def forward(self, bank: Tensor) -> Tensor:
         copies = -(-self.positions // self.size)
         entries = bank.repeat(copies, *(1 for _ in self.kernel))[: self.positions]
-        # scattering along a permutation: its backward is a gather and a sum, the same bits on every device and run
+        # scattering along a permutation: the backward pass is a gather and a sum, bitwise the same on every device and run
         return bank.new_empty(self.positions, *self.kernel).index_copy(0, self.permutation, entries).view(self.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """A bank with the distribution of ``weight``: every entry takes the value at the first of its positions."""
+        """Return a bank with the distribution of ``weight``: every entry takes the value at the first of its positions."""
         return weight.reshape(self.positions, *self.kernel)[self.permutation[: self.size]]
 
 
 class TiedWeights(WeightsRule):
     """Every selected tensor of n weights has only ``round((1 - sparsity) n)`` free values (HashedNets without a sign hash).
 
-    ``level: kernel`` shares whole kernels of convolutions instead of single weights; linear layers are the same either way. The
-    banks start from the model's own initial values; ``zero_first`` sets the first entry of every linear layer's bank to zero, as
-    published (it remains trainable). ``rescale_gradient`` divides an entry's gradient by ``n / U``, the number of weights that it
-    stands for.
+    The banks start from the model's own initial values.
+
+    Args:
+        sparsity: ``1 - free values / weights`` in every tied tensor; a number, or a table from roles or layer names to numbers.
+        level: ``kernel`` shares whole kernels of convolutions instead of single weights. Linear layers are the same either way.
+        rescale_gradient: Divide the gradient of an entry by ``n / U``, the number of weights that use it.
+        zero_first: Set the first entry of every linear layer's bank to zero at the start, as published. It remains trainable.
+        layers: Roles or names of the layers that may be tied.
+        dense: Roles or names of those among them that are not.
+        penalty: Penalty on the free values, or with ``group_lasso`` on the expanded convolutions; None for no penalty.
     """
 
     def __init__(
         self,
+        *,
         sparsity: float | Mapping[str, float],
         level: Level = "element",
         rescale_gradient: bool = False,
@@ -85,19 +92,19 @@ class TiedWeights(WeightsRule):
         self.zero_first = zero_first
         self.layer_selectors = tuple(layers)
         self.dense_selectors = tuple(dense)
-        self.penalty = penalty if penalty is not None else Penalty(0.0)
+        self.penalty = penalty if penalty is not None else Penalty(coefficient=0.0)
 
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
-        """Draw the allocations and register them. Raises ``ConfigError`` where a tensor would have no free value at all."""
+        """Draw the allocations and register them. Raises ``ConfigError`` if a tensor would have no free value at all."""
         self.tied: list[Tied] = []
         self.banks: list[nn.Parameter] = []
-        for layer in select(model, self.layer_selectors, self.dense_selectors, KEY):
+        for layer in select(model, self.layer_selectors, self.dense_selectors):
             weight = layer.module.weight
             per_position = prod(weight.shape[2:]) if self.level == "kernel" else 1
             size = bank_size(value_for(layer, self.sparsity), weight.numel() // per_position)
             if size == 0:
-                given = f"leaves no free value for the {weight.numel()} weights of {layer.name}"
-                raise ConfigError([Problem(f"{KEY}.sparsity", given, "a smaller sparsity")])
+                description = f"leaves no free value for the {weight.numel()} weights of {layer.name}"
+                raise ConfigError([Problem(f"{KEY}.sparsity", description, "a smaller sparsity")])
             tied = Tied(weight.shape, size, self.level, context.generator).to(context.device)
             bank = register_on_weight(layer, tied)
             if self.zero_first and "linear" in layer.roles:
@@ -105,7 +112,6 @@ class TiedWeights(WeightsRule):
                     bank[0] = 0.0
             self.tied.append(tied)
             self.banks.append(bank)
-        self.free_values = sum(bank.numel() for bank in self.banks)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
 
     def adjust_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -122,7 +128,7 @@ class TiedWeights(WeightsRule):
                     bank.grad.mul_(tied.size / tied.positions)
 
     def _add_expanded_gradients(self, trained: set[int]) -> None:
-        """The group lasso of the expanded tensors, taken back to the banks by the expansion's own backward pass."""
+        """Add the gradient of the group lasso of the expanded tensors, through the backward pass of the expansion."""
         for tied, bank in zip(self.tied, self.banks):
             if id(bank) not in trained or bank.grad is None:
                 continue
@@ -130,17 +136,17 @@ class TiedWeights(WeightsRule):
                 leaf = bank.detach().requires_grad_()
                 if len(tied.shape) == 4:
                     weight = tied(leaf)
-                    (gradient,) = torch.autograd.grad(weight, leaf, penalty_gradient(weight.detach(), self.penalty.kind))
+                    (gradient,) = torch.autograd.grad(weight, leaf, self.penalty.raw_gradient(weight.detach()))
                 else:
-                    gradient = penalty_gradient(leaf.detach(), self.penalty.kind)
+                    gradient = self.penalty.raw_gradient(leaf.detach())
             bank.grad.add_(gradient, alpha=self.penalty.coefficient)
 
     def penalty_value(self) -> Tensor:
-        """The penalty: of the unique values, or with group lasso of the expanded convolutions (section 5.3)."""
+        """The penalty of the free values, or with ``group_lasso`` of the expanded convolutions (section 5.3)."""
         values = []
         for tied, bank in zip(self.tied, self.banks):
             grouped = self.penalty.kind == "group_lasso" and len(tied.shape) == 4
-            values.append(patch_norms(tied(bank.detach())).sum() if grouped else bank.detach().abs().sum())
+            values.append(self.penalty.raw(tied(bank.detach()) if grouped else bank.detach()))
         return torch.stack(values).sum() * self.penalty.coefficient
 
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
@@ -152,5 +158,5 @@ class TiedWeights(WeightsRule):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of the node ``algorithm.weights``."""
+        """Yield the problems of the node ``algorithm.weights``."""
         yield from sparsity_problems(f"{KEY}.sparsity", config.get("sparsity"))

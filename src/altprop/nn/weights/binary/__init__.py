@@ -1,1 +1,1 @@
-"""binary."""
+"""Weights rules for networks whose linear and convolutional weights are -1 or 1."""

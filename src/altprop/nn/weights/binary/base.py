@@ -1,15 +1,15 @@
-"""Networks whose linear and convolutional weights are binary: the base of the binary rules, and the one without a schedule."""
+"""Networks whose linear and convolutional weights are all binary, and the base of the rule that binarizes layer by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from altprop.nn.weights.base import WeightsContext, WeightsRule
+from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
 from altprop.nn.weights.batch_norm import RecentInputs, has_batch_norm, reestimate
 from altprop.nn.weights.binary.record import BinaryRecord
 from altprop.nn.weights.binary.sign import Binarization, Scale
@@ -17,25 +17,39 @@ from altprop.nn.weights.layers import weight_layers
 from altprop.nn.weights.saved_run import load_model_weights, read_algorithm_state
 from altprop.problems import ConfigError, Problem
 
-KEY = "algorithm.weights"
+
+class BinaryOptions(TypedDict, total=False):
+    """The options of :class:`Binary`, which a derived rule passes on."""
+
+    epoch_end: Literal["legacy", "exact"]
+    sign_zero: Literal[0, 1]
+    clip: float | None
+    scale: Scale
+    weights_from: str | None
+    batch_norm_batches: int
 
 
 class Binary(WeightsRule):
     """Every linear and convolutional weight is ``sgn(W)`` of a latent float weight, from the first step on (Lan 2021, section 2).
 
-    The gradient of the sign goes straight through to ``W``; biases, norms and activations stay in floating point. ``sign_zero``
-    is the sign of an exact zero. ``clip`` keeps the latent weights of binary layers within [-clip, clip] after every step.
-    ``scale`` multiplies the signs by the mean magnitude of the layer or output channel.
+    The gradient with respect to the sign is passed straight through to ``W``. Biases, norms and activations stay in floating
+    point.
 
-    ``epoch_end: legacy`` replaces, after every epoch and before evaluation, all weights by the *effective* ones that the last
-    step's forward pass used, as the code behind the published MNIST and CIFAR numbers did (section 2.4); ``exact`` leaves the
-    latent weights alone. An epoch that the run does not finish has no such end. ``weights_from`` is the checkpoint of another run
-    of the same model to start from, say a float one. With ``batch_norm_batches`` the statistics of batch norms are estimated
-    anew after every epoch, with the weights as they are evaluated, on that many of the epoch's last mini-batches.
+    Args:
+        epoch_end: ``legacy`` replaces, after every epoch and before evaluation, all weights by the *effective* ones that the last
+            step's forward pass used, as the code behind the published MNIST and CIFAR numbers did (section 2.4). It does nothing
+            in an epoch that the run does not finish. ``exact`` leaves the latent weights alone.
+        sign_zero: The sign of an exact zero: 0 (as published) or 1.
+        clip: Keep the latent weights of binary layers within [-clip, clip] after every step; None for no clipping.
+        scale: Multiply the signs by the mean magnitude of the ``layer`` or output ``channel``; ``none`` for plain signs.
+        weights_from: Checkpoint of another run of the same model to start from, for example a float one.
+        batch_norm_batches: Re-estimate batch-norm statistics after every epoch on this many of its last mini-batches, with the
+            weights that are evaluated. 0 keeps the running statistics.
     """
 
     def __init__(
         self,
+        *,
         epoch_end: Literal["legacy", "exact"] = "exact",
         sign_zero: Literal[0, 1] = 0,
         clip: float | None = None,
@@ -61,7 +75,7 @@ class Binary(WeightsRule):
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
         """Register :class:`Binarization` on every layer.
 
-        Raises ``ConfigError`` where there is no layer, or no batch norm to estimate.
+        Raises ``ConfigError`` if the model has no layer to binarize, or no batch norm for ``batch_norm_batches``.
         """
         layers = weight_layers(model)
         if not layers:
@@ -79,18 +93,17 @@ class Binary(WeightsRule):
         self.record = BinaryRecord(self.names)
 
     def binary_at(self, epoch: int) -> list[bool]:
-        """Which layers are binary in ``epoch`` (0-based), in forward order. A function of the epoch alone (section 2.3)."""
+        """Return which layers are binary in ``epoch`` (0-based), in forward order. A pure function of the epoch (section 2.3)."""
         return [True] * len(self.names)
 
     def epoch_start(self, epoch: int) -> None:
-        if (
-            not self.record.started
-        ):  # not in attach: a run that is resumed or evaluated does not need the run it once started from
+        # not in attach, so that a resumed or evaluated run does not need the run that it once started from
+        if not self.record.started:
             self.first_epoch()
         self._set_flags(epoch)
 
     def first_epoch(self) -> None:
-        """What happens once in a run, before its first step."""
+        """Called once in a run, before its first step."""
         if self.weights_from is not None:
             key = f"{KEY}.weights_from"
             load_model_weights(self.model, read_algorithm_state(self.weights_from, key), key)
@@ -104,13 +117,13 @@ class Binary(WeightsRule):
     # -- training --------------------------------------------------------------------------------------------------------------
 
     def steps_left(self, step: int) -> int:
-        """Steps of the epoch that follow step ``step`` (0-based, over all epochs)."""
+        """Return how many steps of the epoch follow step ``step`` (0-based, counted over all epochs)."""
         return self.context.steps_per_epoch - 1 - step % self.context.steps_per_epoch
 
     def step_start(self, step: int) -> None:
         if self.legacy and self.steps_left(step) == 0:
             self.before_last_update = [latent.detach().clone() for latent in self.latents]
-        self.recent.wanted = self.steps_left(step) < self.recent.count
+        self.recent.recording = self.steps_left(step) < self.recent.count
 
     def observe(self, inputs: Tensor) -> None:
         self.recent.observe(inputs)
@@ -124,7 +137,7 @@ class Binary(WeightsRule):
 
     @torch.no_grad()
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
-        """Apply the epoch-end rule and return what :class:`BinaryRecord` says of the weights that are evaluated."""
+        """Apply the ``epoch_end`` option and return the metrics of the weights to evaluate (:class:`BinaryRecord`)."""
         for latent, binarization, before in zip(self.latents, self.binarizations, self.before_last_update):
             latent.copy_(binarization.effective(before))
         self.before_last_update = []
@@ -140,21 +153,22 @@ class Binary(WeightsRule):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.record.load_state_dict(state["record"], self.context.device)
         self.recent.load_state_dict(state["recent"], self.context.device)
-        if state["epoch"] is not None:  # an evaluation of this checkpoint needs the flags, too
+        if state["epoch"] is not None:  # evaluating this checkpoint needs the flags, too
             self._set_flags(state["epoch"])
 
     # -- configuration ---------------------------------------------------------------------------------------------------------
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of the node ``algorithm.weights``."""
+        """Yield the problems of the node ``algorithm.weights``."""
         if config.get("epoch_end") == "legacy" and str(root["trainer"]["duration"]).endswith("st"):
-            given = "legacy with a duration in steps"
-            yield Problem(f"{KEY}.epoch_end", given, "whole epochs, at whose end it acts", "trainer.duration=10ep")
+            description = "legacy with a duration in steps"
+            allowed = "a duration in whole epochs, because legacy acts at their end"
+            yield Problem(f"{KEY}.epoch_end", description, allowed, "trainer.duration=10ep")
 
 
 def latent_weight(module: nn.Module) -> nn.Parameter:
-    """The latent float weight of a layer with a parametrized weight."""
+    """Return the latent float weight of a layer with a parametrized weight."""
     parametrizations = module.parametrizations
     assert isinstance(parametrizations, nn.ModuleDict)
     latent = parametrizations["weight"].original

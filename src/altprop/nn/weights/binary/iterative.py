@@ -1,51 +1,51 @@
-"""Iterative training: one more layer becomes binary every so many epochs (Lan 2021, section 2.3)."""
+"""Iterative training: one more layer becomes binary every few epochs (Lan 2021, section 2.3)."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
-from altprop.nn.weights.base import WeightsContext
-from altprop.nn.weights.binary.base import KEY, Binary
+from altprop.nn.weights.base import KEY, WeightsContext
+from altprop.nn.weights.binary.base import Binary, BinaryOptions
 from altprop.nn.weights.binary.orders import FROM_SENSITIVITY, Order, order_problems, read_order, resolve_order
-from altprop.nn.weights.binary.sign import Scale
 from altprop.problems import Problem
 
 log = logging.getLogger(__name__)
 
 
 def num_binary_layers(epoch: int, epochs_per_layer: int, layers: int) -> int:
-    """How many of ``layers`` layers are binary in the 0-based ``epoch``: ``min(L, floor(e / E_l) + 1)``."""
+    """Return how many of ``layers`` layers are binary in the 0-based ``epoch``: ``min(L, floor(e / E_l) + 1)``."""
     return min(layers, epoch // epochs_per_layer + 1)
 
 
 class IterativeBinary(Binary):
-    """One layer is binary at the start, and one more every ``epochs_per_layer`` epochs, until all are; none becomes float again.
+    """One layer is binary at the start, and one more every ``epochs_per_layer`` epochs until all are. None becomes float again.
 
-    ``order`` says which is next (:mod:`.orders`), ``reverse`` walks it from its end; ``order_file`` is what
-    ``order: from_sensitivity`` reads, once, before the first step. Nothing else changes when a layer becomes binary: optimizer
-    state, norm statistics and latent weights carry over. The other options are those of :class:`Binary`.
+    Nothing else changes when a layer becomes binary: optimizer state, norm statistics and latent weights carry over.
+
+    Args:
+        epochs_per_layer: Epochs until the next layer becomes binary.
+        order: The order in which layers become binary (:mod:`.orders`).
+        reverse: Walk the order from its end.
+        order_file: File that ``order: from_sensitivity`` reads, once, before the first step.
+        **options: Those of :class:`Binary`.
     """
 
     moves: ClassVar[bool] = True
 
     def __init__(
         self,
+        *,
         epochs_per_layer: int,
         order: Order = "forward",
         reverse: bool = False,
         order_file: str | None = None,
-        epoch_end: Literal["legacy", "exact"] = "exact",
-        sign_zero: Literal[0, 1] = 0,
-        clip: float | None = None,
-        scale: Scale = "none",
-        weights_from: str | None = None,
-        batch_norm_batches: int = 0,
+        **options: Unpack[BinaryOptions],
     ) -> None:
-        super().__init__(epoch_end, sign_zero, clip, scale, weights_from, batch_norm_batches)
+        super().__init__(**options)
         if epochs_per_layer < 1:
             raise ValueError(f"epochs_per_layer must be at least 1, not {epochs_per_layer}")
         self.epochs_per_layer = epochs_per_layer
@@ -55,7 +55,7 @@ class IterativeBinary(Binary):
         self.positions: tuple[int, ...] = ()
 
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
-        """Register the parametrizations and fix the order. Raises ``ConfigError`` where the order does not fit the layers."""
+        """Register the parametrizations and fix the order. Raises ``ConfigError`` if the order does not fit the layers."""
         super().attach(model, context)
         if self.order != FROM_SENSITIVITY:
             self._set_order(resolve_order(self.order, self.names, context.generator, f"{KEY}.order"))
@@ -72,23 +72,23 @@ class IterativeBinary(Binary):
         self.positions = order[::-1] if self.reverse else order
 
     def binary_at(self, epoch: int) -> list[bool]:
-        chosen = self.positions[: num_binary_layers(epoch, self.epochs_per_layer, len(self.names))]
-        return [place in chosen for place in range(1, len(self.names) + 1)]
+        binary = self.positions[: num_binary_layers(epoch, self.epochs_per_layer, len(self.names))]
+        return [place in binary for place in range(1, len(self.names) + 1)]
 
     @property
     def complete(self) -> bool:
-        """Whether as many layers are binary as will be at the end of the run (section 9, trap 5)."""
+        """Whether as many layers are binary as at the end of the run (section 9, trap 5)."""
         return self.epoch is not None and self.binary_at(self.epoch) == self.binary_at(self.context.total_epochs - 1)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "positions": list(self.positions)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.positions = tuple(state["positions"])  # the order a run began with stays, whatever the file says by now
+        self.positions = tuple(state["positions"])  # a run keeps the order that it began with, even if the file has changed
         super().load_state_dict(state)
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of the node ``algorithm.weights``."""
+        """Yield the problems of the node ``algorithm.weights``."""
         yield from super().check(config, root)
         yield from order_problems(config, KEY)

@@ -1,4 +1,4 @@
-"""In which order layers become binary: forward, reverse, random, published, explicit, from sensitivity pre-training.
+"""The order in which layers become binary: forward, reverse, random, published, explicit, or by measured sensitivity.
 
 Layers have positions 1..L in forward order. An order is a permutation of them; its first entry is binarized first.
 """
@@ -15,8 +15,8 @@ from altprop.files import read_json
 from altprop.problems import ConfigError, Problem, nearest
 
 Order = str | int | Sequence[int | str]
-"""A word of :data:`WORDS` or :data:`PUBLISHED`; a position: that layer first, then the next ones, then from the start again; or a
-list of positions or layer names."""
+"""A word of :data:`WORDS` or :data:`PUBLISHED`; a position, which means that layer first, then those after it, then those before
+it; or a list of positions or layer names."""
 
 FROM_SENSITIVITY = "from_sensitivity"
 WORDS = ("forward", "reverse", "random", FROM_SENSITIVITY)
@@ -34,24 +34,24 @@ PUBLISHED: dict[str, tuple[int, ...]] = {
     "vgg9_random": (3, 8, 1, 5, 6, 9, 2, 4, 7),
     "resnet20_random": (4, 14, 10, 11, 13, 6, 9, 2, 15, 8, 17, 7, 18, 16, 20, 5, 1, 19, 12, 3),
 }
-"""The lists of the paper's experiments, as positions (section 3.2): ascending and descending sensitivity, one random draw."""
+"""The orders of the paper's experiments, as positions (section 3.2): ascending and descending sensitivity, one random draw."""
 
 
 def rotation(first: int, length: int) -> tuple[int, ...]:
-    """``first``, ``first`` + 1, .., ``length``, 1, .., ``first`` - 1: the paper's order called by a number."""
+    """Return ``first``, ``first`` + 1, .., ``length``, 1, .., ``first`` - 1, the order that the paper names by a number."""
     return tuple((first - 1 + step) % length + 1 for step in range(length))
 
 
 def random_order(length: int, generator: torch.Generator) -> tuple[int, ...]:
-    """A uniformly drawn permutation of 1..``length``."""
+    """Return a uniformly drawn permutation of 1..``length``."""
     return tuple((torch.randperm(length, generator=generator) + 1).tolist())
 
 
 def resolve_order(order: Order, layers: Sequence[str], generator: torch.Generator, key: str) -> tuple[int, ...]:
-    """``order`` as a permutation of the positions of ``layers`` (names in forward order).
+    """Return ``order`` as a permutation of the positions of ``layers`` (names in forward order).
 
-    ``from_sensitivity`` is not resolved here (:func:`read_order`). Raises ``ConfigError`` about ``key``, with the list of layers,
-    where the order has a wrong length or names an unknown layer or one twice.
+    ``from_sensitivity`` is not resolved here but by :func:`read_order`. Raises ``ConfigError`` about ``key``, with the list of
+    layers, if the order has a wrong length or names an unknown layer or the same layer twice.
     """
     length = len(layers)
     if order == "forward":
@@ -62,7 +62,7 @@ def resolve_order(order: Order, layers: Sequence[str], generator: torch.Generato
         return random_order(length, generator)
     if isinstance(order, int):
         if not 1 <= order <= length:
-            raise _refused(key, f"{order} is no layer", layers)
+            raise _refused(key, f"{order} is not the position of a layer", layers)
         return rotation(order, length)
     if isinstance(order, str):
         return _permutation(PUBLISHED[order], layers, key, f"{order} has {len(PUBLISHED[order])} layers")
@@ -70,32 +70,33 @@ def resolve_order(order: Order, layers: Sequence[str], generator: torch.Generato
 
 
 def read_order(path: str, layers: Sequence[str], key: str) -> tuple[int, ...]:
-    """The order that ranking sensitivity runs wrote to ``path``: ``{"order": [3, 1, 2], "layers": [names], ...}``.
+    """Return the order that ``task=rank_layers`` wrote to ``path``: ``{"order": [3, 1, 2], "layers": [names], ...}``.
 
-    Raises ``ConfigError`` about ``key`` where there is no such file, it holds something else, or it is about other layers.
+    Raises ``ConfigError`` about ``key`` if the file does not exist, holds something else, or is about other layers.
     """
     content = read_json(Path(path))
     if content is None:
-        allowed = "the file that ranking the layers wrote"
-        raise ConfigError(
-            [Problem(key, f"there is no readable file {path}", allowed, "experiment=<paper>/<net>_sens task=rank_layers")]
-        )
+        fix = "experiment=<paper>/<net>_sens task=rank_layers"
+        raise ConfigError([Problem(key, f"there is no readable file {path}", "the file that ranking the layers wrote", fix)])
     order, names = (content.get("order"), content.get("layers")) if isinstance(content, dict) else (None, None)
     if not isinstance(order, list) or not isinstance(names, list):
-        raise ConfigError([Problem(key, f"{path} holds no order", "the file that ranking the layers wrote")])
+        raise ConfigError([Problem(key, f"{path} does not hold an order", "the file that ranking the layers wrote")])
     if names != list(layers):
         raise _refused(key, f"{path} is about the layers {', '.join(map(str, names))}", layers)
     return _permutation(order, layers, key)
 
 
-def _permutation(entries: Sequence[int | str], layers: Sequence[str], key: str, what: str = "") -> tuple[int, ...]:
-    """``entries`` as positions, if every layer comes once."""
+def _permutation(entries: Sequence[int | str], layers: Sequence[str], key: str, wrong_length: str = "") -> tuple[int, ...]:
+    """Return ``entries`` as positions if every layer occurs once.
+
+    Raises ``ConfigError`` otherwise; ``wrong_length`` describes the problem if their number is wrong.
+    """
     positions = {name: place for place, name in enumerate(layers, start=1)}
     order = [positions.get(entry) if isinstance(entry, str) else entry for entry in entries]
     unknown = [entry for entry, place in zip(entries, order) if place not in positions.values()]
     repeated = sorted({entry for entry in entries if entries.count(entry) > 1}, key=str)
     if len(order) != len(layers):
-        raise _refused(key, what or f"{list(entries)} has {len(entries)} entries", layers)
+        raise _refused(key, wrong_length or f"{list(entries)} has {len(entries)} entries", layers)
     if unknown:
         raise _refused(key, f"{', '.join(map(str, unknown))}: no such layer", layers)
     if repeated or len(set(order)) != len(order):
@@ -103,25 +104,22 @@ def _permutation(entries: Sequence[int | str], layers: Sequence[str], key: str, 
     return tuple(place for place in order if place is not None)
 
 
-def _refused(key: str, given: str, layers: Sequence[str]) -> ConfigError:
+def _refused(key: str, description: str, layers: Sequence[str]) -> ConfigError:
     listed = ", ".join(f"{place} {name}" for place, name in enumerate(layers, start=1))
-    return ConfigError([Problem(key, given, f"each of the {len(layers)} layers once: {listed}", f"{key}=forward")])
+    return ConfigError([Problem(key, description, f"each of the {len(layers)} layers once: {listed}", f"{key}=forward")])
 
 
 def order_problems(config: Mapping[str, Any], key: str) -> Iterator[Problem]:
-    """What is wrong with ``order`` and ``order_file`` of the node ``config`` at ``key``, as far as it shows without the model."""
+    """Yield the problems of ``order`` and ``order_file`` in the node ``config`` at ``key`` that show without the model."""
     order, file = config.get("order", "forward"), config.get("order_file")
     if isinstance(order, str) and order not in (*WORDS, *PUBLISHED):
         close = nearest(order, (*WORDS, *PUBLISHED))
         allowed = f"{', '.join((*WORDS, *PUBLISHED))}, a position, or a list of positions or layer names"
         yield Problem(f"{key}.order", repr(order), allowed, f"{key}.order={close}" if close else "")
     if order == FROM_SENSITIVITY and not file:
-        given = "is not set, but the order comes from it"
-        yield Problem(
-            f"{key}.order_file",
-            given,
-            "the file that ranking the layers writes",
-            f"{key}.order_file=<paths.outputs>/<name>/order.json",
-        )
+        description = "is not set, but the order is read from it"
+        fix = f"{key}.order_file=<paths.outputs>/<name>/order.json"
+        yield Problem(f"{key}.order_file", description, "the file that ranking the layers writes", fix)
     if order != FROM_SENSITIVITY and file:
-        yield Problem(f"{key}.order_file", f"{file} beside order={order}", "null, it is read with order=from_sensitivity alone")
+        description = f"{file} with order={order}"
+        yield Problem(f"{key}.order_file", description, "null, it is only read with order=from_sensitivity")

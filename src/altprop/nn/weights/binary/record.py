@@ -1,4 +1,4 @@
-"""What a binary network's weights did in an epoch: which layers are binary, zeros, flipped signs, ranges."""
+"""Metrics of a binary network's weights per epoch: binary layers, zeros, flipped signs, ranges."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from altprop.nn.weights.binary.sign import Binarization
 
 
 class BinaryRecord:
-    """Metrics of the layers ``names``. Remembers the signs of an epoch's end, one byte per weight, to count those that flip."""
+    """Metrics of the layers ``names``.
+
+    Remembers the signs at the end of the last epoch, one byte per weight, to count those that flip.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
@@ -20,20 +23,20 @@ class BinaryRecord:
 
     @property
     def started(self) -> bool:
-        """Whether there are signs to compare with."""
+        """Whether there are remembered signs to compare with."""
         return bool(self.signs)
 
     def start(self, latents: Sequence[Tensor]) -> None:
-        """Remember the signs that training starts from."""
+        """Remember the signs with which training starts."""
         self.signs = [_signs(latent) for latent in latents]
 
     def epoch_end(self, latents: Sequence[Tensor], binarizations: Sequence[Binarization]) -> dict[str, Tensor]:
-        """Metrics as device scalars.
+        """Return the metrics as device scalars (section 7).
 
-        Per layer: ``binary/`` 1 or 0; ``zeros/`` number of exact zeros; ``flips/`` fraction of the latent weights whose sign is
-        another than at the last epoch's end; ``latent_min/``, ``latent_max/``. Of the whole network: ``binary_layers``,
-        ``binary_weights`` (in binary layers), ``fully_binary`` 1 or 0, ``zeros``, ``flips`` in binary layers, and ``min`` and
-        ``max`` of the effective weights and 0 (section 7).
+        Per layer: ``binary/`` 1 or 0; ``zeros/`` number of exact zeros; ``flips/`` fraction of the latent weights whose sign
+        differs from that at the end of the last epoch; ``latent_min/`` and ``latent_max/``. Of the whole network:
+        ``binary_layers``; ``binary_weights``, the number of weights in binary layers; ``fully_binary`` 1 or 0; ``zeros``;
+        ``flips`` in binary layers; ``min`` and ``max`` of the effective weights and 0.
         """
         metrics: dict[str, Tensor] = {}
         zeros, flipped, lowest, highest = [], [], [], []

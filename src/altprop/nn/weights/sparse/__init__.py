@@ -1,1 +1,1 @@
-"""sparse."""
+"""Weights rules for networks whose weights are mostly zero."""

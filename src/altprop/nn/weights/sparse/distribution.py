@@ -1,4 +1,4 @@
-"""How dense each tensor starts, and the positions drawn for it."""
+"""The initial density of each tensor, and random positions for its active units."""
 
 from __future__ import annotations
 
@@ -10,33 +10,36 @@ import torch
 from torch import Tensor
 
 Distribution = Literal["equal", "uniform", "erk"]
-"""``equal``: the same sparsity in every tensor (section 2.1). ``uniform`` and ``erk`` are additions from Evci et al.,
-arXiv 1911.11134: the first tensor dense and the others equal; Erdős-Rényi-kernel densities."""
+"""``equal``: the same sparsity in every tensor (section 2.1). The others are additions from Evci et al., arXiv 1911.11134:
+``uniform``: the first tensor is dense and the others are equal; ``erk``: Erdős-Rényi-kernel densities."""
 
 
 def active_count(sparsity: float, units: int) -> int:
-    """Units that start active: ``floor((1 - s) n + 0.1)`` (section 2.1)."""
+    """Return the number of units that start active: ``floor((1 - s) n + 0.1)`` (section 2.1)."""
     return int((1.0 - sparsity) * units + 0.1)
 
 
-def sparsities(distribution: Distribution, wanted: Sequence[float], shapes: Sequence[Sequence[int]]) -> list[float]:
-    """The sparsity of every tensor of ``shapes``, given the ``wanted`` one of each.
+def sparsities(distribution: Distribution, targets: Sequence[float], shapes: Sequence[Sequence[int]]) -> list[float]:
+    """Return the sparsity of every tensor of ``shapes``, given a target for each.
 
-    ``erk`` needs the same wanted value for all and returns ``1 - density``, where the density of a tensor is in proportion to the
-    sum of its dimensions over their product, tensors that would exceed 1 are dense, and the total number of weights is the wanted
-    one. Raises ``ValueError`` for different wanted values with ``erk``.
+    ``erk`` needs the same target for all tensors and returns ``1 - density``: the density of a tensor is in proportion to the sum
+    of its dimensions over their product, tensors that would exceed 1 are dense, and the total number of weights is that of the
+    target. Raises ``ValueError`` for different targets with ``erk``.
     """
     if distribution == "equal":
-        return list(wanted)
+        return list(targets)
     if distribution == "uniform":
-        return [0.0, *wanted[1:]]
-    if len(set(wanted)) != 1:
+        return [0.0, *targets[1:]]
+    if len(set(targets)) != 1:
         raise ValueError("erk distributes one overall sparsity; give one number")
-    return [1.0 - density for density in erk_densities(1.0 - wanted[0], shapes)]
+    return [1.0 - density for density in erk_densities(1.0 - targets[0], shapes)]
 
 
 def erk_densities(density: float, shapes: Sequence[Sequence[int]]) -> list[float]:
-    """Erdős-Rényi-kernel densities with ``sum(density_l weights_l) = density sum(weights_l)`` (arXiv 1911.11134, section 3)."""
+    """Return Erdős-Rényi-kernel densities with ``sum(density_l n_l) = density sum(n_l)`` (arXiv 1911.11134, section 3).
+
+    ``n_l`` is the number of weights of tensor l.
+    """
     sizes = [prod(shape) for shape in shapes]
     ratios = [sum(shape) / size for shape, size in zip(shapes, sizes)]
     dense: set[int] = set()
@@ -50,24 +53,25 @@ def erk_densities(density: float, shapes: Sequence[Sequence[int]]) -> list[float
         dense |= above
 
 
-def capped(wanted: Sequence[float], caps: Sequence[float | None], sizes: Sequence[int]) -> list[float]:
-    """``wanted`` sparsities with a largest one for some tensors; the others take up the difference so that the total stays.
+def capped(targets: Sequence[float], caps: Sequence[float | None], sizes: Sequence[int]) -> list[float]:
+    """Limit the sparsities ``targets`` to ``caps``; the other tensors make up the difference, so that the total stays the same.
 
-    Section 2.7's special case of the MNIST perceptron is a cap of 0.9 on the last layer. Tensors without a cap (None) all get the
-    sparsity that leaves ``sum((1 - wanted_l) n_l)`` units in all. Without a tensor above its cap, ``wanted`` is returned.
+    Section 2.7's special case of the MNIST perceptron is a cap of 0.9 on the last layer. All tensors that do not exceed a cap
+    (None: no cap) get the sparsity that leaves ``sum((1 - target_l) n_l)`` units in total. If no tensor exceeds its cap,
+    ``targets`` are returned.
     """
-    over = [cap is not None and value > cap for value, cap in zip(wanted, caps)]
+    over = [cap is not None and value > cap for value, cap in zip(targets, caps)]
     if not any(over):
-        return list(wanted)
-    kept = sum((1.0 - value) * size for value, size in zip(wanted, sizes))
-    kept_in_capped = sum((1.0 - cap) * size for cap, size, is_over in zip(caps, sizes, over) if is_over and cap is not None)
+        return list(targets)
+    total = sum((1.0 - value) * size for value, size in zip(targets, sizes))
+    in_capped = sum((1.0 - cap) * size for cap, size, is_over in zip(caps, sizes, over) if is_over and cap is not None)
     rest = sum(size for size, is_over in zip(sizes, over) if not is_over)
-    shared = 1.0 - (kept - kept_in_capped) / rest
+    shared = 1.0 - (total - in_capped) / rest
     return [cap if is_over and cap is not None else shared for cap, is_over in zip(caps, over)]
 
 
 def random_mask(sizes: Sequence[int], counts: Sequence[int], generator: torch.Generator) -> Tensor:
-    """A flat mask ``[sum(sizes)]`` of zeros and ones with ``counts[l]`` ones at uniformly drawn places of every tensor (CPU)."""
+    """Return a flat mask ``[sum(sizes)]`` of zeros and ``counts[l]`` uniformly drawn ones in every tensor, on the CPU."""
     mask = torch.zeros(sum(sizes))
     offset = 0
     for size, count in zip(sizes, counts):

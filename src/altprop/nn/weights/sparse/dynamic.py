@@ -5,47 +5,49 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from altprop.names import builds
-from altprop.nn.weights.base import WeightsContext
-from altprop.nn.weights.penalties import Penalty
-from altprop.nn.weights.sparse.base import KEY, SparseRule
-from altprop.nn.weights.sparse.distribution import Distribution
-from altprop.nn.weights.sparse.grow import random_free_on_device
+from altprop.nn.weights.base import KEY, WeightsContext
+from altprop.nn.weights.sparse.base import reset_inactive_state
+from altprop.nn.weights.sparse.grow import Grow, RandomGrow, random_free_on_device
 from altprop.nn.weights.sparse.noise import LangevinNoise
-from altprop.nn.weights.sparse.strategies import (
-    Grow,
-    Prune,
-    RandomGrow,
-    Redistribute,
-    SignChangePrune,
-    WithinTensor,
-)
+from altprop.nn.weights.sparse.prune import Prune, SignChangePrune
+from altprop.nn.weights.sparse.redistribute import Redistribute, WithinTensor
+from altprop.nn.weights.sparse.static import FixedBudget, FixedBudgetOptions
 from altprop.nn.weights.tables import Table, as_table, at_epoch, table_problems
 from altprop.problems import Problem
 
 log = logging.getLogger(__name__)
 
 
-class DynamicSparse(SparseRule):
-    """Every ``period`` steps some active units are pruned and as many grown elsewhere; the total stays (sections 2.4 and 2.5).
+class DynamicSparse(FixedBudget):
+    """Every ``period`` steps some active units are pruned and as many are grown elsewhere (sections 2.4 and 2.5).
 
-    ``prune``, ``redistribute`` and ``grow`` say which, how many per tensor, and where. ``period`` is a table over epochs; an
-    update is due after a step whose 0-based number is a positive multiple of it, and with period 1 after every step, while the
-    epoch is below ``stop_epoch`` (null: to the end). ``noise`` adds Langevin noise to the gradients for that time. New weights
-    are zero (``new_weights: zero``) or all inactive ones are drawn anew at every update (``init``). Momentum and other optimizer
-    state of pruned and grown weights is kept, as published, or set to zero (``optimizer_state: reset``).
+    An update follows a step whose 0-based number is a positive multiple of the period, and every step if the period is 1, while
+    the epoch is below ``stop_epoch``.
+
+    Args:
+        prune: Which active units to remove.
+        redistribute: How many of the freed units each tensor gets back.
+        grow: Which free units to activate.
+        period: Steps between updates, as a table over epochs.
+        stop_epoch: 0-based epoch from which on nothing moves; None for no stop.
+        noise: Langevin noise in the gradients while the structure moves; None for no noise.
+        new_weights: ``zero``: new weights are zero; ``init``: all inactive weights are redrawn at every update.
+        optimizer_state: Whether to ``keep`` momentum and other optimizer state of pruned and grown weights, as published, or to
+            ``reset`` it to zero.
+        **options: Those of :class:`FixedBudget`.
     """
 
     moves: ClassVar[bool] = True
 
     def __init__(
         self,
-        sparsity: float | Mapping[str, float],
+        *,
         prune: Prune,
         redistribute: Redistribute,
         grow: Grow,
@@ -54,17 +56,11 @@ class DynamicSparse(SparseRule):
         noise: LangevinNoise | None = None,
         new_weights: Literal["zero", "init"] = "zero",
         optimizer_state: Literal["keep", "reset"] = "keep",
-        layers: Sequence[str] = ("conv", "linear"),
-        dense: Sequence[str] = ("stem", "shortcut"),
-        granularity: int = 4,
-        distribution: Distribution = "equal",
-        penalty: Penalty | None = None,
-        mask_from: str | None = None,
-        weights_from: str | None = None,
+        **options: Unpack[FixedBudgetOptions],
     ) -> None:
-        super().__init__(sparsity, layers, dense, granularity, distribution, penalty, mask_from, weights_from)
-        if granularity not in prune.granularities:
-            raise ValueError(f"{type(prune).__name__} works on single weights: granularity must be 4, not {granularity}")
+        super().__init__(**options)
+        if self.granularity not in prune.granularities:
+            raise ValueError(f"{type(prune).__name__} works on single weights: granularity must be 4, not {self.granularity}")
         self.prune = prune
         self.redistribute = redistribute
         self.grow = grow
@@ -80,7 +76,7 @@ class DynamicSparse(SparseRule):
         self.prune.attach(self.weights, context.generator)
         last_epoch = context.total_epochs if self.stop_epoch is None else min(self.stop_epoch, context.total_epochs)
         self.update_steps = max(1, last_epoch * context.steps_per_epoch)
-        # the pair of rules that moves something after every step must not make the device wait; on a CPU there is no waiting
+        # DeepR moves weights after every step, so there its update must not synchronize; on a CPU there is nothing to wait for
         self.without_sync = (
             context.device.type != "cpu"
             and isinstance(self.prune, SignChangePrune)
@@ -97,11 +93,11 @@ class DynamicSparse(SparseRule):
 
     @property
     def moving(self) -> bool:
-        """Whether the structure still changes in this epoch."""
+        """Whether the structure can change in this epoch."""
         return self.stop_epoch is None or self.epoch < self.stop_epoch
 
     def due(self, step: int) -> bool:
-        """Whether an update follows step ``step`` (0-based, over all epochs)."""
+        """Return whether an update follows step ``step`` (0-based, counted over all epochs)."""
         period = int(at_epoch(self.period, self.epoch))
         return self.moving and step % period == 0 and (step > 0 or period == 1)
 
@@ -132,21 +128,21 @@ class DynamicSparse(SparseRule):
         pruned = self.prune.select(weights, progress)
         lost = weights.counts(pruned)
         survivors = [before - count for before, count in zip(weights.active, lost)]
-        # just pruned units cannot come back in the same update, so what is free is what was inactive before
+        # units cannot be pruned and grown in the same update, so the free units are those that were inactive before it
         free = [size - before for size, before in zip(weights.layout.sizes, weights.active)]
         counts = self.redistribute.counts(lost, survivors, free, self.context.generator)
         grown = self.grow.select(weights, weights.alive, counts, free, self.generator)
         weights.switch(pruned, False)
         self._clear_inactive(optimizers)
         weights.switch(grown, True)
-        weights.active = [kept + count for kept, count in zip(survivors, counts)]
-        self.prune.pruned(sum(lost))
+        weights.active = [left + count for left, count in zip(survivors, counts)]
+        self.prune.after_update(sum(lost))
         self.record.moved(pruned, grown, weights.alive)
         if sum(counts) < sum(lost):
             log.warning("%d pruned units could not be grown again: the tensors are full", sum(lost) - sum(counts))
 
     def _update_without_sync(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Sign-change pruning with random growth inside the tensor, in device arithmetic alone."""
+        """Sign-change pruning with random growth inside each tensor, entirely on the device."""
         weights = self.weights
         assert isinstance(self.prune, SignChangePrune)
         pruned = self.prune.flips(weights)
@@ -158,14 +154,14 @@ class DynamicSparse(SparseRule):
         self.record.moved_on_device(pruned, grown)
 
     def _clear_inactive(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Zero or redraw the stored weights at every inactive position, the ones about to grow included (section 2.1)."""
+        """Zero or redraw the stored weights at every inactive position, including those about to grow (section 2.1)."""
         weights = self.weights
         keep = [masking.broadcast() for masking in weights.maskings]
-        for weight, kept in zip(weights.weights, keep):
-            weight.mul_(kept)
+        for weight, mask in zip(weights.weights, keep):
+            weight.mul_(mask)
             if self.new_weights == "init":
                 drawn = torch.randn(weight.shape, generator=self.generator, device=weight.device, dtype=weight.dtype)
-                weight.addcmul_(drawn, 1.0 - kept, value=new_weight_deviation(weight.shape))
+                weight.addcmul_(drawn, 1.0 - mask, value=new_weight_deviation(weight.shape))
         if self.optimizer_state == "reset":
             reset_inactive_state(weights.weights, keep, optimizers)
 
@@ -189,30 +185,24 @@ class DynamicSparse(SparseRule):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of the node ``algorithm.weights``."""
+        """Yield the problems of the node ``algorithm.weights``."""
         yield from super().check(config, root)
         yield from table_problems(f"{KEY}.period", config.get("period"), whole=True, least=1)
         stop_epoch = config.get("stop_epoch")
         if isinstance(stop_epoch, int) and stop_epoch < 0:
-            allowed = "an epoch, counted from 0 on, or null: to the end"
+            allowed = "an epoch, counted from 0, or null for no stop"
             yield Problem(f"{KEY}.stop_epoch", str(stop_epoch), allowed, f"{KEY}.stop_epoch=null")
         if builds(config.get("prune"), SignChangePrune) and config.get("granularity", 4) != 4:
-            given = f"{config.get('granularity')} with prune=sign_change"
-            yield Problem(f"{KEY}.granularity", given, "4: signs are those of single weights", f"{KEY}.granularity=4")
+            description = f"{config.get('granularity')} with prune=sign_change"
+            yield Problem(
+                f"{KEY}.granularity", description, "4, because signs are those of single weights", f"{KEY}.granularity=4"
+            )
 
 
 def new_weight_deviation(shape: Sequence[int]) -> float:
-    """Standard deviation of redrawn weights: variance ``2 / (out kh kw)`` for a convolution, ``1 / in`` for a linear layer."""
+    """Return the standard deviation of redrawn weights.
+
+    The variance is ``2 / (out kh kw)`` for a convolution and ``1 / in`` for a linear layer.
+    """
     variance = 2.0 / (shape[0] * prod(shape[2:])) if len(shape) == 4 else 1.0 / shape[1]
     return float(variance**0.5)
-
-
-def reset_inactive_state(
-    weights: Sequence[nn.Parameter], keep: Sequence[Tensor], optimizers: Iterable[torch.optim.Optimizer]
-) -> None:
-    """Multiply every optimizer's tensors of a weight's shape (momentum, second moments) by that weight's ``keep``."""
-    for optimizer in optimizers:
-        for weight, kept in zip(weights, keep):
-            for value in optimizer.state.get(weight, {}).values():
-                if isinstance(value, Tensor) and value.shape == weight.shape:
-                    value.mul_(kept)

@@ -1,7 +1,7 @@
-"""Several weight tensors as one flat buffer of units, the things that are pruned and grown.
+"""Several weight tensors as one flat buffer of units, which are what is pruned and grown.
 
-A unit is a single weight (granularity 4), a kernel row (3), a kernel slice (2) or a whole filter (1) of a convolution; of a
-linear layer it is always a single weight. Units of one tensor are contiguous and in memory order, tensors follow one another.
+A unit of a convolution is a single weight (granularity 4), a kernel row (3), a kernel slice (2) or a whole filter (1); a unit of
+a linear layer is always a single weight. The units of a tensor are contiguous and in memory order, tensors follow one another.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor
 
 
 def unit_shape(shape: Sequence[int], granularity: int) -> tuple[int, ...]:
-    """Shape of a weight's mask: that of a linear weight ``[out, in]``, the first ``granularity`` dimensions of a convolution's
-    ``[out, in, height, width]``.
+    """Return the shape of a weight's mask.
 
-    Raises ``ValueError`` for a granularity outside 1 to 4.
+    That is the shape of a linear weight ``[out, in]``, and the first ``granularity`` dimensions of a convolution's
+    ``[out, in, height, width]``. Raises ``ValueError`` for a granularity outside 1 to 4.
     """
     if not 1 <= granularity <= 4:
         raise ValueError(f"granularity must be 1, 2, 3 or 4, not {granularity}")
@@ -29,20 +29,20 @@ def unit_shape(shape: Sequence[int], granularity: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each tensor's units lie: ``sizes[l]`` units of ``widths[l]`` weights, from ``offsets[l]`` on."""
+    """Position of each tensor's units: ``sizes[l]`` units of ``widths[l]`` weights each, from ``offsets[l]`` on."""
 
     sizes: tuple[int, ...]
     widths: tuple[int, ...]
 
     @classmethod
     def of(cls, shapes: Sequence[Sequence[int]], granularity: int) -> Layout:
-        """The layout of weights of ``shapes``."""
+        """Return the layout of weights of ``shapes``."""
         sizes = tuple(prod(unit_shape(shape, granularity)) for shape in shapes)
         return cls(sizes, tuple(prod(shape) // size for shape, size in zip(shapes, sizes)))
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """First unit of every tensor, and one past the last unit of all."""
+        """Index of the first unit of every tensor, followed by the total number of units."""
         return tuple(accumulate(self.sizes, initial=0))
 
     @property
@@ -51,46 +51,67 @@ class Layout:
         return sum(self.sizes)
 
     def boundaries(self, device: torch.device | None = None) -> Tensor:
-        """:attr:`offsets` as integers ``[tensors + 1]``."""
+        """:attr:`offsets` as an integer tensor ``[tensors + 1]``."""
         return torch.tensor(self.offsets, device=device)
 
 
-def true_indices(chosen: Tensor) -> Tensor:
-    """Ascending indices ``[k]`` of the true entries of booleans ``[n]``."""
-    if chosen.device.type == "cpu":  # NumPy is four to ten times faster here
-        return torch.from_numpy(np.flatnonzero(chosen.numpy()))
-    return chosen.nonzero().view(-1)
+def true_indices(flags: Tensor) -> Tensor:
+    """Return the ascending indices ``[k]`` of the true entries of booleans ``[n]``."""
+    if flags.device.type == "cpu":  # NumPy is four to ten times faster here
+        return torch.from_numpy(np.flatnonzero(flags.numpy()))
+    return flags.nonzero().view(-1)
 
 
-def few_true_indices(chosen: Tensor) -> Tensor:
-    """The same, faster where few of many entries of a contiguous ``chosen`` are true: looks at eight at a time first."""
-    if chosen.device.type != "cpu":
-        return true_indices(chosen)
-    entries = chosen.numpy()
+def few_true_indices(flags: Tensor) -> Tensor:
+    """Return the same as :func:`true_indices`, faster if only a few of many entries of contiguous ``flags`` are true.
+
+    Looks at eight entries at a time first.
+    """
+    if flags.device.type != "cpu":
+        return true_indices(flags)
+    entries = flags.numpy()
     whole = len(entries) // 8 * 8
     eights = entries[:whole].view(np.int64)
     places = np.flatnonzero(eights != 0)
     inside = np.flatnonzero(eights[places].view(np.bool_))
-    found = (places << 3)[inside >> 3] + (inside & 7)
-    return torch.from_numpy(np.concatenate([found, np.flatnonzero(entries[whole:]) + whole]))
+    indices = (places << 3)[inside >> 3] + (inside & 7)
+    return torch.from_numpy(np.concatenate([indices, np.flatnonzero(entries[whole:]) + whole]))
 
 
 def segment_counts(indices: Tensor, boundaries: Tensor) -> Tensor:
-    """How many of the ascending flat ``indices`` ``[k]`` lie in each tensor: integers ``[tensors]``."""
+    """Return how many of the ascending flat ``indices`` ``[k]`` are in each tensor: integers ``[tensors]``."""
     return torch.searchsorted(indices, boundaries).diff()
 
 
 def flat_weights(weights: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
-    """All weights one after the other, ``[weights]``, in ``out`` where given."""
+    """Return all weights one after the other, ``[weights]``, in ``out`` if given."""
     return torch.cat([weight.detach().reshape(-1) for weight in weights], out=out)
 
 
 def tensor_scores(weight: Tensor, width: int) -> Tensor:
-    """Magnitude of every unit of one tensor: the mean of ``|weight|`` over its ``width`` weights (section 2.1)."""
+    """Return the magnitude of every unit of one tensor: the mean of ``|weight|`` over its ``width`` weights (section 2.1)."""
     magnitudes = weight.detach().reshape(-1).abs()
     return magnitudes if width == 1 else magnitudes.view(-1, width).mean(dim=1)
 
 
 def unit_scores(weights: Sequence[Tensor], layout: Layout, out: Tensor | None = None) -> Tensor:
-    """Magnitudes of the units of all tensors, ``[units]``, in ``out`` where given."""
+    """Return the magnitudes of the units of all tensors, ``[units]``, in ``out`` if given."""
     return torch.cat([tensor_scores(weight, width) for weight, width in zip(weights, layout.widths)], out=out)
+
+
+def smallest(scores: Tensor, sizes: Sequence[int], counts: Sequence[int]) -> Tensor:
+    """Return the ascending positions of the ``counts[l]`` smallest scores of every segment; of equal scores the first ones count.
+
+    ``scores`` ``[sum(sizes)]`` holds segments of ``sizes[l]`` entries one after the other, and ``counts[l] <= sizes[l]``. Nothing
+    depends on values on the host, so there is no waiting for the device until the final conversion to indices.
+    """
+    chosen = []
+    for segment, count in zip(scores.split(list(sizes)), counts):
+        if count == 0:
+            chosen.append(torch.zeros_like(segment, dtype=torch.bool))
+            continue
+        limit = segment.kthvalue(count).values
+        below, ties = segment < limit, segment == limit
+        room = count - below.sum()
+        chosen.append(below | (ties & (ties.cumsum(0) <= room)))
+    return true_indices(torch.cat(chosen))

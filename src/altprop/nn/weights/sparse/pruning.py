@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from altprop.nn.weights.base import WeightsContext
+from altprop.nn.weights.base import KEY, WeightsContext
 from altprop.nn.weights.layers import WeightLayer, refuse_unknown, value_for, weight_layers
-from altprop.nn.weights.penalties import Penalty
-from altprop.nn.weights.sparse.base import KEY, SparseRule, sparsity_problems
+from altprop.nn.weights.sparse.base import SparseOptions, SparseRule, reset_inactive_state, sparsity_problems
 from altprop.nn.weights.sparse.distribution import capped
-from altprop.nn.weights.sparse.dynamic import reset_inactive_state
 from altprop.nn.weights.sparse.layout import Layout
-from altprop.nn.weights.sparse.strategies import smallest_active
+from altprop.nn.weights.sparse.prune import smallest_active
 from altprop.problems import ConfigError, Problem
 
 Profile = Literal["exponential", "cubic"]
 
 
 def event_fraction(profile: Profile, target: float, event: int, events: int) -> float:
-    """Share of the then active units that event ``event`` (0-based) of ``events`` prunes to reach sparsity ``target`` in the end.
+    """Return the fraction of the active units that event ``event`` (0-based) of ``events`` prunes.
 
-    ``exponential``: ``1 - (1 - S)^(1/n)`` every time. ``cubic`` (Zhu and Gupta): the density after k events is
-    ``1 - S + S (1 - k/n)^3``.
+    Together the events lead to the sparsity ``target``. ``exponential``: ``1 - (1 - S)^(1/n)`` every time. ``cubic`` (Zhu and
+    Gupta): the density after k events is ``1 - S + S (1 - k/n)^3``.
     """
     if profile == "exponential":
         return 1.0 - (1.0 - target) ** (1.0 / events)
@@ -34,18 +32,28 @@ def event_fraction(profile: Profile, target: float, event: int, events: int) -> 
 
 
 class IterativePruning(SparseRule):
-    """All weights at first; at the end of some epochs the smallest of every tensor are removed for good.
+    """All weights are active at first; at the end of some epochs the smallest of every tensor are removed for good.
 
-    There are ``iterations`` events, at the end of epoch ``start_epoch`` and every ``every_epochs`` after it, that lead to the
-    final ``sparsity`` by ``profile``. ``caps`` are largest sparsities for some layers, by role or name; the others take up the
-    difference. ``weights_from`` is a checkpoint of the dense run: weights and momentum come from it, while learning rate, weight
-    decay and so on are those of this run's configuration. Without it the network is pruned while it is trained from scratch.
+    Args:
+        sparsity: Final share of zeros in every sparse tensor; a number, or a table from roles or layer names to numbers.
+        iterations: Number of pruning events.
+        every_epochs: Epochs from one event to the next.
+        start_epoch: 0-based epoch at whose end the first event takes place.
+        profile: ``exponential`` prunes the same fraction every time, ``cubic`` larger fractions first.
+        caps: Largest sparsity of some layers, by role or name; the other layers make up the difference.
+        optimizer_state: Whether to ``keep`` momentum and other optimizer state of pruned weights, as published, or to ``reset``
+            it to zero.
+        **options: Those of :class:`SparseRule`. ``weights_from`` is a checkpoint of the dense run: weights and momentum come from
+            it, while learning rate, weight decay and so on are those of this run's configuration. Without it the network is
+            pruned while it is trained from scratch.
     """
 
     moves: ClassVar[bool] = True
+    momentum_from_weights: ClassVar[bool] = True
 
     def __init__(
         self,
+        *,
         sparsity: float | Mapping[str, float],
         iterations: int,
         every_epochs: int = 2,
@@ -53,14 +61,9 @@ class IterativePruning(SparseRule):
         profile: Profile = "exponential",
         caps: Mapping[str, float] | None = None,
         optimizer_state: Literal["keep", "reset"] = "keep",
-        layers: Sequence[str] = ("conv", "linear"),
-        dense: Sequence[str] = ("stem", "shortcut"),
-        granularity: int = 4,
-        penalty: Penalty | None = None,
-        weights_from: str | None = None,
+        **options: Unpack[SparseOptions],
     ) -> None:
-        super().__init__(0.0, layers, dense, granularity, "equal", penalty, None, weights_from)
-        self.momentum_from_weights = True
+        super().__init__(**options)
         self.target = sparsity
         self.iterations = iterations
         self.every_epochs = every_epochs
@@ -71,21 +74,22 @@ class IterativePruning(SparseRule):
         self.epoch: int | None = None
 
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
-        """Raises ``ConfigError`` where the run is too short for all events."""
+        """Register the masks, all of them ones. Raises ``ConfigError`` if the run is too short for all events."""
         last = self.last_event
         if last >= context.total_epochs:
-            given = f"{context.total_epochs} epochs"
+            description = f"{context.total_epochs} epochs"
             allowed = f"more than {last}: the last of {self.iterations} prunes is at the end of 0-based epoch {last}"
-            raise ConfigError([Problem("trainer.duration", given, allowed, f"trainer.duration={last + 1}ep")])
+            raise ConfigError([Problem("trainer.duration", description, allowed, f"trainer.duration={last + 1}ep")])
         refuse_unknown([(f"{KEY}.caps", self.caps)], weight_layers(model))
         super().attach(model, context)
         self.targets = self._targets(self.weights.layers)
 
     def _targets(self, layers: Sequence[WeightLayer]) -> list[float]:
-        wanted = [value_for(layer, self.target) for layer in layers]
+        """Return the final sparsity of every layer, with ``caps`` applied."""
+        targets = [value_for(layer, self.target) for layer in layers]
         caps = [next((cap for name, cap in self.caps.items() if layer.matches(name)), None) for layer in layers]
         sizes = Layout.of([tuple(weight.shape) for weight in self.weights.weights], self.granularity).sizes
-        return capped(wanted, caps, sizes)
+        return capped(targets, caps, sizes)
 
     @property
     def last_event(self) -> int:
@@ -93,37 +97,40 @@ class IterativePruning(SparseRule):
         return self.start_epoch + self.every_epochs * (self.iterations - 1)
 
     def event(self, epoch: int) -> int | None:
-        """Number of the prune at the end of 0-based ``epoch``, from 0 on, or None."""
+        """Return the 0-based number of the event at the end of 0-based ``epoch``, or None if there is none."""
         number, rest = divmod(epoch - self.start_epoch, self.every_epochs)
         return number if rest == 0 and 0 <= number < self.iterations else None
 
     @torch.no_grad()
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
-        """Those of every sparse rule, and ``complete``: 1 from the last event on, 0 before it."""
+        """Prune if an event is due. Returns the metrics of sparse rules and ``complete``, 1 from the last event on, else 0."""
         self.epoch = epoch
         number = self.event(epoch)
         if number is not None:
-            weights = self.weights
-            fractions = [event_fraction(self.profile, target, number, self.iterations) for target in self.targets]
-            pruned = smallest_active(weights, fractions)
-            lost = weights.counts(pruned)
-            weights.switch(pruned, False)
-            weights.active = [before - count for before, count in zip(weights.active, lost)]
-            keep = [masking.broadcast() for masking in weights.maskings]
-            for weight, kept in zip(weights.weights, keep):
-                weight.mul_(kept)
-            if self.optimizer_state == "reset":
-                reset_inactive_state(weights.weights, keep, self.optimizers)
+            self._prune(number)
         return {**super().epoch_end(epoch), "complete": torch.tensor(float(self.complete))}
+
+    def _prune(self, number: int) -> None:
+        weights = self.weights
+        fractions = [event_fraction(self.profile, target, number, self.iterations) for target in self.targets]
+        pruned = smallest_active(weights, fractions)
+        lost = weights.counts(pruned)
+        weights.switch(pruned, False)
+        weights.active = [before - count for before, count in zip(weights.active, lost)]
+        keep = [masking.broadcast() for masking in weights.maskings]
+        for weight, mask in zip(weights.weights, keep):
+            weight.mul_(mask)
+        if self.optimizer_state == "reset":
+            reset_inactive_state(weights.weights, keep, self.optimizers)
 
     @property
     def complete(self) -> bool:
-        """Whether the last event is over: before it the network has more weights than what the run is to give."""
+        """Whether the last event is over. Before it the network has more weights than the run ends with."""
         return self.epoch is not None and self.epoch >= self.last_event
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems of the node ``algorithm.weights``."""
+        """Yield the problems of the node ``algorithm.weights``."""
         yield from super().check(config, root)
         yield from sparsity_problems(f"{KEY}.caps", config.get("caps") or {})
         for name, least in (("iterations", 1), ("every_epochs", 1), ("start_epoch", 0)):

@@ -1,3 +1,5 @@
+"""Orders in which layers become binary, and the number of binary layers per epoch."""
+
 from __future__ import annotations
 
 import json
@@ -33,11 +35,11 @@ def test_published_orders_are_permutations(name):
         assert order == PUBLISHED[f"{net}_ascend"][::-1]
 
 
-def test_every_published_order_of_the_paper_is_there():
+def test_there_are_as_many_published_orders_as_in_the_paper():
     assert len(PUBLISHED) == 11  # ascend and descend of four networks, random of three
 
 
-def test_last_layer_of_the_residual_networks_is_the_most_sensitive_one():
+def test_the_last_layer_of_residual_networks_is_the_most_sensitive_one():
     """Section 2.6: no batch norm follows it."""
     assert PUBLISHED["resnet20_ascend"][-1] == 20
     assert PUBLISHED["resnet21_ascend"][-1] == 21
@@ -64,7 +66,7 @@ def test_random_order_is_seeded():
 
 
 @pytest.mark.parametrize(
-    ("order", "said"),
+    ("order", "message"),
     [
         ([1, 2, 3], "3 entries"),
         ([1, 2, 2, 4], "2: more than once"),
@@ -72,16 +74,16 @@ def test_random_order_is_seeded():
         ([1, 2, 3, 7], "7: no such layer"),
         (["layer1", "layer2", "layer3", "classifier"], "classifier: no such layer"),
         ([0, 1, 2, 3], "0: no such layer"),
-        (5, "5 is no layer"),
+        (5, "5 is not the position of a layer"),
         ("vgg5_ascend", "vgg5_ascend has 5 layers"),
     ],
 )
-def test_refused_with_the_list_of_layers(order, said):
+def test_refused_with_the_list_of_layers(order, message):
     with pytest.raises(ConfigError) as refusal:
         resolve(order)
     (problem,) = refusal.value.problems
     assert problem.key == KEY
-    assert said in problem.description
+    assert message in problem.description
     assert "1 layer1, 2 layer2, 3 layer3, 4 layer4" in problem.allowed
     assert "\n" not in str(problem)
 
@@ -93,21 +95,21 @@ def test_order_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "no readable file"),
         ("[1, 2", "no readable file"),
-        ("[1, 2, 3]", "holds no order"),
-        ('{"order": [1, 2, 3]}', "holds no order"),
+        ("[1, 2, 3]", "does not hold an order"),
+        ('{"order": [1, 2, 3]}', "does not hold an order"),
         ('{"order": [1, 2, 3], "layers": ["a", "b", "c"]}', "is about the layers a, b, c"),
         ('{"order": [1, 2, 2], "layers": ["layer1", "layer2", "layer3"]}', "2: more than once"),
     ],
 )
-def test_unfit_files_are_refused(tmp_path, content, said):
+def test_unsuitable_files_are_refused(tmp_path, content, message):
     file = tmp_path / "order.json"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         read_order(str(file), names(3), KEY)
 
 

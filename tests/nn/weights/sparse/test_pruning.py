@@ -1,4 +1,4 @@
-"""Iterative pruning of a trained network, masks and weights of other runs."""
+"""Iterative pruning of a trained network, and masks and weights from other runs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 
 from altprop.algorithms.schedule import Schedule, piecewise_constant
 from altprop.nn.weights.base import Dense
-from altprop.nn.weights.sparse.base import StaticSparse
 from altprop.nn.weights.sparse.dynamic import DynamicSparse
+from altprop.nn.weights.sparse.grow import RandomGrow
+from altprop.nn.weights.sparse.prune import ThresholdPrune
 from altprop.nn.weights.sparse.pruning import IterativePruning, event_fraction
-from altprop.nn.weights.sparse.strategies import ProportionalToSurvivors, RandomGrow, ThresholdPrune
+from altprop.nn.weights.sparse.redistribute import ProportionalToSurvivors
+from altprop.nn.weights.sparse.static import StaticSparse
 from altprop.problems import ConfigError
 from tests.nn.weights.training import Trained, active, masks, small_mlp, small_wrn, stored
 
 
 @given(st.sampled_from(["exponential", "cubic"]), st.floats(0.0, 0.99), st.integers(1, 30))
-def test_events_lead_to_the_target(profile, target, events):
+def test_the_events_lead_to_the_target(profile, target, events):
     density = 1.0
     for event in range(events):
         fraction = event_fraction(profile, target, event, events)
@@ -43,17 +45,17 @@ def test_published_cubic_fractions():
 
 def test_the_published_times():
     """Section 10.10: the ends of epochs 0, 2, ..., 38 of 48."""
-    rule = IterativePruning(0.9, iterations=20, every_epochs=2, start_epoch=0)
+    rule = IterativePruning(sparsity=0.9, iterations=20, every_epochs=2, start_epoch=0)
     assert [epoch for epoch in range(48) if rule.event(epoch) is not None] == list(range(0, 39, 2))
-    rule = IterativePruning(0.98, iterations=10, every_epochs=2, start_epoch=1)
+    rule = IterativePruning(sparsity=0.98, iterations=10, every_epochs=2, start_epoch=1)
     assert [epoch for epoch in range(39) if rule.event(epoch) is not None] == list(range(1, 20, 2))
 
 
 def test_the_first_epoch_of_the_published_schedule_trains_nothing():
-    """Section 10.10: what the first event removes are the smallest weights of the dense run as it ended."""
+    """Section 10.10: the first event removes the smallest weights that the dense run ended with."""
     rates = [[0, 0.0], [1, 0.02], [15, 0.02], [25, 0.004], [35, 0.0008]]
     schedule = Schedule(scheduler=partial(piecewise_constant, values=rates))
-    trained = Trained(IterativePruning(0.9, 20), small_mlp(), epochs=48, schedule=schedule, weight_decay=5e-4)
+    trained = Trained(IterativePruning(sparsity=0.9, iterations=20), small_mlp(), epochs=48, schedule=schedule, weight_decay=5e-4)
     before = [parameter.detach().clone() for parameter in trained.model.parameters()]
     trained.steps(4)
     assert all(torch.equal(old, new) for old, new in zip(before, trained.model.parameters()))
@@ -73,7 +75,7 @@ def expected_count(size: int, target: float, events: int, profile: str) -> int:
 
 
 def test_published_final_counts():
-    """Trap 5: one more than the fraction goes at every event."""
+    """Trap 5: every event removes one more than the fraction."""
     sizes = [4608, *[9216] * 7, 18432, *[36864] * 7, 73728, *[147456] * 7]
     assert sum(expected_count(size, 0.9, 20, "cubic") for size in sizes) == 144_997
     assert expected_count(1000, 0.9, 10, "exponential") == 98
@@ -81,8 +83,8 @@ def test_published_final_counts():
 
 @pytest.mark.parametrize("profile", ["exponential", "cubic"])
 @pytest.mark.parametrize("granularity", [2, 4])
-def test_pruning_by_steps(profile, granularity):
-    rule = IterativePruning(0.8, 3, every_epochs=1, start_epoch=1, profile=profile, granularity=granularity)
+def test_pruning_in_several_events(profile, granularity):
+    rule = IterativePruning(sparsity=0.8, iterations=3, every_epochs=1, start_epoch=1, profile=profile, granularity=granularity)
     trained = Trained(rule, small_wrn(), epochs=5)
     sizes = active(trained.model)
     assert sizes == list(rule.weights.layout.sizes)
@@ -103,13 +105,13 @@ def test_pruning_by_steps(profile, granularity):
 
 
 def test_a_network_is_complete_after_the_last_event():
-    """Only then may an epoch be chosen as the best one; also after a resume."""
-    rule = IterativePruning(0.8, 2, every_epochs=2, start_epoch=1)
+    """Only then may an epoch be the best one. The same holds after a resume."""
+    rule = IterativePruning(sparsity=0.8, iterations=2, every_epochs=2, start_epoch=1)
     trained = Trained(rule, small_mlp(), epochs=6)
     assert not rule.complete
-    found = [(trained.steps(4).step()["weights/complete"].item(), trained.algorithm.selectable) for _ in range(6)]
-    assert found == [(0, False), (0, False), (0, False), (1, True), (1, True), (1, True)]
-    resumed = Trained(IterativePruning(0.8, 2, every_epochs=2, start_epoch=1), small_mlp(), epochs=6)
+    ends = [(trained.steps(4).step()["weights/complete"].item(), trained.algorithm.selectable) for _ in range(6)]
+    assert ends == [(0, False), (0, False), (0, False), (1, True), (1, True), (1, True)]
+    resumed = Trained(IterativePruning(sparsity=0.8, iterations=2, every_epochs=2, start_epoch=1), small_mlp(), epochs=6)
     resumed.algorithm.load_state_dict(trained.algorithm.state_dict())
     resumed.algorithm.epoch_start(5)
     assert resumed.algorithm.epoch_end(5)["weights/complete"].item() == 1
@@ -117,17 +119,17 @@ def test_a_network_is_complete_after_the_last_event():
 
 
 def test_the_cap_of_the_last_layer():
-    rule = IterativePruning(0.95, 2, every_epochs=1, caps={"classifier": 0.5})
+    rule = IterativePruning(sparsity=0.95, iterations=2, every_epochs=1, caps={"classifier": 0.5})
     Trained(rule, small_mlp())
     assert rule.targets[2] == 0.5
     assert sum((1 - t) * n for t, n in zip(rule.targets, (192, 96, 40))) == pytest.approx(0.05 * 328)
 
 
-def test_refuses_runs_that_are_too_short_and_caps_for_nobody():
+def test_refuses_runs_that_are_too_short_and_caps_for_unknown_layers():
     with pytest.raises(ConfigError, match=r"trainer\.duration: 4 epochs; more than 4.*trainer\.duration=5ep"):
-        Trained(IterativePruning(0.9, 3, every_epochs=2), small_mlp())
+        Trained(IterativePruning(sparsity=0.9, iterations=3, every_epochs=2), small_mlp())
     with pytest.raises(ConfigError, match=r"algorithm\.weights\.caps: 'fc' fits no layer"):
-        Trained(IterativePruning(0.9, 1, caps={"fc": 0.5}), small_mlp())
+        Trained(IterativePruning(sparsity=0.9, iterations=1, caps={"fc": 0.5}), small_mlp())
 
 
 # -- other runs ------------------------------------------------------------------------------------------------------------
@@ -139,14 +141,21 @@ def save(trained: Trained, path) -> str:
 
 
 def dynamic(**options) -> DynamicSparse:
-    return DynamicSparse(0.7, ThresholdPrune(10), ProportionalToSurvivors(), RandomGrow(), {0: 2}, **options)
+    return DynamicSparse(
+        sparsity=0.7,
+        prune=ThresholdPrune(target=10),
+        redistribute=ProportionalToSurvivors(),
+        grow=RandomGrow(),
+        period={0: 2},
+        **options,
+    )
 
 
 @pytest.mark.parametrize("build", [small_mlp, small_wrn])
 def test_pruning_starts_from_the_weights_and_momentum_of_a_dense_run(build, tmp_path):
     dense = Trained(Dense(), build()).steps(7)
     path = save(dense, tmp_path / "last.pt")
-    rule = IterativePruning(0.8, 2, every_epochs=1, dense=["stem", "shortcut"], weights_from=path)
+    rule = IterativePruning(sparsity=0.8, iterations=2, every_epochs=1, dense=["stem", "shortcut"], weights_from=path)
     pruned = Trained(rule, build(), seed=3, weight_decay=5e-4)
     with torch.no_grad():
         for parameter in pruned.model.parameters():
@@ -165,14 +174,14 @@ def test_pruning_starts_from_the_weights_and_momentum_of_a_dense_run(build, tmp_
 
 @pytest.mark.parametrize("granularity", [2, 4])
 def test_mask_of_a_finished_run_with_its_initial_weights(granularity, tmp_path):
-    """Section 10.13: every active weight is the stored initial one, also where it was inactive then."""
+    """Section 10.13: every active weight is the stored initial one, even if it was inactive at that time."""
     source = Trained(dynamic(granularity=granularity), small_wrn())
     initial = save(source, tmp_path / "initial.pt")
     theta = [weight.detach().clone() for weight in stored(source.model)]
     started = [mask.clone() for mask in masks(source.model)]
     final = save(source.steps(15), tmp_path / "last.pt")
     with torch.no_grad():
-        rule = StaticSparse(0.7, granularity=granularity, mask_from=final, weights_from=initial)
+        rule = StaticSparse(sparsity=0.7, granularity=granularity, mask_from=final, weights_from=initial)
         copy = Trained(rule, small_wrn(), seed=4)
         for parameter in copy.model.parameters():
             parameter.normal_()
@@ -190,31 +199,31 @@ def test_mask_of_a_finished_run_with_its_initial_weights(granularity, tmp_path):
     assert active(copy.steps(10).model) == before
 
 
-def test_a_run_that_goes_on_does_not_need_the_run_it_started_from(tmp_path):
+def test_a_resumed_run_does_not_need_the_run_it_started_from(tmp_path):
     source = save(Trained(dynamic(), small_mlp()).steps(9), tmp_path / "last.pt")
     options = {"mask_from": source}
-    straight = Trained(StaticSparse(0.7, **options), small_mlp()).steps(9)
-    first = Trained(StaticSparse(0.7, **options), small_mlp()).steps(4)
+    straight = Trained(StaticSparse(sparsity=0.7, **options), small_mlp()).steps(9)
+    first = Trained(StaticSparse(sparsity=0.7, **options), small_mlp()).steps(4)
     (tmp_path / "last.pt").unlink()
-    second = Trained(StaticSparse(0.7, **options), small_mlp())
+    second = Trained(StaticSparse(sparsity=0.7, **options), small_mlp())
     second.algorithm.load_state_dict(first.algorithm.state_dict())
     second.algorithm.epoch_start(0)
     second.steps(5)
     assert all(torch.equal(a, b) for a, b in zip(stored(straight.model), stored(second.model)))
 
 
-def test_says_what_does_not_fit(tmp_path):
-    missing = Trained(StaticSparse(0.7, mask_from=str(tmp_path / "no.pt")), small_mlp())
+def test_refuses_checkpoints_that_do_not_fit(tmp_path):
+    missing = Trained(StaticSparse(sparsity=0.7, mask_from=str(tmp_path / "no.pt")), small_mlp())
     with pytest.raises(ConfigError, match=r"algorithm\.weights\.mask_from: no file .*no\.pt"):
         missing.step()
-    (tmp_path / "torn.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(ConfigError, match="no readable checkpoint"):
-        Trained(StaticSparse(0.7, weights_from=str(tmp_path / "torn.pt")), small_mlp()).step()
+    (tmp_path / "truncated.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(ConfigError, match="is not a readable checkpoint"):
+        Trained(StaticSparse(sparsity=0.7, weights_from=str(tmp_path / "truncated.pt")), small_mlp()).step()
     dense = save(Trained(Dense(), small_mlp()).steps(2), tmp_path / "dense.pt")
-    with pytest.raises(ConfigError, match=r"has no mask there; a sparse run of the same model"):
-        Trained(StaticSparse(0.7, mask_from=dense), small_mlp()).step()
+    with pytest.raises(ConfigError, match=r"has no mask in the checkpoint; a sparse run of the same model"):
+        Trained(StaticSparse(sparsity=0.7, mask_from=dense), small_mlp()).step()
     with pytest.raises(ConfigError, match="the same model"):
-        Trained(StaticSparse(0.7, weights_from=dense), small_wrn()).step()
-    coarse = save(Trained(StaticSparse(0.5, granularity=2), small_wrn()), tmp_path / "coarse.pt")
+        Trained(StaticSparse(sparsity=0.7, weights_from=dense), small_wrn()).step()
+    coarse = save(Trained(StaticSparse(sparsity=0.5, granularity=2), small_wrn()), tmp_path / "coarse.pt")
     with pytest.raises(ConfigError, match=r"has a mask of shape \[4, 4\]|has a mask of shape \[4, 16\]"):
-        Trained(StaticSparse(0.5, mask_from=coarse), small_wrn()).step()
+        Trained(StaticSparse(sparsity=0.5, mask_from=coarse), small_wrn()).step()

@@ -1,4 +1,4 @@
-"""What must hold after every structure update, whatever the rules: a state machine over training steps."""
+"""Invariants of structure updates under all rules: a state machine over training steps."""
 
 from __future__ import annotations
 
@@ -11,23 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from altprop.nn.weights.sparse.dynamic import DynamicSparse, new_weight_deviation
+from altprop.nn.weights.sparse.grow import GradientGrow, RandomGrow
+from altprop.nn.weights.sparse.prune import FractionPrune, SignChangePrune, ThresholdPrune
 from altprop.nn.weights.sparse.record import MovementRecord
-from altprop.nn.weights.sparse.strategies import (
-    FractionPrune,
-    GradientGrow,
-    ProportionalToSurvivors,
-    RandomGrow,
-    SignChangePrune,
-    ThresholdPrune,
-    WithinTensor,
-)
+from altprop.nn.weights.sparse.redistribute import ProportionalToSurvivors, WithinTensor
 from tests.nn.weights.training import Trained, active, batch, masks, small_mlp, small_wrn, stored
 
 PRUNE = {
     "threshold": lambda: ThresholdPrune(target=15),
-    "fraction": lambda: FractionPrune(0.2),
-    "cosine": lambda: FractionPrune(0.3, "cosine"),
-    "sign": lambda: SignChangePrune("random"),
+    "fraction": lambda: FractionPrune(fraction=0.2),
+    "cosine": lambda: FractionPrune(fraction=0.3, decay="cosine"),
+    "sign": lambda: SignChangePrune(reference="random"),
 }
 REDISTRIBUTE = {"within": WithinTensor, "proportional": ProportionalToSurvivors}
 GROW = {"random": RandomGrow, "gradient": GradientGrow}
@@ -39,7 +33,7 @@ def make(prune: str, redistribute: str, grow: str, **options) -> DynamicSparse:
 
 
 class Machine(RuleBasedStateMachine):
-    """Train, disturb the weights, move: the structure keeps its laws."""
+    """Train, disturb the weights, move: the invariants hold after every step."""
 
     @initialize(
         prune=st.sampled_from(list(PRUNE)),
@@ -94,7 +88,7 @@ class Machine(RuleBasedStateMachine):
         now = active(self.trained.model)
         assert list(now) == self.trained.rule.weights.active
         if self.across:
-            # nothing is lost unless everything is full; the published clip may add a few
+            # no unit is lost unless all tensors are full; the published clip may add a few
             assert sum(self.initial) <= sum(now) <= sum(self.initial) + 3 * len(now) * (self.trained.algorithm.step + 1)
         else:
             assert now == self.initial
@@ -112,7 +106,7 @@ TestMachine = Machine.TestCase
 @pytest.mark.parametrize("grow", ["random", "gradient"])
 @pytest.mark.parametrize("prune", ["threshold", "fraction"])
 def test_a_pruned_unit_does_not_come_back_in_the_same_update(prune, grow):
-    """All but three free places were just emptied, so exactly those three can grow."""
+    """All free positions but three have just been pruned, so exactly those three can grow."""
     trained = Trained(make(prune, "within", grow, sparsity=0.1), small_mlp())
     weights = trained.rule.weights
     full = torch.ones_like(weights.mask)
@@ -124,8 +118,8 @@ def test_a_pruned_unit_does_not_come_back_in_the_same_update(prune, grow):
     if prune == "threshold":
         trained.rule.prune.threshold = 0.05
     trained.step()
-    came = (weights.alive & ~before).nonzero().view(-1).tolist()
-    assert came == free
+    grown = (weights.alive & ~before).nonzero().view(-1).tolist()
+    assert grown == free
     assert (before & ~weights.alive).sum() > 3
     assert trained.algorithm.epoch_end(0)["weights/unplaced"] == (before & ~weights.alive).sum() - 3
 
@@ -139,15 +133,15 @@ def test_set_prunes_the_smallest_of_every_tensor():
     )
     trained.step()
     indices, scores, alive = pruned[0]
-    chosen = torch.zeros_like(alive).index_fill_(0, indices, True)
-    for part, score, on in zip(*(trained.rule.weights.parts(flat) for flat in (chosen, scores, alive))):
+    flags = torch.zeros_like(alive).index_fill_(0, indices, True)
+    for part, score, on in zip(*(trained.rule.weights.parts(flat) for flat in (flags, scores, alive))):
         assert part.sum() == int(0.2 * int(on.sum())) + 1
         assert not (part & ~on).any()
         assert score[part].max() <= score[on & ~part].min()
 
 
 def test_deep_r_without_movement_prunes_nothing():
-    """Section 10.7, and no active weight opposes its recorded sign after an update."""
+    """Section 10.7. After an update no active weight has the opposite of its recorded sign."""
     still = Trained(make("sign", "within", "random"), small_mlp(), lr=0.0, momentum=0.0, nesterov=False)
     still.rule.prune.signs = still.rule.weights.values().sign().clone()
     before = still.rule.weights.mask.clone()
@@ -183,28 +177,28 @@ def test_deep_r_prunes_the_same_weights_with_and_without_a_host_sync():
 
 
 def test_the_record_counts_the_same_from_indices_and_from_booleans():
-    """Also across a checkpoint that one form wrote and the other one reads."""
+    """Also if one form reads a checkpoint that the other one wrote."""
     generator = torch.Generator().manual_seed(0)
     alive = torch.rand(200, generator=generator) < 0.5
-    one, other = MovementRecord(alive.float()), MovementRecord(alive.float())
+    by_index, by_flag = MovementRecord(alive.float()), MovementRecord(alive.float())
     for number in range(6):
         pruned = alive & (torch.rand(200, generator=generator) < 0.3)
         grown = ~alive & (torch.rand(200, generator=generator) < 0.3)
         alive = (alive & ~pruned) | grown
-        one.moved(pruned.nonzero().view(-1), grown.nonzero().view(-1), alive)
-        other.moved_on_device(pruned, grown)
-        states = one.state_dict(), other.state_dict()
+        by_index.moved(pruned.nonzero().view(-1), grown.nonzero().view(-1), alive)
+        by_flag.moved_on_device(pruned, grown)
+        states = by_index.state_dict(), by_flag.state_dict()
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
         if number == 3:
-            one.load_state_dict(copy.deepcopy(states[1]))
-            other.load_state_dict(copy.deepcopy(states[0]))
-    metrics = one.epoch_end(), other.epoch_end()
+            by_index.load_state_dict(copy.deepcopy(states[1]))
+            by_flag.load_state_dict(copy.deepcopy(states[0]))
+    metrics = by_index.epoch_end(), by_flag.epoch_end()
     assert metrics[0] == metrics[1]
     assert 0 < metrics[0]["pruned_again"] < 1
 
 
-def test_the_update_without_host_sync_obeys_the_same_laws():
-    """It is what runs on a GPU; on the CPU it can be tried as well."""
+def test_the_update_without_host_sync_has_the_same_invariants():
+    """It runs on GPUs, but it works on the CPU as well."""
     trained = Trained(make("sign", "within", "random"), small_mlp())
     trained.rule.without_sync = True
     counts = active(trained.model)
@@ -242,7 +236,7 @@ def test_gradient_growth_uses_the_gradient_of_the_step():
 
 
 @pytest.mark.parametrize("build", [small_mlp, small_wrn])
-def test_new_weights_drawn_anew(build):
+def test_redrawn_weights(build):
     trained = Trained(make("fraction", "within", "random", new_weights="init", dense=[]), build())
     trained.step()
     for weight, mask in zip(stored(trained.model), masks(trained.model)):
@@ -257,15 +251,15 @@ def test_new_weights_drawn_anew(build):
 @pytest.mark.parametrize("state", ["keep", "reset"])
 def test_momentum_of_moved_weights(state):
     trained = Trained(make("fraction", "within", "random", optimizer_state=state), small_mlp()).steps(3)
-    kept = [
+    nonzero = [
         bool(trained.optimizer.state[weight]["momentum_buffer"][mask == 0].any())
         for weight, mask in zip(stored(trained.model), masks(trained.model))
     ]
-    assert all(kept) == (state == "keep")
+    assert all(nonzero) == (state == "keep")
 
 
 @pytest.mark.parametrize("prune", list(PRUNE))
-def test_everything_that_the_next_steps_need_is_in_the_state(prune):
+def test_the_state_holds_everything_that_later_steps_need(prune):
     options = {"granularity": 4, "redistribute": "within" if prune == "sign" else "proportional", "grow": "random"}
     straight = Trained(make(prune, **options), small_mlp()).steps(17)
     first = Trained(make(prune, **options), small_mlp()).steps(7)
@@ -283,7 +277,7 @@ def test_everything_that_the_next_steps_need_is_in_the_state(prune):
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
-def test_the_record_of_what_moved():
+def test_the_metrics_of_movement():
     trained = Trained(make("fraction", "proportional", "random", period={0: 2}), small_mlp())
     ever = trained.rule.weights.alive.clone()
     moves = []

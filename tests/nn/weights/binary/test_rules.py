@@ -1,3 +1,5 @@
+"""The binary rules: schedule, epoch ends, options, metrics and cost."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -15,7 +17,7 @@ from altprop.nn.weights.binary.iterative import IterativeBinary
 from altprop.nn.weights.binary.sign import sign
 from altprop.problems import ConfigError
 from tests.algorithms.harness import assert_equal
-from tests.nn.weights.binary_driver import Driver, batches, is_weight, latents, network
+from tests.nn.weights.binary.driver import Driver, batches, is_weight, latents, network
 
 ADAM = partial(torch.optim.Adam, lr=0.01)
 
@@ -71,11 +73,11 @@ def test_hand_computed_trace(rule, epoch_end, losses, weights):
 @given(order=st.permutations([1, 2, 3]), each=st.integers(1, 4), reverse=st.booleans())
 @settings(max_examples=25, deadline=None)
 def test_flags_are_a_function_of_the_epoch(order, each, reverse):
-    rule = IterativeBinary(each, list(order), reverse)
+    rule = IterativeBinary(epochs_per_layer=each, order=list(order), reverse=reverse)
     driver = Driver(rule, network(), epochs=12)
     walked = order[::-1] if reverse else order
     seen = []
-    for epoch in [*range(12), 5, 0, 11]:  # in any order of asking
+    for epoch in [*range(12), 5, 0, 11]:  # in any order
         rule.epoch_start(epoch)
         expected = set(walked[: epoch // each + 1])
         assert {place for place, flag in enumerate(flags(rule), start=1) if flag} == expected
@@ -85,7 +87,7 @@ def test_flags_are_a_function_of_the_epoch(order, each, reverse):
 
 
 def test_binary_is_all_layers_in_every_epoch():
-    """Section 10, check 6: the schedule's rule would change nothing."""
+    """Section 10, check 6: the schedule changes nothing."""
     rule = Binary()
     Driver(rule, network())
     for epoch in range(5):
@@ -103,20 +105,23 @@ def test_sensitivity_run_has_one_binary_layer_in_all_epochs():
         assert int(metrics["weights/binary_layers"]) == 1
 
 
-def test_only_the_final_form_may_be_chosen_as_the_best():
-    """Section 9, trap 5; a sensitivity run ends with one binary layer."""
-    ends_binary, sensitivity = IterativeBinary(2), IterativeBinary(6, order=2)
+def test_only_the_final_form_may_be_the_best():
+    """Section 9, trap 5. A sensitivity run ends with one binary layer."""
+    ends_binary, sensitivity = IterativeBinary(epochs_per_layer=2), IterativeBinary(epochs_per_layer=6, order=2)
     for rule, expected in ((ends_binary, [False] * 4 + [True] * 2), (sensitivity, [True] * 6)):
         driver = Driver(rule, network(), epochs=6)
-        found = []
+        selectable = []
         for epoch in range(6):
             driver.epoch(epoch)
-            found.append(driver.algorithm.selectable)
-        assert found == expected
+            selectable.append(driver.algorithm.selectable)
+        assert selectable == expected
 
 
 def test_reverse_flag_on_forward_is_the_reverse_order():
-    rules = [IterativeBinary(1, "forward", reverse=True), IterativeBinary(1, "reverse")]
+    rules = [
+        IterativeBinary(epochs_per_layer=1, order="forward", reverse=True),
+        IterativeBinary(epochs_per_layer=1, order="reverse"),
+    ]
     drivers = [Driver(rule, network()) for rule in rules]
     for epoch in range(3):
         for driver in drivers:
@@ -125,7 +130,7 @@ def test_reverse_flag_on_forward_is_the_reverse_order():
 
 
 def test_nothing_is_reset_when_a_layer_becomes_binary():
-    driver = Driver(IterativeBinary(1, epoch_end="exact"), network(), optimizer=ADAM)
+    driver = Driver(IterativeBinary(epochs_per_layer=1, epoch_end="exact"), network(), optimizer=ADAM)
     driver.epoch(0)
     before = driver.algorithm.state_dict()
     driver.algorithm.epoch_start(1)
@@ -137,7 +142,7 @@ def test_nothing_is_reset_when_a_layer_becomes_binary():
 
 
 class NothingBinary(IterativeBinary):
-    """The layer mode with an empty order."""
+    """Iterative training with an empty order."""
 
     def binary_at(self, epoch):
         return [False] * len(self.names)
@@ -150,7 +155,7 @@ def plain(state):
 def test_exact_rule_with_an_empty_order_is_plain_training():
     """Section 10, check 9."""
     floating = Driver(Dense(), network())
-    ours = Driver(NothingBinary(1, epoch_end="exact"), network())
+    ours = Driver(NothingBinary(epochs_per_layer=1, epoch_end="exact"), network())
     for epoch in range(3):
         floating.epoch(epoch)
         ours.epoch(epoch)
@@ -159,15 +164,15 @@ def test_exact_rule_with_an_empty_order_is_plain_training():
 
 
 def test_legacy_rule_with_an_empty_order_drops_the_last_update_of_the_weights():
-    """Section 10, check 9: and nothing else, within the first epoch."""
+    """Section 10, check 9: in the first epoch, and it drops nothing else."""
     floating = Driver(Dense(), network())
-    ours = Driver(NothingBinary(1, epoch_end="legacy"), network())
+    ours = Driver(NothingBinary(epochs_per_layer=1, epoch_end="legacy"), network())
     floating.epoch(0)
     ours.epoch(0)
     weights = {name.replace("parametrizations.weight.original", "weight") for name in ours.model.state_dict() if is_weight(name)}
     for name, value in plain(ours.model.state_dict()).items():
-        kept = floating.before_last if name in weights else floating.model.state_dict()
-        assert torch.equal(value, kept[name]), name
+        expected = floating.before_last if name in weights else floating.model.state_dict()
+        assert torch.equal(value, expected[name]), name
 
 
 # -- the end of an epoch -------------------------------------------------------------------------------------------------------
@@ -215,8 +220,8 @@ def test_exact(rule):
         assert_equal(dict(driver.model.state_dict()), driver.after_last)
 
 
-def test_small_rates_freeze_the_signs_under_legacy_alone():
-    """Section 10, check 16: Adam moves a weight by about the rate per step, so from +-1 none crosses zero."""
+def test_small_rates_freeze_the_signs_only_under_legacy():
+    """Section 10, check 16: Adam moves a weight by about the rate per step, so none that starts from +-1 crosses zero."""
     flips = {}
     for epoch_end in ("legacy", "exact"):
         driver = Driver(Binary(epoch_end=epoch_end), network(), optimizer=partial(torch.optim.Adam, lr=0.05))
@@ -252,15 +257,15 @@ def test_biases_before_batch_norm_have_no_gradient():
 # -- options -------------------------------------------------------------------------------------------------------------------
 
 
-def test_clipping_holds_the_latent_weights_of_binary_layers():
-    driver = Driver(IterativeBinary(2, clip=0.05), network(), optimizer=partial(torch.optim.SGD, lr=1.0))
+def test_clipping_applies_to_the_latent_weights_of_binary_layers():
+    driver = Driver(IterativeBinary(epochs_per_layer=2, clip=0.05), network(), optimizer=partial(torch.optim.SGD, lr=1.0))
     driver.epoch(0)
     values = [weight.abs().max().item() for _, weight in latents(driver.model)]
     assert values[0] <= 0.05
     assert min(values[1:]) > 0.05
 
 
-def test_exact_zeros_become_ones_where_asked_for():
+def test_exact_zeros_become_ones_with_sign_zero_1():
     for zero, expected in ((0, 0.0), (1, 1.0)):
         model = network()
         driver = Driver(Binary(sign_zero=zero), model)
@@ -286,13 +291,13 @@ def test_starts_from_the_weights_of_a_float_run(tmp_path):
     floating = Driver(Dense(), network(seed=5))
     floating.epoch(0)
     torch.save({"algorithm": floating.algorithm.state_dict()}, tmp_path / "last.pt")
-    driver = Driver(IterativeBinary(2, weights_from=str(tmp_path / "last.pt")), network(seed=0))
+    driver = Driver(IterativeBinary(epochs_per_layer=2, weights_from=str(tmp_path / "last.pt")), network(seed=0))
     driver.algorithm.epoch_start(0)
     assert_equal(plain(driver.model.state_dict()), floating.model.state_dict())
-    # Resuming does not need the file any more.
+    # a resumed run does not need the file any more
     state = driver.algorithm.state_dict()
     (tmp_path / "last.pt").unlink()
-    resumed = Driver(IterativeBinary(2, weights_from=str(tmp_path / "last.pt")), network(seed=0))
+    resumed = Driver(IterativeBinary(epochs_per_layer=2, weights_from=str(tmp_path / "last.pt")), network(seed=0))
     resumed.algorithm.load_state_dict(state)
     resumed.algorithm.epoch_start(0)
     assert_equal(resumed.algorithm.state_dict(), state)
@@ -330,9 +335,9 @@ def test_values_out_of_range_are_refused(options):
         Binary(**options)
 
 
-def test_no_layer_is_refused():
+def test_zero_epochs_per_layer_are_refused():
     with pytest.raises(ValueError, match="epochs_per_layer"):
-        IterativeBinary(0)
+        IterativeBinary(epochs_per_layer=0)
 
 
 def test_legacy_needs_whole_epochs():
@@ -346,8 +351,8 @@ def test_legacy_needs_whole_epochs():
 
 
 def test_metrics():
-    """Section 7 and the issue's list."""
-    rule = IterativeBinary(1, order=[3, 1, 2])
+    """The metrics of section 7."""
+    rule = IterativeBinary(epochs_per_layer=1, order=[3, 1, 2])
     driver = Driver(rule, network())
     initial = {name: weight.clone() for name, weight in latents(driver.model)}
     metrics = {name.removeprefix("weights/"): float(value) for name, value in driver.epoch(0).items()}
@@ -382,8 +387,8 @@ def test_zeros_are_counted():
 
 
 def test_signs_are_taken_once_per_step_and_once_per_evaluation(monkeypatch):
-    """No copies of weights beside them: the rule's only work in a step that does not end an epoch."""
-    driver = Driver(IterativeBinary(1, epoch_end="legacy"), network())
+    """This is the rule's only work in a step that does not end an epoch: weights are not copied."""
+    driver = Driver(IterativeBinary(epochs_per_layer=1, epoch_end="legacy"), network())
     driver.epoch(0)
     driver.algorithm.epoch_start(1)  # two of three layers are binary
     calls = []

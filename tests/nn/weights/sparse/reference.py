@@ -1,6 +1,6 @@
-"""Sections 2.1 to 2.5 written down with lists, sets and loops: what the flat-buffer implementation must reproduce step by step.
+"""Sections 2.1 to 2.5 written with lists, sets and loops, which the implementation with flat buffers must reproduce step by step.
 
-Random growth is replaced by the lowest free positions, because only the choice of positions may differ between the two.
+Growth takes the lowest free positions, because random positions would differ between the two.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from altprop.nn.weights.sparse.grow import Grow
 from altprop.nn.weights.sparse.mask import MaskedWeights
-from altprop.nn.weights.sparse.strategies import Grow
 
 
 class LowestFree(Grow):
-    """The free positions with the lowest indices."""
+    """Activates the free units with the lowest indices."""
 
     def select(self, weights: MaskedWeights, taken, counts, free, generator) -> Tensor:
         grown = []
@@ -28,7 +28,7 @@ class LowestFree(Grow):
 
 
 class ReferenceNet:
-    """A plain copy of a model whose chosen weights are multiplied by masks before every forward pass, trained by hand."""
+    """A plain copy of a model, trained by hand, some of whose weights are multiplied by masks before every forward pass."""
 
     def __init__(self, model: nn.Module, names: list[str], masks: list[Tensor], **sgd: float) -> None:
         self.model = copy.deepcopy(model)
@@ -41,7 +41,7 @@ class ReferenceNet:
         self.signs: dict[str, Tensor] = {}
 
     def gradients(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Gradient of the loss with respect to the dense storage: mask times gradient of the effective weight."""
+        """Return the gradient with respect to the dense storage: mask times gradient of the effective weight."""
         effective = {
             name: (theta * self.masks[name] if name in self.masks else theta.clone()).requires_grad_()
             for name, theta in self.theta.items()
@@ -51,7 +51,7 @@ class ReferenceNet:
         return {name: value.grad * self.masks[name] if name in self.masks else value.grad for name, value in effective.items()}
 
     def sgd_step(self, gradients: dict[str, Tensor]) -> None:
-        """Section 5.1, by hand."""
+        """SGD with Nesterov momentum, by hand (section 5.1)."""
         for name, gradient in gradients.items():
             full = gradient + self.sgd["weight_decay"] * self.theta[name]
             before = self.momentum.get(name)
@@ -59,13 +59,13 @@ class ReferenceNet:
             self.theta[name] = self.theta[name] - self.sgd["lr"] * (full + self.sgd["momentum"] * self.momentum[name])
 
     def units(self, name: str, granularity: int) -> list[tuple[int, ...]]:
-        """Index of every unit of a tensor, in order."""
+        """Return the index of every unit of a tensor, in order."""
         shape = self.theta[name].shape
         leading = shape if len(shape) == 2 else shape[:granularity]
         return list(itertools.product(*(range(length) for length in leading)))
 
     def update(self, granularity: int, mode: str, *, amount: float, across: bool, generator: torch.Generator) -> int:
-        """One structure update; ``mode`` is threshold, fraction or sign. Returns how many units were pruned."""
+        """Perform one structure update; ``mode`` is threshold, fraction or sign. Returns the number of pruned units."""
         pruned, free, survivors = {}, {}, {}
         for name in self.names:
             theta, mask = self.theta[name], self.masks[name]
@@ -111,7 +111,7 @@ class ReferenceNet:
         return total
 
     def add_penalty_and_noise(self, gradients, *, l1: float, sigma: float, generator: torch.Generator) -> None:
-        """L1 over the dense storage, then Gaussian noise on active entries."""
+        """Add L1 of the dense storage, then Gaussian noise at active entries."""
         for name in self.names:
             gradients[name] = gradients[name] + l1 * self.theta[name].sign()
         for name in self.names:

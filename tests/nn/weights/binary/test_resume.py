@@ -1,4 +1,4 @@
-"""A run that stops anywhere and goes on gives the weights of one that never stopped (section 10, check 15)."""
+"""A run that stops anywhere and is resumed gives the weights of one that never stopped (section 10, check 15)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from altprop.nn.weights.binary.base import Binary
 from altprop.nn.weights.binary.iterative import IterativeBinary
 from tests.algorithms.harness import assert_equal
-from tests.nn.weights.binary_driver import STEPS, Driver, batches, network
+from tests.nn.weights.binary.driver import STEPS, Driver, batches, network
 
 RULES = {
     "binary legacy": partial(Binary, epoch_end="legacy"),
@@ -72,7 +72,7 @@ def test_order_from_a_file_is_read_once(tmp_path):
     file.write_text(json.dumps({"order": [3, 1, 2], "layers": names}))
 
     def new():
-        return Driver(IterativeBinary(1, "from_sensitivity", order_file=str(file)), network())
+        return Driver(IterativeBinary(epochs_per_layer=1, order="from_sensitivity", order_file=str(file)), network())
 
     first = new()
     first.epoch(0)

@@ -1,4 +1,4 @@
-"""Masked layers, penalties, layer selection, published counts and the times of the updates."""
+"""Masked layers, the published counts of weights, and the times of structure updates."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from altprop.models.mlp import MLP
 from altprop.models.resnet import ResNet
 from altprop.models.wide_resnet import WideResNet
-from altprop.nn.weights.layers import select, weight_layers
-from altprop.nn.weights.penalties import Penalty, patch_norms, penalty, penalty_gradient
-from altprop.nn.weights.sparse.base import StaticSparse
+from altprop.nn.weights.layers import select
+from altprop.nn.weights.penalties import Penalty
 from altprop.nn.weights.sparse.distribution import active_count
 from altprop.nn.weights.sparse.dynamic import DynamicSparse
+from altprop.nn.weights.sparse.grow import RandomGrow
 from altprop.nn.weights.sparse.layout import Layout
-from altprop.nn.weights.sparse.strategies import FractionPrune, RandomGrow, WithinTensor
+from altprop.nn.weights.sparse.prune import FractionPrune
+from altprop.nn.weights.sparse.redistribute import WithinTensor
+from altprop.nn.weights.sparse.static import StaticSparse
 from altprop.nn.weights.tied import bank_size
 from altprop.problems import ConfigError
 from tests.nn.weights.training import Trained, active, batch, masks, small_mlp, small_wrn, stored
@@ -39,8 +39,8 @@ def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("build", [small_mlp, small_wrn])
 @pytest.mark.parametrize("granularity", [1, 2, 3, 4])
-def test_inactive_entries_get_exactly_no_gradient(build, granularity):
-    trained = Trained(StaticSparse(0.7, granularity=granularity), build())
+def test_the_gradient_of_inactive_entries_is_exactly_zero(build, granularity):
+    trained = Trained(StaticSparse(sparsity=0.7, granularity=granularity), build())
     effective = build()
     with torch.no_grad():
         for layer in trained.rule.weights.layers:
@@ -54,8 +54,8 @@ def test_inactive_entries_get_exactly_no_gradient(build, granularity):
 
 
 @pytest.mark.parametrize("build", [small_mlp, small_wrn])
-def test_without_sparsity_nothing_changes(build):
-    plain, masked = Trained(StaticSparse(0.0, dense=[]), build()), build()
+def test_sparsity_zero_gives_the_dense_gradients(build):
+    plain, masked = Trained(StaticSparse(sparsity=0.0, dense=[]), build()), build()
     one, other = gradients(plain.model), gradients(masked)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -63,7 +63,7 @@ def test_without_sparsity_nothing_changes(build):
 
 @pytest.mark.parametrize("granularity", [1, 2, 3])
 def test_the_weights_of_a_unit_are_active_together(granularity):
-    trained = Trained(StaticSparse(0.5, granularity=granularity, layers=["conv"]), small_wrn())
+    trained = Trained(StaticSparse(sparsity=0.5, granularity=granularity, layers=["conv"]), small_wrn())
     assert all(mask.flatten(granularity).std(dim=-1).max() == 0 for mask in masks(trained.model))
     rows = {mask.flatten(granularity)[..., 0].float().mean().item() for mask in masks(trained.model)}
     assert all(0 < row < 1 for row in rows)
@@ -80,14 +80,14 @@ def test_the_weights_of_a_unit_are_active_together(granularity):
         (small_wrn, 4, "group_lasso", False),
     ],
 )
-def test_whether_active_weights_depend_on_what_is_stored_elsewhere(build, granularity, kind, independent):
-    """Section 10.12: never under any weight decay and plain L1; under the group lasso where a part of a slice may be inactive.
+def test_whether_active_weights_depend_on_stored_inactive_ones(build, granularity, kind, independent):
+    """Section 10.12: they never do under weight decay and plain L1, but under the group lasso if part of a slice may be inactive.
 
-    There the inactive rest enters the norm of the slice.
+    Then the inactive rest enters the norm of the slice.
     """
     runs = []
     for noise in (0.0, 3.0):
-        rule = StaticSparse(0.6, granularity=granularity, penalty=Penalty(1e-3, kind))
+        rule = StaticSparse(sparsity=0.6, granularity=granularity, penalty=Penalty(coefficient=1e-3, kind=kind))
         trained = Trained(rule, build(), weight_decay=1e-2)
         with torch.no_grad():
             for weight, mask in zip(stored(trained.model), masks(trained.model)):
@@ -97,63 +97,19 @@ def test_whether_active_weights_depend_on_what_is_stored_elsewhere(build, granul
     assert all(torch.equal(one, other) for one, other in zip(*runs)) == independent
 
 
-@given(st.integers(0, 20), st.sampled_from([(3, 4), (2, 3, 3, 3), (2, 2, 1, 1)]), st.sampled_from(["l1", "group_lasso"]))
-def test_penalty_gradients(seed, shape, kind):
-    weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, requires_grad=True)
-    (expected,) = torch.autograd.grad(penalty(weight, kind), weight)
-    torch.testing.assert_close(penalty_gradient(weight.detach(), kind), expected)
-    assert not penalty_gradient(torch.zeros(shape), kind).any()
-
-
-def test_group_lasso_of_a_patch():
-    weight = torch.randn(2, 3, 3, 3, dtype=torch.float64)
-    expected = torch.tensor([[(weight[o, i].norm() ** 2 + 1e-12) ** 0.5 for i in range(3)] for o in range(2)])
-    torch.testing.assert_close(patch_norms(weight)[:, :, 0, 0], expected.double())
-    patch = weight[0, 0]
-    torch.testing.assert_close(penalty_gradient(weight, "group_lasso")[0, 0], patch / (patch.norm() ** 2 + 1e-12).sqrt())
-
-
-def test_a_penalty_of_zero_changes_nothing_and_another_shrinks():
-    runs = {c: Trained(StaticSparse(0.5, penalty=Penalty(c)), small_mlp()).steps(10) for c in (None, 0.0, 0.05) if c is not None}
-    plain = Trained(StaticSparse(0.5), small_mlp()).steps(10)
-    assert all(torch.equal(a, b) for a, b in zip(stored(plain.model), stored(runs[0.0].model)))
-    assert sum(w.abs().sum() for w in stored(runs[0.05].model)) < 0.9 * sum(w.abs().sum() for w in stored(plain.model))
-    metrics = runs[0.05].algorithm.epoch_end(1)
-    total = sum(w.abs().sum() for w in stored(runs[0.05].model))
-    torch.testing.assert_close(metrics["weights/penalty"], 0.05 * total.detach())
-    assert "weights/penalty" not in plain.algorithm.epoch_end(1)
-
-
 # -- selection -------------------------------------------------------------------------------------------------------------
 
 
-def test_roles():
-    with torch.device("meta"):
-        model = WideResNet(depth=10, width=1, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
-        mlp = MLP(hidden=(5,), units=nn.ReLU, input_shape=(3, 2, 2), num_classes=10)
-    roles = {layer.name: layer.roles for layer in weight_layers(model)}
-    assert roles["conv1"] == {"conv", "first", "stem"}
-    assert roles["layer2.0.shortcut"] == {"conv", "shortcut"}
-    assert roles["fc"] == {"linear", "classifier"}
-    assert [sorted(layer.roles) for layer in weight_layers(mlp)] == [["first", "linear"], ["classifier", "linear"]]
-    chosen = select(model, ["conv"], ["stem", "layer3.*"])
-    assert {layer.name.split(".")[0] for layer in chosen} == {"layer1", "layer2"}
-    with pytest.raises(ConfigError, match=r"algorithm\.weights\.dense: 'layer4\.\*' fits no layer"):
-        select(model, ["conv"], ["layer4.*"])
-    with pytest.raises(ConfigError, match="selects nothing"):
-        select(mlp, ["linear"], ["linear"])
-
-
 def test_sparsity_by_role_and_name():
-    rule = StaticSparse({"linear": 0.5, "classifier": 0.25, "features.1*": 0.75}, dense=[])
+    rule = StaticSparse(sparsity={"linear": 0.5, "classifier": 0.25, "features.1*": 0.75}, dense=[])
     assert active(Trained(rule, small_mlp()).model) == [96, 24, 30]
     with pytest.raises(ConfigError, match="nothing in"):
-        Trained(StaticSparse({"conv": 0.5}, dense=[]), small_mlp())
+        Trained(StaticSparse(sparsity={"conv": 0.5}, dense=[]), small_mlp())
 
 
 @pytest.mark.parametrize("distribution", ["erk", "uniform"])
-def test_layers_that_a_distribution_makes_dense_are_left_alone(distribution):
-    trained = Trained(StaticSparse(0.3, dense=[], distribution=distribution), small_mlp())
+def test_layers_that_a_distribution_makes_dense_are_not_masked(distribution):
+    trained = Trained(StaticSparse(sparsity=0.3, dense=[], distribution=distribution), small_mlp())
     names = trained.rule.weights.names
     assert names == (
         ["features.0.linear", "features.1.linear"] if distribution == "erk" else ["features.1.linear", "classifier.linear"]
@@ -169,13 +125,13 @@ def test_layers_that_a_distribution_makes_dense_are_left_alone(distribution):
 
 
 def counts(model: nn.Module, dense: list[str], sparsity: float, granularity: int) -> tuple[int, int, int]:
-    """Active weights, free values of the tied form, and everything else, from shapes alone."""
+    """Return active weights, free values of the tied form, and all other parameters, computed from shapes alone."""
     shapes = [tuple(layer.module.weight.shape) for layer in select(model, ["conv", "linear"], dense)]
     layout = Layout.of(shapes, granularity)
-    kept = sum(active_count(sparsity, size) * width for size, width in zip(layout.sizes, layout.widths))
+    weights = sum(active_count(sparsity, size) * width for size, width in zip(layout.sizes, layout.widths))
     tied = sum(bank_size(sparsity, size * width) for size, width in zip(layout.sizes, layout.widths))
     total = sum(size * width for size, width in zip(layout.sizes, layout.widths))
-    return kept, tied, sum(parameter.numel() for parameter in model.parameters()) - total
+    return weights, tied, sum(parameter.numel() for parameter in model.parameters()) - total
 
 
 @pytest.mark.parametrize(
@@ -220,22 +176,22 @@ def test_mnist_mlp_counts():
 def test_drawn_masks_have_the_published_counts(granularity):
     model = WideResNet(depth=28, width=2, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
     expected = counts(model, ["stem", "shortcut", "classifier"], 0.9, granularity)
-    trained = Trained(StaticSparse(0.9, dense=["stem", "shortcut", "classifier"], granularity=granularity), model)
+    trained = Trained(StaticSparse(sparsity=0.9, dense=["stem", "shortcut", "classifier"], granularity=granularity), model)
     metrics = trained.rule.epoch_end(0)
     assert metrics["nonzero_parameters"] == expected[0] + expected[2]
 
 
 def test_operations_of_a_forward_pass():
-    """Two per multiply-add; checked against torch's own counter on the dense network."""
+    """Two per multiply-add, compared with torch's own counter on the dense network."""
     from torch.utils.flop_counter import FlopCounterMode
 
     model = small_wrn(torch.float32)
     with FlopCounterMode(display=False) as counter:
         copy.deepcopy(model).eval()(torch.zeros(1, 1, 4, 4))
-    dense = Trained(StaticSparse(0.0), model).rule.epoch_end(0)
+    dense = Trained(StaticSparse(sparsity=0.0), model).rule.epoch_end(0)
     assert dense["forward_flops"] == counter.get_total_flops()
     assert dense["flops_share"] == 1
-    half = Trained(StaticSparse(0.5, dense=[]), small_wrn(torch.float32)).rule.epoch_end(0)
+    half = Trained(StaticSparse(sparsity=0.5, dense=[]), small_wrn(torch.float32)).rule.epoch_end(0)
     assert half["flops_share"].item() == pytest.approx(0.5, abs=0.01)
 
 
@@ -243,31 +199,46 @@ def test_operations_of_a_forward_pass():
 
 
 def updates(period: dict[int, int], stop: int, steps_per_epoch: int, epochs: int) -> list[int]:
-    rule = DynamicSparse(0.9, FractionPrune(0.1), WithinTensor(), RandomGrow(), period, stop_epoch=stop)
-    found = []
+    """The steps after which an update is due."""
+    rule = DynamicSparse(
+        sparsity=0.9,
+        prune=FractionPrune(fraction=0.1),
+        redistribute=WithinTensor(),
+        grow=RandomGrow(),
+        period=period,
+        stop_epoch=stop,
+    )
+    steps = []
     for epoch in range(min(epochs, stop)):
         rule.epoch = epoch
         smallest = min(value for key, value in period.items() if key <= epoch)
         first = -(-epoch * steps_per_epoch // smallest) * smallest
-        found += [step for step in range(first, (epoch + 1) * steps_per_epoch, smallest) if rule.due(step)]
-    return found
+        steps += [step for step in range(first, (epoch + 1) * steps_per_epoch, smallest) if rule.due(step)]
+    return steps
 
 
 def test_times_of_the_published_updates():
-    """Section 5.2: how many updates there are, the first at iteration 100 and the last at 94400."""
+    """Section 5.2: the number of updates, the first at iteration 100 and the last at 94400."""
     published = {10: 49, 20: 99, 30: 136, 40: 161, 50: 186, 60: 211, 70: 236, 80: 261, 90: 274, 100: 286, 110: 299, 120: 311}
     published |= {130: 324, 140: 336, 150: 342, 160: 348, 170: 355, 180: 361, 190: 367}
     for stop, count in published.items():
-        found = updates(PERIODS["wrn"], stop, 500, 200)
-        assert len(found) == count
-        assert found[0] == 100
-    assert found[-1] == 94_400
+        steps = updates(PERIODS["wrn"], stop, 500, 200)
+        assert len(steps) == count
+        assert steps[0] == 100
+    assert steps[-1] == 94_400
     imagenet = updates(PERIODS["r50"], 95, 5005, 100)
     assert (len(imagenet), imagenet[-1]) == (232, 472_000)
 
 
 def test_nothing_moves_from_the_stop_epoch_on_and_period_one_is_every_step():
-    rule = DynamicSparse(0.9, FractionPrune(0.1), WithinTensor(), RandomGrow(), {0: 1, 1: 3}, stop_epoch=2)
+    rule = DynamicSparse(
+        sparsity=0.9,
+        prune=FractionPrune(fraction=0.1),
+        redistribute=WithinTensor(),
+        grow=RandomGrow(),
+        period={0: 1, 1: 3},
+        stop_epoch=2,
+    )
     rule.epoch = 0
     assert all(rule.due(step) for step in range(3))
     rule.epoch = 1

@@ -1,4 +1,4 @@
-"""float64 trajectories of every moving rule against the straightforward implementation in ``reference.py``."""
+"""float64 trajectories of every moving rule, compared with the straightforward implementation in ``reference.py``."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ import torch
 from altprop.nn.weights.penalties import Penalty
 from altprop.nn.weights.sparse.dynamic import DynamicSparse
 from altprop.nn.weights.sparse.noise import LangevinNoise
-from altprop.nn.weights.sparse.strategies import (
-    FractionPrune,
-    ProportionalToSurvivors,
-    SignChangePrune,
-    ThresholdPrune,
-    WithinTensor,
-)
-from tests.nn.weights.reference import LowestFree, ReferenceNet, langevin_sigma
+from altprop.nn.weights.sparse.prune import FractionPrune, SignChangePrune, ThresholdPrune
+from altprop.nn.weights.sparse.redistribute import ProportionalToSurvivors, WithinTensor
+from tests.nn.weights.sparse.reference import LowestFree, ReferenceNet, langevin_sigma
 from tests.nn.weights.training import Trained, active, batch, masks, small_mlp, small_wrn, stored
 
 STEPS = 20
 
 
 def twin_generator(trained: Trained) -> torch.Generator:
-    """A generator in the state of the rule's own."""
+    """Return a generator in the same state as the rule's."""
     return torch.Generator().set_state(trained.context.generator("weights").get_state())
 
 
@@ -43,10 +38,17 @@ def assert_same(trained: Trained, reference: ReferenceNet) -> None:
 @pytest.mark.parametrize("mode", ["threshold", "fraction"])
 def test_prune_redistribute_grow(build, granularity, across, mode):
     amount = 20 if mode == "threshold" else 0.15
-    prune = ThresholdPrune(target=20, initial=1e-3) if mode == "threshold" else FractionPrune(0.15)
+    prune = ThresholdPrune(target=20, initial=1e-3) if mode == "threshold" else FractionPrune(fraction=0.15)
     redistribute = ProportionalToSurvivors() if across else WithinTensor()
     rule = DynamicSparse(
-        0.5, prune, redistribute, LowestFree(), {0: 2, 2: 3}, stop_epoch=3, granularity=granularity, dense=("stem", "shortcut")
+        sparsity=0.5,
+        prune=prune,
+        redistribute=redistribute,
+        grow=LowestFree(),
+        period={0: 2, 2: 3},
+        stop_epoch=3,
+        granularity=granularity,
+        dense=("stem", "shortcut"),
     )
     trained = Trained(rule, build())
     reference = reference_of(trained, build)
@@ -73,14 +75,14 @@ def test_prune_redistribute_grow(build, granularity, across, mode):
 def test_deep_r(build, start):
     eta, temperature, l1 = 0.01, {0: 1e-2, 1: 1e-4}, 1e-3
     rule = DynamicSparse(
-        0.6,
-        SignChangePrune(start),
-        WithinTensor(),
-        LowestFree(),
-        {0: 1},
+        sparsity=0.6,
+        prune=SignChangePrune(reference=start),
+        redistribute=WithinTensor(),
+        grow=LowestFree(),
+        period={0: 1},
         stop_epoch=3,
-        noise=LangevinNoise(eta, temperature),
-        penalty=Penalty(l1),
+        noise=LangevinNoise(eta=eta, temperature=temperature),
+        penalty=Penalty(coefficient=l1),
     )
     trained = Trained(rule, build(), weight_decay=0.0)
     reference = reference_of(trained, build)

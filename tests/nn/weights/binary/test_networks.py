@@ -1,4 +1,4 @@
-"""The six networks of iterative training: counts, layer positions and initial values (section 3 of our specification)."""
+"""The six networks of iterative training: parameter counts, layer positions, initial values (section 3 of our specification)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def build(net):
 
 @pytest.mark.parametrize("net", NETS)
 def test_counts_and_positions(net):
-    """Section 10, check 1, and the tables of section 3.1: forward order is registration order."""
+    """Section 10, check 1, and the tables of section 3.1. Forward order is registration order."""
     *_, parameters, weights = NETS[net]
     with torch.device("meta"):
         model = build(net)
@@ -76,7 +76,7 @@ def test_counts_and_positions(net):
 
 @pytest.mark.parametrize("net", ["300", "vgg9", "resnet20"])
 def test_default_initial_values(net):
-    """Weights and biases uniform in +-1/sqrt(fan_in)."""
+    """Weights are uniform in +-1/sqrt(fan_in)."""
     for layer in weight_layers(build(net)):
         weight = layer.module.weight.detach()
         bound = 1 / math.sqrt(weight[0].numel())
@@ -86,7 +86,7 @@ def test_default_initial_values(net):
 
 
 def test_initial_values_of_resnet21():
-    """Convolutions: normal, std = sqrt(2 / (k k out)); batch norms 1 and 0; the last layer default."""
+    """Convolutions are normal with std = sqrt(2 / (k k out)), without biases; batch norms start at 1 and 0."""
     model = build("resnet21")
     for layer in weight_layers(model):
         weight = layer.module.weight.detach()
@@ -116,7 +116,7 @@ def test_residual_networks_end_in_a_plain_linear_layer():
         assert last.bias is not None
 
 
-def test_equal_logits_lose_ln_10():
+def test_the_loss_of_equal_logits_is_ln_10():
     """Section 10, check 11."""
     loss = nn.functional.cross_entropy(torch.full((7, 10), 0.3, dtype=torch.float64), torch.arange(7))
     assert loss.item() == pytest.approx(math.log(10))

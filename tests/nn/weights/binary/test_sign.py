@@ -1,3 +1,5 @@
+"""The sign of a latent weight and its straight-through gradient."""
+
 from __future__ import annotations
 
 import pytest
@@ -59,7 +61,7 @@ def layers():
 
 
 def binary_layer(layer, scale="none", zero=0):
-    """``layer``, and a copy of it under a binary parametrization."""
+    """Return a copy of ``layer`` with a binary parametrization."""
     copy = type(layer)(**constructor(layer)).double()
     copy.load_state_dict(layer.state_dict())
     binarization = Binarization(zero, scale)

@@ -1,4 +1,4 @@
-"""Small float64 networks trained through the contract, with what a step changed kept for comparison."""
+"""Small float64 networks trained through the contract, with their states around the last update for comparison."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Batches = Callable[[int], Sequence[tuple[Tensor, Tensor]]]
 
 
 def batches(epoch: int, dtype: torch.dtype = torch.float64) -> list[tuple[Tensor, Tensor]]:
-    """Four mini-batches of noise with labels, others in each epoch."""
+    """Return four mini-batches of noise with labels, different ones in every epoch."""
     generator = torch.Generator().manual_seed(100 + epoch)
     return [
         (
@@ -38,14 +38,17 @@ def batches(epoch: int, dtype: torch.dtype = torch.float64) -> list[tuple[Tensor
 
 
 def network(seed: int = 0, dtype: torch.dtype = torch.float64, **options: Any) -> nn.Module:
-    """9-6-5-4 in the form of the paper's MLPs: biases everywhere, batch norm behind every layer."""
+    """Return a 9-6-5-4 network like the paper's MLPs: biases everywhere, a batch norm after every layer."""
     torch.manual_seed(seed)
     form = {"batch_norm_logits": True, "bias_before_norm": True, **options}
     return MLP(hidden=(6, 5), units=nn.ReLU, input_shape=INPUT, num_classes=CLASSES, **form).to(dtype)
 
 
 class Driver:
-    """Backprop under ``rule``; ``before_last`` is the model's state before the last update of the last finished epoch."""
+    """``model`` trained by backprop under ``rule``.
+
+    ``before_last`` and ``after_last`` are the model's states around the last update.
+    """
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class Driver:
         self.after_last: dict[str, Tensor] = {}
 
     def epoch(self, epoch: int, first: int = 0, last: int | None = None) -> dict[str, Tensor]:
-        """Steps ``first`` to ``last`` of ``epoch``; the epoch's end where ``last`` is None."""
+        """Perform the steps from ``first`` to ``last`` of ``epoch``, and end the epoch if ``last`` is None."""
         self.algorithm.epoch_start(epoch)
         for inputs, targets in self.batches(epoch)[first:last]:
             self.before_last = copy.deepcopy(self.model.state_dict())
@@ -86,18 +89,18 @@ class Driver:
         return self.algorithm.epoch_end(epoch) if last is None else {}
 
     def scores(self, inputs: Tensor) -> Tensor:
-        """Class scores as an evaluation computes them."""
+        """Return the class scores that an evaluation computes."""
         with self.algorithm.inference():
             return self.algorithm.predict(inputs).clone()
 
 
 def latents(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Names and values of all latent weights."""
+    """Yield names and values of all latent weights."""
     for name, module in model.named_modules():
         if parametrize.is_parametrized(module, "weight"):
             yield name, module.parametrizations["weight"].original.detach()
 
 
 def is_weight(name: str) -> bool:
-    """Whether ``name`` in a state dict is a latent weight."""
+    """Return whether ``name`` in a state dict is a latent weight."""
     return name.endswith("parametrizations.weight.original")
