@@ -1,4 +1,4 @@
-"""Imports run downwards and never in circles, those inside functions included; see docs/design.md."""
+"""Imports point downwards and never form circles, including imports inside functions; see docs/design.md."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ ROOMS = [
     {"commands", "tasks"},
 ]
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
+CONFIG = [{"project", "key", "plain", "schema", "compose", "resolvers"}, {"checks"}, {"restore"}, {"build"}]
+"""The order inside the room ``config``."""
+CONFIG_LEVEL = {name: level for level, names in enumerate(CONFIG) for name in names}
 FILES = {
     ".".join(("altprop", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -33,7 +36,7 @@ HYDRA = ("config", "sweeping", "commands")
 
 
 def imported(path: Path) -> set[str]:
-    """Dotted names of everything that ``path`` imports, inside functions too, but not for type checkers only."""
+    """Dotted names of everything that ``path`` imports, also inside functions, except imports for type checkers."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
@@ -46,7 +49,7 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_imports_run_downwards(module: str) -> None:
+def test_imports_point_downwards(module: str) -> None:
     room = module.split(".")[1]
     for name in imported(FILES[module]):
         if name.startswith("altprop."):
@@ -62,6 +65,14 @@ def test_data_folders_import_downwards(module: str) -> None:
         target = name.removeprefix("altprop.data.").split(".")[0]
         if name.startswith("altprop.data.") and target in DATA_FOLDERS:
             assert DATA_FOLDERS.index(target) <= level, f"{module} imports {name}"
+
+
+def test_the_order_inside_config() -> None:
+    for module, path in FILES.items():
+        if module.startswith("altprop.config."):
+            level = CONFIG_LEVEL[module.split(".")[2]]
+            names = {name.split(".")[2] for name in imported(path) if name.startswith("altprop.config.")}
+            assert all(CONFIG_LEVEL[name] <= level for name in names), f"{module} imports {names}"
 
 
 def test_no_circles() -> None:

@@ -1,9 +1,9 @@
-"""Public names of configured classes, such as ``altprop.weights.DynamicSparse``, whatever file they are defined in.
+"""Public names of configured classes, such as ``altprop.weights.DynamicSparse``, which do not depend on the file of a class.
 
-A configuration names classes by these names, so that a class can move to another file without changing stored configurations or
-run keys. Nothing has to be registered: a public package such as ``altprop.weights`` finds a name by looking through the source
-files of its folder, and imports only the file that defines it. Classes that had another path before there were public names keep
-that path in run keys (:data:`FORMER_PATHS`).
+Configurations use these names, so a class can move to another file without changing stored configurations or run keys. Nothing
+has to be registered: a public package such as ``altprop.weights`` searches the source files of its folder for a name and imports
+only the file that defines it. Classes that had another path before public names were introduced keep that path in run keys
+(:data:`FORMER_PATHS`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FOLDERS = {
     "altprop.units": ("altprop.nn.units",),
     "altprop.weights": ("altprop.nn.weights",),
 }
-"""Public package -> packages whose files define what it offers."""
+"""Public package -> packages whose files define its names."""
 
 FORMER_PATHS: Mapping[str, Mapping[str, str]] = {
     "altprop.algorithms": {
@@ -119,7 +119,7 @@ FORMER_PATHS: Mapping[str, Mapping[str, str]] = {
         "altprop.nn.weights.tied": "TiedWeights",
     },
 }
-"""Public package -> module that a class was in before it had a public name -> its names. Closed: new classes are not added."""
+"""Public package -> former module -> names of the classes that it defined. This table is closed; new classes are not added."""
 
 ALIASES = {
     f"{module}.{name}": f"{package}.{name}"
@@ -127,7 +127,7 @@ ALIASES = {
     for module, names in modules.items()
     for name in names.split()
 }
-"""Former path -> public name. Old configurations name classes by the former paths, and run keys hash them."""
+"""Former path -> public name. Old configurations contain former paths, and run keys hash them."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ def lazy_package(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
     def get(name: str) -> Any:
         modules = definitions(package).get(name, ())
         if len(modules) != 1:
-            found = f"is defined in several files: {', '.join(modules)}" if modules else "is not defined in it"
-            raise AttributeError(f"module {package!r} has no attribute {name!r}, which {found}", name=name, obj=package)
+            reason = f"it is defined in several files: {', '.join(modules)}" if modules else "no file of it defines one"
+            raise AttributeError(f"module {package!r} has no attribute {name!r}: {reason}", name=name, obj=package)
         return getattr(importlib.import_module(modules[0]), name)
 
     return get, lambda: sorted(name for name, modules in definitions(package).items() if len(modules) == 1)
@@ -163,19 +163,19 @@ def lazy_package(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
 
 @functools.cache
 def definitions(package: str) -> Mapping[str, tuple[str, ...]]:
-    """Each class and function that the files behind ``package`` define, and the modules that do."""
-    found: dict[str, tuple[str, ...]] = {}
+    """Each class and function that the files of the public ``package`` define -> the modules that define it."""
+    modules: dict[str, tuple[str, ...]] = {}
     for home in FOLDERS[package]:
         folder = Path(__file__).parent.joinpath(*home.split(".")[1:])
         for file in sorted(folder.rglob("*.py")):
             module = ".".join([home, *file.relative_to(folder).with_suffix("").parts])
             for name in _DEFINITION.findall(file.read_text(encoding="utf-8")):
-                found[name] = (*found.get(name, ()), module)
-    return found
+                modules[name] = (*modules.get(name, ()), module)
+    return modules
 
 
 def public_name(path: str) -> str:
-    """The public name of the class at ``path``: a former path, the path of the file it is in now, or already its public name."""
+    """The public name of the class at ``path``: a former path, the path in its present file or already a public name."""
     if path in ALIASES:
         return ALIASES[path]
     module, _, name = path.rpartition(".")
@@ -186,7 +186,7 @@ def public_name(path: str) -> str:
 
 
 def key_name(path: str) -> str:
-    """What stands for the class at ``path`` in a run key: its former path if it had one, else its public name."""
+    """The name of the class at ``path`` in a run key: its former path if it has one, otherwise its public name."""
     public = public_name(path)
     return _FORMER.get(public, public)
 
@@ -242,7 +242,7 @@ def _renamed(node: Mapping[Any, Any], before: str, after: str, offset: int) -> M
 
 
 def class_of(node: Any) -> type | None:
-    """The class that the configured ``node`` builds: its target, or what a function is annotated to return; None if unknown."""
+    """The class that the configured ``node`` builds: its target or the return annotation of a function; None if unknown."""
     path = node.get("_target_") if isinstance(node, Mapping) else None
     if not isinstance(path, str):
         return None

@@ -1,4 +1,4 @@
-"""Mistakes in a configuration, each reported in one line. The bottom of the import graph: imports nothing from altprop."""
+"""Problems in a configuration, each reported in one line. This module imports nothing from altprop."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class ConfigError(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The entry of ``known`` that looks most like ``word``, or None where nothing comes close."""
+    """The entry of ``known`` that is most similar to ``word``, or None if none is similar."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 
-class RunFailed(Exception):  # noqa: N818 - it names what happened to the run
-    """A run cannot go on, for a reason that one line can say (disk full, loss not finite, directory in use).
+class RunFailed(Exception):  # noqa: N818 - named after the event
+    """A run cannot continue, for a reason that fits on one line (disk full, loss not finite, directory in use).
 
     The entry points print the line without a traceback and exit with ``exit_code``.
     """

@@ -1,4 +1,4 @@
-"""The experiment and sweep files, and what their jobs are."""
+"""The experiment and sweep files and the jobs of sweeps."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ SWEEPS = sorted(
 
 
 def content(group: str, name: str) -> tuple[list[str], Any]:
-    """The lines of an experiment or sweep file and what it says."""
+    """The lines of an experiment or sweep file and its parsed content."""
     file = (CONF / "experiment" if group == "experiment" else ROOT / "sweeps") / f"{name}.yaml"
     return file.read_text().splitlines(), OmegaConf.to_container(OmegaConf.load(file))
 
 
 def sweep_params(name: str) -> dict[str, Any]:
     """``hydra.sweeper.params`` of a sweep file."""
-    _, said = content("sweep", name)
-    return said["hydra"]["sweeper"]["params"]
+    _, values = content("sweep", name)
+    return values["hydra"]["sweeper"]["params"]
 
 
 def jobs(name: str, composer: Composer) -> Iterator[tuple[str, DictConfig]]:
-    """Jobs of a sweep in which every value of every key occurs, and three choices of every group: not the whole product.
+    """Jobs of a sweep that cover every value of every key and three choices of every group, but not all combinations.
 
-    Composing is slow, so it is done once for each choice of groups; single values are set afterwards.
+    Composing is slow, so it is done once for each combination of groups, and single values are set afterwards.
     """
-    composed: dict[tuple[str, ...], DictConfig] = {}
+    configs: dict[tuple[str, ...], DictConfig] = {}
     values = [_thinned(_values(f"{key}={value}", composer), composer) for key, value in sweep_params(name).items()]
     for index in range(max(len(choices) for choices in values)):
         job = [choices[index % len(choices)] for choices in values]
         groups = tuple(str(override.input_line) for override in job if is_group(override, composer))
-        if groups not in composed:
-            composed[groups] = without_hydra(composer.compose("train", [f"sweep={name}", *groups]))
-        config = copy.deepcopy(composed[groups])
+        if groups not in configs:
+            configs[groups] = without_hydra(composer.compose("train", [f"sweep={name}", *groups]))
+        config = copy.deepcopy(configs[groups])
         for override in job:
             if not is_group(override, composer):
                 OmegaConf.update(config, override.key_or_group, override.value())
@@ -56,7 +56,7 @@ def jobs(name: str, composer: Composer) -> Iterator[tuple[str, DictConfig]]:
 
 
 def _values(text: str, composer: Composer) -> list[Override]:
-    """One override for each value of a swept one, and for both ends of an interval."""
+    """One override for each value of a swept override, or for both ends of an interval."""
     parser = OverridesParser.create(composer.loader)
     override = parser.parse_override(text)
     if not override.is_sweep_override():
@@ -67,7 +67,7 @@ def _values(text: str, composer: Composer) -> list[Override]:
 
 
 def _thinned(overrides: list[Override], composer: Composer) -> list[Override]:
-    """The first, middle and last of a group's choices, all of which must exist; all values of anything else."""
+    """The first, middle and last choice of a group, after checking that all choices exist; all values of any other key."""
     if not is_group(overrides[0], composer):
         return overrides
     group = overrides[0].key_or_group
@@ -78,17 +78,17 @@ def _thinned(overrides: list[Override], composer: Composer) -> list[Override]:
 
 
 def is_group(override: Override, composer: Composer) -> bool:
-    """Whether ``override`` chooses among files."""
+    """Whether ``override`` selects a file of a group."""
     return bool(composer.loader.get_group_options(override.key_or_group)) or override.key_or_group in ("experiment", "sweep")
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """What a job sees of a composed configuration."""
+    """The part of a composed configuration that a job sees."""
     return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
 def of_the_configuration(problems: list[Problem]) -> list[Problem]:
-    """Without what depends on this machine: data that was not fetched, devices and accounts that it has not."""
+    """``problems`` without those of this machine: missing data, devices and accounts."""
     machine = ("trainer.device", "logger.wandb.mode")
     return [
         problem

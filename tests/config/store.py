@@ -1,7 +1,7 @@
-"""Writes ``stored/``: what every experiment, sweep and choice resolves to, and its run key.
+"""Write ``stored/``: the resolved configuration and run key of every experiment, sweep and choice.
 
-``python -m tests.config.store`` adds files that are new. It never changes an entry that is there already: a run on disk is found
-by its key, so a difference is a mistake unless it is intended, and then the entry is deleted by hand first.
+``python -m tests.config.store`` adds entries for new files. It never changes an existing entry: runs on disk are found by their
+keys, so a difference is usually a mistake. If a change is intended, delete the entry by hand first.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ GROUPS = sorted(
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """``config`` in plain containers, with classes as run keys name them; ``<unresolved>`` stands where a value is missing."""
+    """``config`` in plain containers, with classes named as in run keys and ``<unresolved>`` for missing values."""
 
-    def shown(value: Any) -> Any:
+    def readable(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {
-                str(name): key_name(child) if name == "_target_" and isinstance(child, str) else shown(child)
+                str(name): key_name(child) if name == "_target_" and isinstance(child, str) else readable(child)
                 for name, child in with_key_arguments(value).items()
             }
         if isinstance(value, list):
-            return [shown(child) for child in value]
+            return [readable(child) for child in value]
         return "<unresolved>" if value is UNRESOLVED else value
 
     plain, _ = to_plain(config)
-    return shown(plain)
+    return readable(plain)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -61,7 +61,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changes(config: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``config`` has other than ``default``, both flat; ``<absent>`` stands for keys that it lacks."""
+    """The values of ``config`` that differ from ``default`` (both flat); ``<absent>`` marks keys that ``config`` lacks."""
     own = {key: value for key, value in config.items() if key not in default or default[key] != value}
     return own | {key: "<absent>" for key in default if key not in config}
 
@@ -90,36 +90,36 @@ def sweep_entries(composer: Composer, names: list[str]) -> Iterator[tuple[str, d
 
 
 def choices() -> list[str]:
-    """``<group>=<choice>`` of every file in ``conf`` but experiments and what does not enter a key."""
+    """``<group>=<choice>`` of every file in ``conf`` except experiments and groups that do not enter run keys."""
     return [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 
 
 def choice_entries(composer: Composer, names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The differences of the default configuration with one choice changed."""
+    """The key and the differences of the default configuration with one choice changed."""
     default = default_configuration(composer)
     for name in names:
         try:
-            composed = composer.compose("train", [name, *PLACES])
+            config = composer.compose("train", [name, *PLACES])
         except ConfigCompositionException:  # the default algorithm or model has no such group
-            composed = composer.compose("train", [f"+{name}", *PLACES])
-        config = resolved(without_hydra(composed))
-        yield name, {"key": run_key(config), "changes": changes(flat(config), default)}
+            config = composer.compose("train", [f"+{name}", *PLACES])
+        values = resolved(without_hydra(config))
+        yield name, {"key": run_key(values), "changes": changes(flat(values), default)}
 
 
 def read(name: str) -> dict[str, Any]:
-    """The entries of ``stored/<name>.json``; none where there is no file."""
+    """The entries of ``stored/<name>.json``; empty if the file does not exist."""
     file = STORED / f"{name}.json"
     return json.loads(file.read_text()) if file.exists() else {}
 
 
 def write(name: str, entries: Mapping[str, Any]) -> None:
-    """One line per entry, so that a difference shows which file it is in."""
+    """Write one line per entry, so that a diff shows the files that changed."""
     lines = [f"{json.dumps(key)}: {json.dumps(entries[key], sort_keys=True)}" for key in sorted(entries)]
     (STORED / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def main() -> None:
-    """Add entries for files that have none."""
+    """Add entries for files that do not have one."""
     STORED.mkdir(exist_ok=True)
     with config_loader() as composer:
         tables = (("experiments", EXPERIMENTS, experiment_entries), ("sweeps", SWEEPS, sweep_entries))

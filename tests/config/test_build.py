@@ -22,7 +22,7 @@ from altprop.training.parts import Parts
 
 
 def everything(value: Any, seen: set[int]) -> Iterator[Any]:
-    """``value`` and all that can be reached from it."""
+    """``value`` and every object reachable from it."""
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -45,7 +45,7 @@ def parts_of(*overrides: str) -> Parts:
     return parts
 
 
-def test_objects_of_every_part() -> None:
+def test_every_part_is_built() -> None:
     parts = parts_of("seed=3", "tags=[a]", "trainer.early_stopping={metric: train/loss, patience: 2}", "schedule=cosine")
     assert isinstance(parts.algorithm, Backprop)
     assert isinstance(parts.schedule, Schedule)
@@ -60,7 +60,7 @@ def test_objects_of_every_part() -> None:
     assert parts.directory == parts.outputs / "scratch" / parts.key
 
 
-def test_nothing_below_sees_a_config_object() -> None:
+def test_no_part_contains_a_config_object() -> None:
     parts = parts_of("schedule=piecewise", "optimizer=sgd")
     reached = [value for field in fields(parts) for value in everything(getattr(parts, field.name), set())]
     assert len(reached) > 50
@@ -74,16 +74,16 @@ def test_the_stored_text_is_the_configuration() -> None:
     assert run_key(stored) == parts.key
 
 
-def test_a_refusal_of_a_constructor_is_a_problem() -> None:
+def test_a_value_that_a_constructor_refuses_is_a_problem() -> None:
     config = compose()
     with open_dict(config):
-        config.dataset = {"_target_": "tests.config.targets_for_tests.Picky", "rate": -1.0}
+        config.dataset = {"_target_": "tests.config.checks.targets.Picky", "rate": -1.0}
     with pytest.raises(ConfigError) as raised:
         build(config)
     assert [str(problem) for problem in raised.value.problems] == ["dataset: rate must not be negative; see its file in conf/"]
 
 
-def test_what_hydra_does_not_instantiate_is_a_problem() -> None:
+def test_a_target_that_hydra_refuses_is_a_problem() -> None:
     plain = plain_and_valid(compose())
     plain["dataset"] = {"_target_": "os.kill", "pid": 0}
     with pytest.raises(ConfigError) as raised:
@@ -100,18 +100,18 @@ def run_directory(tmp_path: Path) -> Path:
 
 
 def restore(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Parts:
-    """The parts that the command line leads to."""
-    found: list[Parts] = []
+    """The parts that the command line builds."""
+    built: list[Parts] = []
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
 
     def run(config: Any) -> None:
-        found.append(build(config)[0])
+        built.append(build(config)[0])
 
     entry_point("train", run)
-    return found[0]
+    return built[0]
 
 
-def test_a_run_goes_on_with_its_stored_configuration(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_resumes_with_its_stored_configuration(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = restore(monkeypatch, f"run={run_directory}", "trainer.device=cpu", "~logger")
     assert parts.directory == run_directory
     assert (parts.seed, parts.name) == (7, "a/b")
@@ -119,7 +119,7 @@ def test_a_run_goes_on_with_its_stored_configuration(run_directory: Path, monkey
     assert dict(parts.trackers) == {}
 
 
-def test_a_run_of_an_older_version_goes_on(
+def test_a_run_of_an_older_version_resumes(
     run_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = run_directory / "config.yaml"
@@ -147,7 +147,7 @@ def test_a_moved_tree_of_runs_still_works(run_directory: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("override", ["seed=3", "model=convnet", "trainer.duration=1ep"])
-def test_what_the_run_computes_cannot_be_changed(
+def test_keys_that_change_the_run_are_refused(
     override: str, run_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -157,16 +157,16 @@ def test_what_the_run_computes_cannot_be_changed(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        (None, "is no run: it has no config.yaml"),
+        (None, "is not a run: it has no config.yaml"),
         ("a: [", "cannot be read"),
-        ("- a", "is no run's configuration"),
+        ("- a", "is not the configuration of a run"),
         ("seed: 1", "missing"),
     ],
 )
-def test_a_directory_that_is_no_run(
-    text: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_directory_that_is_not_a_run(
+    text: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if text is not None:
         (tmp_path / "config.yaml").write_text(text)
@@ -175,7 +175,7 @@ def test_a_directory_that_is_no_run(
     assert stop.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("run: ")
-    assert said in line
+    assert message in line
 
 
 def test_a_changed_configuration_is_refused(
@@ -188,7 +188,7 @@ def test_a_changed_configuration_is_refused(
     assert "does not match the configuration in it" in capsys.readouterr().err
 
 
-def test_a_stored_configuration_is_validated_again(
+def test_a_stored_configuration_is_checked_again(
     run_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = run_directory / "config.yaml"

@@ -23,7 +23,7 @@ def plain_of(*overrides: str) -> dict:
     return plain
 
 
-def test_the_run_of_an_experiment_has_its_own_key(tmp_path):
+def test_the_source_of_a_run_has_its_own_key(tmp_path):
     outputs = f"paths.outputs={tmp_path}"
     dense = plain_of("experiment=dsr/quick_dense", "seed=3", outputs)
     prune = plain_of("experiment=dsr/quick_prune", "seed=3", outputs, "algorithm.weights.sparsity=0.8")
@@ -31,7 +31,7 @@ def test_the_run_of_an_experiment_has_its_own_key(tmp_path):
     assert run_key(dense) != run_key(plain_of("experiment=dsr/quick_dense", "seed=4", outputs))
 
 
-def test_overrides_of_the_source_follow(tmp_path):
+def test_overrides_reach_the_source(tmp_path):
     outputs = f"paths.outputs={tmp_path}"
     source = plain_of("experiment=dsr/quick_dynamic", "algorithm.weights.sparsity=0.75", outputs)
     weights = plain_of("experiment=dsr/quick_mask_init", "algorithm.weights.sparsity=0.75", outputs)["algorithm"]["weights"]
@@ -40,12 +40,12 @@ def test_overrides_of_the_source_follow(tmp_path):
     assert weights["sparsity"] == 0.75
 
 
-def test_key_does_not_depend_on_where_the_runs_lie(tmp_path):
+def test_the_key_does_not_depend_on_the_folder_of_the_runs(tmp_path):
     one, other = (run_key(plain_of(*PRUNE, f"paths.outputs={folder}")) for folder in (tmp_path / "a", tmp_path / "b"))
     assert one == other
 
 
-def test_says_which_run_to_train_first(tmp_path):
+def test_a_missing_source_is_reported_with_the_command_that_trains_it(tmp_path):
     config = compose([*PRUNE, "seed=5", f"paths.outputs={tmp_path}", "task=validate"])
     with pytest.raises(ConfigError) as caught:
         build(config)
@@ -55,7 +55,7 @@ def test_says_which_run_to_train_first(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_run_that_began_needs_its_source_no_more(tmp_path):
+def test_a_run_that_has_begun_no_longer_needs_its_source(tmp_path):
     config = compose([*PRUNE, f"paths.outputs={tmp_path}"])
     key = run_key(plain_of(*PRUNE, f"paths.outputs={tmp_path}"))
     (tmp_path / "dsr" / "quick_prune" / key / "checkpoints").mkdir(parents=True)
@@ -63,11 +63,11 @@ def test_a_run_that_began_needs_its_source_no_more(tmp_path):
     assert parts.key == key
 
 
-def test_resolving_leaves_the_running_hydra_alone(tmp_path):
+def test_resolving_does_not_change_the_running_hydra(tmp_path):
     marker = object()
     GlobalHydra.instance().hydra = marker
     try:
-        plain_with_marker = compose(["experiment=dsr/quick_dense"])  # clears it: what follows must not do so again
+        plain_with_marker = compose(["experiment=dsr/quick_dense"])  # clears it; resolving below must not
         GlobalHydra.instance().hydra = marker
         config = plain_with_marker.copy()
         config.paths.outputs = str(tmp_path)
@@ -84,14 +84,14 @@ def test_lookup(sparsity, value):
     assert plain["paper"]["value"] == value
 
 
-def test_new_random_weights_are_not_the_initial_ones_of_the_run_whose_mask_is_taken(tmp_path: Path) -> None:
-    """Section 2.8: the two halves of the lottery-ticket test differ in the weights alone, also with one seed for all runs."""
+def test_new_random_weights_differ_from_the_initial_weights_of_the_run_that_provides_the_mask(tmp_path: Path) -> None:
+    """Section 2.8: the two halves of the lottery-ticket test differ only in the weights, even if all runs have the same seed."""
     outputs = [f"paths.outputs={tmp_path}", "seed=2", "~logger"]
     source, _ = build(compose(["experiment=dsr/quick_dynamic", "trainer.figures=false", *outputs]))
     train(source)
 
     def start(experiment: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """The weights and the masks with which the run begins."""
+        """The weights and masks at the start of the run."""
         parts, _ = build(compose([f"experiment={experiment}", *outputs]))
         algorithm = assemble(parts).algorithm
         algorithm.epoch_start(0)

@@ -1,6 +1,6 @@
-"""The rows of decoupled greedy learning are those of the specification: data, networks, blocks, rates, lengths, paper's numbers.
+"""The rows of decoupled greedy learning match the specification: data, networks, blocks, rates, lengths and published numbers.
 
-Expectations are copied from its tables (sections 3 to 6), not from the rows. Networks are without memory, on the meta device.
+Expectations are copied from its tables (sections 3 to 6), not from the rows. Networks are on the meta device and take no memory.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ rows("ddg_resnet110_ddg_k4", layers=[13, 15, 15, 12], total=228_432 + 1_498_880 
 DNI = ("dni_bp", "dni_dni", "dni_cdni")
 rows(*DNI, "dni_dgl", optimizer=ADAM, data=CIFAR, batch=(256, 256), precision="fp32")
 rows(*DNI, rates=phases((2000, 3e-5)))
-rows("dni_bp", total=831_242, paper=84.47)  # of the DNI rows the last values of the published logs
+rows("dni_bp", total=831_242, paper=84.47)  # the values of the DNI rows are the last ones in the published logs
 rows(
     "dni_bp_sgd", optimizer={**SGD, "weight_decay": 1e-5}, data=CIFAR, batch=(256, 256), rates=phases((2000, 0.01)), total=831_242
 )
@@ -81,7 +81,7 @@ rows(
 )
 rows("dni_dgl", paper=85.05)
 
-# buffer_experiments; the workers' passes and rates have a test of their own
+# buffer_experiments; the passes and rates of the workers have their own test
 BUFFER = ("buffer_sync", "buffer_example")
 rows(*BUFFER, optimizer={**SGD, "weight_decay": 5e-4}, data={**CIFAR, "drop_last": True}, batch=(128, 256), precision="fp32")
 rows(*BUFFER, rates=phases((17, 0.1), (15, 0.02), (15, 0.004), (4, 0.0008)), loss=ClampedCrossEntropy, ensemble="logits")
@@ -121,13 +121,13 @@ rows("imagenet_resnet152_k2", paper=74.5, top5=92.0)
 
 
 @pytest.fixture(scope="module")
-def composed() -> Iterator[Callable[[str], DictConfig]]:
+def config_of() -> Iterator[Callable[[str], DictConfig]]:
     with config_loader() as composer:
         yield lambda name: composer.compose("train", [f"experiment=dgl/{name}"])
 
 
 def set_up(config: DictConfig, expected: dict[str, Any]) -> Algorithm:
-    """The row's algorithm on the row's model, without memory."""
+    """The row's algorithm on the row's model, on the meta device."""
     shape, classes = expected["data"]["sizes"]
     algorithm = instantiate(config.algorithm)
     with META:
@@ -144,11 +144,11 @@ def size(module: nn.Module) -> int:
 
 
 def rates(algorithm: Algorithm, epochs: int) -> list[float]:
-    found = []
+    values = []
     for _ in range(epochs):
-        found.append(algorithm.optimizers[0].learning_rate)
+        values.append(algorithm.optimizers[0].learning_rate)
         algorithm.optimizers[0].schedule.epoch_end()
-    return found
+    return values
 
 
 def test_every_row_has_expectations() -> None:
@@ -158,8 +158,8 @@ def test_every_row_has_expectations() -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_row(name: str, composed: Callable[[str], DictConfig]) -> None:
-    config, expected = composed(name), ROWS[name]
+def test_row(name: str, config_of: Callable[[str], DictConfig]) -> None:
+    config, expected = config_of(name), ROWS[name]
     data, trainer = config.dataset, config.trainer
     assert (data.batch_size, data.eval_batch_size) == expected["batch"]
     assert data.drop_last == expected["data"]["drop_last"]
@@ -202,7 +202,7 @@ def test_row(name: str, composed: Callable[[str], DictConfig]) -> None:
 
 
 def _check_blocks(algorithm: Algorithm, expected: dict[str, Any]) -> None:
-    """Where the network is cut, what the heads are, and how large everything is together."""
+    """Check where the network is split, the heads, and the total number of parameters."""
     if "heads" in expected:
         assert [size(part.block) for part in algorithm.parts] == expected["parameters"]  # type: ignore[attr-defined]
         assert [size(part.head) for part in algorithm.parts] == expected["heads"]  # type: ignore[attr-defined]
@@ -216,13 +216,13 @@ def _check_blocks(algorithm: Algorithm, expected: dict[str, Any]) -> None:
         assert size(algorithm.model) + sum(map(size, own)) == expected["total"]
 
 
-def test_every_worker_of_the_asynchronous_row_makes_its_passes_at_its_rates(composed: Callable[[str], DictConfig]) -> None:
-    """Section 10, check 12: 0.1, 0.02, 0.004, 0.0008 for 17, 15, 15, 4 passes, however many steps a pass has."""
-    algorithm: Any = set_up(composed("buffer_sync"), ROWS["buffer_sync"])
-    seen: list[list[float]] = [[] for _ in range(6)]
+def test_every_worker_of_the_asynchronous_row_has_its_rates_and_number_of_passes(config_of: Callable[[str], DictConfig]) -> None:
+    """Section 10, check 12: 0.1, 0.02, 0.004, 0.0008 for 17, 15, 15 and 4 passes, regardless of the number of steps in a pass."""
+    algorithm: Any = set_up(config_of("buffer_sync"), ROWS["buffer_sync"])
+    rates_seen: list[list[float]] = [[] for _ in range(6)]
 
     def train_block(worker: int, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        seen[worker].append(algorithm.optimizers[worker].learning_rate)
+        rates_seen[worker].append(algorithm.optimizers[worker].learning_rate)
         return features, torch.tensor(0.0), torch.tensor(0.0)
 
     algorithm.train_block = train_block
@@ -232,5 +232,5 @@ def test_every_worker_of_the_asynchronous_row_makes_its_passes_at_its_rates(comp
         if not algorithm.finished:
             algorithm.train_step(*batch)
     assert algorithm.finished
-    for rates_of_worker in seen:
+    for rates_of_worker in rates_seen:
         assert rates_of_worker == pytest.approx(phases((34, 0.1), (30, 0.02), (30, 0.004), (8, 0.0008)))

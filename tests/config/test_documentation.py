@@ -1,4 +1,4 @@
-"""The commands in docs/configuration.md are valid ones."""
+"""The commands in docs/configuration.md are valid."""
 
 import re
 import shlex
@@ -22,13 +22,13 @@ OVERRIDES = [
 
 
 @pytest.mark.parametrize("overrides", OVERRIDES)
-def test_what_the_page_says_works(overrides: str) -> None:
-    shown = " ".join(TEXT.split())
-    assert overrides.removesuffix(" dataset.validation.size=500") in shown
+def test_overrides_on_the_page_are_valid(overrides: str) -> None:
+    page = " ".join(TEXT.split())
+    assert overrides.removesuffix(" dataset.validation.size=500") in page
     assert problems_of(compose(shlex.split(overrides))) == []
 
 
-def test_the_example_of_mistakes_is_what_is_printed(monkeypatch, capsys) -> None:
+def test_the_example_of_mistakes_is_printed_literally(monkeypatch, capsys) -> None:
     match = re.search(r"```\n\$ python train\.py (.*)\n((?:.*\n)+?)```", TEXT)
     assert match is not None
     from altprop.commands.entry import entry_point

@@ -1,4 +1,4 @@
-"""Every experiment and every sweep has the agreed form, composes and is valid."""
+"""Every experiment and every sweep has the agreed form, composes, is valid and resolves to its stored configuration."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ DEFAULT, CHOICES = read("default"), choices()
 
 
 def test_everything_has_a_stored_entry() -> None:
-    for stored, there in ((EXPERIMENT_ENTRIES, EXPERIMENTS), (SWEEP_ENTRIES, SWEEPS), (CHOICE_ENTRIES, CHOICES)):
-        assert sorted(stored) == sorted(there), REFRESH
+    for stored, files in ((EXPERIMENT_ENTRIES, EXPERIMENTS), (SWEEP_ENTRIES, SWEEPS), (CHOICE_ENTRIES, CHOICES)):
+        assert sorted(stored) == sorted(files), REFRESH
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,14 @@ def composer() -> Iterator[Composer]:
 
 
 def at_stored_places(config: DictConfig) -> dict[str, Any]:
-    """The resolved configuration with the paths that the stored ones have."""
+    """The resolved configuration with the paths of the stored ones."""
     config = without_hydra(config)
     config.paths.data, config.paths.outputs = "/data", "/outputs"
     return resolved(config)
 
 
 def command_of(lines: list[str]) -> list[str]:
-    """The arguments of the command in a file's second line; the first is for Hydra."""
+    """The arguments of the command in the second line of a file; the first line is Hydra's."""
     assert lines[0] == "# @package _global_"
     assert lines[1].startswith("# python train.py ")
     return shlex.split(lines[1].removeprefix("# python train.py "), comments=True)
@@ -53,44 +53,44 @@ def problems(config: DictConfig) -> list[str]:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment(name: str, composer: Composer) -> None:
-    lines, said = content("experiment", name)
+    lines, values = content("experiment", name)
     command = command_of(lines)
     assert command[0] == f"experiment={name}"
-    assert said["name"] == name
-    assert "hydra" not in said, "what is under hydra: is ignored when experiments are swept; it belongs into a sweep"
+    assert values["name"] == name
+    assert "hydra" not in values, "hydra: is ignored when experiments are swept; it belongs in a sweep"
     config = composer.compose("train", command)
     assert config.name == name
-    is_no_row = "quick" in name or name.startswith("baseline/") or said.get("paper", "inherited") is None
+    is_no_row = "quick" in name or name.startswith("baseline/") or values.get("paper", "inherited") is None
     if not is_no_row:
-        assert config.paper is not None, "a row of a paper carries the paper's number, null where it was not found"
-        assert set(said.get("paper", config.paper)) <= {field.name for field in dataclasses.fields(PaperConfig)}
+        assert config.paper is not None, "a row of a paper has the published number, or null if it was not found"
+        assert set(values.get("paper", config.paper)) <= {field.name for field in dataclasses.fields(PaperConfig)}
         assert all(config.paper[field.name] != "???" for field in dataclasses.fields(PaperConfig))
     assert problems(config) == []
     if len(command) > 1:
         config = composer.compose("train", [f"experiment={name}"])
-    now = at_stored_places(config)
-    then = EXPERIMENT_ENTRIES[name]
-    assert changes(flat(now), DEFAULT) == then["changes"]
-    assert run_key(now) == then["key"]
+    current = at_stored_places(config)
+    stored = EXPERIMENT_ENTRIES[name]
+    assert changes(flat(current), DEFAULT) == stored["changes"]
+    assert run_key(current) == stored["key"]
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_choice(name: str, composer: Composer) -> None:
-    """A configuration with one choice changed is what it was when it was stored."""
+    """The default configuration with one choice changed resolves to its stored entry."""
     assert dict(choice_entries(composer, [name]))[name] == CHOICE_ENTRIES[name]
 
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_sweep(name: str, composer: Composer) -> None:
-    lines, said = content("sweep", name)
+    lines, values = content("sweep", name)
     assert command_of(lines)[:2] == ["-m", f"sweep={name}"]
-    assert said["group"] == name
-    assert said["hydra"]["mode"] == "MULTIRUN"
+    assert values["group"] == name
+    assert values["hydra"]["mode"] == "MULTIRUN"
     assert sweep_params(name)
     wrong, keys = {}, {}
     for job, config in jobs(name, composer):
-        if found := problems(config):
-            wrong[job] = found
+        if messages := problems(config):
+            wrong[job] = messages
         keys[job] = run_key(at_stored_places(config))
     assert wrong == {}
     assert keys == SWEEP_ENTRIES[name]

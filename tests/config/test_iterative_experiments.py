@@ -1,4 +1,4 @@
-"""The iterative experiments are those of the specification: number of runs, lengths, schedules, epoch ends (sections 5, 6)."""
+"""The iterative experiments match the specification: number of runs, lengths, schedules, epoch ends (sections 5 and 6)."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ RUNS = {"300": 19, "784": 19, "vgg5": 19, "vgg9": 23, "resnet20": 34, "resnet21"
 @pytest.fixture(scope="module")
 def compose():
     with config_loader() as composer:
-        found = {}
+        configs = {}
 
-        def composed(name):
-            if name not in found:
-                found[name] = composer.compose("train", [f"experiment=iterative/{name}"])
-            return found[name]
+        def experiment(name):
+            if name not in configs:
+                configs[name] = composer.compose("train", [f"experiment=iterative/{name}"])
+            return configs[name]
 
-        yield composed
+        yield experiment
 
 
 def number_of_jobs(name):
     params = OmegaConf.load(ROOT / "sweeps" / "iterative" / f"{name}.yaml").hydra.sweeper.params
 
     def values(text):
-        # commas inside a list separate no values
+        # commas inside a list do not separate values
         return (
             str(text).count(",") + 1 if "[" not in str(text) else str(text).count("],") + str(text).split(",[")[0].count(",") + 2
         )
@@ -53,7 +53,7 @@ def test_sweeps_have_the_runs_of_the_paper(net):
     assert sum(number_of_jobs(name) for name in names) == RUNS[net]
 
 
-def test_there_are_139_of_them():
+def test_there_are_139_runs():
     assert sum(RUNS.values()) == 139
 
 
@@ -97,17 +97,17 @@ def test_data_and_selection(net, compose):
 
 
 def rates(config):
-    """The learning rate of every epoch, counted from 0."""
+    """The learning rate of every epoch."""
     epochs = int(config.trainer.duration.removesuffix("ep"))
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.optimizer.lr)
     context = Context(1, epochs, torch.device("cpu"), 0, (1, 1, 1), 2, 1)
     schedule = instantiate(config.schedule).build(optimizer, context)
-    found = []
+    values = []
     for _ in range(epochs):
-        found.append(optimizer.param_groups[0]["lr"])
+        values.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.epoch_end()
-    return found
+    return values
 
 
 @pytest.mark.parametrize(

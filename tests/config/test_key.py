@@ -34,7 +34,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 
 
 def test_the_key_is_twelve_hexadecimal_digits_and_stable() -> None:
-    assert run_key(CONFIG) == "c33915dc0858"  # a changed rule would orphan every run on disk
+    assert run_key(CONFIG) == "c33915dc0858"  # a different key would orphan every run on disk
     assert run_key(copy.deepcopy(CONFIG)) == run_key(CONFIG)
 
 

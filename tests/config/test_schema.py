@@ -12,7 +12,7 @@ from altprop.config.schema import RootConfig, TrainerConfig
 from altprop.training.settings import TrainerSettings
 
 
-def test_the_trainer_file_holds_every_field_with_its_default_and_a_comment() -> None:
+def test_the_trainer_file_has_every_field_with_its_default_and_a_comment() -> None:
     file = CONF / "trainer" / "default.yaml"
     assert OmegaConf.to_container(OmegaConf.load(file)) == dataclasses.asdict(TrainerSettings())
     keys = [line for line in file.read_text().splitlines() if re.match(r"\w+:", line)]
@@ -34,19 +34,19 @@ def test_types_of_root_and_trainer_are_enforced() -> None:
         OmegaConf.update(config, "trainer.epochs", 3)
 
 
-def test_a_misspelt_root_key_in_a_file_is_an_error_that_names_it(tmp_path) -> None:
+def test_a_misspelled_root_key_in_a_file_is_an_error_with_its_name(tmp_path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "wrong.yaml").write_text("# @package _global_\nsede: 3\n")
     with pytest.raises(ConfigCompositionException, match=r"(?s)experiment/wrong.*sede"):
         compose(["experiment=wrong", f"hydra.searchpath=[file://{tmp_path}]"])
 
 
-def test_early_stopping_is_switched_on_as_a_whole() -> None:
+def test_early_stopping_is_set_as_a_whole() -> None:
     stopping = compose(["trainer.early_stopping={patience: 3}"]).trainer.early_stopping
     assert stopping == {"patience": 3}
 
 
-def test_paths_lie_in_the_project_whatever_the_current_directory(tmp_path, monkeypatch) -> None:
+def test_paths_are_in_the_project_regardless_of_the_current_directory(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ALTPROP_DATA", raising=False)
     monkeypatch.delenv("ALTPROP_OUTPUTS", raising=False)

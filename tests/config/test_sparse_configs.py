@@ -1,4 +1,4 @@
-"""The sparse, tied and pruned rules from their configuration: mixtures, published rows, mistakes in one line."""
+"""Sparse, tied and pruned rules built from their configurations: combinations, published rows and mistakes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def node(*overrides: str) -> dict:
 @pytest.mark.parametrize("prune", ["threshold", "fraction", "sign_change"])
 @pytest.mark.parametrize("redistribute", ["proportional", "within"])
 @pytest.mark.parametrize("grow", ["random", "gradient"])
-def test_every_mixture_is_built(prune, redistribute, grow):
+def test_every_combination_is_built(prune, redistribute, grow):
     overrides = [f"algorithm/weights/{name}={choice}" for name, choice in (("prune", prune), ("redistribute", redistribute))]
     rule = instantiate(node("algorithm/weights=dynamic_sparse", *overrides, f"algorithm/weights/grow={grow}"), _convert_="all")
     assert isinstance(rule, DynamicSparse)
     names = [type(part).__name__.lower() for part in (rule.prune, rule.redistribute, rule.grow)]
-    chosen = (prune, redistribute, grow)
-    assert all(name.startswith(choice.replace("_", "")[:6]) for name, choice in zip(names, chosen))
+    choices = (prune, redistribute, grow)
+    assert all(name.startswith(choice.replace("_", "")[:6]) for name, choice in zip(names, choices))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_every_mixture_is_built(prune, redistribute, grow):
         ("algorithm.weights.stop_epoch=-1", "algorithm.weights.stop_epoch"),
     ],
 )
-def test_mistakes_are_one_line_each(override, key):
+def test_each_mistake_is_one_line(override, key):
     problems = problems_of(compose(["algorithm/weights=dynamic_sparse", override]))
     assert [problem.key for problem in problems] == [key]
     assert "\n" not in str(problems[0])
@@ -63,7 +63,7 @@ def test_signs_need_single_weights():
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_rows_have_nothing_wrong_but_absent_data(row):
+def test_rows_have_no_problem_except_missing_data(row):
     assert [problem for problem in problems_of(compose([f"experiment=dsr/{row}"])) if problem.key != "dataset"] == []
 
 
@@ -89,23 +89,23 @@ def test_a_sparsity_without_a_published_fraction_needs_one():
     assert all(problem.key == "dataset" for problem in problems_of(compose([*row, "algorithm.weights.prune.fraction=0.1"])))
 
 
-@pytest.mark.parametrize(("stop_epoch", "kept"), [("100", [100]), ("30", [30]), ("null", [])])
-def test_the_network_is_kept_at_the_moment_when_its_structure_is_final(stop_epoch, kept):
+@pytest.mark.parametrize(("stop_epoch", "epochs"), [("100", [100]), ("30", [30]), ("null", [])])
+def test_the_checkpoint_of_the_final_structure_is_kept(stop_epoch, epochs):
     config = compose(["experiment=dsr/wrn_stop", f"algorithm.weights.stop_epoch={stop_epoch}"])
     assert all(problem.key == "dataset" for problem in problems_of(config))
-    assert to_plain(config)[0]["trainer"]["keep_epochs"] == kept
+    assert to_plain(config)[0]["trainer"]["keep_epochs"] == epochs
 
 
 @pytest.mark.parametrize(
-    ("row", "override", "said"),
+    ("row", "override", "table"),
     [
         ("wrn_thin", "model.width=1.15", "WRN-28-2, thin dense, width 1.15"),
         ("r50_thin", "model.width=0.46", "ResNet-50, thin dense, width 0.46"),
         ("wrn_stop", "algorithm.weights.stop_epoch=30", "WRN-28-2, dynamic sparse, stop epoch 30"),
     ],
 )
-def test_the_name_of_a_row_follows_what_is_swept(row, override, said):
-    assert to_plain(compose([f"experiment=dsr/{row}", override]))[0]["paper"]["table"] == said
+def test_the_title_of_a_row_contains_the_swept_value(row, override, table):
+    assert to_plain(compose([f"experiment=dsr/{row}", override]))[0]["paper"]["table"] == table
 
 
 def test_published_settings_of_some_rows():

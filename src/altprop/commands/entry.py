@@ -1,7 +1,7 @@
-"""The command line: Hydra's own, but a user's mistake is one line each on stderr, exit code 2, and nothing written.
+"""The command line. It is Hydra's, except that each mistake is one line on stderr, with exit code 2 and nothing written.
 
-``train.py``, ``evaluate.py``, ``report.py`` and ``data.py`` call :func:`entry_point`. Nothing here imports torch, so that
-``--help``, ``--cfg``, ``--info``, tab completion and submitting a sweep answer at once.
+``train.py``, ``evaluate.py``, ``report.py``, ``status.py`` and ``data.py`` call :func:`entry_point`. Nothing here imports torch,
+so ``--help``, ``--cfg``, ``--info``, tab completion and submitting a sweep respond at once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args
@@ -23,38 +24,37 @@ from omegaconf import DictConfig
 from altprop.commands.messages.command_line import CompositionError
 from altprop.commands.messages.help import help_page
 from altprop.commands.messages.hydra_errors import Check, problems_of
-from altprop.commands.terminal_log import show_log
 from altprop.config.project import CONF
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.sweeping.notes import SweepNotes
 
 Run = Callable[[DictConfig], object]
-"""What an entry point does with one composed configuration; runs once per job of a sweep."""
+"""What an entry point does with a composed configuration. It is called once per job of a sweep."""
 
-# Threads of one torch process that wait for each other spin by default, which on a machine shared with other processes makes
-# small networks 10 to 30 times slower; they sleep instead. Read when torch is loaded, hence here.
+# Torch's threads spin by default while they wait for each other, which makes small networks 10 to 30 times slower on a machine
+# shared with other processes. PASSIVE makes them sleep. It must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:
     """Parse the command line, compose ``conf/<config_name>.yaml`` and call ``run`` with it (under ``-m``: once per job).
 
-    Where it cannot be composed, ``check`` looks at what is right, so that a user sees all mistakes at once.
+    If it cannot be composed, ``check`` checks the valid part of the configuration, so that a user sees all mistakes at once.
 
-    Exits with 2 after a user's mistake and with :class:`RunFailed`'s code after a failure that one line can say. Any other
-    exception is a bug and keeps its traceback, as all do with ``HYDRA_FULL_ERROR=1`` in the environment.
+    Exits with 2 after a user's mistake and with the code of :class:`RunFailed` after a failure that one line explains. Any other
+    exception is a bug and keeps its traceback, as all exceptions do with ``HYDRA_FULL_ERROR=1`` in the environment.
     """
     if not CONF.is_dir():
-        sys.exit(f"{CONF} is missing: altprop runs from its own folder, installed with: pip install -e .")
+        sys.exit(f"{CONF} is missing: altprop runs from its own folder; install it with: pip install -e .")
     if get_args().help:
         print(help_page(config_name))
         sys.exit(0)
-    for chatty in ("hydra.core.utils", "hydra.utils"):  # they log what is printed here as problems
+    for chatty in ("hydra.core.utils", "hydra.utils"):  # they log what is reported here as problems
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     job = Job(run)
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
-    with _exceptions_reach_us():
+    with _exceptions_propagate():
         try:
             main()
         except (ConfigError, RunFailed) as error:  # of a job that ran in another process
@@ -70,7 +70,7 @@ def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:
 
 
 class Job:
-    """The function that Hydra calls for each job. Failures are kept, so that the other jobs of a sweep go on."""
+    """The function that Hydra calls for each job. It collects failures, so that the other jobs of a sweep still run."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -80,14 +80,14 @@ class Job:
         self.in_another_process = False
 
     def __call__(self, config: DictConfig) -> None:
-        show_log()
+        _show_log()
         self.count += 1
         self.sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             self.run(config)
         except Exception as error:
             if self.in_another_process:
-                raise  # Hydra carries it back to the process that waits for it
+                raise  # Hydra returns it to the parent process
             self.failures.append(error)
             if self.sweeping:
                 hydra_config = HydraConfig.get()
@@ -98,7 +98,7 @@ class Job:
         return {**vars(self), "in_another_process": True}
 
     def finish(self) -> None:
-        """Exit as the first failure demands, if there was one; a bug is raised again."""
+        """Exit with the code of the first failure, if any; a bug is raised again."""
         if not self.failures:
             return
         if all(isinstance(error, ConfigError) for error in self.failures) and len(self.failures) == self.count:
@@ -127,20 +127,20 @@ def _print_error(error: Exception) -> None:
 
 
 def print_problems(problems: list[Problem]) -> None:
-    """One line each on stderr."""
+    """Print each problem on one line of stderr."""
     for problem in problems:
         print(problem, file=sys.stderr)
 
 
 def _from_a_job(error: BaseException) -> bool:
-    """Whether ``error`` was raised by a job in another process: Hydra hands it on when the job's result is read."""
+    """Whether ``error`` was raised by a job in another process: Hydra raises it when the job's result is read."""
     reader = JobReturn.return_value.fget  # type: ignore[attr-defined]
     return any(frame.f_code is reader.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 @contextmanager
-def _exceptions_reach_us() -> Iterator[None]:
-    """Hydra prints exceptions itself and exits with 1, unless asked for the full error."""
+def _exceptions_propagate() -> Iterator[None]:
+    """Let exceptions through, which Hydra prints itself before it exits with 1, unless asked for the full error."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -150,3 +150,29 @@ def _exceptions_reach_us() -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
+
+
+class _TerminalHandler(logging.StreamHandler[Any]):
+    """Log to the current ``sys.stderr``, which a progress bar may have replaced in order not to be interrupted.
+
+    Lines have no prefix on a terminal, and the time if stderr is a file.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.setLevel(logging.INFO)  # details go to the run's own log file
+        self.setFormatter(
+            logging.Formatter("%(message)s" if sys.stderr.isatty() else "%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def _show_log() -> None:
+    """Show altprop's log from INFO on. Safe to call more than once."""
+    logger = logging.getLogger("altprop")
+    if not any(isinstance(handler, _TerminalHandler) for handler in logger.handlers):
+        logger.addHandler(_TerminalHandler())
+    logger.setLevel(logging.INFO)

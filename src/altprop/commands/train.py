@@ -1,4 +1,4 @@
-"""``train.py``: check a configuration, build its parts and do what the group ``task`` says."""
+"""``train.py``: check a configuration, build its parts and run the task that the group ``task`` names."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def check_task(config: DictConfig) -> list[Problem]:
 
 
 def run_task(config: DictConfig) -> None:
-    """Check ``config``, build its parts and hand them to the function that the group ``task`` names."""
-    from altprop.config.build import build  # torch is imported here, and not before
+    """Check ``config``, build its parts and pass them to the function that the group ``task`` names."""
+    from altprop.config.build import build  # imports torch, which --help must not
 
     parts, task = build(config)
     task(parts)

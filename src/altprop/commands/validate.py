@@ -1,4 +1,4 @@
-"""What can be done with the parts of a run, beside training; each is a choice of the group ``task``."""
+"""``python train.py task=validate``: check a configuration without training."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from altprop.training.parts import Parts
 
 
 def validate(parts: Parts) -> None:
-    """Say where the run of a valid configuration would lie. Writes nothing."""
-    print(f"valid: {parts.name}, the run would lie in {parts.directory}")
+    """Print the directory that the run of a valid configuration would use. Writes nothing."""
+    print(f"valid: {parts.name}, the run would be in {parts.directory}")

@@ -1,4 +1,4 @@
-"""From the command line to objects: schema, checks, building. Nothing below this package sees Hydra or OmegaConf."""
+"""Schema, composition and checks of configurations, and building objects from them. No package below sees Hydra or OmegaConf."""
 
 from altprop.config.resolvers import register_resolvers
 from altprop.config.schema import register_schema

@@ -1,4 +1,4 @@
-"""From a composed configuration to objects: below this module nobody sees a ``DictConfig``."""
+"""Build objects from a composed configuration. Nothing below this module sees a ``DictConfig``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from altprop.config.checks.validation import plain_and_valid
 from altprop.config.key import run_key
 from altprop.config.resolvers import missing_sources
-from altprop.config.restore import restored
+from altprop.config.restore import stored_config
 from altprop.problems import ConfigError, Problem
 from altprop.training.parts import Parts
 from altprop.training.settings import EarlyStopping, TrainerSettings
@@ -22,13 +22,13 @@ Task = Callable[[Parts], object]
 
 
 def build(config: DictConfig) -> tuple[Parts, Task]:
-    """The parts of the run that ``config`` describes, and what to do with them. Raises ConfigError with every problem.
+    """Build the parts of the run that ``config`` describes and the task to run with them.
 
-    With ``run=<directory>`` the run's stored configuration takes the place of ``config``.
+    With ``run=<directory>`` the stored configuration of that run replaces ``config``. Raises ConfigError with every problem.
     """
     plain = plain_and_valid(config)
     if plain["run"] is not None:
-        plain = restored(plain)
+        plain = stored_config(plain)
     elif missing := list(missing_sources(plain, Path(plain["paths"]["outputs"]) / plain["name"] / run_key(plain))):
         raise ConfigError(missing)
     task = _instantiate(plain, "task")
@@ -36,7 +36,7 @@ def build(config: DictConfig) -> tuple[Parts, Task]:
 
 
 def build_parts(config: Mapping[str, Any]) -> Parts:
-    """The parts of a valid, resolved configuration in plain containers."""
+    """Build the parts of a valid, resolved configuration in plain containers."""
     return Parts(
         data_set=_instantiate(config, "dataset"),
         model_factory=_instantiate(config, "model"),
@@ -60,7 +60,7 @@ def build_parts(config: Mapping[str, Any]) -> Parts:
 
 
 def trainer_settings(node: Mapping[str, Any]) -> TrainerSettings:
-    """The config node ``trainer`` as its dataclass."""
+    """The node ``trainer`` of a configuration as its dataclass."""
     stopping = node.get("early_stopping")
     return TrainerSettings(**{**node, "early_stopping": None if stopping is None else EarlyStopping(**stopping)})
 
@@ -72,12 +72,12 @@ def _instantiate(config: Mapping[str, Any], name: str, prefix: str = "") -> Any:
         cause = error.__cause__
         if isinstance(cause, ConfigError):
             raise cause from None
-        if isinstance(cause, ValueError):  # how constructors refuse a value
+        if isinstance(cause, ValueError):  # a constructor refused a value
             full_key = str(error).rpartition("full_key: ")[2] if "full_key: " in str(error) else ""
             key = f"{prefix}{name}.{full_key}" if full_key else f"{prefix}{name}"
             raise ConfigError([Problem(key, " ".join(str(cause).split()), "see its file in conf/")]) from error
-        if cause is None:  # Hydra itself refuses: functions that run or delete things have no business in a configuration
+        if cause is None:  # Hydra itself refuses targets that run commands or delete files
             raise ConfigError(
-                [Problem(f"{prefix}{name}", " ".join(str(error).split()), "a class of altprop, torch or your own")]
+                [Problem(f"{prefix}{name}", " ".join(str(error).split()), "a class of altprop, of torch or of your own")]
             ) from error
         raise

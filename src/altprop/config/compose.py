@@ -1,4 +1,4 @@
-"""Composing configurations without running them: of one command line, or of all the jobs of a sweep."""
+"""Compose configurations without running them: for one command line, or for all jobs of a sweep."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from altprop.config.project import CONF
 
 @contextmanager
 def config_loader(extra_folder: str | None = None) -> Iterator[Composer]:
-    """A composer over ``conf`` and, before it, ``extra_folder`` (Hydra's ``--config-dir``)."""
+    """A composer for ``conf``, which searches ``extra_folder`` (Hydra's ``--config-dir``) first."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), job_name="train", version_base="1.3"):
         yield Composer(GlobalHydra.instance().config_loader(), extra_folder)
 
 
 class Composer:
-    """Composes configurations; raises what Hydra raises."""
+    """Composes configurations. Raises whatever Hydra raises."""
 
     def __init__(self, loader: ConfigLoader, extra_folder: str | None = None) -> None:
         self.loader = loader
         self.extra = [] if extra_folder is None else [f"hydra.searchpath=[file://{extra_folder}]"]
 
     def compose(self, config_name: str, overrides: Sequence[str], *, multirun: bool = False) -> DictConfig:
-        """The configuration with its ``hydra`` node. With ``multirun`` lists of values are left to the sweeper."""
+        """The configuration with its ``hydra`` node. With ``multirun``, lists of values are left to the sweeper."""
         return self.loader.load_configuration(
             config_name=config_name,
             overrides=[*overrides, *self.extra],
@@ -52,9 +52,9 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train") -> DictCo
 
 
 class JobComposer:
-    """Composes what ``load_sweep_config`` would, ten times faster where jobs differ in values only.
+    """Composes the same configurations as ``load_sweep_config``, ten times faster if jobs differ only in values.
 
-    Composing a configuration from its files takes a third of a second, setting a value in it a millisecond.
+    Composing a configuration from its files takes a third of a second; setting a value in it takes a millisecond.
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
@@ -67,15 +67,15 @@ class JobComposer:
         self._is_group: dict[str, bool] = {}
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of the job with ``overrides``, as the job sees it: without ``hydra``. Valid until the next call.
+        """The configuration of the job with ``overrides``, as the job sees it (without ``hydra``). Valid until the next call.
 
-        Raises what Hydra raises.
+        Raises whatever Hydra raises.
         """
         parsed = [self._parse(text) for text in overrides]
         values = [override for override in parsed if self._sets_a_value(override)]
         keys = tuple(str(override.key_or_group) for override in values)
         others = tuple(text for text, override in zip(overrides, parsed, strict=True) if override not in values)
-        # Jobs that share a configuration set the same values in it, one after the other, so nothing is left of the one before.
+        # Jobs that share a configuration set the same keys in it one after the other, so no value of the previous job remains.
         shared = (*others, "--", *keys)
         if shared not in self._composed:
             hydra_overrides = list(OmegaConf.to_container(self.master.hydra.overrides.hydra))  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ class JobComposer:
         return self._parsed[text]
 
     def _sets_a_value(self, override: Override) -> bool:
-        """Whether ``override`` replaces the value of a key, which is the same on whatever configuration it is done."""
+        """Whether ``override`` replaces the value of a key, which has the same effect on any configuration."""
         key = str(override.key_or_group)
         if override.type != OverrideType.CHANGE or override.package is not None or key.startswith("hydra."):
             return False
@@ -112,7 +112,7 @@ _COMPOSERS: WeakKeyDictionary[ConfigLoader, JobComposer] = WeakKeyDictionary()
 
 
 def composer_of(loader: ConfigLoader, master: DictConfig) -> JobComposer:
-    """The composer for the sweep ``master``, the same one for its sweeper and its launcher."""
+    """The composer of the sweep ``master``, shared by its sweeper and its launcher."""
     known = _COMPOSERS.get(loader)
     if known is None or known.master is not master:
         known = _COMPOSERS[loader] = JobComposer(loader, master)

@@ -1,4 +1,4 @@
-"""The key of a run: twelve hexadecimal digits that name what is computed, whoever computes it where."""
+"""The key of a run: twelve hexadecimal digits that identify what it computes, on any machine and for any user."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from altprop.names import key_name, with_key_arguments
 
 VOLATILE = (
-    # what a run is called and compared with
+    # the name of a run and what it is compared with
     "name",
     "group",
     "tags",
     "paper",
-    # how it is started, and what is done with it
+    # how it is started and what it is used for
     "run",
     "resume",
     "task",
-    # where it runs and what it tells whom
+    # where it runs and what it reports
     "hydra",
     "paths",
     "cluster",
@@ -39,15 +39,15 @@ VOLATILE = (
     "dataset.workers",
     "dataset.prefetch",
 )
-"""Dotted keys that do not change what a run computes, and hence not its key either."""
+"""Dotted keys that do not change what a run computes and therefore do not enter its key."""
 
 
 def run_key(config: Mapping[str, Any]) -> str:
     """The key of the resolved, plain ``config``: SHA-256 over its canonical JSON without :data:`VOLATILE`.
 
-    Classes count by name, whatever file they are in (:func:`altprop.names.key_name`).
-    Numbers count by value (``1``, ``1.0`` and ``1e0`` are the same, ``true`` is not), and the order of keys does not count.
-    Values below ``paths.data`` or ``paths.outputs`` count relative to it, so a run has the same key on another machine.
+    Classes count by name, regardless of the file that defines them (:func:`altprop.names.key_name`).
+    Numbers count by value (``1``, ``1.0`` and ``1e0`` are the same, ``true`` is different), and the order of keys does not count.
+    Paths below ``paths.data`` or ``paths.outputs`` count relative to it, so a run has the same key on another machine.
     """
     folders = {f"<{name}>": path for name, path in (config.get("paths") or {}).items() if isinstance(path, str) and path}
     text = json.dumps(_canonical(config, "", folders), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -55,7 +55,7 @@ def run_key(config: Mapping[str, Any]) -> str:
 
 
 def is_volatile(key: str) -> bool:
-    """Whether the dotted ``key`` is one of :data:`VOLATILE` or lies below one."""
+    """Whether the dotted ``key`` is one of :data:`VOLATILE` or is below one."""
     return any(key == volatile or key.startswith(f"{volatile}.") for volatile in VOLATILE)
 
 

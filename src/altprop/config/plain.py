@@ -1,4 +1,4 @@
-"""From a composed configuration to plain containers, with every value that cannot be resolved as a problem."""
+"""Convert a composed configuration to plain containers and report every value that cannot be resolved."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from altprop.names import with_public_names
 from altprop.problems import Problem
 
 UNRESOLVED = object()
-"""Stands where a value could not be resolved; checks pass over it."""
+"""Marks a value that could not be resolved; checks ignore it."""
 
 
 def to_plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
-    """``config`` as dicts, lists and scalars with all interpolations resolved, and the problems met on the way."""
+    """``config`` as dicts, lists and scalars with all interpolations resolved, and the problems of those that cannot be."""
     try:
         return with_public_names(OmegaConf.to_container(config, resolve=True, throw_on_missing=True)), []
-    except OmegaConfBaseException:  # names one problem; we want each
+    except OmegaConfBaseException:  # it names only the first problem
         problems: list[Problem] = []
         return with_public_names(_plain(config, "", problems)), problems
 
@@ -38,13 +38,13 @@ def _plain(node: Any, key: str, problems: list[Problem]) -> Any:
 
 def _child(parent: DictConfig | ListConfig, name: Any, key: str, problems: list[Problem]) -> Any:
     if OmegaConf.is_missing(parent, name):
-        problems.append(Problem(key, "has no value", "it must be given", f"{key}=…"))
+        problems.append(Problem(key, "has no value", "a value is required", f"{key}=…"))
         return UNRESOLVED
     try:
         value = parent[name]
     except OmegaConfBaseException as error:
-        written: Any = OmegaConf.to_container(parent, resolve=False)[name]  # type: ignore[index]
+        text: Any = OmegaConf.to_container(parent, resolve=False)[name]  # type: ignore[index]
         reason = " ".join(str(error).split("full_key:")[0].split())
-        problems.append(Problem(key, f"{written!r} cannot be resolved: {reason}", "${<key>} or ${oc.env:<variable>,<default>}"))
+        problems.append(Problem(key, f"{text!r} cannot be resolved: {reason}", "${<key>} or ${oc.env:<variable>,<default>}"))
         return UNRESOLVED
     return _plain(value, key, problems)

@@ -1,7 +1,7 @@
-"""Where the project is: its configuration is found from any current directory."""
+"""The folders of the project, so that commands work from any current directory."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-"""The project's folder, which holds ``conf`` and ``sweeps``; altprop is installed editable (``pip install -e .``)."""
+"""The folder with ``conf`` and ``sweeps``. It exists because altprop is installed editable (``pip install -e .``)."""
 CONF = ROOT / "conf"

@@ -1,8 +1,8 @@
 """OmegaConf resolvers for configuration files, such as ``${run_of:<experiment>}``: the directory of an experiment's run.
 
 ``${run_of:dsr/mnist_dense}/checkpoints/last.pt`` is the last checkpoint of that experiment with this run's seed. Overrides may
-follow, quoted where they need it: ``${run_of:dsr/wrn_dynamic,'algorithm.weights.sparsity=${algorithm.weights.sparsity}'}``. The
-directory follows from what the other run computes, so it is known before that run exists, also to the jobs of a cluster.
+follow, quoted if they need it: ``${run_of:dsr/wrn_dynamic,'algorithm.weights.sparsity=${algorithm.weights.sparsity}'}``. The
+directory depends only on what the other run computes, so it is known before that run exists, also in the jobs of a cluster.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from altprop.problems import Problem
 
 _SOURCES = ("weights_from", "mask_from")
 _COMMANDS: dict[str, str] = {}
-"""What trains the run in a directory that was resolved in this process."""
+"""Run directory -> the command that trains the run, for every directory resolved in this process."""
 
 
 def register_resolvers() -> None:
-    """Make ``${project_root:}``, ``${run_of:...}``, ``${lookup:...}`` and ``${given:...}`` known to OmegaConf."""
+    """Register ``${project_root:}``, ``${run_of:...}``, ``${lookup:...}`` and ``${given:...}`` with OmegaConf."""
     OmegaConf.register_new_resolver("project_root", lambda: str(ROOT), replace=True)
     OmegaConf.register_new_resolver("run_of", run_of, replace=True)
     OmegaConf.register_new_resolver("lookup", lookup, replace=True)
-    OmegaConf.register_new_resolver("given", given, replace=True)
+    OmegaConf.register_new_resolver("given", given_values, replace=True)
 
 
 def lookup(number: float, table: Mapping[float, object]) -> object:
-    """``${lookup:<number>,{<number>: <value>, ...}}``: the value of the equal number, or null.
+    """``${lookup:<number>,{<number>: <value>, ...}}``: the value of the equal number in the table, or null.
 
-    For settings and published results of a row that depend on a number that is swept over.
+    Rows use it for settings and published results that depend on a swept number.
     """
     return next((value for key, value in table.items() if float(key) == float(number)), None)
 
 
-def given(*values: object) -> list[object]:
+def given_values(*values: object) -> list[object]:
     """``${given:<value>,...}``: the list of the values that are not null."""
     return [value for value in values if value is not None]
 
@@ -51,7 +51,7 @@ def given(*values: object) -> list[object]:
 def run_of(experiment: str, *overrides: str, _root_: DictConfig) -> str:
     """``<paths.outputs>/<name>/<key>`` of the run that ``experiment``, this run's seed and ``overrides`` describe."""
     words = [f"experiment={experiment}", f"seed={_root_.seed}", *overrides]
-    plain, _ = to_plain(deepcopy(_composer().compose(words)))  # a copy, because that run may start from another one, too
+    plain, _ = to_plain(deepcopy(_composer().compose(words)))  # a copy, because that run may itself start from another one
     directory = f"{_root_.paths.outputs}/{plain['name']}/{run_key(plain)}"
     _COMMANDS[directory] = f"python train.py {' '.join(words)}"
     return directory
@@ -59,7 +59,7 @@ def run_of(experiment: str, *overrides: str, _root_: DictConfig) -> str:
 
 @cache
 def _composer() -> JobComposer:
-    """Composes once for all seeds: the runs of a sweep resolve this by the hundred."""
+    """A composer shared by all seeds, because the runs of a sweep resolve ``run_of`` hundreds of times."""
     running = GlobalHydra.instance().hydra
     try:
         with config_loader() as composer:
@@ -69,9 +69,9 @@ def _composer() -> JobComposer:
 
 
 def missing_sources(config: Mapping[str, Any], directory: Path) -> Iterator[Problem]:
-    """Checkpoints of other runs that the run to be started in ``directory`` needs and that do not exist.
+    """The problems of checkpoints of other runs that the run in ``directory`` starts from and that do not exist.
 
-    A run that has begun has taken over what it needs, so it goes on without them.
+    A run that has begun has already copied what it needs, so it resumes without them.
     """
     weights = config["algorithm"].get("weights")
     if not isinstance(weights, Mapping) or (directory / "checkpoints").exists():
@@ -80,5 +80,5 @@ def missing_sources(config: Mapping[str, Any], directory: Path) -> Iterator[Prob
         path = weights.get(name)
         if isinstance(path, str) and not Path(path).is_file():
             command = next((text for folder, text in _COMMANDS.items() if path.startswith(f"{folder}/")), "")
-            allowed = "the checkpoint of a run that has finished" if not command else "that run has to be trained first"
-            yield Problem(f"algorithm.weights.{name}", f"there is no {path}", allowed, command)
+            allowed = "the checkpoint of a finished run" if not command else "train that run first"
+            yield Problem(f"algorithm.weights.{name}", f"{path} does not exist", allowed, command)

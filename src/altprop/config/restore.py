@@ -1,4 +1,4 @@
-"""``run=<directory>``: the configuration that a run was started with, instead of the one composed from ``conf``."""
+"""``run=<directory>``: use the stored configuration of a run instead of one composed from ``conf``."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from altprop.problems import ConfigError, Problem
 from altprop.training.settings import TrainerSettings
 
 _FROM_THE_COMMAND_LINE = ("run", "resume", "task")
-_NEEDED = tuple(field.name for field in dataclasses.fields(RootConfig))
+_REQUIRED_KEYS = tuple(field.name for field in dataclasses.fields(RootConfig))
 
 
-def restored(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored configuration of the run in ``config["run"]``, validated again; raises ConfigError.
+def stored_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored configuration of the run in ``config["run"]``, checked again. Raises ConfigError with every problem.
 
-    The command line may change only what does not change the run: keys of :data:`altprop.config.key.VOLATILE`.
+    The command line may change only keys that do not change the run (:data:`altprop.config.key.VOLATILE`).
     """
     directory = Path(config["run"]).resolve()  # outputs/latest is a link
     stored = read_config(directory)
     overrides = _overridden_keys()
-    if foreign := [key for key in overrides if not is_volatile(key)]:
-        allowed = f"run={config['run']} goes on as it began"
-        raise ConfigError(Problem(key, "is fixed by the run", allowed, f"leave out {key}=…") for key in foreign)
+    if fixed := [key for key in overrides if not is_volatile(key)]:
+        allowed = f"run={config['run']} resumes with the configuration that it was started with"
+        raise ConfigError(Problem(key, "is fixed by the run", allowed, f"leave out {key}=…") for key in fixed)
     for key in {*overrides, *_FROM_THE_COMMAND_LINE}:
         _copy(key.split("."), config, stored)
     key = run_key(stored)
     if directory.parts[-1] != key or not f"/{directory.parent.as_posix()}".endswith(f"/{stored['name']}"):
         expected = f"<outputs>/{stored['name']}/{key}"
-        raise ConfigError([Problem("run", f"{directory} does not match the configuration in it", f"it belongs into {expected}")])
+        raise ConfigError([Problem("run", f"{directory} does not match the configuration in it", f"it belongs in {expected}")])
     _complete(stored, directory)
     stored["paths"]["outputs"] = str(directory.parents[len(Path(stored["name"]).parts)])
     if problems := problems_of_plain(stored):
@@ -47,31 +47,31 @@ def restored(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """``config.yaml`` of a run directory; ConfigError where there is none or it is no configuration."""
+    """The configuration in a run directory. Raises ConfigError if ``config.yaml`` is missing or is not a configuration."""
     file = directory / "config.yaml"
     try:
         stored = with_public_names(OmegaConf.to_container(OmegaConf.load(file)))
     except FileNotFoundError:
-        raise _no_run(f"{directory} is no run: it has no config.yaml", "run=<paths.outputs>/<name>/<key>") from None
+        raise _not_a_run(f"{directory} is not a run: it has no config.yaml", "run=<paths.outputs>/<name>/<key>") from None
     except (YAMLError, OSError, UnicodeDecodeError) as error:
-        raise _no_run(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+        raise _not_a_run(f"{file} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(stored, dict):
-        raise _no_run(f"{file} is no run's configuration")
-    if missing := [key for key in _NEEDED if key not in stored]:
-        raise _no_run(f"{file} is no run's configuration: {', '.join(missing)} missing")
+        raise _not_a_run(f"{file} is not the configuration of a run")
+    if missing := [key for key in _REQUIRED_KEYS if key not in stored]:
+        raise _not_a_run(f"{file} is not the configuration of a run: {', '.join(missing)} missing")
     return {str(key): value for key, value in stored.items()}
 
 
-def _no_run(given: str, allowed: str = "the file as altprop wrote it") -> ConfigError:
-    return ConfigError([Problem("run", given, allowed)])
+def _not_a_run(description: str, allowed: str = "the file as altprop wrote it") -> ConfigError:
+    return ConfigError([Problem("run", description, allowed)])
 
 
 def _complete(stored: dict[str, Any], directory: Path) -> None:
-    """Give ``trainer`` the keys that are younger than the run, where they do not change what it computes."""
+    """Add the defaults of ``trainer`` keys that are newer than the run, if they do not change what it computes."""
     missing = {key: value for key, value in dataclasses.asdict(TrainerSettings()).items() if key not in stored["trainer"]}
-    if needed := [f"trainer.{key}" for key in missing if not is_volatile(f"trainer.{key}")]:
-        given = f"{directory} is a run of another version: {', '.join(needed)} missing"
-        raise _no_run(given, "a run of this version; that version goes on with it")
+    if significant := [f"trainer.{key}" for key in missing if not is_volatile(f"trainer.{key}")]:
+        description = f"{directory} is a run of another version: {', '.join(significant)} missing"
+        raise _not_a_run(description, "a run of this version; resume it with the version that started it")
     stored["trainer"] |= missing
 
 
@@ -83,7 +83,7 @@ def _overridden_keys() -> list[str]:
 
 
 def _copy(path: list[str], source: Mapping[str, Any], target: dict[str, Any]) -> None:
-    """Set ``target``'s value at ``path`` to ``source``'s; a key that ``source`` has not is left alone."""
+    """Set ``target``'s value at ``path`` to ``source``'s; do nothing if ``source`` lacks the key."""
     for name in path[:-1]:
         if name not in source:
             return

@@ -1,7 +1,7 @@
-"""The root schema: which keys a configuration has and what they hold. First in the defaults list of ``conf/train.yaml``.
+"""The root schema: the keys of a configuration and their types. It comes first in the defaults list of ``conf/train.yaml``.
 
-Without it a misspelt key in an experiment file would be merged silently. Groups whose nodes have a ``_target_`` are ``Any``
-here; their keys are checked against the target's signature (:mod:`altprop.config.checks.validation`).
+Without it, a misspelled key in an experiment file would be merged silently. Groups whose nodes have a ``_target_`` are ``Any``
+here; their arguments are checked against the target's signature (:mod:`altprop.config.checks.validation`).
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from altprop.config.cluster import ClusterConfig, ResourcesConfig
 from altprop.training.settings import TrainerSettings
 
 
 def structured(cls: type) -> type:
-    """The dataclass ``cls`` as OmegaConf takes it: not frozen (frozen nodes are read-only), ``Literal`` as its values' type.
+    """The dataclass ``cls`` in a form that OmegaConf accepts.
 
-    Choices of a ``Literal`` are checked by the validation, which names the nearest. A nested dataclass that may be null is
-    ``Any``, because OmegaConf cannot merge a mapping from the command line into a typed null; the validation checks it as well.
+    The result is not frozen (frozen nodes are read-only), and a ``Literal`` becomes the type of its values. The choices of a
+    ``Literal`` are checked in :mod:`altprop.config.checks`, which suggests the nearest. A nested dataclass that may be null
+    becomes ``Any``, because OmegaConf cannot merge a mapping from the command line into a typed null; it is checked there, too.
     """
     hints = get_type_hints(cls)
     fields = []
@@ -47,7 +47,7 @@ TrainerConfig = structured(TrainerSettings)
 
 @dataclass
 class PathsConfig:
-    """Where things are read and written; nothing else decides that."""
+    """The folders of data and runs; no other key decides where altprop reads and writes."""
 
     data: str = MISSING
     """Folder of the data sets."""
@@ -56,11 +56,59 @@ class PathsConfig:
 
 
 @dataclass
+class ClusterConfig:
+    """Where the runs of a sweep go. Put a site's own values in ``conf/local/default.yaml``."""
+
+    workers: int | None = None
+    """Runs of a local sweep that run at the same time; null: one per visible GPU, or as many as the cores allow."""
+    partition: str | None = None
+    """SLURM partition; null: the cluster's default."""
+    account: str | None = None
+    """SLURM account that is charged."""
+    qos: str | None = None
+    """SLURM quality of service."""
+    constraint: str | None = None
+    """Features that a SLURM node must have."""
+    time: int = 240
+    """Time limit of a job in minutes; before it ends, the run is saved and the job requeued."""
+    signal_delay: int = 120
+    """Seconds before the end of ``time`` at which a job is signaled: longer than one step and one checkpoint take."""
+    max_timeouts: int = 10
+    """How often a job that reached ``time`` is requeued. Preemptions do not count."""
+    at_once: int = 100
+    """Jobs of one sweep that may run at the same time."""
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    """Additional options of sbatch: ``{reservation: name, exclusive: true}``."""
+    setup: list[str] = field(default_factory=list)
+    """Shell commands before each job, such as ``module load cuda``."""
+    snapshot: bool = True
+    """Whether jobs run a copy of the code as it was when they were submitted."""
+    wait: bool = False
+    """Whether the command waits until the last job has ended; otherwise it returns after submitting."""
+
+
+@dataclass
+class ResourcesConfig:
+    """The resources that one run needs."""
+
+    nodes: int = 1
+    """Number of machines."""
+    processes: int = 1
+    """Processes per machine; several of them split every mini-batch (data-parallel training)."""
+    gpus: int = 0
+    """GPUs per machine."""
+    cores: int = 2
+    """CPU cores per process."""
+    memory: int | None = None
+    """Memory per machine in GB; null: the cluster's default."""
+
+
+@dataclass
 class RootConfig:
     """The keys of a training configuration."""
 
     dataset: Any = MISSING
-    """What is learnt: a node of ``conf/dataset``."""
+    """What is learned: a node of ``conf/dataset``."""
     model: Any = MISSING
     """What is computed: a node of ``conf/model``."""
     algorithm: Any = MISSING
@@ -74,50 +122,50 @@ class RootConfig:
     logger: Any = None
     """Trackers by name, or null for the metrics file alone."""
     paths: PathsConfig = field(default_factory=PathsConfig)
-    """Where things are read and written."""
+    """The folders of data and runs."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     """Where the runs of a sweep go."""
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     """What one run needs."""
     task: Any = MISSING
-    """What is done: a partial of a function of the built parts."""
+    """What to do: a partial of a function that takes the built parts."""
 
     name: str = MISSING
-    """Runs lie in ``<paths.outputs>/<name>/<key>``; an experiment's name is its path in ``conf/experiment``."""
+    """Runs are in ``<paths.outputs>/<name>/<key>``; an experiment's name is its path in ``conf/experiment``."""
     group: str | None = None
-    """What the run is compared with in a tracker; null: its name. A sweep sets its own path."""
+    """The group of runs that a tracker compares this one with; null: its name. A sweep sets it to the sweep's path."""
     seed: int = MISSING
     """Seed of every random stream."""
     resume: bool = True
-    """Go on with, or skip, the same run; false: start it anew."""
+    """Whether to resume the same run, or skip it if it is done; false starts it again from scratch."""
     run: str | None = None
-    """Directory of a run whose stored configuration is used instead."""
+    """Directory of a run whose stored configuration replaces this one."""
     tags: list[str] = field(default_factory=list)
-    """Free words for the tracker."""
+    """Free-form tags for the tracker."""
     paper: PaperConfig | None = None
-    """The number of the paper that an experiment reproduces."""
+    """The published number that an experiment reproduces."""
 
 
 @dataclass
 class PaperConfig:
-    """One number of a paper. Values that the paper does not give are null, so a row only states those it has."""
+    """One published number. Values that the paper does not state are null, so a row contains only those that it states."""
 
     reference: str = MISSING
     """The paper, as ``Author et al. (year)``."""
     table: str | None = None
-    """Table or figure, and the row."""
+    """The table or figure and the row."""
     metric: str = MISSING
-    """What was measured, as ``test/accuracy`` (percent)."""
+    """The metric, such as ``test/accuracy`` (percent)."""
     value: float | None = None
-    """The paper's number."""
+    """The published value."""
     std: float | None = None
     """Its standard deviation over seeds."""
     seeds: int | None = None
-    """How many runs it is the mean of."""
+    """The number of runs that it is the mean of."""
     milestones: dict[str, Any] | None = None
-    """Published values on the way: metric -> list of [epoch, value]."""
+    """Published values during training: metric -> list of [epoch, value]."""
 
 
 def register_schema() -> None:
-    """Make ``schema`` known to Hydra's defaults lists."""
+    """Register ``schema``, so that Hydra's defaults lists can name it."""
     ConfigStore.instance().store(name="schema", node=RootConfig)

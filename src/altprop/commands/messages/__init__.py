@@ -1,1 +1,1 @@
-"""messages."""
+"""What the command line prints besides results: the help, and one line for each mistake that Hydra reports."""

@@ -1,4 +1,4 @@
-"""One command line under examination: composed with and without its single overrides."""
+"""A command line that can be composed with and without each of its overrides, to find the wrong ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from altprop.config.compose import Composer
 
 CompositionError = (HydraException, OmegaConfBaseException, YAMLError, ValueError, AssertionError, AttributeError)
-"""What Hydra raises while it composes: its own exceptions, and a few built-in ones."""
+"""What Hydra raises while it composes: its own exceptions and a few built-in ones."""
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What is being composed."""
+    """A configuration name and the overrides to compose it with."""
 
     config_name: str
     overrides: list[str]
@@ -27,16 +27,16 @@ class CommandLine:
     composer: Composer
 
     def without(self, override: str) -> CommandLine:
-        """The same without one override."""
-        kept = list(self.overrides)
-        kept.remove(override)
-        return CommandLine(self.config_name, kept, self.multirun, self.composer)
+        """The same command line without one override."""
+        overrides = list(self.overrides)
+        overrides.remove(override)
+        return CommandLine(self.config_name, overrides, self.multirun, self.composer)
 
     def compose(self) -> DictConfig:
         return self.composer.compose(self.config_name, self.overrides, multirun=self.multirun)
 
     def error(self) -> Exception | None:
-        """What composing raises, or None."""
+        """The exception that composing raises, or None."""
         try:
             self.compose()
         except CompositionError as error:
@@ -44,7 +44,7 @@ class CommandLine:
         return None
 
     def find(self, key: str) -> str | None:
-        """The override that sets the key or group ``key``."""
+        """The override that sets the key or group ``key``, or None."""
         for text in self.overrides:
             override = self.parsed(text)
             if override is not None and key in (override.key_or_group, override.get_key_element().lstrip("+~")):
@@ -52,7 +52,7 @@ class CommandLine:
         return None
 
     def parsed(self, text: str) -> Override | None:
-        """``text`` as Hydra understands it; None where it does not."""
+        """``text`` as Hydra parses it, or None if it cannot."""
         try:
             return OverridesParser.create(self.composer.loader).parse_override(text)
         except HydraException:

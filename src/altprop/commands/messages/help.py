@@ -1,4 +1,4 @@
-"""The text of ``--help``. Hydra's own way takes a second or two, because it lists every group twice."""
+"""The pages of ``--help``. Hydra's own help takes a second or two, because it lists every group twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from altprop.config.project import CONF
 
 WIDTH = 118
 TWO_LINES = ("dataset", "algorithm", "algorithm/weights")
-"""Groups whose choices are worth two lines; of the others, what does not fit on one is counted."""
+"""Groups whose choices may take two lines. The others take one, and choices that do not fit are counted."""
 GROUPS = (
     "dataset",
     "model",
@@ -31,82 +31,82 @@ altprop: train deep nets with algorithms other than plain backprop
 """
 FOOT = """\
 more: python train.py … --cfg job         every key of a configuration      --info defaults   where it comes from
-      python train.py … task=validate     check it without training         docs/configuration.md   all of this
+      python train.py … task=validate     check it without training         docs/configuration.md   the details
       python evaluate.py, report.py, data.py --help          all names: ls conf/<group>, ls conf/experiment/<paper>
-      a key that the configuration lacks: +key=value         completion: eval "$(python train.py -sc install=bash)"
+      add a key that the configuration lacks: +key=value     completion: eval "$(python train.py -sc install=bash)"
 """
 
 
 PAGES = {
     "data": """\
-Lists, fetches and shows data sets.
+List, fetch and show data sets.
 
-  python data.py                                       what there is, and the command for what is missing
-  python data.py action=fetch dataset=cifar10          download once, check, put in place; -m dataset=mnist,svhn for several
+  python data.py                                       the data sets, and the command for each that is missing
+  python data.py action=fetch dataset=cifar10          download and verify it once; -m dataset=mnist,svhn for several
   python data.py action=sheet dataset=shapes           a PNG of training images, plain and augmented
-  python data.py action=unpack_imagenet archives=<folder> resize=256     the official archives into class folders
+  python data.py action=unpack_imagenet archives=<folder> resize=256     the official archives, into class folders
 
 action     list | fetch | sheet | unpack_imagenet
 dataset    fetch: mnist | fashion_mnist | cifar10 | cifar100 | svhn; sheet: any choice of conf/dataset
-file       sheet: where the PNG is written
+file       sheet: file for the PNG
 archives   unpack_imagenet: folder with ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz
 resize     unpack_imagenet: short side in pixels; null keeps the images as they are
-folder     unpack_imagenet: where they go to below paths.data; default: imagenet
-workers    unpack_imagenet: processes; null: one for each core, at most 16
+folder     unpack_imagenet: destination below paths.data; default: imagenet
+workers    unpack_imagenet: processes; null: one per core, at most 16
 
-Data sets lie below paths.data. Everything can be interrupted and called again.""",
+Data sets are stored below paths.data. Every command can be interrupted and run again.""",
     "evaluate": """\
-Evaluates a trained network and stores the result beside its run.
+Evaluate a trained network and store the result in the directory of its run.
 
   python evaluate.py run=outputs/latest                          its test split
-  python evaluate.py run=outputs/<name>/<key> split=validation   or train, without augmentation
+  python evaluate.py run=outputs/<name>/<key> split=validation   or train (without augmentation)
   python evaluate.py run=outputs/<name>/<key> dataset=mnist      another data set of the same shape
 
 run          directory of the run
 split        test | validation | train
-checkpoint   auto (best where the run chose one, else last) | last | best
+checkpoint   auto (best if the run has one, otherwise last) | last | best
 dataset      any choice of conf/dataset; default: the run's own
 device       auto | cpu | cuda | cuda:N | mps
 figures      confusion matrix and misclassified images, below figures/ of the run
 
 The result is printed and appended to evaluations.jsonl in the run's directory.""",
     "report": """\
-Means over seeds beside the papers' numbers, as a table and as files.
+Compare means over seeds with the papers' numbers, in a table and in files.
 
   python report.py                                  every run below paths.outputs
   python report.py runs='ftprop/*'                  the runs of one paper; also a list: runs='[ftprop/*,baseline/*]'
   python report.py group=ftprop/cifar10             the runs of a sweep
   python report.py metric=train/loss formats=csv    another metric, one file
 
-runs     names of runs, with * for anything
-group    only runs of this group, which sweeps set
-metric   any name in metrics.jsonl; default: the paper's metric, else test/accuracy
-compare  last (epoch) | selected (by the validation split) | best (epoch): which is held against the paper's value
+runs     names of runs; * matches anything
+group    only runs of this group; a sweep sets its path as the group
+metric   any metric in metrics.jsonl; default: the paper's metric, otherwise test/accuracy
+compare  last (epoch) | selected (by the validation split) | best (epoch): the value to compare with the paper's
 formats  markdown, csv, latex, html (one page with sortable tables and curves; needs plotly)
-figures  true: also draw the papers' figures of these runs
-to       folder of the files; default: <paths.outputs>/report""",
+figures  true: also draw the papers' figures from these runs
+to       folder for the files; default: <paths.outputs>/report""",
     "status": """\
-One line for each run of a sweep; the reason of every failure.
+Print the status of each run of a sweep and the reason for every failure.
 
   python status.py                                   the newest sweep
   python status.py group=ftprop/cifar10              the newest sweep of this group
-  python status.py folder=<folder> only=failed        a certain one; only the runs that failed
+  python status.py folder=<folder> only=failed        a specific sweep; only the runs that failed
 
-group   what the sweep is called
-folder  its folder below <paths.outputs>/.sweeps
+group   group of the sweep
+folder  folder of the sweep below <paths.outputs>/.sweeps
 only    done | running | waiting | failed | interrupted | preempted
-table   true: also write status.txt into the sweep's folder, and the report""",
+table   true: also write status.txt and the report into the sweep's folder""",
 }
-"""The help of every other command."""
+"""The help pages of the other commands."""
 
 
 def help_page(config_name: str) -> str:
-    """What ``--help`` prints for the command with the primary configuration ``config_name``."""
+    """The help page of the command with the primary configuration ``config_name``."""
     return PAGES[config_name] if config_name in PAGES else train_help()
 
 
 def train_help() -> str:
-    """The help of ``train.py``, which lists the files of the configuration folder."""
+    """The help page of ``train.py``, which lists the files of the configuration folder."""
     lines = [HEAD, "groups: <group>=<choice>"]
     for group in GROUPS:
         lines += _row(group, _choices(group), 2 if group in TWO_LINES else 1)
@@ -128,7 +128,7 @@ def _folders(group: str) -> list[str]:
 
 
 def _row(name: str, choices: list[str], max_lines: int) -> list[str]:
-    """``name`` and its choices on at most ``max_lines`` lines; those that do not fit are counted."""
+    """``name`` and its choices on at most ``max_lines`` lines. Choices that do not fit are counted."""
     for count in range(len(choices), 0, -1):
         left_out = len(choices) - count
         text = ", ".join(choices[:count]) + (f", … {left_out} more" if left_out else "")

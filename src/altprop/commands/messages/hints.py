@@ -1,4 +1,4 @@
-"""What there is instead of a key, group or choice that there is not."""
+"""Suggestions for unknown keys, groups and choices."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def choices_of(line: CommandLine, group: str) -> list[str]:
     return list(line.composer.loader.get_group_options(group, ObjectType.CONFIG))
 
 
-def composed(line: CommandLine) -> DictConfig | None:
-    """The configuration without the mistake; without any override where the others are wrong as well."""
+def compose_leniently(line: CommandLine) -> DictConfig | None:
+    """The configuration of ``line``, or without any override if it cannot be composed; None if that fails, too."""
     for candidate in (line, CommandLine(line.config_name, [], False, line.composer)):
         try:
             return candidate.compose()
@@ -40,7 +40,7 @@ def composed(line: CommandLine) -> DictConfig | None:
 
 
 def inventory(config: DictConfig | None, key: str) -> str:
-    """The keys beside ``key``."""
+    """The sibling keys of ``key``, in words."""
     parent = key.rpartition(".")[0]
     names = names_of(config, parent)
     if not names:
@@ -49,7 +49,7 @@ def inventory(config: DictConfig | None, key: str) -> str:
 
 
 def nearest_key(config: DictConfig | None, line: CommandLine, key: str) -> str | None:
-    """The existing key that was most likely meant: a sibling, the same name elsewhere, or anything alike."""
+    """The existing key that was most likely meant: a sibling, the same name elsewhere, or a similar name elsewhere."""
     if config is None:
         return None
     groups = groups_of(line)
@@ -67,7 +67,7 @@ def nearest_key(config: DictConfig | None, line: CommandLine, key: str) -> str |
 
 
 def groups_of(line: CommandLine, parent: str = "") -> list[str]:
-    """Every group below ``parent`` but experiments, sweeps and Hydra's own."""
+    """Every group below ``parent`` except experiments, sweeps and Hydra's own."""
     groups = []
     for name in line.composer.loader.list_groups(parent):
         group = f"{parent}/{name}" if parent else name
@@ -77,7 +77,7 @@ def groups_of(line: CommandLine, parent: str = "") -> list[str]:
 
 
 def names_of(config: DictConfig | None, key: str) -> list[str]:
-    """The keys of the node at ``key``; empty where there is none."""
+    """The keys of the node at ``key``; empty if there is no such node."""
     node: Any = config if not key or config is None else _select(config, key)
     if not isinstance(node, DictConfig) or not node:
         return []
@@ -85,7 +85,7 @@ def names_of(config: DictConfig | None, key: str) -> list[str]:
 
 
 def _dotted(node: Any, prefix: str = "") -> list[str]:
-    """All dotted keys of a configuration but Hydra's own."""
+    """All dotted keys of a configuration except Hydra's own."""
     keys: list[str] = []
     if not OmegaConf.is_dict(node) or node._is_none() or node._is_missing():
         return keys
@@ -112,7 +112,7 @@ def is_null(config: DictConfig, key: str) -> bool:
 
 
 def accepts(config: DictConfig | None, key: str) -> bool:
-    """Whether the class of the node above ``key`` takes such an argument."""
+    """Whether the class of the node above ``key`` has an argument of that name."""
     from altprop.config.checks import targets  # finding a target may import torch
 
     target = _target_above(config, key)

@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's exceptions as one-line problems, every mistake of a command line at once."""
+"""Turn the exceptions of Hydra and OmegaConf into one-line problems, for every mistake of a command line at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from altprop.commands.messages.hints import (
     accepts,
     all_choices,
     choices_of,
-    composed,
+    compose_leniently,
     groups_of,
     inventory,
     is_null,
@@ -37,17 +37,17 @@ _TYPES = {
     "bool": "true or false",
     "ListConfig": "a list",
 }
-_LENGTHS = ("epochs", "max_epochs", "num_epochs", "steps", "max_steps")  # what other projects call trainer.duration
+_LENGTHS = ("epochs", "max_epochs", "num_epochs", "steps", "max_steps")  # names of trainer.duration in other projects
 
 Check = Callable[[DictConfig], list[Problem]]
-"""Finds the problems of a configuration that could be composed."""
+"""Finds the problems of a composed configuration."""
 
 
 def problems_of(error: Exception, config_name: str, arguments: Sequence[str], check: Check | None = None) -> list[Problem]:
-    """Every mistake of the command line ``arguments``, of which ``error`` is the first that Hydra met.
+    """Every mistake of the command line ``arguments``; ``error`` is the first that Hydra raised.
 
-    Each mistake is taken out and the rest composed again, until nothing is left to say. What is left is given to ``check``,
-    unless a group's choice was wrong: then nobody knows which keys were meant.
+    Each wrong override is removed and the rest composed again, until composing succeeds. ``check`` then checks the result, unless
+    the choice of a group was wrong: the keys of that group are unknown in this case.
     """
     parsed = get_args(arguments)
     extra = None if parsed.config_dir is None else os.path.abspath(parsed.config_dir)
@@ -71,7 +71,7 @@ def problems_of(error: Exception, config_name: str, arguments: Sequence[str], ch
 
 
 def _culprit(error: Exception, line: CommandLine) -> str | None:
-    """The override that ``error`` is about; None where it is not one of the command line."""
+    """The override that caused ``error``, or None if it does not come from the command line."""
     if isinstance(error, OverrideParseException):
         return error.override if error.override in line.overrides else None
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -112,14 +112,14 @@ def _problem(error: Exception, culprit: str | None, rest: CommandLine) -> Proble
 
 def _unreadable(text: str, rest: CommandLine) -> Problem:
     if re.fullmatch(r"[\w./]+", text):
-        current = OmegaConf.select(config, text) if (config := composed(rest)) is not None else None
-        shown = current if isinstance(current, (str, int, float)) else "…"
-        return Problem(text, "no value is given", GRAMMAR, f"{text}={shown}")
-    return Problem("command line", f"{text!r} cannot be read", GRAMMAR)
+        current = OmegaConf.select(config, text) if (config := compose_leniently(rest)) is not None else None
+        example = current if isinstance(current, (str, int, float)) else "…"
+        return Problem(text, "has no value", GRAMMAR, f"{text}={example}")
+    return Problem("command line", f"{text!r} cannot be parsed", GRAMMAR)
 
 
 def _missing_choice(error: MissingConfigException, culprit: str | None, rest: CommandLine) -> Problem:
-    """A group has no such choice, or a folder of a group none such file."""
+    """The problem of a choice that a group, or a folder of a group, does not have."""
     path = error.missing_cfg_file or "?"
     group, _, name = path.rpartition("/")
     options = list(error.options or [])
@@ -131,36 +131,40 @@ def _missing_choice(error: MissingConfigException, culprit: str | None, rest: Co
         name, group = (f"{rest_of_group}/{name}" if rest_of_group else name), folder
     listed = [option for option in options if option.partition("/")[0] == name.partition("/")[0]] if "/" in name else options
     listed = listed or sorted({option.partition("/")[0] + "/…" * ("/" in option) for option in options})
-    allowed = f"its choices: {', '.join(listed)}" if listed else "the group has no choices yet"
+    allowed = f"its choices: {', '.join(listed)}" if listed else "the group has no choices"
     near = nearest(name, options)
-    given = f"there is no choice {name!r}"
+    description = f"there is no choice {name!r}"
     if culprit is None and (source := re.match(r"In '([^']*)'", str(error))):
-        given += f" (asked for in conf/{source[1]}.yaml)"
-    return Problem(group, given, allowed, f"{group}={near}" if near and culprit is not None else near or "")
+        description += f" (requested in conf/{source[1]}.yaml)"
+    return Problem(group, description, allowed, f"{group}={near}" if near and culprit is not None else near or "")
 
 
 def _in_a_file(error: Exception) -> Problem:
-    """A mistake in a configuration file."""
+    """The problem of a mistake in a configuration file."""
     match = re.match(r"In '([^']*)': (?:\w+ raised while composing config:)?\s*(.*)", str(error), flags=re.DOTALL)
     where, text = (f"conf/{match[1]}.yaml", match[2]) if match else ("configuration", _whole_message(error))
     key = re.search(r"full_key: (\S+)", text)
-    said = " ".join(text.split("full_key:")[0].split())
-    return Problem(f"{where}: {key[1]}" if key else where, said, "see conf/train.yaml for the keys and groups")
+    description = " ".join(text.split("full_key:")[0].split())
+    return Problem(f"{where}: {key[1]}" if key else where, description, "see conf/train.yaml for the keys and groups")
 
 
 def _bad_override(error: Exception, override: Override, rest: CommandLine) -> Problem:
     key, value = override.key_or_group, _value(override)
     message = str(error)
-    config = composed(rest)
+    config = compose_leniently(rest)
     if message.startswith("Ambiguous value"):
-        return Problem(key, f"{value} is several values", f"a list is {key}=[{value}]; a sweep needs -m", f"-m {key}={value}")
+        return Problem(
+            key, f"{value} is several values", f"a list is written {key}=[{value}]; a sweep needs -m", f"-m {key}={value}"
+        )
     if "does not support sweep type" in message:
-        return Problem(key, f"{value} is a range", "a sweep takes lists of values, a search ranges", "hydra/sweeper=optuna")
+        return Problem(
+            key, f"{value} is a range", "a sweep takes lists of values, and a search takes ranges", "hydra/sweeper=optuna"
+        )
     if message.startswith("Could not append"):
-        return Problem(key, "exists already", "+ adds a new key", f"{key}={value}")
+        return Problem(key, "already exists", "+ adds a new key", f"{key}={value}")
     if override.is_delete():
         near = nearest_key(config, rest, key)
-        return Problem(key, "cannot be removed, there is no such key", inventory(config, key), f"~{near}" if near else "")
+        return Problem(key, "cannot be removed: there is no such key", inventory(config, key), f"~{near}" if near else "")
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and "Could not override" not in message:
         expected = re.search(r"(?:could not be converted to|is not a(?: valid| subclass of)?) (\w+)", str(cause))
@@ -181,8 +185,10 @@ def _unknown_key(config: DictConfig | None, rest: CommandLine, override: Overrid
     key, value = override.key_or_group, _value(override)
     if choices_of(rest, key):
         if override.package is not None:
-            return Problem(f"{key}@{override.package}", "the group has no such place", f"without a place: {key}=<choice>")
-        return Problem(key, f"{value} is no choice", f"its choices: {', '.join(choices_of(rest, key))}")
+            return Problem(
+                f"{key}@{override.package}", "the group is not used in this package", f"leave out the package: {key}=<choice>"
+            )
+        return Problem(key, f"{value} is not a choice", f"its choices: {', '.join(choices_of(rest, key))}")
     if nearest(key.rpartition(".")[2], [*_LENGTHS, *names_of(config, key.rpartition(".")[0])]) in _LENGTHS:
         fix = f"trainer.duration={value}{'ep' if value.isdigit() else ''}"
         return Problem(key, "there is no such key", "the length of a run has a unit: 10ep epochs or 500st steps", fix)
@@ -190,7 +196,7 @@ def _unknown_key(config: DictConfig | None, rest: CommandLine, override: Overrid
         return renamed
     near = nearest_key(config, rest, key)
     if near is None and "." in key and accepts(config, key):
-        return Problem(key, "is not in the configuration", "a further argument of its class is added with +", f"+{key}={value}")
+        return Problem(key, "is not in the configuration", "+ adds another argument of the class", f"+{key}={value}")
     fix = f"{near}={value}" if near else ""
     if "/" in key:
         return Problem(key, "there is no such group", f"groups: {', '.join(groups_of(rest))}", fix)
@@ -198,11 +204,11 @@ def _unknown_key(config: DictConfig | None, rest: CommandLine, override: Overrid
 
 
 def _value(override: Override) -> str:
-    """The value as it was typed."""
+    """The value as the user typed it."""
     return (override.input_line or "").partition("=")[2]
 
 
 def _whole_message(error: Exception) -> str:
-    """The message of ``error``, or of its cause where it has none, on one line."""
+    """The message of ``error``, or of its cause if it has none, on one line."""
     text = str(error) or str(error.__cause__ or type(error).__name__)
     return " ".join(text.split())

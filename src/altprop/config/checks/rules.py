@@ -1,4 +1,4 @@
-"""Choices that do not go together, each with the nearest one that does."""
+"""Rules for choices that do not work together, each with the nearest choice that does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from altprop.problems import Problem
 
 
 def check(config: Mapping[str, Any]) -> Iterator[Problem]:
-    """The problems of a configuration whose single nodes are all right."""
+    """The problems of a configuration whose single nodes are all valid."""
     algorithm = config["algorithm"]["_target_"]
     capabilities: Capabilities = getattr(_type(config["algorithm"]), "capabilities", Capabilities())
     name = algorithm.rpartition(".")[2]
@@ -50,9 +50,9 @@ def _check_options(config: Mapping[str, Any], capabilities: Capabilities, name: 
     if not capabilities.weights_rules and not issubclass(kind, Dense):
         yield Problem("algorithm.weights", f"{name} does not support {rule}", "only dense weights", "algorithm/weights=dense")
     elif capabilities.freezes and getattr(kind, "moves", False):
-        given = f"{rule} changes weights by itself, in blocks that {name} has frozen, too"
-        allowed = "a rule that leaves that to the updates: dense, static_sparse, tied, binary"
-        yield Problem("algorithm.weights", given, allowed, "algorithm/weights=static_sparse")
+        description = f"{rule} changes weights outside of updates, even in blocks that {name} has frozen"
+        allowed = "a rule that changes weights only in updates: dense, static_sparse, tied, binary"
+        yield Problem("algorithm.weights", description, allowed, "algorithm/weights=static_sparse")
 
 
 def _check_model(config: Mapping[str, Any], capabilities: Capabilities, name: str) -> Iterator[Problem]:
@@ -61,16 +61,18 @@ def _check_model(config: Mapping[str, Any], capabilities: Capabilities, name: st
         return
     if capabilities.needs_blocks and not issubclass(model, FeedForward):
         yield Problem(
-            "model", f"{model.__name__} has no blocks, {name} trains block by block", "any feed-forward model", "model=mlp"
+            "model", f"{model.__name__} has no blocks, and {name} trains block by block", "any feed-forward model", "model=mlp"
         )
     if capabilities.needs_energy and not issubclass(model, EnergyModel):
         energy = [choice for choice in _choices("model") if _is_energy(choice)]
         allowed = f"an energy-based model{': ' + ', '.join(energy) if energy else ''}"
         yield Problem(
-            "model", f"{model.__name__} has no energy, {name} needs one", allowed, f"model={energy[0]}" if energy else ""
+            "model", f"{model.__name__} has no energy, and {name} needs one", allowed, f"model={energy[0]}" if energy else ""
         )
     if not capabilities.needs_energy and issubclass(model, EnergyModel):
-        yield Problem("model", f"{model.__name__} is energy-based, {name} cannot train it", "any feed-forward model", "model=mlp")
+        yield Problem(
+            "model", f"{model.__name__} is energy-based, and {name} cannot train it", "any feed-forward model", "model=mlp"
+        )
 
 
 def _check_units(config: Mapping[str, Any], capabilities: Capabilities, name: str) -> Iterator[Problem]:
@@ -80,15 +82,15 @@ def _check_units(config: Mapping[str, Any], capabilities: Capabilities, name: st
         choices = sorted(filter(_is_hard, _choices("model/units")), key=lambda choice: (choice != "sign_step", choice))
         allowed = f"hard units{': ' + ', '.join(choices) if choices else ''}"
         fix = f"model/units={choices[0]}" if choices else ""
-        yield Problem("model.units", f"the model has no hard units, {name} needs them", allowed, fix)
+        yield Problem("model.units", f"the model has no hard units, and {name} needs them", allowed, fix)
     if not hard or estimator is not None or capabilities.native_hard_units:
         return
     choices = sorted(set(_choices("algorithm/estimator")) - {"none"}, key=lambda choice: (choice != "saturated_ste", choice))
-    fixes = f"algorithm/estimator={choices[0]}" if choices else "model/units=relu"
+    fix = f"algorithm/estimator={choices[0]}" if choices else "model/units=relu"
     for key, kind in hard:
         allowed = f"an estimator ({', '.join(choices)}) or smooth units" if choices else "smooth units"
-        given = f"the derivative of {kind.__name__} is zero almost everywhere, so nothing below it would be learnt"
-        yield Problem(key, given, allowed, fixes)
+        description = f"the derivative of {kind.__name__} is zero almost everywhere, so the layers below it would not learn"
+        yield Problem(key, description, allowed, fix)
 
 
 def _check_selection(config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -98,12 +100,12 @@ def _check_selection(config: Mapping[str, Any]) -> Iterator[Problem]:
     if not isinstance(validation, Mapping) or validation.get("size") or validation.get("file"):
         return
     if trainer["select_on"] == "validation":
-        given = "validation, but there is no validation split"
-        yield Problem("trainer.select_on", given, "auto | test | last", "dataset.validation.size=…")
+        description = "validation, but there is no validation split"
+        yield Problem("trainer.select_on", description, "auto | test | last", "dataset.validation.size=…")
     stopping = trainer["early_stopping"]
     if stopping is not None and stopping["metric"].startswith("validation/"):
-        given = f"{stopping['metric']}, but there is no validation split"
-        yield Problem("trainer.early_stopping.metric", given, "train/… or test/…", "dataset.validation.size=…")
+        description = f"{stopping['metric']}, but there is no validation split"
+        yield Problem("trainer.early_stopping.metric", description, "train/… or test/…", "dataset.validation.size=…")
 
 
 def _check_device(trainer: Mapping[str, Any]) -> Iterator[Problem]:
@@ -112,13 +114,13 @@ def _check_device(trainer: Mapping[str, Any]) -> Iterator[Problem]:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         index = int(device.partition(":")[2] or 0)
         if index >= count:
-            given = f"{device}, but this machine has {count} usable CUDA devices"
-            yield Problem("trainer.device", given, "auto | cpu", "trainer.device=auto")
+            description = f"{device}, but this machine has {count} usable CUDA devices"
+            yield Problem("trainer.device", description, "auto | cpu", "trainer.device=auto")
     if device == "mps" and not torch.backends.mps.is_available():
-        yield Problem("trainer.device", "mps, but this machine has none", "auto | cpu", "trainer.device=auto")
+        yield Problem("trainer.device", "mps, but this machine has no such device", "auto | cpu", "trainer.device=auto")
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if precision == "tf32" and not cuda:
-        yield Problem("trainer.precision", "tf32 is a format of CUDA devices", "fp32 on other devices", "trainer.precision=fp32")
+        yield Problem("trainer.precision", "tf32 needs a CUDA device", "fp32 on other devices", "trainer.precision=fp32")
 
 
 def _type(node: Any) -> type | None:
@@ -127,7 +129,7 @@ def _type(node: Any) -> type | None:
 
 
 def _nodes(key: str, node: Any) -> Iterator[tuple[str, type | None]]:
-    """Every node below ``key`` with what it builds."""
+    """Every node below ``key`` and the class that it builds."""
     if isinstance(node, Mapping):
         for name, child in node.items():
             if isinstance(child, Mapping) and "_target_" in child:

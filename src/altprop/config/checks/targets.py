@@ -1,4 +1,4 @@
-"""Finding what a ``_target_`` names and what it takes."""
+"""Find the class or function that a ``_target_`` names, and its arguments."""
 
 from __future__ import annotations
 
@@ -22,65 +22,61 @@ from altprop.problems import Problem, nearest
 Target = Callable[..., Any]
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One argument of a target. ``hint`` is its resolved annotation, ``inspect.Parameter.empty`` where there is none."""
-
-    name: str
-    required: bool
-    hint: Any
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Signature:
-    """The arguments of a target. ``open_ended``: further keyword arguments go who knows where."""
+    """The arguments of a target.
 
-    parameters: dict[str, Parameter]
+    Args:
+        parameters: Arguments by name. Annotations are resolved; ``inspect.Parameter.empty`` if there is none or it cannot be
+            resolved.
+        open_ended: Whether the target takes further keyword arguments that its signature does not name.
+    """
+
+    parameters: dict[str, inspect.Parameter]
     open_ended: bool
 
 
 def locate(path: str) -> Target | None:
-    """The class or function at the dotted ``path``; None where there is none, it is no callable, or Hydra refuses it."""
+    """The class or function at the dotted ``path``; None if nothing callable is there or Hydra refuses it."""
     try:
-        found = get_object(public_name(path))
+        target = get_object(public_name(path))
     except (ImportError, ValueError, AttributeError, HydraException):
         return None
-    return found if callable(found) else None
+    return target if callable(target) else None
 
 
 def unknown_target(key: str, path: str) -> Problem:
-    """The problem of a target that :func:`locate` does not find: how far the path goes and what lies there."""
+    """The problem of a target that :func:`locate` does not find, with the part of the path that does exist."""
     parts = path.split(".")
     for length in range(len(parts) - 1, 0, -1):
         prefix = ".".join(parts[:length])
         try:
             module = importlib.import_module(prefix)
-        except Exception:  # whatever the import of a user's module raises
+        except Exception:  # importing a user's module may raise anything
             continue
         near = nearest(parts[length], [name for name in dir(module) if not name.startswith("_")])
         fix = ".".join([prefix, near, *parts[length + 1 :]]) if near else ""
-        given = f"{path} does not exist: {prefix} has no class or function {parts[length]}"
+        description = f"{path} does not exist: {prefix} has no class or function {parts[length]}"
         if hasattr(module, parts[length]):
-            given = f"{path} is not a class or function that may be called from a configuration"
-        return Problem(f"{key}._target_", given, "the dotted path of a class or function", fix and f"{key}._target_={fix}")
+            description = f"{path} is not a class or function that a configuration may call"
+        return Problem(f"{key}._target_", description, "the dotted path of a class or function", fix and f"{key}._target_={fix}")
     return Problem(f"{key}._target_", f"{path}: there is no module {parts[0]}", "the dotted path of a class or function")
 
 
 @functools.cache
 def signature_of(target: Target) -> Signature | None:
-    """What ``target`` takes; for a class whose ``__init__`` passes ``**kwargs`` on, with its bases' arguments.
+    """The signature of ``target``, or None if it is unknown.
 
-    ``**options: Unpack[<TypedDict>]`` stands for the keys of the dictionary and nothing else. None: unknown.
+    The signature of a class whose ``__init__`` passes ``**kwargs`` on includes the arguments of its bases.
+    ``**options: Unpack[<TypedDict>]`` stands for the keys of the dictionary and nothing else.
     """
     if not isinstance(target, type):
-        return _signature(target, skip_self=False)
-    parameters: dict[str, Parameter] = {}
+        return _signature(target)
+    parameters: dict[str, inspect.Parameter] = {}
     for owner in target.__mro__:
         if "__init__" not in vars(owner):
             continue
-        own = (
-            Signature({}, False) if owner is object else _signature(vars(owner)["__init__"], _field_hints(owner), skip_self=True)
-        )
+        own = Signature({}, False) if owner is object else _signature(vars(owner)["__init__"], _field_hints(owner), method=True)
         if own is None:
             return None
         parameters = {**own.parameters, **parameters}
@@ -97,7 +93,7 @@ def accepts(path: str, name: str) -> bool:
 
 
 def result_type(target: Target) -> type | None:
-    """The class of what calling ``target`` returns: itself, or a function's return annotation; None where that is not said."""
+    """The class of what ``target`` returns: the class itself, or the annotation of a function; None if it is unknown."""
     if isinstance(target, type):
         return target
     hint = _hints(target).get("return")
@@ -110,51 +106,56 @@ def members(hint: Any) -> tuple[Any, ...]:
 
 
 def _field_hints(owner: type) -> dict[str, Any] | None:
-    """Resolved hints of a dataclass, whose generated ``__init__`` names types that only the modules of its bases may know."""
+    """Resolved hints of a dataclass: its generated ``__init__`` may name types that only the modules of its bases import."""
     if not dataclasses.is_dataclass(owner):
         return None
     try:
         return typing.get_type_hints(owner)
-    except Exception:  # an annotation may raise anything when it is evaluated
+    except Exception:  # evaluating an annotation may raise anything
         return None
 
 
-def _signature(function: Callable[..., Any], known_hints: dict[str, Any] | None = None, *, skip_self: bool) -> Signature | None:
+def _signature(function: Callable[..., Any], hints: dict[str, Any] | None = None, *, method: bool = False) -> Signature | None:
     try:
-        raw = list(inspect.signature(function).parameters.values())[1 if skip_self else 0 :]
+        parameters = list(inspect.signature(function).parameters.values())[1 if method else 0 :]
     except (ValueError, TypeError):
         return None
-    hints = _hints(function) if known_hints is None else known_hints
-    named = [item for item in raw if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)]
-    unknown = inspect.Parameter.empty
-    parameters = {item.name: Parameter(item.name, item.default is unknown, hints.get(item.name, unknown)) for item in named}
-    options = next((item.name for item in raw if item.kind is item.VAR_KEYWORD), None)
+    hints = _hints(function) if hints is None else hints
+    named = {
+        item.name: item.replace(annotation=hints.get(item.name, item.empty))
+        for item in parameters
+        if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)
+    }
+    options = next((item.name for item in parameters if item.kind is item.VAR_KEYWORD), None)
     if options is not None and get_origin(hints.get(options)) is typing.Unpack:
-        return Signature(parameters | _unpacked(hints[options]), open_ended=False)
-    return Signature(parameters, open_ended=options is not None)
+        return Signature(named | _unpacked(hints[options]), open_ended=False)
+    return Signature(named, open_ended=options is not None)
 
 
-def _unpacked(hint: Any) -> dict[str, Parameter]:
+def _unpacked(hint: Any) -> dict[str, inspect.Parameter]:
     """The arguments that ``**options: Unpack[<TypedDict>]`` stands for."""
     (keys,) = get_args(hint)
-    hints = typing.get_type_hints(keys)
-    return {name: Parameter(name, name in keys.__required_keys__, hint) for name, hint in hints.items()}
+    keyword, required = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+    return {
+        name: inspect.Parameter(name, keyword, annotation=hint, default=required if name in keys.__required_keys__ else None)
+        for name, hint in typing.get_type_hints(keys).items()
+    }
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Resolved annotations; those that cannot be resolved are left out.
+    """Resolved annotations, without those that cannot be resolved.
 
-    What modules like to import for type checkers only, the abstract collections, is known.
+    Abstract collections resolve even if the module imports them for type checkers only.
     """
     try:
         return typing.get_type_hints(function)
-    except Exception:  # an annotation may raise anything when it is evaluated
+    except Exception:  # evaluating an annotation may raise anything
         pass
-    found = {}
+    hints = {}
     names = {**vars(collections.abc), **getattr(function, "__globals__", {})}
     for name, hint in getattr(function, "__annotations__", {}).items():
         try:
-            found[name] = eval(hint, names) if isinstance(hint, str) else hint
+            hints[name] = eval(hint, names) if isinstance(hint, str) else hint
         except Exception:
             continue
-    return found
+    return hints

@@ -1,4 +1,4 @@
-"""The optimizer and the schedule on a tiny parameter: whatever torch itself refuses is a problem before anything is built."""
+"""Try the optimizer and the schedule on a tiny parameter, so that what torch refuses is reported before anything is built."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _STEPS_PER_EPOCH = 100
 
 
 def check(config: Mapping[str, Any], *, with_schedule: bool) -> Iterator[Problem]:
-    """What the optimizer and then the schedule refuse."""
+    """The problems that the optimizer and then the schedule raise."""
     try:
         optimizer = instantiate(config["optimizer"], _convert_="all")([nn.Parameter(torch.zeros(2, 2))])
-    except Exception as error:  # whatever a class of torch, or the user's own, raises for its arguments
-        yield Problem("optimizer", _reason(error), f"what {config['optimizer']['_target_']} takes")
+    except Exception as error:  # a class of torch or of the user may raise anything for its arguments
+        yield Problem("optimizer", _reason(error), f"arguments that {config['optimizer']['_target_']} accepts")
         return
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
@@ -44,7 +44,7 @@ def check(config: Mapping[str, Any], *, with_schedule: bool) -> Iterator[Problem
     try:
         instantiate(config["schedule"], _convert_="all").build(optimizer, context)
     except Exception as error:
-        yield Problem("schedule", _reason(error), "what the scheduler's class takes")
+        yield Problem("schedule", _reason(error), "arguments that the class of the scheduler accepts")
 
 
 def _reason(error: Exception) -> str:

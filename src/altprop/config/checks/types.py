@@ -1,55 +1,72 @@
-"""Whether a configured value fits a type hint, and how to say what would."""
+"""Check values against the type hints of a signature, and describe hints in words."""
 
 from __future__ import annotations
 
 import collections.abc
 import dataclasses
 import functools
+import inspect
 import json
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from altprop.config.checks.targets import members
+from altprop.config.checks.targets import Signature, members
 from altprop.config.plain import UNRESOLVED
 
+Error = Literal["unknown", "missing", "type"]
+
+_CONFIG = ConfigDict(arbitrary_types_allowed=True)
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null", Path: "a path"}
 _PLURALS = {int: "whole numbers", float: "numbers", bool: "true or false values", str: "texts"}
 _SEQUENCES = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 
 
-def fits(value: Any, hint: Any) -> bool:
-    """Whether the plain ``value`` fits ``hint``, as strictly as JSON: lists fit tuples, whole numbers fit floats, nothing else.
+def argument_errors(signature: Signature, values: Mapping[str, Any]) -> dict[str, Error]:
+    """The arguments for which the plain ``values`` do not satisfy ``signature``, each with the kind of its error.
 
-    Hints that cannot be checked (tensors, protocols) fit everything.
+    Types are as strict as in JSON: a list is valid for a tuple and a whole number for a float, but nothing is converted.
+    Any value is valid for a hint that pydantic cannot express, and for every hint if it holds a node or is unresolved.
     """
-    if holds_unresolved(value) or _has_node(value):
-        return True
-    if dataclasses.is_dataclass(hint) and not isinstance(value, dict):
-        return False  # also where pydantic cannot express one of its fields
-    adapter = _adapter(hint)
-    if adapter is None:
-        return True
+    errors: dict[str, Error] = {}
     try:
-        adapter.validate_json(json.dumps(value), strict=True)
-    except ValidationError:
-        return False
-    except (TypeError, ValueError):  # a value that JSON does not know
-        return True
-    return True
+        _model(signature).model_validate_json(json.dumps(values, default=str, skipkeys=True), strict=True)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_context=False, include_input=False):
+            name, *inner = (str(part) for part in detail["loc"])
+            if detail["type"] == "extra_forbidden" and not inner:
+                errors[name] = "unknown"
+            elif name not in values:
+                errors[name] = "missing"
+            elif not is_open(values[name]):
+                errors[name] = "type"
+    return errors
+
+
+def is_open(value: Any) -> bool:
+    """Whether the final value is not known yet: ``value`` is or contains a node or something unresolved."""
+    if isinstance(value, dict):
+        return "_target_" in value or any(map(is_open, value.values()))
+    return any(map(is_open, value)) if isinstance(value, list) else value is UNRESOLVED
 
 
 def choices_of(hint: Any) -> list[Any]:
-    """The values of the ``Literal`` in ``hint``; empty where there is none."""
+    """The values of the ``Literal`` in ``hint``, or an empty list."""
     return [choice for member in members(hint) if get_origin(member) is Literal for choice in get_args(member)]
 
 
 def readable(hint: Any) -> str:
-    """``hint`` in words: ``a whole number or null``."""
+    """``hint`` in words, such as ``a whole number or null``."""
     return " or ".join(dict.fromkeys(_readable(member) for member in members(hint)))
+
+
+def with_article(noun: str) -> str:
+    """``noun`` after ``a`` or ``an``."""
+    return f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}"
 
 
 def _readable(hint: Any) -> str:
@@ -68,48 +85,39 @@ def _readable(hint: Any) -> str:
         return "a function"
     if dataclasses.is_dataclass(hint):
         return f"{{{', '.join(f'{field.name}: …' for field in dataclasses.fields(hint))}}}"
-    return f"a {hint.__name__}" if isinstance(hint, type) else str(hint)
-
-
-def _adapter(hint: Any) -> TypeAdapter[Any] | None:
-    try:
-        return _cached_adapter(hint)
-    except TypeError:  # a hint that has no hash
-        return _new_adapter(hint)
+    return with_article(hint.__name__) if isinstance(hint, type) else str(hint)
 
 
 @functools.cache
-def _cached_adapter(hint: Any) -> TypeAdapter[Any] | None:
-    return _new_adapter(hint)
+def _model(signature: Signature) -> type[BaseModel]:
+    """A pydantic model with one field for each argument."""
+    fields: dict[str, Any] = {
+        # Aliases may have any name; a field must not be called "copy" or "_name".
+        f"argument_{name}": (_checkable(item.annotation), Field(... if item.default is item.empty else None, alias=name))
+        for name, item in signature.parameters.items()
+    }
+    return create_model(
+        "Arguments", __config__=ConfigDict(**_CONFIG, extra="allow" if signature.open_ended else "forbid"), **fields
+    )
 
 
-def _new_adapter(hint: Any) -> TypeAdapter[Any] | None:
+def _checkable(hint: Any) -> Any:
+    """``hint``, or something wider if there is none or pydantic cannot express it."""
+    if hint is inspect.Parameter.empty:
+        return Any
+    hint = _eager(hint)
     try:
-        return TypeAdapter(_eager(hint), config=ConfigDict(arbitrary_types_allowed=True))
-    except Exception:  # pydantic raises various errors for hints that it cannot express
-        return None
+        TypeAdapter(hint, config=_CONFIG)
+    except Exception:  # pydantic raises various errors
+        return dict if dataclasses.is_dataclass(hint) else Any
+    return hint
 
 
 def _eager(hint: Any) -> Any:
-    """``hint`` with ``Iterable`` as ``list``, because pydantic checks iterables only when they are consumed."""
+    """``hint`` with ``Iterable`` as ``list``, because pydantic checks an iterable only when it is consumed."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is collections.abc.Iterable:
         return list[_eager(arguments[0])] if arguments else list  # type: ignore[misc]
     if len(members(hint)) > 1:
         return typing.Union[tuple(_eager(member) for member in members(hint))]  # noqa: UP007 - built from a tuple
     return hint
-
-
-def _has_node(value: Any) -> bool:
-    if isinstance(value, dict):
-        return "_target_" in value or any(_has_node(child) for child in value.values())
-    return isinstance(value, list) and any(_has_node(child) for child in value)
-
-
-def holds_unresolved(value: Any) -> bool:
-    """Whether ``value``, or anything in it, is an interpolation that could not be resolved and is told as such."""
-    if isinstance(value, dict):
-        return any(holds_unresolved(child) for child in value.values())
-    if isinstance(value, list):
-        return any(holds_unresolved(child) for child in value)
-    return value is UNRESOLVED

@@ -1,4 +1,4 @@
-"""Checks of a whole configuration before anything is built: every problem at once, one line each."""
+"""Checks of a whole configuration before anything is built. All problems are reported at once, one line each."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.schedule import TOTAL, Schedule
 from altprop.config.checks import rules, trial
-from altprop.config.checks.nodes import Place, check_nested, check_node, check_types
+from altprop.config.checks.nodes import Place, check_nested, check_node, wrong_type
 from altprop.config.checks.targets import locate, signature_of, unknown_target
-from altprop.config.checks.types import holds_unresolved
+from altprop.config.checks.types import argument_errors, is_open
 from altprop.config.plain import UNRESOLVED, to_plain
 from altprop.nn.estimators.base import Estimator
 from altprop.nn.estimators.rules import problems_with
@@ -33,13 +33,13 @@ PLACES = {
     "algorithm.weights": Place(WeightsRule),
     "optimizer": Place(Optimizer, partial=True, supplied_first=True),
     "schedule": Place(Schedule),
-    "schedule.scheduler": Place(LRScheduler, partial=True, supplied_first=True, placeholder=TOTAL, nullable=True),
+    "schedule.scheduler": Place(LRScheduler, partial=True, supplied_first=True, placeholders=(TOTAL,), nullable=True),
     "task": Place(partial=True, supplied=("parts",)),
 }
-"""The keys whose nodes altprop builds and completes itself (docs/design.md, "Config in, objects out"), and ``logger.<name>``."""
+"""The keys whose nodes altprop builds and completes (docs/design.md, "Config in, objects out"), besides ``logger.<name>``."""
 _TRACKER = Place(Tracker)
 _RULED = ("algorithm", "model", "trainer")
-"""The rules look at these; they say nothing where one of them is wrong in itself."""
+"""The keys that the rules look at. The rules are skipped if one of them has a problem of its own."""
 
 
 def problems_of(config: DictConfig) -> list[Problem]:
@@ -48,7 +48,7 @@ def problems_of(config: DictConfig) -> list[Problem]:
 
 
 def plain_and_valid(config: DictConfig) -> dict[str, Any]:
-    """``config`` as plain containers; raises ConfigError with every problem."""
+    """Return ``config`` as plain containers. Raises ConfigError with every problem."""
     plain, problems = _problems(config)
     if problems:
         raise ConfigError(problems)
@@ -82,7 +82,7 @@ def _problems_of_nodes(config: Mapping[str, Any]) -> list[Problem]:
 def _problems(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     plain, problems = to_plain(config)
     stopping = plain["trainer"]["early_stopping"]
-    if isinstance(stopping, dict):  # the schema cannot fill in what is left out of a mapping that may be null
+    if isinstance(stopping, dict):  # the schema cannot fill in the defaults of a mapping that may be null
         plain["trainer"]["early_stopping"] = {**dataclasses.asdict(EarlyStopping()), **stopping}
     if problems:
         return plain, [*problems, *_problems_of_nodes(plain)]
@@ -90,7 +90,7 @@ def _problems(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
 
 
 def _check_places(config: Mapping[str, Any]) -> Iterator[Problem]:
-    """Known keys that hold something else than a node with a target."""
+    """Check that every known key holds a node with a target."""
     for key, place in PLACES.items():
         parent, _, name = key.rpartition(".")
         node: Any = config.get(parent) if parent else config
@@ -104,7 +104,7 @@ def _check_places(config: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _walk(key: str, value: Any, root: Mapping[str, Any]) -> Iterator[Problem]:
-    """The problems of every node at or below ``key``, in lists too."""
+    """The problems of every node at or below ``key``, including those in lists."""
     if isinstance(value, list):
         for index, child in enumerate(value):
             yield from _walk(f"{key}[{index}]", child, root)
@@ -125,16 +125,16 @@ def _check_target(key: str, node: Mapping[str, Any], root: Mapping[str, Any]) ->
         return
     place = _TRACKER if key.startswith("logger.") and key.count(".") == 1 else PLACES.get(key)
     signature = signature_of(target)
-    found = list(check_node(key, node, target, signature, place))
+    problems = list(check_node(key, node, target, signature, place))
     for name, child in node.items():
         parameter = signature.parameters.get(name) if signature is not None else None
         if parameter is not None and isinstance(child, dict) and isinstance(child.get("_target_"), str):
             inner = locate(child["_target_"])
             if inner is not None and f"{key}.{name}" not in PLACES:
-                found += check_nested(f"{key}.{name}", child, inner, parameter.hint)
-    yield from found
+                problems += check_nested(f"{key}.{name}", child, inner, parameter.annotation)
+    yield from problems
     check = getattr(target, "check", None)
-    if not found and callable(check):
+    if not problems and callable(check):
         yield from check(node, root)
     if not found and isinstance(target, type) and issubclass(target, Estimator):
         yield from problems_with(target, node, root)
@@ -147,21 +147,18 @@ def _check_trainer(node: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _check_settings(key: str, node: Mapping[str, Any], cls: type) -> Iterator[Problem]:
-    """Each field on its own, so that all wrong ones are told at once."""
+    """Check the fields of a dataclass one by one, so that every wrong value is reported."""
     signature = signature_of(cls)
     assert signature is not None
-    known = {field.name for field in dataclasses.fields(cls)}
-    for name, value in node.items():
-        if isinstance(value, Mapping) or holds_unresolved(value):
-            continue
-        if name not in known:
-            yield Problem(f"{key}.{name}", "there is no such key", f"keys of {key}: {', '.join(sorted(known))}")
-            continue
-        wrong = list(check_types(key, {name: value}, signature))
-        yield from wrong
-        if wrong:
-            continue
-        try:
-            cls(**{name: value})
-        except ValueError as error:
-            yield Problem(f"{key}.{name}", f"{value} is refused", str(error).removeprefix(f"{key}.{name}: "))
+    values = {name: value for name, value in node.items() if not isinstance(value, Mapping) and not is_open(value)}
+    errors = argument_errors(signature, values)
+    for name, value in values.items():
+        if name not in signature.parameters:
+            yield Problem(f"{key}.{name}", "there is no such key", f"keys of {key}: {', '.join(sorted(signature.parameters))}")
+        elif name in errors:
+            yield wrong_type(f"{key}.{name}", value, signature.parameters[name].annotation)
+        else:
+            try:
+                cls(**{name: value})
+            except ValueError as error:
+                yield Problem(f"{key}.{name}", f"{value} is refused", str(error).removeprefix(f"{key}.{name}: "))

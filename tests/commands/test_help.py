@@ -9,12 +9,12 @@ from altprop.config.project import CONF, ROOT
 from tests.config.catalog import folders
 
 NOT_LISTED = ("defaults", "hydra", "seed", "threads", "limit_batches")
-STORED = ROOT / "tests" / "config" / "help.txt"
-REFRESH = "python train.py --help > tests/config/help.txt"
+STORED = ROOT / "tests" / "commands" / "help.txt"
+REFRESH = "python train.py --help > tests/commands/help.txt"
 
 
 def test_the_page_is_the_stored_one() -> None:
-    assert f"{help_page('train')}\n" == STORED.read_text(), f"if the change is meant: {REFRESH}"
+    assert f"{help_page('train')}\n" == STORED.read_text(), f"if the change is intended: {REFRESH}"
 
 
 def test_the_page_fits_one_screen() -> None:
@@ -47,7 +47,7 @@ def test_the_script_prints_it(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("command", ["evaluate", "report", "data", "status"])
-def test_every_command_has_a_page_that_names_its_keys(command) -> None:
+def test_every_command_has_a_page_with_all_its_keys(command) -> None:
     page = help_page(command)
     keys = [key for key in OmegaConf.load(CONF / f"{command}.yaml") if key not in NOT_LISTED]
     assert f"python {command}.py" in page

@@ -7,7 +7,7 @@ from altprop.config.checks.validation import plain_and_valid, problems_of, probl
 from altprop.config.compose import compose
 from altprop.problems import ConfigError, Problem
 
-HERE = "tests.config.targets_for_tests"
+HERE = "tests.config.checks.targets"
 
 
 def problems(*overrides: str) -> list[Problem]:
@@ -19,17 +19,17 @@ def keys(*overrides: str) -> list[str]:
 
 
 def with_dataset(node: dict[str, Any]) -> DictConfig:
-    """A valid configuration with ``node`` as its data set, a place that takes any class."""
+    """A valid configuration with ``node`` as its data set, a key that accepts any class."""
     config = compose()
     with open_dict(config):
         config.dataset = node
     return config
 
 
-def one(config: DictConfig) -> Problem:
-    found = problems_of(config)
-    assert len(found) == 1, found
-    return found[0]
+def only_problem(config: DictConfig) -> Problem:
+    problems = problems_of(config)
+    assert len(problems) == 1, problems
+    return problems[0]
 
 
 def test_the_default_is_valid_and_plain() -> None:
@@ -39,8 +39,8 @@ def test_the_default_is_valid_and_plain() -> None:
     assert problems_of_plain(plain) == []
 
 
-def test_all_problems_are_collected_at_once() -> None:
-    found = keys(
+def test_all_problems_are_reported_at_once() -> None:
+    wrong_keys = keys(
         "model.hidden=x",
         "+algorithm.foo=3",
         "trainer.precision=fp23",
@@ -49,7 +49,7 @@ def test_all_problems_are_collected_at_once() -> None:
         "optimizer.betas=[0.9]",
         "name=${nothing}",
     )
-    assert sorted(found) == [
+    assert sorted(wrong_keys) == [
         "algorithm.foo",
         "algorithm.weights._target_",
         "model.hidden",
@@ -64,26 +64,26 @@ def test_all_problems_are_collected_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said", "fix"),
+    ("path", "message", "fix"),
     [
         ("torch.optim.Adamm", "torch.optim has no class or function Adamm", "optimizer._target_=torch.optim.Adam"),
         ("torch.optmi.Adam", "torch has no class or function optmi", "optimizer._target_=torch.optim.Adam"),
         ("nowhere.Adam", "no module nowhere", ""),
         ("torch.optim", "not a class or function", ""),
-        ("os.system", "does not say what it returns", ""),
-        ("torch.nn.Linear", "is no Optimizer", ""),
+        ("os.system", "has no return type", ""),
+        ("torch.nn.Linear", "is not an Optimizer", ""),
     ],
 )
-def test_targets_that_do_not_exist_or_do_not_belong(path: str, said: str, fix: str) -> None:
-    found = problems(f"optimizer._target_={path}")
-    assert [problem.key for problem in found] == ["optimizer._target_"]
-    assert said in found[0].description
+def test_targets_that_do_not_exist_or_have_the_wrong_type(path: str, message: str, fix: str) -> None:
+    [problem] = problems(f"optimizer._target_={path}")
+    assert problem.key == "optimizer._target_"
+    assert message in problem.description
     if fix:
-        assert found[0].fix == fix
+        assert problem.fix == fix
 
 
-def test_unknown_arguments_name_the_nearest() -> None:
-    problem = one(with_dataset({"_target_": f"{HERE}.Derived", "widths": [1], "dephth": 3}))
+def test_unknown_arguments_suggest_the_nearest() -> None:
+    problem = only_problem(with_dataset({"_target_": f"{HERE}.Derived", "widths": [1], "dephth": 3}))
     assert problem == Problem(
         "dataset.dephth",
         "Derived has no such argument",
@@ -92,20 +92,20 @@ def test_unknown_arguments_name_the_nearest() -> None:
     )
 
 
-def test_entries_of_a_list_that_cannot_be_resolved_are_one_problem() -> None:
+def test_a_list_entry_that_cannot_be_resolved_is_one_problem() -> None:
     (problem,) = problems("trainer.keep_epochs=[1,'${name}']")
     assert problem.key == "trainer.keep_epochs[1]"
     assert problem.description.startswith("'${name}' cannot be resolved")
 
 
-def test_missing_arguments_say_what_they_must_be() -> None:
-    problem = one(with_dataset({"_target_": f"{HERE}.Derived"}))
+def test_missing_arguments_are_reported_with_their_type() -> None:
+    problem = only_problem(with_dataset({"_target_": f"{HERE}.Derived"}))
     assert (problem.key, problem.fix) == ("dataset.widths", "+dataset.widths=…")
     assert "a list of whole numbers" in problem.allowed
 
 
-def test_choices_name_the_nearest() -> None:
-    problem = one(with_dataset({"_target_": f"{HERE}.Derived", "widths": [1], "mode": "slwo"}))
+def test_wrong_choices_suggest_the_nearest() -> None:
+    problem = only_problem(with_dataset({"_target_": f"{HERE}.Derived", "widths": [1], "mode": "slwo"}))
     assert (problem.key, problem.allowed, problem.fix) == ("dataset.mode", "it must be fast | slow", "dataset.mode=slow")
 
 
@@ -118,45 +118,45 @@ def test_nested_nodes_are_checked_in_mappings_and_lists() -> None:
     ]
 
 
-def test_what_a_nested_node_builds_must_fit_its_parent() -> None:
+def test_a_nested_node_must_build_what_its_parent_takes() -> None:
     fitting = {"_target_": f"{HERE}.Derived", "widths": [1], "loss": {"_target_": f"{HERE}.factory", "size": 2}}
     assert problems_of(with_dataset(fitting)) == []
-    problem = one(with_dataset({**fitting, "loss": {"_target_": f"{HERE}.Picky", "rate": 1}}))
+    problem = only_problem(with_dataset({**fitting, "loss": {"_target_": f"{HERE}.Picky", "rate": 1}}))
     assert problem.key == "dataset.loss._target_"
 
 
-def test_the_class_checks_its_own_node_with_the_whole_configuration() -> None:
-    problem = one(with_dataset({"_target_": f"{HERE}.Derived", "widths": []}))
+def test_a_class_checks_its_own_node_and_sees_the_whole_configuration() -> None:
+    problem = only_problem(with_dataset({"_target_": f"{HERE}.Derived", "widths": []}))
     assert problem.allowed == "at least one width for scratch"
 
 
-def test_what_altprop_supplies_cannot_be_configured() -> None:
-    found = problems("+model.num_classes=3", "+optimizer.params=[]")
-    assert [(problem.key, problem.fix) for problem in found] == [
+def test_arguments_that_altprop_supplies_cannot_be_configured() -> None:
+    supplied = problems("+model.num_classes=3", "+optimizer.params=[]")
+    assert [(problem.key, problem.fix) for problem in supplied] == [
         ("model.num_classes", "~model.num_classes"),
         ("optimizer.params", "~optimizer.params"),
     ]
 
 
-def test_nodes_that_must_be_partial_or_must_not() -> None:
+def test_nodes_that_must_be_partial_and_nodes_that_must_not() -> None:
     assert keys("model._partial_=false") == ["model._partial_"]
     assert keys("+algorithm._partial_=true") == ["algorithm._partial_"]
     assert keys("+model._args_=[1]") == ["model._args_"]
 
 
 def test_missing_values_and_unknown_interpolations_are_one_line_each() -> None:
-    found = problems("name=???", "optimizer=other", "trainer.device=${oc.env:ALTPROP_TEST_NOWHERE}", "tags=[a,${nothing}]")
-    assert sorted(problem.key for problem in found) == ["name", "optimizer._target_", "tags[1]", "trainer.device"]
-    assert not any("\n" in str(problem) for problem in found)
+    unresolved = problems("name=???", "optimizer=other", "trainer.device=${oc.env:ALTPROP_TEST_NOWHERE}", "tags=[a,${nothing}]")
+    assert sorted(problem.key for problem in unresolved) == ["name", "optimizer._target_", "tags[1]", "trainer.device"]
+    assert not any("\n" in str(problem) for problem in unresolved)
 
 
-def test_a_place_without_a_target_is_named_with_its_group() -> None:
-    problem = one(with_dataset({"batch_size": 3}))
+def test_a_node_without_a_target_is_reported_with_its_group() -> None:
+    problem = only_problem(with_dataset({"batch_size": 3}))
     assert (problem.key, problem.description, problem.fix) == ("dataset", "has no _target_", "dataset=…")
 
 
 @pytest.mark.parametrize(
-    ("overrides", "key", "said"),
+    ("overrides", "key", "message"),
     [
         (["optimizer.lr=-1"], "optimizer", "Invalid learning rate"),
         (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer", "Nesterov"),
@@ -168,25 +168,25 @@ def test_a_place_without_a_target_is_named_with_its_group() -> None:
         (["schedule=cosine", "schedule.scheduler.T_max=all"], "schedule.scheduler.T_max", "all"),
     ],
 )
-def test_what_torch_refuses_is_a_problem_before_anything_is_built(overrides: list[str], key: str, said: str) -> None:
-    found = problems(*overrides)
-    assert [problem.key for problem in found] == [key]
-    assert said in str(found[0])
+def test_what_torch_refuses_is_a_problem_before_anything_is_built(overrides: list[str], key: str, message: str) -> None:
+    [problem] = problems(*overrides)
+    assert problem.key == key
+    assert message in str(problem)
 
 
 @pytest.mark.parametrize("name", ["constant", "multistep", "cosine", "exponential", "onecycle", "plateau", "piecewise"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_every_schedule_fits_every_optimizer(name: str, optimizer: str) -> None:
+def test_every_schedule_works_with_every_optimizer(name: str, optimizer: str) -> None:
     assert problems(f"schedule={name}", f"optimizer={optimizer}") == []
 
 
-def test_any_class_of_torch_is_usable_from_the_command_line() -> None:
+def test_any_class_of_torch_can_be_used_from_the_command_line() -> None:
     assert problems("optimizer=other", "optimizer._target_=torch.optim.NAdam", "+optimizer.lr=0.002") == []
     step = ["schedule=other", "schedule.scheduler._target_=torch.optim.lr_scheduler.StepLR", "+schedule.scheduler.step_size=3"]
     assert problems(*step) == []
 
 
-def test_early_stopping_is_filled_in_and_checked() -> None:
+def test_early_stopping_gets_its_defaults_and_is_checked() -> None:
     plain = plain_and_valid(compose(["trainer.early_stopping={metric: train/loss}"]))
     assert plain["trainer"]["early_stopping"] == {"metric": "train/loss", "patience": 5, "min_delta": 0.0}
     assert keys("trainer.early_stopping={metric: accuracy}") == ["trainer.early_stopping.metric"]
@@ -194,7 +194,7 @@ def test_early_stopping_is_filled_in_and_checked() -> None:
     assert keys("trainer.early_stopping=3") == ["trainer.early_stopping"]
 
 
-def test_a_stored_configuration_is_checked_alike() -> None:
+def test_a_stored_configuration_is_checked_in_the_same_way() -> None:
     plain = plain_and_valid(compose())
     plain["optimizer"]["_target_"] = "os.system"
     assert [problem.key for problem in problems_of_plain(plain)] == ["optimizer._target_"]

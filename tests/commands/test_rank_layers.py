@@ -1,4 +1,4 @@
-"""Ranking layers from run directories, and training in that order."""
+"""Rank layers from run directories, and train in that order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def parts_of(experiment, *overrides):
 
 
 def pretend_run(layer, accuracies, *overrides, status="done"):
-    """A run directory of quick_sens with these validation accuracies."""
+    """Write a run directory of quick_sens with these validation accuracies."""
     parts = parts_of("quick_sens", f"algorithm.weights.order={layer}", *overrides)
     parts.directory.mkdir(parents=True)
     (parts.directory / "config.yaml").write_text(parts.config_text)
@@ -60,7 +60,7 @@ def test_several_seeds_are_averaged(outputs):
     assert [len(runs) for runs in content["runs"].values()] == [2, 2, 2]
 
 
-def test_an_order_that_changes_is_mentioned(outputs, caplog):
+def test_a_changed_order_is_logged(outputs, caplog):
     for layer, value in enumerate((90.0, 80.0, 70.0), start=1):
         pretend_run(layer, [value], "seed=1")
     rank_layers(parts_of("quick_sens"))
@@ -73,7 +73,7 @@ def test_an_order_that_changes_is_mentioned(outputs, caplog):
     assert "resume=false" in warning
 
 
-def test_missing_runs_are_named(outputs):
+def test_missing_runs_are_reported(outputs):
     with pytest.raises(ConfigError, match="no finished run of this configuration"):
         rank_layers(parts_of("quick_sens"))
     pretend_run(2, [90.0])
@@ -95,7 +95,7 @@ def test_an_order_that_does_not_come_from_sensitivity_is_refused(outputs):
         rank_then_train(parts_of("quick"))
 
 
-def test_trains_in_the_order_found(outputs):
+def test_trains_in_the_ranked_order(outputs):
     for layer, value in enumerate((70.0, 80.0, 90.0), start=1):
         pretend_run(layer, [value])
     parts = parts_of("quick_guided", "trainer.duration=2ep", "algorithm.weights.epochs_per_layer=1")

@@ -1,4 +1,4 @@
-"""What the tests of the validation name as targets."""
+"""Classes and functions that the tests of checks use as targets."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -14,7 +14,7 @@ class Base:
 
 
 class Derived(Base):
-    """Hands what it does not know on to its base."""
+    """Passes unknown arguments on to its base."""
 
     def __init__(self, widths: Sequence[int], mode: Literal["fast", "slow"] = "fast", **common: Any) -> None:
         super().__init__(**common)

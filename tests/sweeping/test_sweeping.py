@@ -1,4 +1,4 @@
-"""Sweeps: which runs they are, in worker processes of this machine, and copies of the code for jobs."""
+"""Sweeps: their runs, local worker processes, and snapshots of the code for jobs."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def command(outputs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=280)
 
 
-def test_composing_once_is_composing_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The short cut gives what Hydra gives, whatever is overridden in which order."""
+def test_the_composer_of_jobs_agrees_with_hydra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shortcut gives the same configurations as Hydra for any overrides in any order."""
     jobs = [
         ["model=mlp", "seed=1", "optimizer.lr=0.1"],
         ["model=mlp", "seed=2", "optimizer.lr=0.2"],
@@ -53,14 +53,14 @@ def test_composing_once_is_composing_each_time(monkeypatch: pytest.MonkeyPatch) 
         master = composer.compose("train", [], multirun=True)
         mine = JobComposer(composer.loader, master)
         for overrides in jobs:
-            got, wanted = mine.compose(overrides), composer.loader.load_sweep_config(master, overrides)
-            for key in wanted:
+            config, expected = mine.compose(overrides), composer.loader.load_sweep_config(master, overrides)
+            for key in expected:
                 if key != "hydra":
-                    assert got[key] == wanted[key], (overrides, key)
+                    assert config[key] == expected[key], (overrides, key)
         assert len(mine._composed) == 5
 
 
-def test_runs_are_told_apart_by_what_they_compute(tmp_path: Path) -> None:
+def test_runs_are_distinguished_by_what_they_compute(tmp_path: Path) -> None:
     with config_loader() as composer:
         master = composer.compose("train", [f"paths.outputs={tmp_path}"], multirun=True)
         jobs = [[f"paths.outputs={tmp_path}", *more] for more in (["seed=0"], ["seed=1"], ["seed=0", "logger=all"])]
@@ -69,11 +69,11 @@ def test_runs_are_told_apart_by_what_they_compute(tmp_path: Path) -> None:
         assert runs[0].arguments[-1] == "hydra.mode=RUN"
         write_json(Path(runs[0].directory or "") / "status.json", {"status": "done"})
         assert [finished for _, finished in sweep_runs(JobComposer(composer.loader, master), jobs)] == [True, False]
-        anew = [[*jobs[0], "resume=false"]]
-        assert [finished for _, finished in sweep_runs(JobComposer(composer.loader, master), anew)] == [False]
+        restarted = [[*jobs[0], "resume=false"]]
+        assert [finished for _, finished in sweep_runs(JobComposer(composer.loader, master), restarted)] == [False]
 
 
-def test_a_local_sweep_goes_on_after_a_failure_and_skips_what_is_done(tmp_path: Path) -> None:
+def test_a_local_sweep_continues_after_a_failure_and_skips_finished_runs(tmp_path: Path) -> None:
     first = command(tmp_path, "seed=0", "optimizer.lr=0.01,1e30", "trainer.duration=4ep")
     assert first.returncode == 1
     assert "failed: RunFailed: the loss became" in first.stderr
@@ -84,7 +84,7 @@ def test_a_local_sweep_goes_on_after_a_failure_and_skips_what_is_done(tmp_path: 
     assert "1 runs, 1 done already" in again.stdout
 
 
-def test_batches_share_one_list_of_runs_and_go_on_after_a_failure(tmp_path: Path) -> None:
+def test_batches_share_one_list_of_runs_and_continue_after_a_failure(tmp_path: Path) -> None:
     swept = command(tmp_path, "seed=0", "optimizer.lr=1e30,0.01", "trainer.duration=4ep", "hydra.sweeper.max_batch_size=1")
     assert swept.returncode == 1
     assert "failed: RunFailed: the loss became" in swept.stderr
@@ -93,16 +93,16 @@ def test_batches_share_one_list_of_runs_and_go_on_after_a_failure(tmp_path: Path
     assert [Path(run.log or "").name for run in manifest.runs] == ["0.log", "1.log"]
 
 
-def test_a_local_sweep_of_which_every_run_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_local_sweep_whose_runs_are_all_refused_leaves_nothing_behind(tmp_path: Path) -> None:
     refused = command(tmp_path / "outputs", "trainer.duration=3,4")
     assert refused.returncode == 2
-    for given, line in zip((3, 4), refused.stderr.splitlines(), strict=True):
-        assert line.startswith(f"trainer.duration={given} ")
-        assert f"trainer.duration: {given} is refused" in line
+    for duration, line in zip((3, 4), refused.stderr.splitlines(), strict=True):
+        assert line.startswith(f"trainer.duration={duration} ")
+        assert f"trainer.duration: {duration} is refused" in line
     assert list(tmp_path.iterdir()) == []
 
 
-def test_each_worker_has_a_gpu_or_cores_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_worker_has_its_own_gpu_or_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     def slots(gpus: list[str], **changes: object) -> list[dict[str, str]]:
         monkeypatch.setattr(local, "visible_gpus", lambda: gpus)
         settings = {"device": "auto", "workers": None, "cores": 1, "processes": 1, **changes}
@@ -124,7 +124,7 @@ def test_each_worker_has_a_gpu_or_cores_of_its_own(monkeypatch: pytest.MonkeyPat
         slots([], processes=2)
 
 
-def test_a_killed_worker_is_said_to_be_killed(tmp_path: Path) -> None:
+def test_a_killed_worker_is_reported_as_killed(tmp_path: Path) -> None:
     run = SweepRun(["seed=0"], [], str(tmp_path), 0)
     write_json(tmp_path / "status.json", {"status": "running", "step": 3})
     settle_killed(run, -signal.SIGKILL)
@@ -132,15 +132,15 @@ def test_a_killed_worker_is_said_to_be_killed(tmp_path: Path) -> None:
     assert "out of memory" in run.status["error"]
 
 
-def test_a_copy_of_the_code_is_whole_and_knows_its_commit(tmp_path: Path) -> None:
+def test_a_snapshot_of_the_code_is_complete_and_knows_its_commit(tmp_path: Path) -> None:
     copy = snapshot.take_snapshot(tmp_path)
     assert (copy / "src/altprop/commands/entry.py").read_text() == (ROOT / "src/altprop/commands/entry.py").read_text()
     assert (copy / "conf/sweep").is_symlink()
     assert code_state(copy / "src/altprop")[0] == code_state(ROOT / "src/altprop")[0]
-    assert snapshot.take_snapshot(tmp_path) == copy or len(list(tmp_path.iterdir())) == 2  # somebody edited meanwhile
+    assert snapshot.take_snapshot(tmp_path) == copy or len(list(tmp_path.iterdir())) == 2  # the code was edited in between
 
 
-def test_a_refused_run_is_no_waiting_run(tmp_path: Path) -> None:
+def test_a_refused_run_is_failed_and_not_waiting(tmp_path: Path) -> None:
     log = tmp_path / "0.log"
     run = SweepRun(["seed=0"], [], str(tmp_path / "scratch" / "key"), 0, log=str(log))
     assert row_of(run, {})["state"] == "waiting"
@@ -149,13 +149,13 @@ def test_a_refused_run_is_no_waiting_run(tmp_path: Path) -> None:
     assert (row["state"], row["reason"]) == ("failed", "trainer.keep: -1; at least 0")
 
 
-def test_slurms_ways_to_write_jobs() -> None:
+def test_job_ids_of_slurm_are_expanded() -> None:
     assert _jobs_of("12") == ["12"]
     assert _jobs_of("12_3") == ["12_3"]
     assert _jobs_of("12_[4-6,8%2]") == ["12_4", "12_5", "12_6", "12_8"]
 
 
-def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_manifests_are_read_as_they_were_written(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path, "g", "slurm", [SweepRun(["seed=0"], ["seed=0"], None, 0, "1_0", "log")], "1")
     manifest.write()
     assert Manifest.read(tmp_path) == manifest
@@ -163,7 +163,7 @@ def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert Manifest.read(tmp_path / "nothing") is None
 
 
-def test_the_sweep_for_wandb_agents_gives_valid_command_lines(tmp_path: Path) -> None:
+def test_the_sweep_for_wandb_agents_produces_valid_command_lines(tmp_path: Path) -> None:
     sweep = yaml.safe_load((ROOT / "sweeps/wandb/learning_rate.yaml").read_text())
     values = {name: space["values"][-1] if "values" in space else space["max"] for name, space in sweep["parameters"].items()}
     places = {"${env}": [], "${interpreter}": [sys.executable], "${program}": [str(ROOT / sweep["program"])]}
@@ -176,7 +176,7 @@ def test_the_sweep_for_wandb_agents_gives_valid_command_lines(tmp_path: Path) ->
     assert done.stdout.startswith("valid: baseline/mnist_mlp")
 
 
-def test_what_a_search_maximizes() -> None:
+def test_the_objective_of_a_search() -> None:
     assert objective_of({}) is None
     assert objective_of({"last": {"test/accuracy": 1.0}}) == 1.0
     assert objective_of({"last": {"validation/accuracy": 1.0}, "best": {"validation/accuracy": 2.0, "test/accuracy": 3.0}}) == 2.0

@@ -1,4 +1,4 @@
-"""The command line as users meet it: what is printed, the exit code, and what is written."""
+"""The command line as users see it: printed lines, exit codes and files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CommandLine = Callable[..., tuple[int, list[str]]]
 
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> CommandLine:
-    """Runs a command line with a given task; returns the exit code and the lines on stderr."""
+    """Run a command line with a task and return the exit code and the lines on stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.setenv("ALTPROP_OUTPUTS", str(tmp_path / "outputs"))
@@ -54,7 +54,7 @@ MISTAKES = {
     "seed=1.5": ("seed", "it must be a whole number"),
     "trainer.keep_epochs=[null]": ("trainer.keep_epochs", "it must be a whole number"),
     "trainer.keep_epochs=3": ("trainer.keep_epochs", "it must be a list"),
-    "x==": ("command line", "'x==' cannot be read"),
+    "x==": ("command line", "'x==' cannot be parsed"),
     "trainer.duration": ("trainer.duration", "try: trainer.duration=10ep"),
     "seed=0,1": ("seed", "try: -m seed=0,1"),
     "~foo": ("foo", "there is no such key"),
@@ -68,16 +68,16 @@ MISTAKES = {
 
 @pytest.mark.parametrize("override", MISTAKES)
 def test_a_mistake_is_one_line_with_its_key(override: str, train: CommandLine, tmp_path: Path) -> None:
-    key, said = MISTAKES[override]
+    key, message = MISTAKES[override]
     code, lines = train(override)
     assert code == 2
     assert len(lines) == 1
     assert lines[0].startswith(f"{key}: ")
-    assert said in lines[0]
+    assert message in lines[0]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_all_mistakes_of_a_command_line_are_told_at_once(train: CommandLine) -> None:
+def test_all_mistakes_of_a_command_line_are_reported_at_once(train: CommandLine) -> None:
     code, lines = train("trainer.kep=3", "model=mpl", "seed=x", "schedule.intervall=step", "x==")
     assert code == 2
     assert sorted(line.partition(":")[0] for line in lines) == [
@@ -89,19 +89,19 @@ def test_all_mistakes_of_a_command_line_are_told_at_once(train: CommandLine) -> 
     ]
 
 
-def test_what_is_right_is_validated_too(train: CommandLine) -> None:
+def test_the_valid_part_is_checked_too(train: CommandLine) -> None:
     code, lines = train("trainer.kep=3", "model.hidden=x", check=check_task)
     assert code == 2
     assert [line.partition(":")[0] for line in lines] == ["trainer.kep", "model.hidden"]
 
 
-def test_a_broken_file_is_named(train: CommandLine, tmp_path: Path) -> None:
+def test_a_broken_file_is_reported_by_name(train: CommandLine, tmp_path: Path) -> None:
     folder = tmp_path / "more" / "model"
     folder.mkdir(parents=True)
-    (folder / "torn.yaml").write_text("hidden: [3\n")
-    code, [line] = train("--config-dir", "more", "model=torn")
+    (folder / "broken.yaml").write_text("hidden: [3\n")
+    code, [line] = train("--config-dir", "more", "model=broken")
     assert code == 2
-    assert "torn.yaml, line 2" in line
+    assert "broken.yaml, line 2" in line
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_problems_of_the_configuration_are_one_line_each(train: CommandLine, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_that_one_line_can_say(train: CommandLine) -> None:
+def test_a_failure_that_one_line_explains(train: CommandLine) -> None:
     assert train(run=fail) == (3, ["the disk is full"])
 
 
@@ -151,26 +151,26 @@ def test_a_bug_keeps_its_traceback(train: CommandLine) -> None:
         train(run=bug)
 
 
-def test_the_jobs_of_a_sweep_go_on_after_one_is_refused(train: CommandLine) -> None:
-    seen: list[int] = []
+def test_the_other_jobs_of_a_sweep_run_after_one_is_refused(train: CommandLine) -> None:
+    seeds: list[int] = []
 
     def run(config: DictConfig) -> None:
-        seen.append(config.seed)
+        seeds.append(config.seed)
         refuse_one(config)
 
     code, lines = train("-m", "cluster=inline", "seed=0,1,2", run=run)
-    assert seen == [0, 1, 2]
+    assert seeds == [0, 1, 2]
     assert code == 2
     assert lines == ["job 1 failed: cluster=inline seed=1", "a: is 1; b", "c: d; e; try: f=g"]
 
 
-def test_a_sweep_of_which_nothing_ran_leaves_nothing_behind(train: CommandLine, tmp_path: Path) -> None:
+def test_a_sweep_without_a_valid_job_leaves_nothing_behind(train: CommandLine, tmp_path: Path) -> None:
     code, lines = train("-m", "cluster=inline", "seed=0,1", run=refuse)
     assert (code, len(lines)) == (2, 6)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bug_in_one_job_is_shown_at_once_and_fails_the_sweep(train: CommandLine) -> None:
+def test_a_bug_in_a_job_is_printed_at_once_and_fails_the_sweep(train: CommandLine) -> None:
     code, lines = train("-m", "cluster=inline", "seed=0,1", run=bug)
     assert code == 1
     assert [line for line in lines if "failed" in line] == [
@@ -180,14 +180,14 @@ def test_a_bug_in_one_job_is_shown_at_once_and_fails_the_sweep(train: CommandLin
     assert lines.count("KeyError: 'a bug'") == 2
 
 
-def test_leaving_a_run_passes_through(train: CommandLine) -> None:
-    def leave(config: DictConfig) -> None:
+def test_system_exit_passes_through(train: CommandLine) -> None:
+    def exit_143(config: DictConfig) -> None:
         raise SystemExit(143)
 
-    assert train(run=leave) == (143, [])
+    assert train(run=exit_143) == (143, [])
 
 
-def test_a_job_in_another_process_hands_its_failure_back() -> None:
+def test_a_job_in_another_process_returns_its_failure() -> None:
     import pickle
 
     job = pickle.loads(pickle.dumps(Job(refuse)))
@@ -211,7 +211,7 @@ def python(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]
         ["trainer.kep=1"],
     ],
 )
-def test_what_needs_no_torch_does_not_import_it(arguments: list[str], tmp_path: Path) -> None:
+def test_commands_that_need_no_torch_do_not_import_it(arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
         "os.environ |= {'COMP_LINE': 'python train.py mod', 'COMP_POINT': '19'}\n"
@@ -225,11 +225,11 @@ def test_what_needs_no_torch_does_not_import_it(arguments: list[str], tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_script_itself_from_anywhere(tmp_path: Path) -> None:
+def test_the_script_runs_from_any_directory(tmp_path: Path) -> None:
     script = str(ROOT / "train.py")
     valid = python(script, "task=validate", "paths.outputs=out", directory=tmp_path)
     assert valid.returncode == 0, valid.stderr
-    assert valid.stdout.startswith(f"valid: scratch, the run would lie in {tmp_path / 'out' / 'scratch'}/")
+    assert valid.stdout.startswith(f"valid: scratch, the run would be in {tmp_path / 'out' / 'scratch'}/")
     wrong = python(script, "model.hidden=x", "+model.num_classes=3", "trainer.duration=3", directory=tmp_path)
     assert wrong.returncode == 2
     assert [line.partition(":")[0] for line in wrong.stderr.splitlines()] == [

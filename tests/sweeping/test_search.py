@@ -1,4 +1,4 @@
-"""A search goes on where it stopped, compares only what can be compared, and learns from what the runs say."""
+"""A search resumes where it stopped, compares only comparable runs and uses their results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def space_of(*texts: str) -> Space:
     return Space.of(OverridesParser.create().parse_overrides(list(texts)))
 
 
-def test_what_hydra_sweeps_over_is_what_optuna_searches() -> None:
+def test_the_sweep_syntax_of_hydra_becomes_the_search_space_of_optuna() -> None:
     space = space_of(
         "a=interval(1,5)",
         "b=int(interval(1,5))",
@@ -67,7 +67,7 @@ def test_what_hydra_sweeps_over_is_what_optuna_searches() -> None:
     assert space.overrides({"a": 0.5, "e": "[3]"}) == ["h=3", "i=7", "a=0.5", "e=[3]"]
 
 
-def test_each_choice_is_among_the_samples() -> None:
+def test_the_samples_cover_every_choice() -> None:
     samples = list(space_of("a=interval(1,5)", "b=x,y,z", "c=1,2").samples())
     assert samples[0] == {"a": 1.0, "b": "x", "c": "1"}
     assert {sample["b"] for sample in samples} == {"x", "y", "z"}
@@ -75,14 +75,14 @@ def test_each_choice_is_among_the_samples() -> None:
 
 
 @pytest.mark.parametrize("text", ["a=interval(5,1)", "a=tag(log,interval(0,1))"])
-def test_a_range_that_is_none(text: str) -> None:
+def test_an_invalid_range(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^a: ") as caught:
         space_of(text)
     assert "\n" not in str(caught.value)
 
 
 class Pretended(Launcher):
-    """Writes into the run directories what a run would: ``outcome`` is called with each job's overrides."""
+    """Writes the files of finished runs; ``outcome`` returns the status for the overrides of a job."""
 
     def __init__(self, composer: JobComposer) -> None:
         self.composer = composer
@@ -90,7 +90,7 @@ class Pretended(Launcher):
         self.launched: list[list[str]] = []
 
     def setup(self, **arguments: Any) -> None:
-        raise AssertionError("it has all it needs")
+        raise AssertionError("no setup is needed")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         for run, _ in sweep_runs(self.composer, job_overrides):
@@ -128,7 +128,7 @@ def test_the_best_trial_is_that_of_the_highest_accuracy(launcher: Pretended, cap
     assert f"optimizer.lr={study.best_trial.params['optimizer.lr']}" in shlex.split(last)
 
 
-def test_a_finished_search_is_not_repeated_but_extended(launcher: Pretended) -> None:
+def test_a_finished_search_can_be_extended_but_is_not_repeated(launcher: Pretended) -> None:
     before = search(launcher, 3).trials
     assert search(launcher, 3).trials == before
     assert len(launcher.launched) == 3
@@ -138,7 +138,7 @@ def test_a_finished_search_is_not_repeated_but_extended(launcher: Pretended) -> 
     assert len({rate(overrides) for overrides in launcher.launched}) == 5
 
 
-def test_what_was_under_way_goes_on_first(launcher: Pretended) -> None:
+def test_interrupted_trials_resume_first(launcher: Pretended) -> None:
     def die(overrides: list[str]) -> dict[str, Any]:
         if len(launcher.launched) == 4:
             raise KeyboardInterrupt
@@ -156,7 +156,7 @@ def test_what_was_under_way_goes_on_first(launcher: Pretended) -> None:
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
 
 
-def test_a_trial_that_was_only_half_asked_for_is_given_up(launcher: Pretended) -> None:
+def test_a_trial_without_a_complete_set_of_values_is_abandoned(launcher: Pretended) -> None:
     study = search(launcher, 1)
     study.ask({"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True)})
     study = search(launcher, 3)
@@ -172,7 +172,7 @@ def test_a_run_that_fails_is_a_failed_trial(launcher: Pretended, capsys: pytest.
     assert f"best of {8 - sum(failed)}: " in capsys.readouterr().out
 
 
-def test_nothing_but_failures(launcher: Pretended) -> None:
+def test_a_search_in_which_every_run_fails(launcher: Pretended) -> None:
     launcher.outcome = lambda overrides: {"status": "failed"}
     with pytest.raises(RunFailed, match="no trial of"):
         search(launcher, 2)
@@ -186,13 +186,13 @@ def test_another_search_needs_another_study(launcher: Pretended) -> None:
         "optimizer.weight_decay=0.0,0.1": "optimizer.weight_decay was something else",
         "trainer.duration=7ep": "a setting that is not searched was something else",
     }
-    for more, said in others.items():
+    for more, message in others.items():
         with pytest.raises(ConfigError) as caught:
             search(launcher, 2, more)
         [problem] = caught.value.problems
-        assert said in problem.description
+        assert message in problem.description
         assert problem.fix == "group=<another name>"
-    assert search(launcher, 1, "logger=all", "trainer.device=cpu").trials == before  # these change no result
+    assert search(launcher, 1, "logger=all", "trainer.device=cpu").trials == before  # these do not change results
 
 
 def test_two_commands_on_one_study(launcher: Pretended) -> None:
@@ -205,7 +205,7 @@ def test_two_commands_on_one_study(launcher: Pretended) -> None:
 @pytest.mark.parametrize(
     "error", [RunFailed("every run is refused", REFUSED), ConfigError([]), SubmissionRefused("no partition")]
 )
-def test_a_study_of_which_no_run_has_begun_is_removed(error: Exception, launcher: Pretended, tmp_path: Path) -> None:
+def test_a_study_without_a_started_run_is_removed(error: Exception, launcher: Pretended, tmp_path: Path) -> None:
     def refuse(job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         raise error
 
@@ -215,7 +215,7 @@ def test_a_study_of_which_no_run_has_begun_is_removed(error: Exception, launcher
     assert list(tmp_path.iterdir()) == []
 
 
-def test_jobs_that_slurm_does_not_take_stay_under_way(launcher: Pretended) -> None:
+def test_jobs_that_slurm_refuses_are_submitted_again(launcher: Pretended) -> None:
     search(launcher, 1)
     launch = launcher.launch
 
@@ -230,7 +230,7 @@ def test_jobs_that_slurm_does_not_take_stay_under_way(launcher: Pretended) -> No
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         ("optimizer.lr=0.1 model.hidden=[8] model/units=relu", "hydra.sweeper.params: nothing is searched"),
         ("model/units=relu,reluu", "model/units: there is no choice 'reluu'"),
@@ -240,8 +240,8 @@ def test_jobs_that_slurm_does_not_take_stay_under_way(launcher: Pretended) -> No
         ("optimizer.lr=interval(1,0.1)", "optimizer.lr: `low <= high` must hold"),
     ],
 )
-def test_a_search_that_cannot_be_leaves_nothing_behind(
-    more: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_invalid_search_leaves_nothing_behind(
+    more: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "sweep=quick/search", *more.split()])
     monkeypatch.setenv("ALTPROP_OUTPUTS", str(tmp_path / "outputs"))
@@ -249,7 +249,7 @@ def test_a_search_that_cannot_be_leaves_nothing_behind(
         entry_point("train", print)
     assert left.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(said)
+    assert line.startswith(message)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -261,8 +261,8 @@ def test_without_optuna_one_line_says_what_to_install(launcher: Pretended, monke
     assert problem.fix == search_module.INSTALL
 
 
-def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
-    """``kill -9`` of the worked search while a run trains: the run is left behind, and the next command takes it over."""
+def test_a_killed_search_resumes(tmp_path: Path) -> None:
+    """After ``kill -9`` of a search in the middle of a run, the next command resumes that run."""
     script = [sys.executable, str(ROOT / "train.py"), "-m", "sweep=quick/search", "hydra.sweeper.trials=2"]
     tiny = ["trainer.device=cpu", "trainer.figures=false", "trainer.threads=1", "~logger"]
     command = [*script, "hydra.sweeper.max_batch_size=1", "trainer.duration=3ep", *tiny]
@@ -290,10 +290,10 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
     _, _, line = second.stdout.splitlines()[-1].partition(": python train.py ")
     best = subprocess.run([*script[:2], *shlex.split(line)], env=environment, capture_output=True, text=True, timeout=100)
     assert best.returncode == 0, best.stderr
-    assert len(list(trained.iterdir())) == 2  # it is one of these
+    assert len(list(trained.iterdir())) == 2  # the best run is one of these
 
 
-def test_a_run_that_another_process_trains_is_waited_for(launcher: Pretended) -> None:
+def test_a_run_that_another_process_trains_is_taken(launcher: Pretended) -> None:
     [(run, _)] = list(sweep_runs(launcher.composer, [["seed=5"]]))
     assert not is_taken(run)
     lock = Path(run.directory or "") / ".lock"

@@ -10,11 +10,11 @@ from altprop.config.compose import compose
 from altprop.models.energy import EnergyModel
 from altprop.nn.weights.base import WeightsRule
 
-HERE = "tests.config.test_rules"
+HERE = "tests.config.checks.test_rules"
 
 
 class Plain(Algorithm):
-    """Supports nothing beyond a step."""
+    """Supports no options."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(weights_rules=False)
 
@@ -48,7 +48,7 @@ def by(algorithm: type[Algorithm]) -> str:
     return f"algorithm._target_={HERE}.{algorithm.__name__}"
 
 
-def told(*overrides: str) -> list[tuple[str, str]]:
+def refusals(*overrides: str) -> list[tuple[str, str]]:
     return [(problem.key, problem.fix) for problem in problems_of(compose(overrides))]
 
 
@@ -64,93 +64,93 @@ def told(*overrides: str) -> list[tuple[str, str]]:
 )
 def test_an_option_that_the_algorithm_does_not_support_is_refused(option: str, off: str) -> None:
     key = f"trainer.{option.partition('=')[0]}"
-    assert told(by(Plain), f"trainer.{option}") == [(key, f"{key}={off}")]
-    assert told(f"trainer.{option}") == []
+    assert refusals(by(Plain), f"trainer.{option}") == [(key, f"{key}={off}")]
+    assert refusals(f"trainer.{option}") == []
 
 
-def test_algorithms_that_update_elsewhere_are_not_probed() -> None:
+def test_algorithms_that_update_in_other_processes_or_phases_are_not_probed() -> None:
     fix = [("trainer.probe_every", "trainer.probe_every=null")]
     blocks = ["algorithm=distributed_greedy", "trainer.probe_every=1ep"]
-    assert told(*blocks) == fix
-    assert told("algorithm=decoupled_greedy", "trainer.probe_every=1ep") == []
+    assert refusals(*blocks) == fix
+    assert refusals("algorithm=decoupled_greedy", "trainer.probe_every=1ep") == []
     continual = ["model=eqprop_mlp", "algorithm=continual_equilibrium_propagation", "trainer.probe_every=1ep"]
     plain = ["optimizer=sgd", "optimizer.momentum=0"]
-    assert told(*continual, *plain, "algorithm.debug=true") == fix
-    assert told(*continual, *plain) == []
+    assert refusals(*continual, *plain, "algorithm.debug=true") == fix
+    assert refusals(*continual, *plain) == []
 
 
 def test_weights_rules() -> None:
     rule = f"algorithm.weights._target_={HERE}.Halved"
-    assert told(by(Plain), rule) == [("algorithm.weights", "algorithm/weights=dense")]
-    assert told(by(Plain)) == []
-    assert told(rule) == []
+    assert refusals(by(Plain), rule) == [("algorithm.weights", "algorithm/weights=dense")]
+    assert refusals(by(Plain)) == []
+    assert refusals(rule) == []
 
 
 @pytest.mark.parametrize("algorithm", ["sequential_greedy", "asynchronous_greedy"])
-def test_weights_that_move_by_themselves_do_not_go_with_frozen_blocks(algorithm: str) -> None:
+def test_rules_that_change_weights_outside_of_updates_are_refused_with_frozen_blocks(algorithm: str) -> None:
     for rule in ("dynamic_sparse", "set", "rigl", "deep_r", "iterative_pruning", "iterative_binary"):
         fix = [("algorithm.weights", "algorithm/weights=static_sparse")]
-        assert told(f"algorithm={algorithm}", f"algorithm/weights={rule}") == fix
-        assert told("algorithm=decoupled_greedy", f"algorithm/weights={rule}") == []
+        assert refusals(f"algorithm={algorithm}", f"algorithm/weights={rule}") == fix
+        assert refusals("algorithm=decoupled_greedy", f"algorithm/weights={rule}") == []
     for rule in ("dense", "static_sparse", "tied", "binary"):
-        assert told(f"algorithm={algorithm}", f"algorithm/weights={rule}") == []
+        assert refusals(f"algorithm={algorithm}", f"algorithm/weights={rule}") == []
 
 
 def test_models_that_an_algorithm_cannot_train() -> None:
     headless = ["~model", f"+model={{_target_: {HERE}.Headless, _partial_: true}}"]
-    assert told(by(Blockwise), *headless) == [("model", "model=mlp")]
-    assert told(by(Blockwise)) == []
-    assert told(*headless) == []
-    [(key, fix)] = told(by(Relaxing))
+    assert refusals(by(Blockwise), *headless) == [("model", "model=mlp")]
+    assert refusals(by(Blockwise)) == []
+    assert refusals(*headless) == []
+    [(key, fix)] = refusals(by(Relaxing))
     assert key == "model"
     assert fix.startswith("model=eqprop")
-    assert told(by(Relaxing), "model=eqprop_mlp") == []
-    assert told("model=eqprop_mlp") == [("model", "model=mlp")]
+    assert refusals(by(Relaxing), "model=eqprop_mlp") == []
+    assert refusals("model=eqprop_mlp") == [("model", "model=mlp")]
     assert issubclass(EnergyModel, torch.nn.Module)
 
 
 def test_hard_units_need_an_estimator() -> None:
-    assert told("model/units=sign_step") == [("model.units", "algorithm/estimator=saturated_ste")]
-    assert told("model/units=sign_step", "algorithm/estimator=saturated_ste") == []
-    assert told("model/units=sign_step", by(Native)) == []
-    assert told("model/units=relu", "algorithm/estimator=saturated_ste") == []
+    assert refusals("model/units=sign_step") == [("model.units", "algorithm/estimator=saturated_ste")]
+    assert refusals("model/units=sign_step", "algorithm/estimator=saturated_ste") == []
+    assert refusals("model/units=sign_step", by(Native)) == []
+    assert refusals("model/units=relu", "algorithm/estimator=saturated_ste") == []
 
 
 def test_an_algorithm_for_hard_units_refuses_smooth_ones() -> None:
-    assert told(by(Thresholds)) == [("model.units", "model/units=sign_step")]
-    assert told(by(Thresholds), "algorithm/estimator=saturated_ste") == [("model.units", "model/units=sign_step")]
-    assert told(by(Thresholds), "model/units=sign_step", "algorithm/estimator=saturated_ste") == []
+    assert refusals(by(Thresholds)) == [("model.units", "model/units=sign_step")]
+    assert refusals(by(Thresholds), "algorithm/estimator=saturated_ste") == [("model.units", "model/units=sign_step")]
+    assert refusals(by(Thresholds), "model/units=sign_step", "algorithm/estimator=saturated_ste") == []
 
 
 @pytest.mark.parametrize("option", ["trainer.select_on=validation", "trainer.early_stopping={metric: validation/loss}"])
-def test_selection_on_a_split_that_there_is_not(option: str) -> None:
-    [(key, fix)] = told(option)
+def test_selection_on_a_missing_split_is_refused(option: str) -> None:
+    [(key, fix)] = refusals(option)
     assert key in ("trainer.select_on", "trainer.early_stopping.metric")
     assert fix == "dataset.validation.size=…"
-    assert told(option, "dataset.validation.size=500") == []
+    assert refusals(option, "dataset.validation.size=500") == []
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:7"])
-def test_devices_that_this_machine_has_not(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_that_this_machine_lacks_are_refused(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     count = {"cuda": 0, "cuda:7": 7}[device]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    assert told(f"trainer.device={device}") == [("trainer.device", "trainer.device=auto")]
+    assert refusals(f"trainer.device={device}") == [("trainer.device", "trainer.device=auto")]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    assert told(f"trainer.device={device}") == []
+    assert refusals(f"trainer.device={device}") == []
 
 
-def test_tf32_is_refused_where_nothing_would_use_it() -> None:
-    assert told("trainer.device=cpu", "trainer.precision=tf32") == [("trainer.precision", "trainer.precision=fp32")]
+def test_tf32_is_refused_without_a_cuda_device() -> None:
+    assert refusals("trainer.device=cpu", "trainer.precision=tf32") == [("trainer.precision", "trainer.precision=fp32")]
 
 
-def test_rules_look_at_what_is_right_even_if_something_else_is_wrong() -> None:
-    found = dict(told("optimizer.lr=-1", "model/units=sign_step", "name=${nothing}"))
-    assert set(found) == {"name"}  # nothing resolved, nothing compared
-    assert set(dict(told("optimizer.lr=-1", "model/units=sign_step"))) == {"optimizer", "model.units"}
+def test_rules_check_valid_nodes_even_if_another_key_is_wrong() -> None:
+    unresolved = dict(refusals("optimizer.lr=-1", "model/units=sign_step", "name=${nothing}"))
+    assert set(unresolved) == {"name"}  # rules need a resolved configuration
+    assert set(dict(refusals("optimizer.lr=-1", "model/units=sign_step"))) == {"optimizer", "model.units"}
 
 
-def test_the_default_trains_anything_that_is_valid() -> None:
+def test_selection_on_the_test_split_is_allowed() -> None:
     config: dict[str, Any] = plain_and_valid(compose(["trainer.select_on=test"]))
     assert config["trainer"]["select_on"] == "test"

@@ -1,3 +1,4 @@
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -5,9 +6,16 @@ from typing import Any, Literal
 import pytest
 from torch import Tensor, nn
 
-from altprop.config.checks.types import choices_of, fits, readable
+from altprop.config.checks.targets import Signature
+from altprop.config.checks.types import argument_errors, choices_of, readable
 from altprop.config.plain import UNRESOLVED
 from altprop.data.validation import Validation
+
+
+def signature(*, open_ended: bool = False, **hints: Any) -> Signature:
+    """Required arguments with these type hints."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return Signature({name: inspect.Parameter(name, keyword, annotation=hint) for name, hint in hints.items()}, open_ended)
 
 
 @pytest.mark.parametrize(
@@ -28,10 +36,12 @@ from altprop.data.validation import Validation
         (UNRESOLVED, int),
         ([{"_target_": "a.B"}], Sequence[int]),
         ("anything", Any),
+        ("anything", inspect.Parameter.empty),
+        ("anything", "a hint that pydantic cannot express"),
     ],
 )
-def test_fits(value: Any, hint: Any) -> None:
-    assert fits(value, hint)
+def test_valid_values(value: Any, hint: Any) -> None:
+    assert argument_errors(signature(value=hint), {"value": value}) == {}
 
 
 @pytest.mark.parametrize(
@@ -55,11 +65,21 @@ def test_fits(value: Any, hint: Any) -> None:
         (500, Validation),
     ],
 )
-def test_does_not_fit(value: Any, hint: Any) -> None:
-    assert not fits(value, hint)
+def test_values_of_the_wrong_type(value: Any, hint: Any) -> None:
+    assert argument_errors(signature(value=hint), {"value": value}) == {"value": "type"}
 
 
-def test_hints_in_words() -> None:
+def test_unknown_and_missing_arguments() -> None:
+    arguments = signature(copy=int, _private=Validation)  # names that pydantic does not allow for fields
+    assert argument_errors(arguments, {"copi": 3, "_private": {"size": "many"}}) == {
+        "copi": "unknown",
+        "copy": "missing",
+        "_private": "type",
+    }
+    assert argument_errors(signature(open_ended=True, copy=int), {"copi": 3, "copy": 3}) == {}
+
+
+def test_hints_are_described_in_words() -> None:
     assert readable(int | None) == "a whole number or null"
     assert readable(Sequence[int]) == "a list of whole numbers"
     assert readable(tuple[float, float]) == "a list of 2: a number, a number"
