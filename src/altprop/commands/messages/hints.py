@@ -18,7 +18,7 @@ def all_choices(line: CommandLine, group: str) -> list[str]:
     loader = line.composer.loader
     choices = list(loader.get_group_options(group, ObjectType.CONFIG))
     for folder in loader.list_groups(group):
-        if folder.startswith("_"):  # parts that experiments share
+        if folder.startswith("_"):  # shared parts of experiments
             continue
         choices += [f"{folder}/{name}" for name in all_choices(line, f"{group}/{folder}")]
     return choices

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from altprop.config.checks.targets import Signature, members
 from altprop.config.plain import UNRESOLVED
@@ -107,7 +107,7 @@ def _checkable(hint: Any) -> Any:
         return Any
     hint = _eager(hint)
     try:
-        TypeAdapter(hint, config=_CONFIG)
+        create_model("Argument", __config__=_CONFIG, value=(hint, ...))
     except Exception:  # pydantic raises various errors
         return dict if dataclasses.is_dataclass(hint) else Any
     return hint
