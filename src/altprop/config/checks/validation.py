@@ -133,10 +133,12 @@ def _check_target(key: str, node: Mapping[str, Any], root: Mapping[str, Any]) ->
             if inner is not None and f"{key}.{name}" not in PLACES:
                 problems += check_nested(f"{key}.{name}", child, inner, parameter.annotation)
     yield from problems
+    if problems:
+        return
     check = getattr(target, "check", None)
-    if not problems and callable(check):
+    if callable(check):
         yield from check(node, root)
-    if not found and isinstance(target, type) and issubclass(target, Estimator):
+    if isinstance(target, type) and issubclass(target, Estimator):
         yield from problems_with(target, node, root)
 
 
