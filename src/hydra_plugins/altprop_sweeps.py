@@ -1,4 +1,4 @@
-"""altprop's sweeper and launchers, where Hydra looks for plugins. Hydra imports this file with every command: keep it light."""
+"""altprop's sweepers and launchers as Hydra plugins. Hydra imports this file with every command, so it must stay light."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from altprop.problems import RunFailed
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's basic sweeper, with its check of every job at a tenth of the time; a batch goes on after one that failed."""
+    """Hydra's basic sweeper with ten times faster checks of the jobs. If a batch fails, the next ones still run."""
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.launcher is not None
         failures: list[RunFailed] = []
         launch = self.launcher.launch
 
-        def go_on(job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        def launch_batch(job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
             try:
                 return launch(job_overrides, initial_job_idx)
             except RunFailed as failure:
                 failures.append(failure)
                 return []
 
-        self.launcher.launch = go_on  # type: ignore[method-assign]
+        self.launcher.launch = launch_batch  # type: ignore[method-assign]
         returns = super().sweep(arguments)
         if failures:
             raise RunFailed("\n".join(map(str, failures)), max(failures, key=lambda one: one.exit_code != 2).exit_code)
@@ -48,14 +48,14 @@ class GridSweeper(BasicSweeper):
 
 
 class OptunaSearch(BasicSweeper):
-    """A hyper-parameter search in a study of its own: ``trials`` in all, ``max_batch_size`` of them at the same time."""
+    """A hyperparameter search in a study of its own: ``trials`` in total, ``max_batch_size`` at the same time."""
 
     def __init__(self, trials: int, max_batch_size: int, params: dict[str, str] | None = None) -> None:
         super().__init__(max_batch_size, params)
         self.trials = trials
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        config.cluster.wait = True  # what came out must come back
+        config.cluster.wait = True  # the search needs the results
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> None:
@@ -74,7 +74,7 @@ class OptunaSearch(BasicSweeper):
 
 
 class LocalWorkers(Launcher):
-    """Runs each job of a sweep in a process of its own on this machine, as many at a time as it has GPUs or cores for."""
+    """Runs each job of a sweep in a process of its own on this machine, as many at a time as there are GPUs or cores."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -86,7 +86,7 @@ class LocalWorkers(Launcher):
 
 
 class SlurmQueue(SlurmLauncher):
-    """submitit's launcher with commands for jobs: returns after submitting, leaves out what is done, fixes the code."""
+    """submitit's launcher, but it returns after submitting, skips finished runs, and runs a snapshot of the code."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from altprop.sweeping.slurm import launch

@@ -198,7 +198,7 @@ def test_another_search_needs_another_study(launcher: Pretended) -> None:
 def test_two_commands_on_one_study(launcher: Pretended) -> None:
     study = Path(os.environ["ALTPROP_OUTPUTS"]) / ".studies" / "scratch.db"
     study.parent.mkdir(parents=True)
-    with FileLock(f"{study}.lock"), pytest.raises(RunFailed, match="another command is at work on"):
+    with FileLock(f"{study}.lock"), pytest.raises(RunFailed, match="another command is using"):
         search(launcher, 1)
 
 
@@ -234,8 +234,8 @@ def test_jobs_that_slurm_refuses_are_submitted_again(launcher: Pretended) -> Non
     [
         ("optimizer.lr=0.1 model.hidden=[8] model/units=relu", "hydra.sweeper.params: nothing is searched"),
         ("model/units=relu,reluu", "model/units: there is no choice 'reluu'"),
-        ("trainer.select_on=auto", "trainer.select_on: auto; validation (or test) where a search chooses"),
-        ("task=validate", "task: it leaves no run"),
+        ("trainer.select_on=auto", "trainer.select_on: auto; validation (or test) in a search"),
+        ("task=validate", "task: it has no run directory"),
         ("hydra.sweeper.trials=many", "hydra.sweeper.trials: many; a whole number from 1 on"),
         ("optimizer.lr=interval(1,0.1)", "optimizer.lr: `low <= high` must hold"),
     ],
@@ -281,7 +281,7 @@ def test_a_killed_search_resumes(tmp_path: Path) -> None:
     assert [trial.state for trial in before] == [TrialState.COMPLETE, TrialState.RUNNING]
     second = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert second.returncode == 0, second.stderr
-    assert "1 of 2 trials have ended, 1 are under way" in second.stdout
+    assert "1 of 2 trials have ended, 1 are running" in second.stdout
     after = optuna.load_study(study_name=None, storage=f"sqlite:///{file}").trials
     assert after[0] == before[0]
     assert after[1].params == before[1].params

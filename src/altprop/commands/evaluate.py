@@ -1,4 +1,4 @@
-"""``evaluate.py``: from its small configuration and a run's stored one to an evaluation."""
+"""The command ``evaluate.py``: evaluate a trained run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SETTINGS = ("device", "threads")
 
 
 def evaluate(config: DictConfig) -> None:
-    """Evaluate the run that ``config.run`` names, print one line and store the result beside the run."""
-    given = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
-    directory, stored = _stored(given)
-    other_data = given.get("dataset")
+    """Evaluate the run that ``config.run`` names, print one line and store the result in the run's directory."""
+    options = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
+    directory, stored = _stored(options)
+    other_data = options.get("dataset")
     changed = stored if other_data is None else {**stored, "dataset": other_data}
     if problems := problems_of_plain(changed):
         raise ConfigError(problems)
@@ -33,32 +33,32 @@ def evaluate(config: DictConfig) -> None:
     if parts.directory.resolve() != directory:
         raise ConfigError([Problem("run", f"{directory} does not match the configuration in it", f"expected {parts.directory}")])
     other = None if other_data is None else build_parts(changed).data_set
-    wanted = Evaluation(
-        split=given["split"],
-        checkpoint=given["checkpoint"],
+    evaluation = Evaluation(
+        split=options["split"],
+        checkpoint=options["checkpoint"],
         data_set=other,
         data_name=None if other is None else type(other).__name__,
-        limit_batches=given["limit_batches"],
-        figures=given["figures"],
+        limit_batches=options["limit_batches"],
+        figures=options["figures"],
     )
-    print(summary(evaluate_run(parts, wanted)))
+    print(summary(evaluate_run(parts, evaluation)))
 
 
-def _stored(given: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The run's directory and its configuration, with the paths and the device of this command line."""
+def _stored(options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The run's directory and its configuration, with the paths and device of this command line."""
     problems = [
-        Problem(key, f"is {given[key]!r}", f"must be {' or '.join(choices)}", f"{key}={choices[0]}")
+        Problem(key, f"is {options[key]!r}", f"must be {' or '.join(choices)}", f"{key}={choices[0]}")
         for key, choices in CHOICES.items()
-        if given[key] not in choices
+        if options[key] not in choices
     ]
-    if given["run"] == "???":
+    if options["run"] == "???":
         problems.append(Problem("run", "is missing", "the directory of a run", "run=outputs/latest"))
     if problems:
         raise ConfigError(problems)
-    directory = Path(given["run"]).resolve()
+    directory = Path(options["run"]).resolve()
     stored = read_config(directory)
-    stored["paths"] = {**stored["paths"], "data": given["paths"]["data"], "outputs": str(_outputs(directory, stored["name"]))}
-    stored["trainer"] = {**stored["trainer"], **{name: given[name] for name in SETTINGS}}
+    stored["paths"] = {**stored["paths"], "data": options["paths"]["data"], "outputs": str(_outputs(directory, stored["name"]))}
+    stored["trainer"] = {**stored["trainer"], **{name: options[name] for name in SETTINGS}}
     stored["logger"] = None
     if run_key(stored) != directory.name:
         raise ConfigError(
@@ -68,5 +68,5 @@ def _stored(given: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
 
 
 def _outputs(directory: Path, name: str) -> Path:
-    """The outputs folder that ``directory`` = outputs/<name>/<key> lies in."""
+    """The outputs folder of ``directory``, which is <outputs>/<name>/<key>."""
     return directory.parents[len(Path(name).parts)]

@@ -1,4 +1,4 @@
-"""The task ``export_binary``: a trained binary network as files that need no altprop, checked against the network itself."""
+"""The task ``export_binary``: write a trained binary network as files that need no altprop, checked against the network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def export_binary(parts: Parts, checkpoint: str = "auto") -> dict[str, int]:
     """Write ``export/packed.safetensors`` (one bit per binary weight) and ``export/float.safetensors`` (-1 and 1) of the run.
 
     The packed file is read back and must give exactly the run's scores on the test split. Returns the sizes in bytes. Raises
-    ``ConfigError`` where there is no checkpoint or no layer is binary, ``RunFailed`` where the scores differ.
+    ``ConfigError`` if there is no checkpoint or no layer is binary, and ``RunFailed`` if the scores differ.
     """
     run = load_trained(parts, checkpoint).run
     folder = parts.directory / "export"

@@ -1,4 +1,4 @@
-"""The task ``export_sparse``: a trained sparse network as a small file, checked against the network itself."""
+"""The task ``export_sparse``: write a trained sparse network as a small file, checked against the network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def export_sparse(parts: Parts, checkpoint: str = "auto") -> dict[str, int]:
     """Write ``export/sparse.safetensors`` (masks and non-zeros) and ``export/float.safetensors`` (all weights) of the run.
 
     The sparse file is read back and must give exactly the run's scores on the test split. Returns the sizes in bytes. Raises
-    ``ConfigError`` where there is no checkpoint or no layer is sparse, ``RunFailed`` where the scores differ.
+    ``ConfigError`` if there is no checkpoint or no layer is sparse, and ``RunFailed`` if the scores differ.
     """
     run = load_trained(parts, checkpoint).run
     folder = parts.directory / "export"

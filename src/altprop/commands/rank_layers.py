@@ -1,4 +1,4 @@
-"""The tasks ``rank_layers`` and ``rank_then_train``: from finished sensitivity runs to an order, and on to the training in it."""
+"""The tasks ``rank_layers`` and ``rank_then_train``: rank layers by finished sensitivity runs, then train in that order."""
 
 from __future__ import annotations
 
@@ -26,73 +26,73 @@ ORDER_FILE = "order.json"
 
 
 def rank_layers(parts: Parts) -> Path:
-    """Rank the layers by the finished runs of ``parts``'s name and configuration, whatever their order of layers and their seed.
+    """Rank the layers by the finished runs with the name and configuration of ``parts``, for any layer order and seed.
 
-    Writes ``order.json``, whose path is returned, and ``sensitivity.png`` beside the runs. Raises ``ConfigError`` where a layer
-    has no finished run.
+    Writes ``order.json``, whose path is returned, and ``sensitivity.png`` next to the runs. Raises ``ConfigError`` if a layer has
+    no finished run.
     """
     folder = parts.outputs / parts.name
     return _rank(parts, folder, folder / ORDER_FILE, _settings(parts.config))
 
 
 def rank_then_train(parts: Parts) -> Mapping[str, Any]:
-    """Rank the layers by the runs beside ``algorithm.weights.order_file``, write that file, and train in its order.
+    """Rank the layers by the runs next to ``algorithm.weights.order_file``, write that file, and train in its order.
 
-    Raises ``ConfigError`` where the order does not come from a file, a layer has no finished run, or the runs differ in more
-    than layer and seed.
+    Raises ``ConfigError`` if the order does not come from a file, a layer has no finished run, or the runs differ in more than
+    layer and seed.
     """
     weights = parts.config["algorithm"].get("weights") or {}
     if weights.get("order") != FROM_SENSITIVITY:
-        given = f"is {weights.get('order')}, but task=rank_then_train determines an order"
-        raise ConfigError([Problem("algorithm.weights.order", given, FROM_SENSITIVITY, "task=train")])
+        description = f"is {weights.get('order')}, but task=rank_then_train determines an order"
+        raise ConfigError([Problem("algorithm.weights.order", description, FROM_SENSITIVITY, "task=train")])
     file = Path(weights["order_file"]).absolute()
     _rank(parts, file.parent, file, None)
     return train(parts)
 
 
-def _rank(parts: Parts, folder: Path, file: Path, wanted: str | None) -> Path:
+def _rank(parts: Parts, folder: Path, file: Path, settings: str | None) -> Path:
     key = "task"
-    found = list(_finished(folder, wanted))
-    if not found:
-        given = f"{folder} holds no finished run" + ("" if wanted is None else " of this configuration")
+    runs = list(_finished(folder, settings))
+    if not runs:
+        description = f"{folder} holds no finished run" + ("" if settings is None else " of this configuration")
         fix = "python train.py -m sweep=iterative/<net>_sensitivity"
-        raise ConfigError([Problem(key, given, "one finished run per layer", fix)])
-    if len({run.settings for run in found}) > 1:
-        given = f"the runs in {folder} differ in more than layer and seed"
+        raise ConfigError([Problem(key, description, "one finished run per layer", fix)])
+    if len({run.settings for run in runs}) > 1:
+        description = f"the runs in {folder} differ in more than layer and seed"
         fix = "experiment=iterative/<net>_sens <overrides> task=rank_layers, then train with task=train"
-        raise ConfigError([Problem(key, given, "runs of one configuration", fix)])
-    means = mean_accuracies([run.said for run in found])
+        raise ConfigError([Problem(key, description, "runs of one configuration", fix)])
+    means = mean_accuracies([run.result for run in runs])
     if missing := [str(place) for place, mean in enumerate(means.values(), start=1) if mean is None]:
-        given = f"{folder} holds no finished run for the layers {', '.join(missing)}"
+        description = f"{folder} holds no finished run for the layers {', '.join(missing)}"
         name = folder.relative_to(parts.outputs) if folder.is_relative_to(parts.outputs) else "<paper>/<net>_sens"
         fix = f"python train.py -m experiment={name} algorithm.weights.order={','.join(missing)}"
-        raise ConfigError([Problem(key, given, "one finished run per layer", fix)])
-    return _write(file, found, {name: mean for name, mean in means.items() if mean is not None})
+        raise ConfigError([Problem(key, description, "one finished run per layer", fix)])
+    return _write(file, runs, {name: mean for name, mean in means.items() if mean is not None})
 
 
 @dataclass(frozen=True)
 class _Run:
     key: str
     settings: str
-    said: SensitivityRun
+    result: SensitivityRun
 
 
-def _finished(folder: Path, wanted: str | None) -> Iterator[_Run]:
-    """The finished runs in ``folder``, of the settings ``wanted`` or of any, by key."""
+def _finished(folder: Path, settings: str | None) -> Iterator[_Run]:
+    """The finished runs in ``folder``, only those with ``settings`` unless that is None, by key."""
     for directory in sorted(path.parent for path in folder.glob("*/config.yaml")):
         if (read_json(directory / "status.json") or {}).get("status") != "done":
-            log.warning("passed over: %s is not finished", directory)
+            log.warning("skipped: %s is not finished", directory)
             continue
-        settings = _settings(read_config(directory))
-        if wanted is None or settings == wanted:
+        own = _settings(read_config(directory))
+        if settings in (None, own):
             try:
-                yield _Run(directory.name, settings, read_sensitivity(read_metrics(directory / JSON_NAME)))
+                yield _Run(directory.name, own, read_sensitivity(read_metrics(directory / JSON_NAME)))
             except ValueError as error:
                 raise ConfigError([Problem("task", f"{directory} {error}", "a sensitivity run")]) from None
 
 
 def _settings(config: Mapping[str, Any]) -> str:
-    """What runs over layers and seeds have in common: the key of ``config`` without order and seed."""
+    """The key of ``config`` without order and seed, which runs over layers and seeds share."""
     common = copy.deepcopy(dict(config))
     common["seed"] = None
     weights = common["algorithm"].get("weights") or {}
@@ -102,10 +102,10 @@ def _settings(config: Mapping[str, Any]) -> str:
 
 
 def _write(file: Path, runs: list[_Run], means: Mapping[str, float]) -> Path:
-    layers, values, metric = list(means), list(means.values()), runs[0].said.metric
+    layers, values, metric = list(means), list(means.values()), runs[0].result.metric
     order = ascending_order(values)
     if (before := (read_json(file) or {}).get("order")) not in (None, list(order)):
-        log.warning("the order was %s before: a run that began with it keeps it; resume=false starts it anew", before)
+        log.warning("the order was %s before: a run that started with it keeps it; resume=false starts it over", before)
     write_json(
         file,
         {
@@ -114,7 +114,7 @@ def _write(file: Path, runs: list[_Run], means: Mapping[str, float]) -> Path:
             "metric": metric,
             "statistic": "best epoch, mean over runs",
             "accuracy": values,
-            "runs": {name: [run.key for run in runs if run.said.binary == name] for name in layers},
+            "runs": {name: [run.key for run in runs if run.result.binary == name] for name in layers},
         },
     )
     draw_sensitivity(layers, values, file.parent / "sensitivity.png", metric=metric)

@@ -1,4 +1,4 @@
-"""``status.py``: one line for each run of a sweep, from the ``status.json`` files and SLURM's own knowledge of the jobs."""
+"""The command ``status.py``: one line for each run of a sweep, from its ``status.json`` and from SLURM."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WIDTH = 160
 
 
 def show(config: DictConfig) -> None:
-    """Print the table of the sweep that ``config.folder`` or ``config.group`` names; with ``config.table`` write it too."""
+    """Print the table of the sweep that ``config.folder`` or ``config.group`` names; with ``config.table`` also write it."""
     if config.only not in (None, *STATES):
         raise ConfigError([Problem("only", str(config.only), " | ".join(STATES), "only=failed")])
     manifest = find(Path(config.paths.outputs).absolute(), config.folder, config.group)
@@ -42,7 +42,7 @@ def show(config: DictConfig) -> None:
 
 
 def find(outputs: Path, folder: str | None = None, group: str | None = None) -> Manifest:
-    """The sweep in ``folder``, or the newest of ``group``, or the newest of all. Raises ConfigError where there is none."""
+    """The sweep in ``folder``, or the newest of ``group``, or the newest of all. Raises ConfigError if there is none."""
     if folder is not None:
         manifest = Manifest.read(Path(folder).absolute())
         if manifest is None:
@@ -58,7 +58,7 @@ def find(outputs: Path, folder: str | None = None, group: str | None = None) -> 
 
 
 def row_of(run: SweepRun, states: Mapping[str, str]) -> dict[str, str]:
-    """What the table shows of one run."""
+    """The row of one run."""
     status = run.status
     state = str(status.get("status", "waiting"))
     slurm = states.get(run.job or "", "")
@@ -107,7 +107,7 @@ def write_report(manifest: Manifest, outputs: Path) -> None:
 
 
 def report_arguments(manifest: Manifest, outputs: Path) -> list[str]:
-    """What ``report.py`` is told: these runs, by name and key, and where to write."""
+    """The arguments of ``report.py``: the sweep's runs, by name and key, and the output folder."""
     runs = [str(Path(run.directory).relative_to(outputs)) for run in manifest.runs if run.directory is not None]
     return [f"runs=[{','.join(runs)}]", f"to={manifest.folder}", f"paths.outputs={outputs}"]
 

@@ -10,7 +10,7 @@ from altprop.config.project import ROOT
 
 
 class TrainJob:
-    """``python train.py <arguments>`` inside a process that submitit has prepared, so that it can queue the job again."""
+    """Runs ``python train.py <arguments>`` in a process that submitit has set up, so that submitit can requeue the job."""
 
     def __init__(self, arguments: list[str]) -> None:
         self.arguments = arguments
@@ -21,7 +21,7 @@ class TrainJob:
         runpy.run_path(script, run_name="__main__")
 
     def checkpoint(self) -> Any:
-        """What runs next time: the same, which goes on from the newest checkpoint in the run directory."""
+        """The job after a requeue: the same command, which resumes from the newest checkpoint in the run directory."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)

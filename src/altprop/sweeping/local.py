@@ -29,7 +29,7 @@ REFUSED = 2
 
 
 def launch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
-    """Run what is not finished yet, each run in a process of its own; the others go on when one fails.
+    """Run everything that is not finished, each run in a process of its own. If one fails, the others continue.
 
     Raises :class:`RunFailed` with one line for each run that failed.
     """
@@ -52,11 +52,11 @@ def launch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Seq
 
 
 def worker_slots(config: DictConfig) -> list[dict[str, str]]:
-    """The environment that sets apart each of the processes that may run at the same time."""
+    """The environment variables of each process that may run at the same time."""
     resources, device = config.resources, config.trainer.device
     if resources.processes > 1:
-        given = f"{resources.processes} processes for each run"
-        raise ConfigError([Problem("resources", given, "1 in a local sweep; torchrun starts a single run on several GPUs")])
+        description = f"{resources.processes} processes for each run"
+        raise ConfigError([Problem("resources", description, "1 in a local sweep; torchrun starts a single run on several GPUs")])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = {"OMP_NUM_THREADS": str(max(1, min(resources.cores, cores)))}
     gpus = visible_gpus() if device in ("auto", "cuda") else []
@@ -67,10 +67,10 @@ def worker_slots(config: DictConfig) -> list[dict[str, str]]:
 
 
 def visible_gpus() -> list[str]:
-    """The names of this machine's NVIDIA GPUs as ``CUDA_VISIBLE_DEVICES`` takes them; asks the driver, not torch."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name for name in chosen.split(",") if name.strip()]
+    """The names of this machine's NVIDIA GPUs for ``CUDA_VISIBLE_DEVICES``, from the driver and without torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip()]
     try:
         listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -79,19 +79,19 @@ def visible_gpus() -> list[str]:
 
 
 def is_taken(run: SweepRun) -> bool:
-    """Whether another process is at work on ``run``: of another sweep, or left behind by a command that was killed."""
+    """Whether another process is training ``run``: that of another sweep, or one left over from a killed command."""
     return run.directory is not None and is_locked(Path(run.directory))
 
 
 class Workers:
-    """Processes of ``train.py``, at most one in each slot. What another process is at work on waits for that to end."""
+    """Processes of ``train.py``, at most one per slot. A run that another process is training waits for that process."""
 
     def __init__(self, slots: Sequence[dict[str, str]]) -> None:
         self.free = list(slots)
         self.busy: dict[int, tuple[subprocess.Popen[bytes], dict[str, str]]] = {}
 
     def run(self, left: Sequence[SweepRun]) -> list[int]:
-        """The exit codes of ``left``, in order. Ctrl-C reaches the workers too: they save, then this leaves."""
+        """Run ``left`` and return the exit codes in order. Ctrl-C also reaches the workers, which save before this returns."""
         codes: dict[int, int] = {}
         waiting = list(range(len(left)))
         try:
@@ -133,21 +133,21 @@ class Workers:
 
 
 def finished_job(run: SweepRun) -> JobReturn:
-    """What Hydra's sweepers want to know of a job; its value is read from the run directory."""
+    """The result of a job for Hydra's sweepers. Its value is read from the run directory."""
     return JobReturn(overrides=run.overrides, _return_value=objective_of(run.status), status=JobStatus.COMPLETED)
 
 
 def objective_of(status: dict[str, Any]) -> float | None:
-    """What a search maximizes: the accuracy (percent) on the validation split, or on the test split where there is none.
+    """The value that a search maximizes: the accuracy (percent) on the validation split, or on the test split without one.
 
-    That of the best epoch where the run chose one, else of the last.
+    It is that of the best epoch if the run selected one, else of the last.
     """
     record = status.get("best") or status.get("last") or {}
     return record.get("validation/accuracy", record.get("test/accuracy"))
 
 
 def _discarded(folder: Path, refused: Sequence[SweepRun]) -> str:
-    """Remove what was written of a sweep of which every run is refused; returns what the runs said."""
+    """Remove the files of a sweep whose runs were all refused. Returns the messages of the runs."""
     lines = [f"{' '.join(run.overrides)}: {line}" for run in refused for line in run.printed.splitlines()]
     for path in (*(Path(run.log) for run in refused if run.log is not None), folder / MANIFEST):
         path.unlink(missing_ok=True)

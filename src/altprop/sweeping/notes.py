@@ -1,4 +1,4 @@
-"""Hydra callbacks, named in ``conf/train.yaml``."""
+"""A Hydra callback for sweeps, named in ``conf/train.yaml``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 
 class SweepNotes(Callback):
-    """Remembers where Hydra writes its notes of a sweep, because it does so before it looks at the jobs."""
+    """Stores where Hydra writes its notes of a sweep, which it does before it checks the jobs."""
 
     folder: ClassVar[Path | None] = None
 
@@ -19,7 +19,7 @@ class SweepNotes(Callback):
 
     @classmethod
     def discard(cls) -> None:
-        """Remove the notes, and the folders that held nothing else, of a sweep that was refused."""
+        """Remove the notes of a refused sweep, and the folders that hold nothing else."""
         if cls.folder is None:
             return
         (cls.folder / "multirun.yaml").unlink(missing_ok=True)

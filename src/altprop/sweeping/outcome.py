@@ -1,4 +1,4 @@
-"""What became of runs that could not say so themselves: killed for memory, canceled, lost with their machine."""
+"""The outcome of runs that could not report it: killed for their memory, canceled, or lost with their machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from altprop.files import write_json
 from altprop.sweeping.jobs import SweepRun, status_of
 
 WAITING = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "RESIZING", "REQUEUE_HOLD", "PREEMPTED")
-"""SLURM's states of a job that may still go on."""
+"""SLURM's states of a job that may still run."""
 OUT_OF_MEMORY = (
     "out of memory: {who} killed the run; give it more with resources.memory=<GB>, or lower dataset.batch_size or dataset.workers"
 )
@@ -26,7 +26,7 @@ VERDICTS = {
 
 
 def settle(runs: Iterable[SweepRun]) -> dict[str, str]:
-    """Write what SLURM knows into ``status.json`` of every run whose job has ended without a word of its own.
+    """Write SLURM's verdict into ``status.json`` of every run whose job has ended without writing a status.
 
     Returns SLURM's state of each job that it knows.
     """
@@ -42,7 +42,7 @@ def settle(runs: Iterable[SweepRun]) -> dict[str, str]:
 
 
 def settle_killed(run: SweepRun, code: int) -> None:
-    """The same for a worker process of this machine that ended with ``code``."""
+    """Write the verdict for a local worker process that ended with ``code``."""
     if code >= 0 or run.directory is None or run.status.get("status") not in (None, "running"):
         return
     reason = OUT_OF_MEMORY.format(who="most likely the system") if code == -signal.SIGKILL else signal.Signals(-code).name
@@ -50,26 +50,26 @@ def settle_killed(run: SweepRun, code: int) -> None:
 
 
 def job_states(jobs: Iterable[str]) -> dict[str, str]:
-    """SLURM's state of each job (``12`` or ``12_3``); the accounting is asked about what the queue has forgotten."""
-    wanted = set(jobs)
-    numbers = ",".join(sorted({job.partition("_")[0] for job in wanted}))
+    """SLURM's state of each job (``12`` or ``12_3``), from the queue, or else from the accounting."""
+    names = set(jobs)
+    numbers = ",".join(sorted({job.partition("_")[0] for job in names}))
     queue = _ask("squeue", "--noheader", "--array", "--format=%i|%T", f"--jobs={numbers}")
     states = dict(line.split("|") for line in queue)
-    if wanted - set(states):
+    if names - set(states):
         for line in _ask("sacct", "--noheader", "--parsable2", "--format=JobID,State", f"--jobs={numbers}"):
             step, _, state = line.partition("|")
             word = (state.split() or ["UNKNOWN"])[0]
             for job in _jobs_of(step.partition(".")[0]):
-                # A job whose step was killed for its memory is just FAILED itself.
+                # If a step was killed for its memory, the job itself is only FAILED.
                 if job not in states or word == "OUT_OF_MEMORY":
                     states[job] = word
-    # What never started of an array has one line for all of it, under the array's number.
-    found = {job: states.get(job) or states.get(job.partition("_")[0]) for job in wanted}
-    return {job: state for job, state in found.items() if state is not None}
+    # Members of an array that never started share one line, under the number of the array.
+    by_job = {job: states.get(job) or states.get(job.partition("_")[0]) for job in names}
+    return {job: state for job, state in by_job.items() if state is not None}
 
 
 def _jobs_of(text: str) -> list[str]:
-    """The jobs that SLURM means by ``12``, ``12_3`` or ``12_[4-6,8%2]``, its way to write those that never started."""
+    """The jobs in ``12``, ``12_3`` or ``12_[4-6,8%2]``, which is how SLURM writes jobs that never started."""
     from submitit.slurm.slurm import read_job_id
 
     jobs: list[str] = []
@@ -100,12 +100,12 @@ def _write_verdict(run: SweepRun, state: str) -> None:
 
 
 def _from_log(run: SweepRun) -> str:
-    """Why the job ended, from what SLURM and the run itself wrote last: not every cluster has a state for each reason."""
+    """The reason from the log, because not every cluster has a state for each reason."""
     printed = run.printed
     if any(word in printed for word in ("exceeded memory limit", "oom_kill", "oom-kill", "Out Of Memory")):
         return VERDICTS["OUT_OF_MEMORY"]
     killed = [line for line in printed.splitlines() if line.startswith("srun: ") and line.endswith("Killed")]
-    return "killed from outside; it goes on from its newest checkpoint when it is submitted again" if killed else run.last_words
+    return "killed from outside; it resumes from its newest checkpoint when it is submitted again" if killed else run.last_words
 
 
 def _write(directory: Path, status: str, reason: str) -> None:

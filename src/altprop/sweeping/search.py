@@ -1,6 +1,6 @@
-"""A hyper-parameter search: Optuna proposes values, a launcher runs them, the run directories say what came out.
+"""A hyperparameter search: Optuna proposes values, a launcher runs them, and the run directories hold the results.
 
-Hydra's own sweeper for Optuna is not used: it needs an Optuna of 2021, and forgets trials that were under way when it died.
+Hydra's own Optuna sweeper is not used because it needs Optuna 2 (2021) and forgets the trials that ran when it died.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Values = Mapping[str, Any]
 
 @dataclass
 class Search:
-    """A search in the study that lies in the sqlite ``file``: ``trials`` trials in all, ``at_once`` of them at the same time."""
+    """A search in the study in the sqlite ``file``: ``trials`` trials in total, ``at_once`` at the same time."""
 
     composer: JobComposer
     launcher: Launcher
@@ -43,13 +43,14 @@ class Search:
     at_once: int
 
     def run(self, arguments: Sequence[str]) -> None:
-        """Begin the study or go on with it: try values for the ranges among the overrides ``arguments``, and say which are best.
+        """Start or resume the study: try values for the ranges among the overrides ``arguments`` and print the best.
 
-        What was under way when an earlier command died goes first, and no finished trial is repeated. A run that fails is a
-        failed trial.
+        Trials that were running when an earlier command died come first, and no finished trial is repeated. A run that fails is a
+        failed trial. A study is removed if none of its runs has started.
 
-        Raises ConfigError where Optuna is not installed, nothing is searched, or the study is of something else; RunFailed where
-        another command is at work on it or no trial came to an end. A study of which no run has begun is removed.
+        Raises:
+            ConfigError: If Optuna is not installed, nothing is searched, or the study belongs to another search.
+            RunFailed: If another command uses the study, or no trial was completed.
         """
         try:
             import optuna
@@ -68,13 +69,13 @@ class Search:
             self._check_the_same(study, comparable)
             known = study.get_trials(deepcopy=False)
             ended = sum(trial.state.is_finished() for trial in known)
-            print(f"{self.file}: {ended} of {self.trials} trials have ended, {len(known) - ended} are under way")
+            print(f"{self.file}: {ended} of {self.trials} trials have ended, {len(known) - ended} are running")
             while batch := self._next_batch(study, space):
                 self._run_batch(study, space, batch)
             self._print_best(study, space)
 
     def _check(self, space: Space) -> dict[str, str]:
-        """Compose what can be composed, and return what trials must have in common to be compared."""
+        """Compose the ends of the ranges as a check. Returns what trials must have in common to be comparable."""
         from optuna.distributions import distribution_to_json
 
         samples = list(space.samples())
@@ -83,10 +84,10 @@ class Search:
         chosen_by = config.trainer.select_on
         if chosen_by not in ("validation", "test"):
             fix = "trainer.select_on=validation dataset.validation.size=500"
-            raise ConfigError([Problem("trainer.select_on", chosen_by, "validation (or test) where a search chooses", fix)])
+            raise ConfigError([Problem("trainer.select_on", chosen_by, "validation (or test) in a search", fix)])
         directory = self._run_of(space, samples[0]).directory
         if directory is None:
-            raise ConfigError([Problem("task", "it leaves no run", "a search needs runs that train", "task=train")])
+            raise ConfigError([Problem("task", "it has no run directory", "a search needs runs that train", "task=train")])
         searched = {key: distribution_to_json(distribution) for key, distribution in space.searched.items()}
         return {**searched, REST: "/".join(Path(directory).parts[-2:])}
 
@@ -95,31 +96,31 @@ class Search:
         if before != comparable:
             keys = [key for key in {**before, **comparable} if before.get(key) != comparable.get(key)]
             other = ", ".join(key for key in keys if key != REST) or REST
-            given = f"{other} was something else in {self.file}"
-            raise ConfigError([Problem("hydra.sweeper.params", given, "one study for each search", "group=<another name>")])
+            description = f"{other} was different in {self.file}"
+            raise ConfigError([Problem("hydra.sweeper.params", description, "one study for each search", "group=<another name>")])
         study.set_user_attr(COMPARABLE, comparable)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Two commands on one study would both go on with what is under way."""
+        """Lock the study, because two commands would both resume the trials that are running."""
         lock = FileLock(f"{self.file}.lock", timeout=0)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
         except Timeout:
-            raise RunFailed(f"another command is at work on {self.file}") from None
+            raise RunFailed(f"another command is using {self.file}") from None
         try:
             yield
         finally:
             lock.release()
-            if not self.file.exists():  # refused, so nothing is left behind
+            if not self.file.exists():  # the search was refused
                 Path(lock.lock_file).unlink(missing_ok=True)
-                with suppress(OSError):  # something else lies there
+                with suppress(OSError):  # it is not empty
                     for folder in self.file.parents[:2]:  # .studies, paths.outputs
                         folder.rmdir()
 
     def _next_batch(self, study: Study, space: Space) -> dict[int, Values]:
-        """The values of the trials to be run now, by number: of those that are under way, then of new ones."""
+        """The values of the next trials, by number: first of interrupted trials, then of new ones."""
         from optuna.samplers import TPESampler
         from optuna.trial import TrialState
 
@@ -127,10 +128,10 @@ class Search:
         known = study.get_trials(deepcopy=False)
         for trial in known:
             if trial.state == TrialState.RUNNING and trial.params.keys() != space.searched.keys():
-                study.tell(trial.number, state=TrialState.FAIL)  # the command died while it asked for the values
+                study.tell(trial.number, state=TrialState.FAIL)  # the command died before it had all values
             elif trial.state == TrialState.RUNNING and len(batch) < self.at_once:
                 batch[trial.number] = trial.params
-        study.sampler = TPESampler(seed=len(known))  # with the same seed it would propose the same again after each restart
+        study.sampler = TPESampler(seed=len(known))  # the same seed would propose the same values after each restart
         for _ in range(min(self.at_once - len(batch), self.trials - len(known))):
             new = study.ask(space.searched)
             batch[new.number] = new.params
@@ -147,7 +148,7 @@ class Search:
             failure = error
         if not any(run.status for run in runs.values()) and not any(trial.state.is_finished() for trial in study.trials):
             self.file.unlink()
-            raise failure or RunFailed("no run has begun", REFUSED)
+            raise failure or RunFailed("no run has started", REFUSED)
         if isinstance(failure, (ConfigError, SubmissionRefused)):
             raise failure
         if failure is not None:
@@ -164,7 +165,7 @@ class Search:
     def _print_best(self, study: Study, space: Space) -> None:
         done = [trial for trial in study.trials if trial.value is not None]
         if not done:
-            raise RunFailed(f"no trial of {self.file} came to its end; python status.py tells why")
+            raise RunFailed(f"no trial of {self.file} was completed; python status.py shows why")
         best = study.best_trial
         command = shlex.join(["python", "train.py", *self._run_of(space, best.params).arguments])
         print(f"best of {len(done)}: trial {best.number}, {best.value:.2f} %: {command}")

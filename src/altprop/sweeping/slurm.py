@@ -26,21 +26,21 @@ from altprop.sweeping.snapshot import take_snapshot
 
 POLL_SECONDS = 2.0
 COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout")
-"""Parameters that submitit knows for every kind of cluster; the others are given to it as ``slurm_<name>``."""
+"""Parameters that submitit knows for every kind of cluster; the others are passed to it as ``slurm_<name>``."""
 TABLE_MINUTES = 30
 SITE = ("partition", "account", "qos", "constraint")
 
 
 class SubmissionRefused(RunFailed):
-    """SLURM has taken none of the jobs."""
+    """SLURM accepted none of the jobs."""
 
 
 def launch(
     loader: ConfigLoader, config: DictConfig, parameters: Mapping[str, Any], job_overrides: Sequence[Sequence[str]]
 ) -> list[JobReturn]:
-    """Submit what is neither finished nor in the queue already. ``parameters`` are those of hydra-submitit-launcher.
+    """Submit every run that is neither finished nor in the queue. ``parameters`` are those of hydra-submitit-launcher.
 
-    Returns at once, or with ``cluster.wait`` when the last job has ended.
+    Returns at once, or with ``cluster.wait`` after the last job has ended.
     """
     if shutil.which("sbatch") is None:
         raise ConfigError([Problem("cluster", "slurm, but there is no sbatch here", "where SLURM is, or local", "cluster=local")])
@@ -53,20 +53,20 @@ def launch(
     left = [run for run in unfinished if run.job is None]
     folder = Path(config.hydra.sweep.dir).absolute()
     manifest = Manifest.begin(folder, config.group or config.name, "slurm", runs)
-    said = [f"{len(runs)} runs", f"{len(runs) - len(unfinished)} done already"]
-    said += [f"{queued} in the queue already"] if queued else []
+    summary = [f"{len(runs)} runs", f"{len(runs) - len(unfinished)} done already"]
+    summary += [f"{queued} in the queue already"] if queued else []
     if left:
         code = take_snapshot(outputs / ".snapshots") if config.cluster.snapshot else ROOT
         manifest.job = _submit(left, folder, parameters, code)
         if manifest.table is not None:  # of an earlier batch; the new one waits for all of them
             subprocess.run(["scancel", "--state=PENDING", manifest.table], capture_output=True)
         manifest.table = _submit_tables(manifest, parameters, code)
-        said.append(f"{len(left)} submitted as job {manifest.job}")
+        summary.append(f"{len(left)} submitted as job {manifest.job}")
     else:
-        said.append("nothing to submit")
+        summary.append("nothing to submit")
     manifest.write()
-    print("; ".join(said))
-    print(f"how they fare: python status.py folder={folder}")
+    print("; ".join(summary))
+    print(f"status: python status.py folder={folder}")
     if config.cluster.wait:
         return _wait(runs)
     return [JobReturn(overrides=run.overrides, _return_value=None, status=JobStatus.COMPLETED) for run in runs]
@@ -82,7 +82,7 @@ def _collections(config: DictConfig) -> dict[str, Any]:
 
 
 def _find_queued(outputs: Path, runs: Sequence[SweepRun]) -> int:
-    """Set ``job`` of the runs that an earlier command has submitted and that may still run; how many they are."""
+    """Set ``job`` of the runs that an earlier command submitted and that may still run. Returns their number."""
     submitted: dict[str | None, str | None] = {None: None}
     for manifest in reversed(list(manifests(outputs))):
         submitted |= {run.directory: run.job for run in manifest.runs if run.directory and run.job}
@@ -96,10 +96,10 @@ def _find_queued(outputs: Path, runs: Sequence[SweepRun]) -> int:
 
 
 def _submit(left: Sequence[SweepRun], folder: Path, parameters: Mapping[str, Any], code: Path) -> str:
-    """Submit ``left`` as one array and note each run's job; the array's number."""
+    """Submit ``left`` as one array and set each run's job. Returns the number of the array."""
     executor = _executor(folder, parameters, code)
     processes = parameters["tasks_per_node"] * parameters["nodes"]
-    # srun does not take over --cpus-per-task since SLURM 22.05; a lost process must not leave the others waiting for it.
+    # Since SLURM 22.05 srun does not inherit --cpus-per-task. If one process is lost, the others must not wait for it.
     srun = [f"--cpus-per-task={parameters['cpus_per_task']}", *(["--kill-on-bad-exit=1"] if processes > 1 else [])]
     executor.update_parameters(
         slurm_srun_args=srun,
@@ -117,10 +117,10 @@ def _submit(left: Sequence[SweepRun], folder: Path, parameters: Mapping[str, Any
 
 
 def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path) -> str:
-    """Submit the job that writes the tables once every run of the sweep has ended, however."""
+    """Submit the job that writes the tables after every run of the sweep has ended, successful or not."""
     executor = _executor(manifest.folder, {**parameters, "cpus_per_task": 1}, code)
     site = {f"slurm_{name}": parameters[name] for name in SITE}
-    # Options of sbatch win over the rest, and a dependency given for the runs would replace that on them.
+    # Options of sbatch take precedence, and a dependency of the runs would replace the dependency on the runs.
     additional = {name: value for name, value in parameters["additional_parameters"].items() if name != "dependency"}
     executor.update_parameters(
         name="altprop-table",
@@ -140,7 +140,7 @@ def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path
 
 
 def _arrays(manifest: Manifest) -> list[str]:
-    """The numbers of the arrays that the table waits for: the newest, and those of earlier batches that may still run."""
+    """The arrays that the table waits for: the newest, and those of earlier batches that may still run."""
     others = {run.job for run in manifest.runs if run.job is not None and run.job.partition("_")[0] != manifest.job}
     states = job_states(others) if others else {}
     left = {job.partition("_")[0] for job, state in states.items() if state in WAITING}
@@ -164,7 +164,7 @@ def _executor(folder: Path, parameters: Mapping[str, Any], code: Path) -> Any:
 
 
 class _refusals:  # noqa: N801 - used like a function
-    """Says in one line why sbatch refused a job."""
+    """Reports in one line why sbatch refused a job."""
 
     def __enter__(self) -> None:
         pass
@@ -178,7 +178,7 @@ class _refusals:  # noqa: N801 - used like a function
 
 
 def _wait(runs: Sequence[SweepRun]) -> list[JobReturn]:
-    """Wait until no job is left; raises :class:`RunFailed` with one line for each run that is not done."""
+    """Wait until every job has ended. Raises :class:`RunFailed` with one line for each run that is not done."""
     jobs = {run.job for run in runs if run.job is not None}
     while any(state in WAITING for state in job_states(jobs).values()):
         time.sleep(POLL_SECONDS)

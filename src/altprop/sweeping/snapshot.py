@@ -1,4 +1,4 @@
-"""A copy of the code for jobs, so that what was submitted is what runs, whatever becomes of the checkout meanwhile."""
+"""A copy of the code for jobs, so that they run what was submitted even if the checkout changes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from altprop.code_state import NOTE, git, note_code_state
 from altprop.config.project import ROOT
 
 NEEDED = ("src", "conf", "sweeps")
-"""What a job reads, beside the scripts in the project's folder."""
+"""The folders that a job reads, in addition to the scripts in the project's folder."""
 SITE_SETTINGS = "conf/local/*.yaml"
 
 
 def take_snapshot(folder: Path) -> Path:
-    """Copy the project into ``folder``, under a name made from its content, so that sweeps of the same code share a copy."""
+    """Copy the project into ``folder``, under a hash of its content, so that sweeps of the same code share a copy."""
     files = _files()
     digest = hashlib.sha256()
     for name in files:
@@ -43,11 +43,11 @@ def take_snapshot(folder: Path) -> Path:
 
 
 def _files() -> list[str]:
-    """The project's files by their path in it: what git tracks or would track, and the site's settings, which it ignores."""
+    """The project's files by relative path: those that git tracks or would track, and the site settings, which it ignores."""
     tracked = [name for name in git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0") if name]
     if not tracked:
         below = [path for name in NEEDED for path in (ROOT / name).rglob("*") if "__pycache__" not in path.parts]
         tracked = [str(path.relative_to(ROOT)) for path in below]
-    wanted = [name for name in tracked if name.startswith(tuple(f"{folder}/" for folder in NEEDED))]
-    wanted += [str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.py"), *ROOT.glob(SITE_SETTINGS), *ROOT.glob("*.toml"))]
-    return sorted({name for name in wanted if (ROOT / name).is_symlink() or (ROOT / name).is_file()})
+    names = [name for name in tracked if name.startswith(tuple(f"{folder}/" for folder in NEEDED))]
+    names += [str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.py"), *ROOT.glob(SITE_SETTINGS), *ROOT.glob("*.toml"))]
+    return sorted({name for name in names if (ROOT / name).is_symlink() or (ROOT / name).is_file()})

@@ -1,4 +1,4 @@
-"""What a search tries: Hydra's ranges of values as Optuna's distributions, beside the overrides that all trials share."""
+"""The search space: Hydra's ranges of values as Optuna's distributions, and the overrides that all trials share."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ EXAMPLE = "'optimizer.lr=tag(log,interval(1e-4,1e-1))'"
 
 @dataclass
 class Space:
-    """Distributions of what is searched, and the values of what is not, by key."""
+    """The distributions of the searched keys, and the values of the others."""
 
     searched: dict[str, BaseDistribution] = field(default_factory=dict)
     fixed: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, overrides: Sequence[Override]) -> Space:
-        """A later override of a key replaces an earlier one. Raises ConfigError for a range that cannot be searched, or none."""
+        """The space of ``overrides``, of which later ones replace earlier ones. Raises ConfigError without a range to search."""
         space = cls()
         for override in overrides:
             key = override.get_key_element()
@@ -40,11 +40,11 @@ class Space:
         return space
 
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
-        """Those of the trial with ``values``."""
+        """The overrides of the trial with ``values``."""
         return [f"{key}={value}" for key, value in {**self.fixed, **values}.items()]
 
     def samples(self) -> Iterator[dict[str, Any]]:
-        """Values in which each choice of each key occurs, and the least of each range; the first are always the same."""
+        """Samples that contain every choice of every key and the low end of every range, in a fixed order."""
         choices = {key: getattr(one, "choices", None) or [one.low] for key, one in self.searched.items()}  # type: ignore[attr-defined]
         first = {key: values[0] for key, values in choices.items()}
         yield first
@@ -53,7 +53,7 @@ class Space:
 
 
 def _distribution(override: Override) -> BaseDistribution:
-    """Whole numbers for ``int(interval(1,9))`` and ``range(1,10)``, real ones for ``interval``, choices for all else."""
+    """Integers for ``int(interval(1,9))`` and ``range(1,10)``, real numbers for ``interval``, choices for everything else."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     sweep: Any = override.value()
