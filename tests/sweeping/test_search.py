@@ -181,10 +181,10 @@ def test_a_search_in_which_every_run_fails(launcher: Pretended) -> None:
 def test_another_search_needs_another_study(launcher: Pretended) -> None:
     before = search(launcher, 1).trials
     others = {
-        "optimizer.lr=interval(0.1,0.2)": "optimizer.lr was something else",
-        "model.hidden=[8]": "model.hidden was something else",
-        "optimizer.weight_decay=0.0,0.1": "optimizer.weight_decay was something else",
-        "trainer.duration=7ep": "a setting that is not searched was something else",
+        "optimizer.lr=interval(0.1,0.2)": "optimizer.lr was different",
+        "model.hidden=[8]": "model.hidden was different",
+        "optimizer.weight_decay=0.0,0.1": "optimizer.weight_decay was different",
+        "trainer.duration=7ep": "a setting that is not searched was different",
     }
     for more, message in others.items():
         with pytest.raises(ConfigError) as caught:
