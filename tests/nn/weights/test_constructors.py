@@ -32,6 +32,7 @@ def test_arguments_are_keyword_only(name):
 def test_typed_options_are_the_arguments_of_the_base_class(options, rule):
     signature = signature_of(rule)
     assert {name: parameter.hint for name, parameter in signature.parameters.items()} == get_type_hints(options)
+    assert {name for name, parameter in signature.parameters.items() if parameter.required} == options.__required_keys__
 
 
 @pytest.mark.parametrize(

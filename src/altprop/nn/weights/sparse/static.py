@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Required, Unpack
+from typing import Any, TypedDict, Unpack
 
 from altprop.nn.weights.base import KEY
 from altprop.nn.weights.layers import WeightLayer, value_for
@@ -14,10 +14,14 @@ from altprop.nn.weights.sparse.record import MovementRecord
 from altprop.problems import ConfigError, Problem
 
 
-class FixedBudgetOptions(SparseOptions, total=False):
+class _Sparsity(TypedDict):
+    # a dictionary of its own, because Required[...] goes unnoticed at run time under "from __future__ import annotations"
+    sparsity: float | Mapping[str, float]
+
+
+class FixedBudgetOptions(_Sparsity, SparseOptions, total=False):
     """The options of :class:`FixedBudget`, which derived rules pass on."""
 
-    sparsity: Required[float | Mapping[str, float]]
     distribution: Distribution
     mask_from: str | None
 
