@@ -21,8 +21,8 @@ def test_roles_and_selection():
     assert roles["layer2.0.shortcut"] == {"conv", "shortcut"}
     assert roles["fc"] == {"linear", "classifier"}
     assert [sorted(layer.roles) for layer in weight_layers(mlp)] == [["first", "linear"], ["classifier", "linear"]]
-    chosen = select(model, ["conv"], ["stem", "layer3.*"])
-    assert {layer.name.split(".")[0] for layer in chosen} == {"layer1", "layer2"}
+    selected = select(model, ["conv"], ["stem", "layer3.*"])
+    assert {layer.name.split(".")[0] for layer in selected} == {"layer1", "layer2"}
     with pytest.raises(ConfigError, match=r"algorithm\.weights\.dense: 'layer4\.\*' fits no layer"):
         select(model, ["conv"], ["layer4.*"])
     with pytest.raises(ConfigError, match="selects nothing"):

@@ -59,10 +59,10 @@ def test_units_of_1x1_convolutions_are_the_same_from_granularity_2_on():
 @given(SIZES, st.data())
 def test_segment_counts(sizes, data):
     layout = Layout(tuple(sizes), tuple(1 for _ in sizes))
-    chosen = sorted(data.draw(st.sets(st.integers(0, layout.total - 1))))
-    counts = segment_counts(torch.tensor(chosen, dtype=torch.int64), layout.boundaries())
+    indices = sorted(data.draw(st.sets(st.integers(0, layout.total - 1))))
+    counts = segment_counts(torch.tensor(indices, dtype=torch.int64), layout.boundaries())
     pairs = list(zip(layout.offsets, layout.offsets[1:]))
-    assert counts.tolist() == [sum(low <= index < high for index in chosen) for low, high in pairs]
+    assert counts.tolist() == [sum(low <= index < high for index in indices) for low, high in pairs]
 
 
 @given(SIZES, st.data())

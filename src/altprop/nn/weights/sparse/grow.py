@@ -95,7 +95,7 @@ def random_free(
     is overwritten, which saves an allocation on every call.
     """
     offsets, sizes = layout.offsets, layout.sizes
-    chosen = []
+    picks = []
     guessed = {}
     for place, (count, room) in enumerate(zip(counts, free)):
         if count == 0:
@@ -103,13 +103,13 @@ def random_free(
         if room * EXACT_BELOW < sizes[place] or count * EXACT_BELOW > room:
             candidates = true_indices(~taken[offsets[place] : offsets[place + 1]])
             order = torch.randperm(room, generator=generator)
-            chosen.append(candidates[order[:count]] + offsets[place])
+            picks.append(candidates[order[:count]] + offsets[place])
         else:
             guessed[place] = count
     if guessed:
         scratch = np.empty(layout.total, dtype=np.int32) if scratch is None else scratch
-        chosen.append(_guess(taken.numpy(), layout, guessed, free, generator, scratch))
-    return torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.int64)
+        picks.append(_guess(taken.numpy(), layout, guessed, free, generator, scratch))
+    return torch.cat(picks) if picks else torch.empty(0, dtype=torch.int64)
 
 
 def _guess(

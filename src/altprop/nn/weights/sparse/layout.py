@@ -105,13 +105,13 @@ def smallest(scores: Tensor, sizes: Sequence[int], counts: Sequence[int]) -> Ten
     ``scores`` ``[sum(sizes)]`` holds segments of ``sizes[l]`` entries one after the other, and ``counts[l] <= sizes[l]``. Nothing
     depends on values on the host, so there is no waiting for the device until the final conversion to indices.
     """
-    chosen = []
+    flags = []
     for segment, count in zip(scores.split(list(sizes)), counts):
         if count == 0:
-            chosen.append(torch.zeros_like(segment, dtype=torch.bool))
+            flags.append(torch.zeros_like(segment, dtype=torch.bool))
             continue
         limit = segment.kthvalue(count).values
         below, ties = segment < limit, segment == limit
         room = count - below.sum()
-        chosen.append(below | (ties & (ties.cumsum(0) <= room)))
-    return true_indices(torch.cat(chosen))
+        flags.append(below | (ties & (ties.cumsum(0) <= room)))
+    return true_indices(torch.cat(flags))
