@@ -1,6 +1,7 @@
 # make train    trains on data that ships with altprop; make train ARGS="experiment=…" passes overrides
 # make test     lint, types and the whole test suite
-# Both create .venv first if it is missing. PYTHON is the interpreter to create it with.
+# make store    records what new experiments, sweeps, choices and algorithms compute, so that later changes to it are noticed
+# All create .venv first if it is missing. PYTHON is the interpreter to create it with.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,13 +10,17 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 WORKERS ?= 2
 
-.PHONY: train test setup lint types format clean slurm-up slurm-down
+.PHONY: train test store setup lint types format clean slurm-up slurm-down
 
 train: setup
 	$(BIN)/python train.py $(ARGS)
 
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+store: setup
+	$(BIN)/python -m tests.config.store
+	ALTPROP_STORE_CURVES=1 $(BIN)/python -m pytest -q tests/algorithms/test_suite.py -k stored_curve
 
 setup: $(STAMP)
 

@@ -25,11 +25,14 @@ from typing import Any
 from command_line import main, standard_parser
 from measuring import CPU, Limit, Row, Timer, alternate, at_most, paired, repeated
 from memory import peak_bytes
+from omegaconf import OmegaConf
 from subjects import CIFAR, MNIST, FeedForwardTwin, flops, noise, recipe, set_up, stepper
 from torch import Tensor
 
 from altprop.algorithms.backprop import Backprop
 from altprop.algorithms.base import Algorithm
+from altprop.config.project import CONF
+from altprop.names import class_of
 
 SUITE = "--rounds 5"
 QUICK = "--rounds 2 --tiny --groups algorithms rules_mlp energy_mlp search"
@@ -37,16 +40,14 @@ QUICK = "--rounds 2 --tiny --groups algorithms rules_mlp energy_mlp search"
 SGD = "optimizer=sgd optimizer.lr=0.001"
 GREEDY_CNN = f"model=greedy_cnn {SGD}"
 HARD = "model/units=sign_step"
-ALGORITHMS = {
-    "decoupled_greedy": "",
-    "sequential_greedy": "",
+OPTIONS = {
     "asynchronous_greedy": "algorithm.order=round_robin",
     "distributed_greedy": "algorithm.workers=1",
-    "synthetic_gradients": "",
-    "delayed_gradients": "",
-    "features_replay": "",
     "target_propagation": HARD,
 }
+"""What an algorithm needs in addition to its defaults."""
+OWN_GROUPS = ("backprop", "target_search")
+"""The baseline, and what has a group of its own below. So have the energy-based algorithms."""
 PIPELINES = ("asynchronous_greedy", "delayed_gradients", "features_replay")
 """Algorithms that need some steps until every block trains."""
 RULES = (
@@ -152,14 +153,26 @@ def compare(
         yield paired(name, base, per_step[name], per_step[base], bound(name, ratio), **facts), other
 
 
+def feed_forward_algorithms() -> list[str]:
+    """Every ``conf/algorithm/*.yaml`` that trains a feed-forward network."""
+    names = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml"))
+    return [name for name in names if name not in OWN_GROUPS and not is_energy_based(name)]
+
+
+def is_energy_based(name: str) -> bool:
+    cls = class_of(OmegaConf.to_container(OmegaConf.load(CONF / "algorithm" / f"{name}.yaml")))
+    return cls is not None and issubclass(cls, Algorithm) and cls.capabilities.needs_energy
+
+
 def algorithms(args: argparse.Namespace, timer: Timer) -> Iterator[Row]:
     width, batch = (4, 4) if args.tiny else (32, 64)
     common = f"{GREEDY_CNN} model.width={width}"
     subjects = {DENSE: Subject(recipe(common.split(), CIFAR, batch))}
-    for name, more in ALGORITHMS.items():
-        make = recipe(f"{common} algorithm={name} {more}".split(), CIFAR, batch)
+    names = feed_forward_algorithms()
+    for name in names:
+        make = recipe(f"{common} algorithm={name} {OPTIONS.get(name, '')}".split(), CIFAR, batch)
         subjects[name] = Subject(make, warm_up=6 if name in PIPELINES else 1)
-    for row, _ in compare(subjects, dict.fromkeys(ALGORITHMS, DENSE), noise(batch, CIFAR), by_flops, args.rounds, timer):
+    for row, _ in compare(subjects, dict.fromkeys(names, DENSE), noise(batch, CIFAR), by_flops, args.rounds, timer):
         yield row
 
 

@@ -17,14 +17,14 @@ from altprop.config.schema import PaperConfig
 from tests.config.catalog import EXPERIMENTS, SWEEPS, content, jobs, of_the_configuration, sweep_params, without_hydra
 from tests.config.store import changes, choice_entries, choices, flat, read, resolved
 
-REFRESH = "files without an entry are added by: python -m tests.config.store"
 EXPERIMENT_ENTRIES, SWEEP_ENTRIES, CHOICE_ENTRIES = read("experiments"), read("sweeps"), read("choices")
 DEFAULT, CHOICES = read("default"), choices()
 
 
-def test_everything_has_a_stored_entry() -> None:
+def test_every_stored_entry_still_has_its_file() -> None:
+    """A new file needs no entry until ``make store`` adds it, but a stored one cannot go or be renamed unnoticed."""
     for stored, files in ((EXPERIMENT_ENTRIES, EXPERIMENTS), (SWEEP_ENTRIES, SWEEPS), (CHOICE_ENTRIES, CHOICES)):
-        assert sorted(stored) == sorted(files), REFRESH
+        assert set(stored) <= set(files)
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +69,17 @@ def test_experiment(name: str, composer: Composer) -> None:
     if len(command) > 1:
         config = composer.compose("train", [f"experiment={name}"])
     current = at_stored_places(config)
-    stored = EXPERIMENT_ENTRIES[name]
-    assert changes(flat(current), DEFAULT) == stored["changes"]
-    assert run_key(current) == stored["key"]
+    if name in EXPERIMENT_ENTRIES:
+        stored = EXPERIMENT_ENTRIES[name]
+        assert changes(flat(current), DEFAULT) == stored["changes"]
+        assert run_key(current) == stored["key"]
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_choice(name: str, composer: Composer) -> None:
-    """The default configuration with one choice changed resolves to its stored entry."""
-    assert dict(choice_entries(composer, [name]))[name] == CHOICE_ENTRIES[name]
+    """The default configuration with one choice changed composes, and resolves to its stored entry if it has one."""
+    entry = dict(choice_entries(composer, [name]))[name]
+    assert entry == CHOICE_ENTRIES.get(name, entry)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -93,7 +95,7 @@ def test_sweep(name: str, composer: Composer) -> None:
             wrong[job] = messages
         keys[job] = run_key(at_stored_places(config))
     assert wrong == {}
-    assert keys == SWEEP_ENTRIES[name]
+    assert keys == SWEEP_ENTRIES.get(name, keys)
 
 
 def test_there_are_experiments() -> None:

@@ -5,7 +5,7 @@ Every algorithm updates its parameters through :class:`OptimizerStep`, so none o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -72,6 +72,13 @@ class OptimizerStep:
     def backward(self, loss: Tensor) -> None:
         """Backpropagate ``loss``, scaled in fp16."""
         (self.scaler.scale(loss) if self.scaler.is_enabled() else loss).backward()
+
+    def backward_from(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Backpropagate ``gradients`` from ``tensors``, one each, in a single backward pass. They are scaled in fp16."""
+        if self.scaler.is_enabled():
+            scale = self.scaler.scale(torch.ones((), device=self.context.device))  # half precision cannot represent 2^16
+            gradients = [(gradient.float() * scale).to(gradient.dtype) for gradient in gradients]
+        torch.autograd.backward(list(tensors), list(gradients))
 
     def step(self, *, advance_schedule: bool = True) -> None:
         """Average gradients over ranks, let the weights rule adjust them, clip, update, and advance a per-step schedule.

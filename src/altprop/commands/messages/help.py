@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 from altprop.config.project import CONF
 
 WIDTH = 118
-TWO_LINES = ("dataset", "algorithm", "algorithm/weights")
-"""Groups whose choices may take two lines. The others take one, and choices that do not fit are counted."""
+MAX_LINES = 40
+"""What fits on one screen."""
+TWO_LINES = ("algorithm", "dataset", "algorithm/weights")
+"""Groups whose choices get two lines if there is room, most important first. Choices that do not fit are counted."""
 GROUPS = (
     "dataset",
     "model",
@@ -106,10 +109,18 @@ def help_page(config_name: str) -> str:
 
 
 def train_help() -> str:
-    """The help page of ``train.py``, which lists the files of the configuration folder."""
+    """The help page of ``train.py``, which lists the files of the configuration folder on at most :data:`MAX_LINES` lines."""
+    for count in range(len(TWO_LINES), -1, -1):
+        page = _train_help(TWO_LINES[:count])
+        if page.count("\n") < MAX_LINES:
+            break
+    return page
+
+
+def _train_help(two_lines: Sequence[str]) -> str:
     lines = [HEAD, "groups: <group>=<choice>"]
     for group in GROUPS:
-        lines += _row(group, _choices(group), 2 if group in TWO_LINES else 1)
+        lines += _row(group, _choices(group), 2 if group in two_lines else 1)
     small = "   ".join(f"{group}: {', '.join(_choices(group))}".replace(" ", _TIED) for group in SMALL_GROUPS)
     lines += [line.replace(_TIED, " ") for line in textwrap.wrap(small, WIDTH, initial_indent="  ", subsequent_indent="  ")]
     for group, title in (("experiment", "experiments"), ("sweep", "sweeps")):
