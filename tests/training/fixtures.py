@@ -34,7 +34,7 @@ def make_parts(outputs: Path, *, seed: int = 0, key: str = "0123456789ab", resum
         model_factory=partial(MLP, hidden=(8,), units=partial(nn.Dropout, 0.2)),
         algorithm=settings.pop("algorithm", None) or Backprop(),
         optimizer_factory=settings.pop("optimizer", partial(torch.optim.Adam, lr=0.01)),
-        schedule=Schedule(),
+        schedule=settings.pop("schedule", None) or Schedule(),
         trackers={},
         settings=TrainerSettings(**{"duration": "4ep", "figures": False, "log_every": 5, **settings}),
         data_root=outputs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from altprop.algorithms.backprop import Backprop
+from altprop.algorithms.schedule import Schedule
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.tracking.fanout import Trackers
 from altprop.tracking.metrics_file import read_metrics
@@ -70,6 +72,21 @@ def test_a_run_leaves_its_files_and_is_not_trained_twice(tmp_path: Path) -> None
     assert (parts.directory / "checkpoints" / "last.pt").stat().st_mtime_ns == written
     train(make_parts(tmp_path, resume=False))
     assert (parts.directory / "checkpoints" / "last.pt").stat().st_mtime_ns != written
+
+
+@pytest.mark.parametrize(
+    ("interval", "rates"),
+    [("epoch", [0.01, 0.001, 1e-4]), ("step", [0.01 * 0.5 ** (STEPS_PER_EPOCH * epoch - 1) for epoch in (1, 2, 3)])],
+)
+def test_records_hold_the_rate_of_their_last_step(tmp_path: Path, interval: Any, rates: list[float]) -> None:
+    scheduler = (
+        partial(torch.optim.lr_scheduler.MultiStepLR, milestones=[1, 2])
+        if interval == "epoch"
+        else partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
+    )
+    parts = make_parts(tmp_path, duration="3ep", schedule=Schedule(scheduler=scheduler, interval=interval))
+    train(parts)
+    assert [record["train/learning_rate"] for record in records(parts.directory)] == pytest.approx(rates)
 
 
 @pytest.mark.parametrize("at", [0, 1, STEPS_PER_EPOCH - 1, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH + 3])

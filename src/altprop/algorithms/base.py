@@ -148,7 +148,7 @@ class Algorithm:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate to report: that of the first group of the first optimizer."""
+        """The learning rate of the next step, to be reported: that of the first group of the first optimizer."""
         return self.optimizers[0].learning_rate
 
     @property

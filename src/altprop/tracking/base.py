@@ -1,7 +1,8 @@
 """The interface of trackers, which receive a run's metrics. The metrics file is the record; all other trackers mirror it.
 
-Metrics that every tracker knows: ``train/loss``, ``train/accuracy``, ``train/learning_rate``, ``validation/loss``,
-``validation/accuracy``, ``test/loss``, ``test/accuracy``, ``time/images_per_second`` and ``time/elapsed`` (seconds of this run).
+Metrics that every tracker knows: ``train/loss``, ``train/accuracy``, ``train/learning_rate`` (of the last step before the
+record), ``validation/loss``, ``validation/accuracy``, ``test/loss``, ``test/accuracy``, ``time/images_per_second`` and
+``time/elapsed`` (seconds of this run).
 """
 
 from __future__ import annotations

@@ -84,6 +84,8 @@ class Loop:
         self.world_size = algorithm.context.world_size
         self.meter = Meter(self.world_size)
         self.stop_signal: int | None = None
+        self.learning_rate = algorithm.learning_rate
+        """The learning rate of the last step. After a step, the algorithm itself may have that of the next one."""
         self.clock = TrainingClock(progress)
         self.started = time.perf_counter() - progress.seconds
         self.status_written = time.perf_counter()
@@ -141,6 +143,7 @@ class Loop:
         """Train on one mini-batch, with the alignment probe if it is due."""
         progress = self.progress
         probed = self.plan.probe_at(progress.step)
+        self.learning_rate = self.algorithm.learning_rate
         metrics = self.probe.step(inputs, targets, self._train_step) if probed else self._train_step(inputs, targets)
         self.meter.update(metrics, targets.shape[0])
         self.profiler.step()
@@ -212,7 +215,7 @@ class Loop:
         started = time.perf_counter()
         metrics.update(self._evaluations())
         progress.seconds = time.perf_counter() - self.started
-        metrics["train/learning_rate"] = self.algorithm.learning_rate
+        metrics["train/learning_rate"] = self.learning_rate
         metrics["time/train_seconds"] = progress.train_seconds
         metrics["time/evaluation_seconds"] = time.perf_counter() - started
         metrics["time/elapsed"] = progress.seconds

@@ -94,6 +94,7 @@ def test_row(net: str, units: str, rule: str | None) -> None:
         assert (config["optimizer"]["betas"], config["optimizer"]["eps"]) == ([0.9, 0.999], 1e-8)
     assert config["trainer"]["duration"] == f"{epochs}ep"
     assert config["trainer"]["precision"] == "fp32"
+    assert config["trainer"]["channels_last"] is False  # rounding flips hard units
     assert config["dataset"]["batch_size"] == batch
     assert config["dataset"]["validation"]["size"] == 0
     assert config["dataset"]["drop_last"] is False

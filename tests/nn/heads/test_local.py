@@ -172,9 +172,9 @@ def scores(*shape: int) -> st.SearchStrategy[torch.Tensor]:
 
 @given(count=st.integers(1, 12))
 def test_every_head_has_twice_the_weight_of_the_previous_one(count: int) -> None:
-    weights = ensemble_weights(count).double()
-    assert float(weights.sum()) == pytest.approx(1.0, abs=1e-6)
-    assert torch.allclose(weights[1:], 2 * weights[:-1], rtol=1e-5)
+    weights = ensemble_weights(count, dtype=torch.float64)
+    assert float(weights.sum()) == pytest.approx(1.0, abs=1e-14)
+    assert torch.allclose(weights[1:], 2 * weights[:-1], rtol=1e-14)
 
 
 @given(one=scores(3, 4), average=st.sampled_from(["probabilities", "logits"]))

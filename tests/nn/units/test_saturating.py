@@ -33,3 +33,26 @@ def test_slope_and_ceiling_must_be_positive() -> None:
     for arguments in ({"ceiling": 0.0}, {"slope": -1.0}):
         with pytest.raises(ValueError, match="positive"):
             SaturatedReLU(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("unit", "bound", "slope"),
+    [
+        (SaturatedReLU(), 1.0, 1.0),
+        (SaturatedReLU(ceiling=1.5, slope=0.5), 3.0, 0.5),
+        (ClippedAbs(), 1.0, 1.0),
+        (ClippedAbs(), -1.0, -1.0),
+        (HardSigmoid(), 1.0, 0.5),
+    ],
+)
+def test_the_derivative_at_the_ceiling_is_the_slope_below_it(unit: nn.Module, bound: float, slope: float) -> None:
+    inputs = torch.tensor([bound, 3 * bound], requires_grad=True)
+    unit(inputs).sum().backward()
+    assert inputs.grad.tolist() == [slope, 0.0]
+
+
+@pytest.mark.parametrize(("unit", "bound"), [(SaturatedReLU(), 0.0), (HardSigmoid(), -1.0)])
+def test_the_derivative_at_the_floor_is_zero(unit: nn.Module, bound: float) -> None:
+    inputs = torch.tensor(bound, requires_grad=True)
+    unit(inputs).backward()
+    assert inputs.grad == 0

@@ -86,7 +86,8 @@ class NudgedAlgorithm(EnergyAlgorithm):
         if not random_sign:
             return self.beta
         positive = torch.rand((), generator=self.context.generator("nudging")) < 0.5
-        return torch.where(positive, self.beta, -self.beta).to(inputs.device, inputs.dtype)
+        beta = torch.tensor(self.beta, dtype=inputs.dtype)
+        return torch.where(positive, beta, -beta).to(inputs.device)
 
     def probe_phases(self) -> dict[str, Tensor]:
         phases = super().probe_phases()

@@ -11,9 +11,9 @@ from torch import Tensor
 EnsembleOf = Literal["probabilities", "logits"]
 
 
-def ensemble_weights(count: int, device: torch.device | None = None) -> Tensor:
+def ensemble_weights(count: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return ``w_i = 2^i / sum_j 2^j`` for ``i = 0 … count - 1``, ``[count]``: each head weighs twice the previous one."""
-    return torch.softmax(torch.arange(count, device=device, dtype=torch.float32) * torch.log(torch.tensor(2.0)).item(), dim=0)
+    return torch.tensor([2.0**i / (2.0**count - 1.0) for i in range(count)], device=device, dtype=dtype)
 
 
 def ensemble_scores(scores: Sequence[Tensor], average: EnsembleOf) -> Tensor:
@@ -23,7 +23,7 @@ def ensemble_scores(scores: Sequence[Tensor], average: EnsembleOf) -> Tensor:
     experiments). The latter returns the logarithm, so that the cross-entropy of the result is that of the averaged probabilities.
     """
     stacked = torch.stack(list(scores))
-    weights = ensemble_weights(len(scores), stacked.device).to(stacked.dtype).reshape(-1, 1, 1)
+    weights = ensemble_weights(len(scores), stacked.device, stacked.dtype).reshape(-1, 1, 1)
     if average == "logits":
         return (weights * stacked).sum(dim=0)
     return torch.logsumexp(stacked.log_softmax(dim=2) + weights.log(), dim=0)

@@ -1,4 +1,7 @@
-"""Saturating units: the full-precision counterparts of thresholds and staircases. Autograd differentiates them."""
+"""Saturating units: the full-precision counterparts of thresholds and staircases. Autograd differentiates them.
+
+As in the published code, the derivative exactly at the upper bound is the slope below it, and exactly at a lower bound it is 0.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ class SaturatedReLU(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply the unit to each element of ``inputs``, any shape."""
         scaled = inputs if self.slope == 1 else inputs * self.slope
-        return nn.functional.hardtanh(scaled, 0.0, self.ceiling)
+        return scaled.relu().clamp(max=self.ceiling)
 
     def extra_repr(self) -> str:
         return f"ceiling={self.ceiling:g}, slope={self.slope:g}"
@@ -37,4 +40,4 @@ class HardSigmoid(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply the unit to each element of ``inputs``, any shape."""
-        return nn.functional.hardtanh((inputs + 1) / 2, 0.0, 1.0)
+        return ((inputs + 1) / 2).relu().clamp(max=1.0)
