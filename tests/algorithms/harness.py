@@ -1,4 +1,4 @@
-"""What the algorithm suite trains: a tiny problem, and an algorithm set up on it as the training loop would do it."""
+"""A tiny problem for the algorithm suite, and an algorithm that is set up on it as in the training loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 
 
 class TinySplit:
-    """``[96, 1, 8, 8]`` images: a bright quarter says the class, noise hides it a little."""
+    """``[96, 1, 8, 8]`` noisy images, in which a bright quarter encodes the class."""
 
     num_samples = SAMPLES
     batch_size = BATCH
@@ -53,8 +53,8 @@ class TinySplit:
         if self.shuffle:
             order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(epoch))
         for first in range(start * BATCH, SAMPLES, BATCH):
-            chosen = order[first : first + BATCH]
-            yield self.images[chosen], self.targets[chosen]
+            indices = order[first : first + BATCH]
+            yield self.images[indices], self.targets[indices]
 
 
 def no_schedule() -> Schedule:
@@ -63,10 +63,10 @@ def no_schedule() -> Schedule:
 
 @dataclass(frozen=True)
 class Case:
-    """One algorithm with a model it can train: what a line of the registry says.
+    """An entry of the registry: an algorithm and a model that it can train.
 
-    ``algorithm`` is called with a weights rule; ``model`` with ``input_shape`` and ``num_classes``. ``learns_to`` is the test
-    accuracy in percent that ``epochs`` epochs must reach.
+    ``algorithm`` takes a weights rule, ``model`` takes ``input_shape`` and ``num_classes``. ``learns_to`` is the test accuracy in
+    percent that must be reached after ``epochs`` epochs.
     """
 
     algorithm: Callable[[WeightsRule], Algorithm]
@@ -106,7 +106,7 @@ class Training:
         self.losses: list[float] = []
 
     def run(self, steps: int | None = None) -> Training:
-        """Train ``steps`` steps, or to the end."""
+        """Train for ``steps`` steps, or to the end if it is None."""
         algorithm = self.algorithm
         while self.epoch < self.context.total_epochs and not algorithm.finished:
             algorithm.epoch_start(self.epoch)
@@ -123,7 +123,7 @@ class Training:
         return self
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint would hold, independent of later training."""
+        """Return the content of a checkpoint, independent of later training."""
         return copy.deepcopy(
             {
                 "algorithm": self.algorithm.state_dict(),
@@ -133,7 +133,7 @@ class Training:
         )
 
     def restore(self, state: Mapping[str, Any]) -> Training:
-        """Go on from ``state``."""
+        """Resume from ``state``."""
         self.algorithm.load_state_dict(state["algorithm"])
         restore_random_state(state["random"], self.context.generator)
         self.epoch, self.step_in_epoch = state["position"]
@@ -144,7 +144,7 @@ class Training:
 
 
 def assert_equal(one: Any, other: Any, where: str = "") -> None:
-    """Bit-for-bit equality of nested state, naming the first place that differs."""
+    """Assert that two nested states are bit-identical. A failure names the first difference."""
     if isinstance(one, Tensor):
         assert isinstance(other, Tensor), where
         assert one.dtype == other.dtype, where

@@ -1,4 +1,4 @@
-"""Every algorithm and every weights rule by name. One line here gives a new one the whole suite of ``test_suite.py``."""
+"""All algorithms and weights rules by name. A line here is enough to run the suite in ``test_suite.py`` on a new one."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ ALGORITHMS: dict[str, Case] = {
 
 
 def sparse(prune: Callable[[], Prune], redistribute: type, grow: type, **options: Any) -> DynamicSparse:
-    """A moving sparse rule; its parts have state, so every rule gets its own."""
+    """Return a dynamic sparse rule. Its parts have state, so every rule gets its own."""
     settings: dict[str, Any] = {"sparsity": 0.5, "period": {0: 5}, **options}
     return DynamicSparse(prune=prune(), redistribute=redistribute(), grow=grow(), **settings)
 

@@ -1,4 +1,4 @@
-"""Angles, ratios and errors between directions."""
+"""Angles, norm ratios and errors between directions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_angles_do_not_depend_on_lengths(degrees: float, first: float, second: f
     assert float(angle(one, other)) == pytest.approx(degrees, abs=1e-6)
 
 
-def test_angles_are_exact_where_an_arc_cosine_is_not() -> None:
+def test_angles_are_more_exact_than_an_arc_cosine() -> None:
     """Trap 22: equal tensors have an angle of 0, not NaN, and tiny angles keep their digits."""
     weight = torch.randn(50, 30)
     assert float(angle(weight, weight)) == 0.0
@@ -32,11 +32,11 @@ def test_angles_are_exact_where_an_arc_cosine_is_not() -> None:
 
 def test_alignment_of_a_scaled_gradient() -> None:
     gradient = {"a": torch.randn(4, 3), "b": torch.randn(2)}
-    found = align_all({"a": 0.5 * gradient["a"], "c": torch.ones(1)}, gradient)
-    assert found.keys() == {"a"}
-    assert float(found["a"].angle) == pytest.approx(0.0, abs=1e-5)
-    assert float(found["a"].norm_ratio) == pytest.approx(0.5)
-    assert float(found["a"].relative_error) == pytest.approx(0.5)
+    alignments = align_all({"a": 0.5 * gradient["a"], "c": torch.ones(1)}, gradient)
+    assert alignments.keys() == {"a"}
+    assert float(alignments["a"].angle) == pytest.approx(0.0, abs=1e-5)
+    assert float(alignments["a"].norm_ratio) == pytest.approx(0.5)
+    assert float(alignments["a"].relative_error) == pytest.approx(0.5)
     assert math.isfinite(float(align(torch.ones(2), torch.zeros(2)).norm_ratio))
 
 
@@ -48,7 +48,7 @@ def test_errors_of_series() -> None:
     assert float(sign_error(first, -first)) == pytest.approx(0.75)
 
 
-def test_bias_ratio_is_what_averaging_leaves() -> None:
+def test_bias_ratio_is_the_error_left_after_averaging() -> None:
     truth = torch.tensor([1.0, 1.0])
     assert float(bias_ratio(truth + 0.5, truth - 0.5, truth)) == 0.0
     assert float(bias_ratio(truth + 0.5, truth + 0.5, truth)) == 1.0

@@ -1,4 +1,4 @@
-"""The probe sees what is true, and nobody sees the probe."""
+"""The probe measures the right directions and does not affect training."""
 
 from functools import partial
 from itertools import count
@@ -32,71 +32,70 @@ def one_thread() -> None:
 
 
 class Probed(Training):
-    """Trains with a probe in every step, or in every third."""
+    """Trains with a probe in one of ``every`` steps."""
 
     def __init__(self, *arguments: Any, every: int = 1, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.seen: list[dict[str, float]] = []
+        self.records: list[dict[str, float]] = []
         probe, plain, numbers = AlignmentProbe(self.algorithm), self.algorithm.train_step, count()
 
         def step(inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
             if next(numbers) % every:
                 return plain(inputs, targets)
             metrics = probe.step(inputs, targets, plain)
-            self.seen.append(probe.alignments)
+            self.records.append(probe.alignments)
             return metrics
 
         self.algorithm.train_step = step  # type: ignore[method-assign]
 
     def angles(self, step: int = -1) -> dict[str, float]:
-        return {name.removeprefix(ANGLE): value for name, value in self.seen[step].items() if name.startswith(ANGLE)}
+        return {name.removeprefix(ANGLE): value for name, value in self.records[step].items() if name.startswith(ANGLE)}
 
     def ratios(self, step: int = -1) -> dict[str, float]:
-        return {name.removeprefix(NORM_RATIO): value for name, value in self.seen[step].items() if name.startswith(NORM_RATIO)}
+        return {name.removeprefix(NORM_RATIO): value for name, value in self.records[step].items() if name.startswith(NORM_RATIO)}
 
 
-def assert_unseen(case: Case, rule: str, every: int = 1) -> None:
-    """A probed run, interrupted and resumed, is the unprobed one."""
+def assert_probing_changes_nothing(case: Case, rule: str, every: int = 1) -> None:
+    """A run with a probe, interrupted and resumed, is identical to one without."""
     plain = Training(case, WEIGHTS_RULES[rule]()).run(STEPS)
     first = Probed(case, WEIGHTS_RULES[rule](), every=every).run(STEPS_PER_EPOCH + 1)
     state = first.state()
     second = Probed(case, WEIGHTS_RULES[rule](), every=every).restore(state).run(STEPS - STEPS_PER_EPOCH - 1)
     assert_equal(plain.state(), second.state())
     assert first.losses + second.losses == plain.losses
-    assert any(first.seen)
-    assert any(second.seen)
+    assert any(first.records)
+    assert any(second.records)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_probing_changes_nothing(name: str) -> None:
-    assert_unseen(ALGORITHMS[name], "dense")
+    assert_probing_changes_nothing(ALGORITHMS[name], "dense")
 
 
 @pytest.mark.parametrize("rule", WEIGHTS_RULES)
 def test_probing_changes_nothing_under_a_weights_rule(rule: str) -> None:
-    assert_unseen(ALGORITHMS["backprop"], rule)
+    assert_probing_changes_nothing(ALGORITHMS["backprop"], rule)
 
 
 @pytest.mark.parametrize("rule", ["dense", "rigl"])
 def test_probing_changes_nothing_with_dropout_and_batch_norm(rule: str) -> None:
     model = partial(MLP, hidden=(16, 12), units=partial(nn.Dropout, 0.3), batch_norm=True)
-    assert_unseen(Case(lambda weights: Backprop(weights=weights), model), rule, every=3)
+    assert_probing_changes_nothing(Case(lambda weights: Backprop(weights=weights), model), rule, every=3)
 
 
 @pytest.mark.parametrize("rule", WEIGHTS_RULES)
 def test_backprop_follows_the_gradient(rule: str) -> None:
-    """Whatever the weights are, with dropout and batch statistics, the angle is 0 and the ratio 1."""
+    """With any weights rule, dropout and batch statistics, the angle is 0 and the ratio 1."""
     model = partial(MLP, hidden=(16, 12), units=partial(nn.Dropout, 0.3), batch_norm=True)
     case = Case(lambda weights: Backprop(weights=weights), model)
     training = Probed(case, WEIGHTS_RULES[rule](), dtype=torch.float64).run(STEPS_PER_EPOCH + 1)
     assert len(training.angles(0)) == 3
-    for step in range(len(training.seen)):
+    for step in range(len(training.records)):
         assert all(value == pytest.approx(0, abs=1e-9) for value in training.angles(step).values())
         assert all(value == pytest.approx(1, abs=1e-12) for value in training.ratios(step).values())
 
 
-def test_what_comes_after_the_gradient_does_not_count() -> None:
-    """Clipping, momentum, weight decay and slices of the mini-batch are no part of the direction."""
+def test_clipping_momentum_decay_and_slices_do_not_affect_the_direction() -> None:
     case = Case(lambda weights: Backprop(weights=weights), PLAIN_MLP, partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1))
     training = Probed(case, dtype=torch.float64, clip_norm=1e-3, accumulate=4).run(3)
     assert all(value == pytest.approx(0, abs=1e-6) for value in training.angles().values())
@@ -104,8 +103,8 @@ def test_what_comes_after_the_gradient_does_not_count() -> None:
 
 
 def test_a_known_angle() -> None:
-    class Turned(Backprop):
-        """Doubles every gradient and turns that of the classifier's bias and weights around."""
+    class Reversed(Backprop):
+        """Doubles every gradient and reverses that of the classifier's weights and biases."""
 
         def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
             self.optimization.zero_grad()
@@ -117,7 +116,7 @@ def test_a_known_angle() -> None:
             self.optimization.step()
             return {"loss": loss.detach()}
 
-    training = Probed(Case(lambda weights: Turned(weights=weights), PLAIN_MLP), dtype=torch.float64)
+    training = Probed(Case(lambda weights: Reversed(weights=weights), PLAIN_MLP), dtype=torch.float64)
     layers = list(dict.fromkeys(layer_of(name) for name, _ in training.algorithm.model.named_parameters()))
     last = layers[-1]
     training.run(1)
@@ -126,7 +125,7 @@ def test_a_known_angle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "astray"),
+    ("name", "deviating"),
     [
         ("target_propagation", 2),
         ("synthetic_gradients", 2),
@@ -135,15 +134,15 @@ def test_a_known_angle() -> None:
         ("features_replay", 1),
     ],
 )
-def test_only_the_last_layers_of_other_algorithms_follow_the_gradient(name: str, astray: int) -> None:
+def test_only_the_last_layers_of_other_algorithms_follow_the_gradient(name: str, deviating: int) -> None:
     angles = list(Probed(ALGORITHMS[name], dtype=torch.float64).run(5).angles().values())
     assert len(angles) == 3
-    assert all(5 < angle < 175 for angle in angles[:astray])
-    assert angles[astray:] == pytest.approx([0.0] * (3 - astray), abs=1e-6)
+    assert all(5 < angle < 175 for angle in angles[:deviating])
+    assert angles[deviating:] == pytest.approx([0.0] * (3 - deviating), abs=1e-6)
 
 
 def test_hard_units_are_compared_with_saturated_straight_through() -> None:
-    """Which is what an algorithm with that estimator follows exactly."""
+    """An algorithm with that estimator follows this reference exactly."""
     case = Case(lambda weights: TargetPropagation(weights=weights, estimator=SaturatedStraightThrough()), HARD_MLP)
     training = Probed(case, dtype=torch.float64).run(3)
     assert training.angles() == pytest.approx(dict.fromkeys(training.angles(), 0.0), abs=1e-9)
@@ -161,7 +160,7 @@ def test_frozen_blocks_are_not_listed() -> None:
 @pytest.mark.parametrize("order", ["synchronous", "red_black"])
 @pytest.mark.parametrize("model", [ENERGY_MLP, partial(SMALL_ENERGY_NET, pools=("average",))])
 def test_equilibrium_propagation_approaches_backpropagation_through_time(model: Any, order: Any) -> None:
-    """A smaller symmetric nudge and phases that settle bring the estimate to the gradient."""
+    """With a smaller symmetric nudge and phases that converge, the estimate approaches the gradient."""
 
     def angles(beta: float, free_steps: int, nudge_steps: int) -> dict[str, float]:
         def algorithm(weights: WeightsRule) -> EquilibriumPropagation:
@@ -190,7 +189,7 @@ def test_backpropagation_through_all_of_time_is_the_reference() -> None:
 
 
 def test_the_probe_agrees_with_the_theorem_check() -> None:
-    """Two ways to the same gradient: the probe's, and the time series of ``task=check_gradients``."""
+    """The probe and the time series of ``task=check_gradients`` compute the same gradient."""
     free_steps = 30
 
     def algorithm(weights: WeightsRule) -> EquilibriumPropagation:
@@ -206,7 +205,7 @@ def test_the_probe_agrees_with_the_theorem_check() -> None:
         assert torch.allclose(reference[name], gradient, rtol=1e-8, atol=1e-12), name
 
 
-def test_small_steps_of_continual_updates_are_added_up() -> None:
+def test_updates_within_a_step_are_added() -> None:
     def algorithm(weights: WeightsRule) -> ContinualEquilibriumPropagation:
         return ContinualEquilibriumPropagation(beta=0.01, third_phase="symmetric", free_steps=80, nudge_steps=80, weights=weights)
 

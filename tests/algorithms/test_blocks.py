@@ -1,4 +1,4 @@
-"""Cutting models into blocks: nothing is lost, and the published cuts have the published sizes."""
+"""Cutting models into blocks: no layer is lost, and the published cuts have the published sizes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def counts(blocks: list[nn.Sequential]) -> list[int]:
 
 
 @given(layers=st.integers(1, 40), size=st.integers(1, 12))
-def test_no_layer_is_lost_and_the_rest_is_a_block(layers: int, size: int) -> None:
+def test_no_layer_is_lost_and_the_remainder_is_a_block(layers: int, size: int) -> None:
     positions = cut_positions(layers, size, None)
     widths = [later - earlier for earlier, later in pairwise(positions)]
     assert sum(widths) == layers
@@ -34,13 +34,13 @@ def test_no_layer_is_lost_and_the_rest_is_a_block(layers: int, size: int) -> Non
 
 
 @given(layers=st.integers(2, 40), data=st.data())
-def test_cut_points_begin_blocks(layers: int, data: st.DataObject) -> None:
+def test_cut_points_start_blocks(layers: int, data: st.DataObject) -> None:
     points = sorted(data.draw(st.sets(st.integers(1, layers - 1))))
     assert cut_positions(layers, 1, points) == [0, *points, layers]
 
 
 @pytest.mark.parametrize("points", [[0], [5], [3, 2], [2, 2], [-1]])
-def test_bad_cut_points_are_a_mistake_of_the_user(points: list[int]) -> None:
+def test_invalid_cut_points_are_refused(points: list[int]) -> None:
     with pytest.raises(ConfigError, match=r"algorithm\.cut_points.*from 1 to 4"):
         cut_positions(5, 1, points)
 
@@ -51,7 +51,7 @@ def test_models_without_blocks_are_refused(model: nn.Module) -> None:
         cut(model, 1, None)
 
 
-def test_shapes_come_from_the_blocks_and_leave_no_trace() -> None:
+def test_output_shapes_do_not_change_the_model() -> None:
     model = CifarResNet(depth=8, units=nn.ReLU, input_shape=(3, 16, 16), num_classes=4).double()
     model.layer1.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -79,7 +79,7 @@ VGG_SIDES = {13: [224, 224, 112, 112, 56, 56, 28, 28, 14, 14], 19: [224, 224, 11
     ],
 )
 def test_published_cuts_of_vgg(depth, block_size, blocks, total) -> None:
-    """Counted on the meta device: the heads from the sizes listed in the specification."""
+    """Counted on the meta device. The heads have the sizes listed in the specification."""
     with torch.device("meta"):
         model = VGG(depth=depth, batch_norm=True, dropout=0.0, **IMAGENET)
         parts = cut(model, block_size, None)
@@ -111,7 +111,7 @@ def test_published_cut_of_resnet_152() -> None:
 
 
 def test_published_cut_of_resnet_110() -> None:
-    """58 entries, stem in three, cut at 29: 26 residual blocks behind the stem."""
+    """58 entries with the stem in three, cut at 29: 26 residual blocks after the stem."""
     build = partial(CifarResNet, depth=110, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
     with torch.device("meta"):
         model = build()

@@ -11,7 +11,7 @@ from altprop.algorithms.loss_scaling import LossScaling
 
 
 def published_scales(overflows: list[bool], interval: int, initial: float) -> list[float]:
-    """Specification, section 2.7: halved at an overflow but not below 1, doubled every ``interval`` iterations after the last."""
+    """Specification, section 2.7: halved at an overflow, at least 1, and doubled every ``interval`` iterations after the last."""
     scale, last, scales = initial, -1, []
     for iteration, overflow in enumerate(overflows):
         if overflow:
@@ -61,7 +61,7 @@ def test_defaults_are_the_published_numbers() -> None:
     assert loss.scaler.get_scale() == 2.0
 
 
-def test_overflow_leaves_the_parameters_alone() -> None:
+def test_overflow_does_not_change_parameters() -> None:
     loss = Loss(LossScaling())
     loss.step(overflow=True)
     assert torch.equal(loss.parameter, torch.ones(2))

@@ -1,4 +1,4 @@
-"""Half parameters updated through fp32 copies: the published wrapper, written out here, against the library's step."""
+"""fp16 parameters updated through fp32 copies: the library's step compared with the published wrapper, written out here."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def batch(seed: int) -> tuple[Tensor, Tensor]:
 
 
 class Published:
-    """Section 2.7 of the specification, line by line, for one block with its head. The SGD is torch's, on the masters."""
+    """Section 2.7 of the specification, line by line, for one block with its head. It uses torch's SGD on the masters."""
 
     def __init__(self, part: nn.Module, scale: float, interval: int, dynamic: bool) -> None:
         self.part = part
@@ -83,7 +83,7 @@ class Published:
 
 @pytest.mark.parametrize("rule", [DYNAMIC, LossScaling(init_scale=128.0, dynamic=False)])
 def test_every_step_is_that_of_the_published_wrapper(rule: LossScaling) -> None:
-    """Bit for bit, over skipped updates, updates and a scale that grows (scales are powers of two, so dividing is exact)."""
+    """Bit-identical over skipped updates, updates and a growing scale (scales are powers of two, so division is exact)."""
     algorithm = set_up(DecoupledGreedy(loss_scaling=rule, master_weights=True))
     copies = copy.deepcopy(nn.ModuleList(algorithm.parts))
     references = [Published(part, rule.init_scale, rule.growth_interval, rule.dynamic) for part in copies]
@@ -100,8 +100,8 @@ def test_every_step_is_that_of_the_published_wrapper(rule: LossScaling) -> None:
     assert len(scales) > 3 or not rule.dynamic
 
 
-def test_fresh_optimizers_begin_with_fresh_copies() -> None:
-    """Section 5: at a decay optimizer, scaler and the wrapper with its fp32 copies are built anew."""
+def test_reset_optimizers_start_with_new_copies() -> None:
+    """Section 5: a decay creates a new optimizer, a new scaler and a new wrapper with its fp32 copies."""
     algorithm = set_up(DecoupledGreedy(loss_scaling=DYNAMIC, master_weights=True, reset_optimizer_at=[1]))
     for seed in range(12):
         algorithm.train_step(*batch(seed))
@@ -120,7 +120,7 @@ def test_fresh_optimizers_begin_with_fresh_copies() -> None:
             assert_equal(dict(algorithm.parts[index].state_dict()), dict(reference.part.state_dict()))
 
 
-def test_everything_is_half_but_batch_norms_and_masters() -> None:
+def test_everything_except_batch_norms_and_masters_is_fp16() -> None:
     algorithm = set_up(DecoupledGreedy(loss_scaling=DYNAMIC, master_weights=True))
     for part in algorithm.parts:
         for layer in part.modules():
@@ -132,8 +132,8 @@ def test_everything_is_half_but_batch_norms_and_masters() -> None:
     algorithm.local_heads[0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].dtype))
     metrics = algorithm.train_step(*batch(0))
     with algorithm.inference():
-        answers = algorithm.predictions(batch(1)[0])
-        assert torch.equal(answers[""], algorithm.predict(batch(1)[0]))
+        predictions = algorithm.predictions(batch(1)[0])
+        assert torch.equal(predictions[""], algorithm.predict(batch(1)[0]))
     assert seen == [torch.float16, torch.float16]
     assert {value.dtype for value in metrics.values()} == {torch.float32}
 
@@ -162,7 +162,7 @@ def test_learns_and_resumes_bit_exactly(kind: type[LocalLosses]) -> None:
 
 
 def test_small_updates_are_not_lost() -> None:
-    """What masters are for: a step far below the spacing of halves still adds up."""
+    """The purpose of masters: steps far below the spacing of fp16 numbers still add up."""
     algorithm = set_up(DecoupledGreedy(loss_scaling=LossScaling(init_scale=1.0, dynamic=False), master_weights=True))
     step = algorithm.optimizers[0]
     value, master = step.copies[0]
@@ -187,11 +187,11 @@ def test_small_updates_are_not_lost() -> None:
         ({}, {"precision": "fp16", "probe_every": "1ep"}),
     ],
 )
-def test_impossible_settings_are_problems(config: dict[str, Any], trainer: dict[str, Any]) -> None:
+def test_invalid_settings_are_problems(config: dict[str, Any], trainer: dict[str, Any]) -> None:
     problems = list(DecoupledGreedy.check({"master_weights": True, **config}, {"trainer": trainer}))
     assert [problem.key for problem in problems] == ["algorithm.master_weights"]
 
 
-def test_dense_weights_in_fp16_are_none() -> None:
+def test_dense_weights_in_fp16_are_valid() -> None:
     config = {"master_weights": True, "weights": {"_target_": "altprop.weights.Dense"}}
     assert not list(DecoupledGreedy.check(config, {"trainer": {"precision": "fp16", "probe_every": None}}))

@@ -1,4 +1,4 @@
-"""What every algorithm must do: learn, resume bit-exactly, follow its stored curve, keep its promises, compose with rules."""
+"""Requirements for every algorithm: learn, resume bit-exactly, follow a stored curve, support its capabilities and all rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.distributed
 import torch.multiprocessing
 from torch import Tensor
 
-import altprop.training.processes  # noqa: F401  (imports before the group is made what would keep its threads)
+import altprop.training.processes  # noqa: F401  (an import after the group is created would keep its threads alive)
 from tests.algorithms.harness import STEPS_PER_EPOCH, Training, assert_equal
 from tests.algorithms.registry import ALGORITHMS, WEIGHTS_RULES
 
@@ -25,8 +25,8 @@ STORED_CURVES = sorted(file.stem for file in CURVES.glob("*.json"))
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 
 
-def promising(capability: str) -> pytest.MarkDecorator:
-    """The algorithms that claim ``capability``."""
+def supporting(capability: str) -> pytest.MarkDecorator:
+    """Parametrize with the algorithms that support ``capability``."""
     names = [
         name for name, case in ALGORITHMS.items() if getattr(case.algorithm(WEIGHTS_RULES["dense"]()).capabilities, capability)
     ]
@@ -67,7 +67,7 @@ def test_state_is_plain_data(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS if STORE_CURVES else STORED_CURVES)
 def test_follows_its_stored_curve(name: str) -> None:
-    """Losses of the first steps. A change here is a change of numerics: say why, delete the file and run ``make store``."""
+    """Losses of the first steps. A difference is a change of numerics: explain it, delete the file and run ``make store``."""
     losses = Training(ALGORITHMS[name]).run(CURVE_STEPS).losses
     path = CURVES / f"{name}.json"
     if STORE_CURVES and not path.exists():
@@ -103,18 +103,18 @@ def test_composes_with_weights_rule(name: str, rule: str) -> None:
     case = ALGORITHMS[name]
     training = Training(case, WEIGHTS_RULES[rule]())
     if not training.algorithm.capabilities.weights_rules:
-        pytest.skip("the algorithm says that it takes no weights rule; validation refuses the combination")
+        pytest.skip("the algorithm does not support weights rules; validation refuses the combination")
     if training.algorithm.capabilities.freezes and training.algorithm.weights.moves:
-        pytest.skip("the rule would move frozen weights; validation refuses the combination")
+        pytest.skip("the rule would change frozen weights; validation refuses the combination")
     training.run(STEPS_PER_EPOCH + 2)
     assert all(torch.isfinite(parameter).all() for parameter in training.algorithm.model.parameters())
     resumed = Training(case, WEIGHTS_RULES[rule]()).restore(training.state())
     assert_equal(training.run(3).state(), resumed.run(3).state())
 
 
-@promising("accumulate")
+@supporting("accumulate")
 def test_accumulation_gives_the_same_update(name: str) -> None:
-    """Without batch statistics, slices add up to the whole mini-batch."""
+    """Without batch statistics, the gradients of slices add up to that of the whole mini-batch."""
     whole = Training(ALGORITHMS[name], dtype=torch.float64)
     sliced = Training(ALGORITHMS[name], dtype=torch.float64, accumulate=4)
     for training in (whole, sliced):
@@ -124,7 +124,7 @@ def test_accumulation_gives_the_same_update(name: str) -> None:
     _assert_close(whole, sliced, 1e-10)
 
 
-@promising("clip")
+@supporting("clip")
 def test_clipping_bounds_the_update(name: str) -> None:
     free, clipped = Training(ALGORITHMS[name]), Training(ALGORITHMS[name], clip_norm=1e-3)
     lengths = []
@@ -136,7 +136,7 @@ def test_clipping_bounds_the_update(name: str) -> None:
     assert lengths[1] < lengths[0]
 
 
-@promising("amp")
+@supporting("amp")
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_mixed_precision_stays_close(name: str, precision: str) -> None:
     full, mixed = Training(ALGORITHMS[name]).run(), Training(ALGORITHMS[name], precision=precision).run()
@@ -144,18 +144,18 @@ def test_mixed_precision_stays_close(name: str, precision: str) -> None:
     assert mixed.evaluate()["accuracy"] >= full.evaluate()["accuracy"] - 5
 
 
-@promising("compile")
+@supporting("compile")
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_step_is_the_plain_step(name: str) -> None:
+def test_compiled_step_equals_the_plain_step(name: str) -> None:
     torch._dynamo.reset()
     plain, compiled = Training(ALGORITHMS[name]).run(3), Training(ALGORITHMS[name], compile=True).run(3)
     _assert_close(plain, compiled, 1e-4)
 
 
-@promising("ddp")
+@supporting("ddp")
 def test_two_processes_give_the_update_of_one(name: str, tmp_path: Path) -> None:
-    """The same update on two processes with half of each mini-batch as on one with the whole, batch norm aside."""
+    """Two processes with half of each mini-batch make the same update as one with the whole, except for batch norm."""
     torch.multiprocessing.spawn(_distributed_steps, (name, str(tmp_path)), nprocs=2)
     alone = Training(ALGORITHMS[name], dtype=torch.float64)
     _steps_without_batch_norm(alone, lambda tensor: tensor)
@@ -165,8 +165,8 @@ def test_two_processes_give_the_update_of_one(name: str, tmp_path: Path) -> None
             assert torch.allclose(state[key], value, rtol=0, atol=1e-10), key
 
 
-def test_weights_rules_move_alike_on_two_processes(tmp_path: Path) -> None:
-    """Masks, reallocation and random draws are the same on both, and those of one process, over two epochs of each rule."""
+def test_weights_rules_agree_on_two_processes(tmp_path: Path) -> None:
+    """Over two epochs of each rule, masks, reallocation and random draws equal each other and those of one process."""
     torch.multiprocessing.spawn(_distributed_rules, (str(tmp_path),), nprocs=2)
     states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for rule, make in WEIGHTS_RULES.items():
@@ -200,7 +200,7 @@ def _distributed_steps(rank: int, name: str, folder: str) -> None:
     _steps_without_batch_norm(training, lambda tensor: tensor.tensor_split(2)[rank])
     torch.save(training.algorithm.model.state_dict(), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
-    # A thread that outlives the group can abort the process at its end.
+    # A thread that outlives the group can abort the process when it exits.
     assert not [thread for thread in Path("/proc/self/task").glob("*/comm") if "gloo" in thread.read_text()]
 
 

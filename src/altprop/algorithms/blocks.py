@@ -50,9 +50,9 @@ class BlockAlgorithm(Algorithm):
         if not isinstance(block_size, int) or block_size < 1:
             yield Problem("algorithm.block_size", str(block_size), "a whole number from 1 on", "algorithm.block_size=1")
         if cut_points is not None and block_size != 1:
-            given = f"given together with algorithm.block_size={block_size}"
+            description = f"set together with algorithm.block_size={block_size}"
             allowed = "blocks are cut either by size or at given points"
-            yield Problem("algorithm.cut_points", given, allowed, "algorithm.block_size=1")
+            yield Problem("algorithm.cut_points", description, allowed, "algorithm.block_size=1")
 
 
 def cut_positions(num_layers: int, block_size: int, cut_points: Sequence[int] | None) -> list[int]:
@@ -78,8 +78,8 @@ def cut(model: nn.Module, block_size: int, cut_points: Sequence[int] | None) -> 
     Raises ``ConfigError`` if the model has no ``blocks``, and as :func:`cut_positions`.
     """
     if not isinstance(model, FeedForward) or not model.blocks:
-        given = f"{type(model).__name__} has no blocks"
-        raise ConfigError([Problem("model", given, "a feed-forward model with at least one block", "model=convnet")])
+        description = f"{type(model).__name__} has no blocks"
+        raise ConfigError([Problem("model", description, "a feed-forward model with at least one block", "model=convnet")])
     positions = cut_positions(len(model.blocks), block_size, cut_points)
     return [nn.Sequential(*model.blocks[start:end]) for start, end in pairwise(positions)]
 

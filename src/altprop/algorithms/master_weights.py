@@ -116,8 +116,8 @@ def master_weights_problems(config: Mapping[str, Any], root: Mapping[str, Any]) 
     key, off = "algorithm.master_weights", "algorithm.master_weights=false"
     trainer = root.get("trainer") or {}
     if trainer.get("precision", "fp32") != "fp16":
-        given = f"true with trainer.precision={trainer.get('precision', 'fp32')}"
-        yield Problem(key, given, "copies are kept of fp16 parameters only", "trainer.precision=fp16")
+        description = f"true with trainer.precision={trainer.get('precision', 'fp32')}"
+        yield Problem(key, description, "only fp16 parameters have copies", "trainer.precision=fp16")
     rule = class_of(config.get("weights")) or Dense
     if not issubclass(rule, Dense):
         yield Problem(key, f"true with {rule.__name__} weights", "rules act on the weights that are trained", off)

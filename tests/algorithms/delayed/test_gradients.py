@@ -1,4 +1,4 @@
-"""Delayed gradients: which batch and which weights every update comes from, and the exact resume in between."""
+"""Delayed gradients: the batch and the weights that each update comes from, and exact resume."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.algorithms.harness import assert_equal
 SHAPE = (1, 3, 3)
 CLASSES = 3
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
-STILL = partial(torch.optim.SGD, lr=0.0)
+NO_LEARNING = partial(torch.optim.SGD, lr=0.0)
 SEMANTICS = ("stale", "current", "replay")
 
 every_semantics = pytest.mark.parametrize("semantics", SEMANTICS)
@@ -78,7 +78,7 @@ def test_one_module_is_backprop(semantics: Semantics) -> None:
 @every_semantics
 @pytest.mark.parametrize("block_size", [1, 2, 3])
 def test_without_learning_every_gradient_is_the_exact_one_of_an_earlier_batch(semantics: Semantics, block_size: int) -> None:
-    algorithm = set_up(DelayedGradients(semantics=semantics, block_size=block_size), optimizer=STILL)
+    algorithm = set_up(DelayedGradients(semantics=semantics, block_size=block_size), optimizer=NO_LEARNING)
     count = len(algorithm.modules)
     for step in range(7):
         algorithm.train_step(*batch(step))
@@ -109,36 +109,36 @@ def test_no_update_before_the_first_gradient_arrives(semantics: Semantics) -> No
 
 
 @pytest.mark.parametrize("block_size", [1, 2])
-def test_stale_updates_are_exact_gradients_of_the_weights_of_then(block_size: int) -> None:
-    """theta_k(t+1) = theta_k(t) - lr grad loss(x^(t - d_k); w^(t - d_k)): all modules' weights of iteration t - d_k."""
+def test_stale_updates_are_exact_gradients_for_earlier_weights(block_size: int) -> None:
+    """theta_k(t+1) = theta_k(t) - lr grad loss(x^(t - d_k); w^(t - d_k)), with all weights of iteration t - d_k."""
     algorithm = set_up(DelayedGradients(block_size=block_size))
-    count, then = len(algorithm.modules), []
+    count, models = len(algorithm.modules), []
     for step in range(8):
-        then.append(copy.deepcopy(algorithm.model))
+        models.append(copy.deepcopy(algorithm.model))
         algorithm.train_step(*batch(step))
         parameters = dict(algorithm.model.named_parameters())
         for index in range(count):
             earlier = step - (count - 1 - index)
             if earlier >= 0:
-                exact = exact_gradients(then[earlier], *batch(earlier))
+                exact = exact_gradients(models[earlier], *batch(earlier))
                 for name in names_of(algorithm, index):
                     assert torch.allclose(parameters[name].grad, exact[name], rtol=0, atol=1e-13), (step, name)
 
 
-def test_replay_uses_the_weights_of_now_for_both_passes() -> None:
+def test_replay_uses_the_present_weights_for_both_passes() -> None:
     model = small_net((6, 5), units=nn.Tanh)
     algorithm = set_up(DelayedGradients(semantics="replay"), model)
     algorithm.train_step(*batch(0))
-    now, pending, kept = copy.deepcopy(algorithm.modules[0]), algorithm.pending[0].clone(), algorithm.waiting[0][0].inputs
+    present, pending, stored = copy.deepcopy(algorithm.modules[0]), algorithm.pending[0].clone(), algorithm.waiting[0][0].inputs
     algorithm.train_step(*batch(1))
-    now.zero_grad()
-    now(kept).backward(pending)
-    for mine, theirs in zip(algorithm.modules[0].parameters(), now.parameters(), strict=True):
+    present.zero_grad()
+    present(stored).backward(pending)
+    for mine, theirs in zip(algorithm.modules[0].parameters(), present.parameters(), strict=True):
         assert torch.equal(mine.grad, theirs.grad)
 
 
 class TwoLinear(FeedForward):
-    """A block of two linear layers, and another one: what a delayed backward pass reads can be written down."""
+    """A block of two linear layers and another block, for which the delayed gradients have a closed form."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,8 +148,8 @@ class TwoLinear(FeedForward):
         self.double().chain([self.first, self.second], self.classifier)
 
 
-@pytest.mark.parametrize(("semantics", "of_now"), [("stale", False), ("current", True)])
-def test_current_semantics_reads_the_weights_of_now(semantics: Semantics, of_now: bool) -> None:
+@pytest.mark.parametrize(("semantics", "present"), [("stale", False), ("current", True)])
+def test_current_semantics_uses_the_present_weights(semantics: Semantics, present: bool) -> None:
     algorithm = set_up(DelayedGradients(semantics=semantics), TwoLinear(), optimizer=partial(torch.optim.SGD, lr=1.0))
     lower, upper = algorithm.model.first[1], algorithm.model.first[2]
     history: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -161,15 +161,15 @@ def test_current_semantics_reads_the_weights_of_now(semantics: Semantics, of_now
         history.append((inputs, inputs @ lower.weight.detach().T, weights))
         algorithm.train_step(*batch(step))
         if step >= 1:
-            then_inputs, then_hidden, then_weights = history[step - 1]
-            used = weights if of_now else then_weights
-            assert torch.allclose(upper.weight.grad, pending.T @ then_hidden)
-            assert torch.allclose(lower.weight.grad, (pending @ used).T @ then_inputs)
-            differences.append(float((weights - then_weights).abs().max()))
+            earlier_inputs, earlier_hidden, earlier_weights = history[step - 1]
+            used = weights if present else earlier_weights
+            assert torch.allclose(upper.weight.grad, pending.T @ earlier_hidden)
+            assert torch.allclose(lower.weight.grad, (pending @ used).T @ earlier_inputs)
+            differences.append(float((weights - earlier_weights).abs().max()))
     assert max(differences) > 1e-4
 
 
-def test_semantics_differ_a_little_when_weights_move() -> None:
+def test_semantics_differ_slightly_when_weights_change() -> None:
     nets = {}
     for semantics in SEMANTICS:
         algorithm = set_up(DelayedGradients(semantics=semantics, block_size=2), optimizer=partial(torch.optim.SGD, lr=0.01))
@@ -181,8 +181,8 @@ def test_semantics_differ_a_little_when_weights_move() -> None:
 
 
 def test_running_statistics_see_every_batch_once() -> None:
-    nets = [set_up(DelayedGradients(semantics=semantics), optimizer=STILL) for semantics in SEMANTICS]
-    plain = set_up(Backprop(), optimizer=STILL)
+    nets = [set_up(DelayedGradients(semantics=semantics), optimizer=NO_LEARNING) for semantics in SEMANTICS]
+    plain = set_up(Backprop(), optimizer=NO_LEARNING)
     for step in range(5):
         for algorithm in (*nets, plain):
             algorithm.train_step(*batch(step))
@@ -209,7 +209,7 @@ class WithDropout(FeedForward):
 
 @every_semantics
 @pytest.mark.parametrize("build", [small_net, WithDropout])
-def test_resumes_bit_exactly_with_gradients_under_way(semantics: Semantics, build: Any) -> None:
+def test_resumes_bit_exactly_with_pending_gradients(semantics: Semantics, build: Any) -> None:
     straight = set_up(DelayedGradients(semantics=semantics), build())
     torch.manual_seed(1)
     for step in range(5):

@@ -56,7 +56,7 @@ def batch(seed: int, count: int = 6) -> tuple[Tensor, Tensor]:
 
 
 def train(algorithm: LocalLosses, steps: int, first: int = 0) -> int:
-    """Steps made until done, or ``steps``."""
+    """Train for at most ``steps`` steps. Returns the number of steps made so far."""
     for step in range(first, first + steps):
         if algorithm.finished:
             return step
@@ -68,8 +68,8 @@ def train(algorithm: LocalLosses, steps: int, first: int = 0) -> int:
     return first + steps
 
 
-def test_in_turn_with_one_batch_is_the_synchronous_form() -> None:
-    """After the warm-up a round of all workers is one synchronous step on the same batch (sections 2.6 and 10)."""
+def test_round_robin_with_one_batch_is_the_synchronous_form() -> None:
+    """After the warm-up, a round of all workers equals one synchronous step on the same batch (sections 2.6 and 10)."""
     asynchronous = set_up(AsynchronousGreedy(order="round_robin", head=mlp_head))
     train(asynchronous, 2)
     synchronous = set_up(DecoupledGreedy(head=mlp_head, loss=ClampedCrossEntropy()))
@@ -92,11 +92,11 @@ def test_every_worker_makes_its_passes_at_its_rates(options: dict[str, Any]) -> 
     rates: list[list[float]] = [[], [], []]
     plain = algorithm.train_block
 
-    def watched(index: int, features: Tensor, targets: Tensor) -> Any:
+    def recorded(index: int, features: Tensor, targets: Tensor) -> Any:
         rates[index].append(algorithm.optimizers[index].learning_rate)
         return plain(index, features, targets)
 
-    algorithm.train_block = watched
+    algorithm.train_block = recorded
     steps = train(algorithm, algorithm.context.total_epochs * STEPS)
     assert algorithm.finished
     assert steps >= 4 * STEPS
@@ -117,8 +117,8 @@ def test_every_worker_makes_its_passes_at_its_rates(options: dict[str, Any]) -> 
         {"buffer_size": 1, "max_uses": 1},
     ],
 )
-def test_the_bound_leaves_room_where_mini_batches_run_out(options: dict[str, Any]) -> None:
-    """A mini-batch overwritten before it was used is lost, and every buffer loses some; section 2.6 waits for the slowest."""
+def test_the_bound_is_sufficient_when_buffers_run_empty(options: dict[str, Any]) -> None:
+    """Every buffer loses mini-batches that are overwritten before they are used, and section 2.6 waits for the slowest worker."""
     algorithm = set_up(AsynchronousGreedy(**options, head=partial(mlp_head, mlp_layers=0)), epochs=10, depth=6)
     assert algorithm.passes == 10
     train(algorithm, algorithm.context.total_epochs * STEPS)
@@ -145,7 +145,7 @@ def test_frozen_workers_pass_features_on_unchanged() -> None:
     assert algorithm.finished
 
 
-def test_decay_brings_a_new_optimizer_and_the_warm_up() -> None:
+def test_decay_resets_the_optimizer_and_restarts_the_warm_up() -> None:
     algorithm = set_up(AsynchronousGreedy(), milestones=(1,))
     train(algorithm, 2)
     state = algorithm.optimizers[1].optimizer.state
@@ -153,11 +153,11 @@ def test_decay_brings_a_new_optimizer_and_the_warm_up() -> None:
     assert algorithm._end_pass(1)
     assert not algorithm.optimizers[1].optimizer.state
     assert algorithm.choice.warm_up == 0
-    keeping = set_up(AsynchronousGreedy(restart_at_decay=False), milestones=(1,))
-    train(keeping, 2)
-    assert not keeping._end_pass(1)
-    assert keeping.optimizers[1].optimizer.state
-    assert keeping.optimizers[1].learning_rate == pytest.approx(0.02)
+    without = set_up(AsynchronousGreedy(restart_at_decay=False), milestones=(1,))
+    train(without, 2)
+    assert not without._end_pass(1)
+    assert without.optimizers[1].optimizer.state
+    assert without.optimizers[1].learning_rate == pytest.approx(0.02)
 
 
 def test_only_full_batches_are_stored() -> None:
@@ -186,7 +186,7 @@ def test_resumes_bit_exactly_with_full_buffers(steps: int) -> None:
 
 
 @given(epochs=st.integers(1, 60), slowdown=st.floats(1, 4))
-def test_passes_are_those_asked_for(epochs: int, slowdown: float) -> None:
+def test_passes_follow_from_the_bound(epochs: int, slowdown: float) -> None:
     algorithm = AsynchronousGreedy(slowdown=slowdown, slow_block=1)
     facts = {"steps_per_epoch": 3, "device": torch.device("cpu"), "seed": 0, "batch_size": 6}
     model = algorithm.model = nn.Identity()
@@ -195,13 +195,13 @@ def test_passes_are_those_asked_for(epochs: int, slowdown: float) -> None:
     assert algorithm.passes == epochs or algorithm.total_epochs(algorithm.passes, model) == total
 
 
-def test_end_before_the_slowest_worker_is_a_failure() -> None:
+def test_a_run_that_ends_before_the_slowest_worker_fails() -> None:
     algorithm = set_up(AsynchronousGreedy())
     with pytest.raises(RunFailed, match="before every block has made its 3 passes"):
         algorithm.epoch_end(algorithm.context.total_epochs - 1)
 
 
-def test_a_length_in_steps_that_is_too_short_for_any_pass_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_in_steps_that_is_too_short_for_a_pass_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     algorithm = set_up(AsynchronousGreedy())
     algorithm.context = dataclasses.replace(algorithm.context, total_epochs=2)
     algorithm.epoch_end(1)
@@ -209,7 +209,7 @@ def test_a_length_in_steps_that_is_too_short_for_any_pass_is_said(caplog: pytest
 
 
 @given(seed=st.integers(0, 99), minimum=st.sampled_from([1e-5, 0.1, 0.3]))
-def test_clamped_loss_is_cross_entropy_where_it_is_not_clamped(seed: int, minimum: float) -> None:
+def test_clamped_loss_is_cross_entropy_above_the_minimum(seed: int, minimum: float) -> None:
     scores = torch.randn(6, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).mul(2).requires_grad_()
     targets = torch.arange(6) % 4
     probabilities = scores.detach().softmax(1)[torch.arange(6), targets]
@@ -235,7 +235,7 @@ def test_clamped_loss_is_cross_entropy_where_it_is_not_clamped(seed: int, minimu
         ({"slowdown": 1.5, "slow_block": 1, "order": "round_robin"}, "algorithm.slowdown"),
     ],
 )
-def test_impossible_settings_are_problems(config: dict[str, Any], key: str) -> None:
+def test_invalid_settings_are_problems(config: dict[str, Any], key: str) -> None:
     assert [problem.key for problem in AsynchronousGreedy.check(config, {})] == [key]
 
 

@@ -1,4 +1,4 @@
-"""Greedy training of blocks: isolation, the fused step, the limit of one block, and sequential stages."""
+"""Greedy training of blocks: isolation, the fused step, the case of one block, and sequential stages."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def train(algorithm: Algorithm, epochs: int, first: int = 0, steps: int = 3) -> 
     return metrics
 
 
-def test_no_gradient_crosses_a_border() -> None:
-    """Each block's loss reaches its own block and head alone; the derivative by the block's input is never formed."""
+def test_no_gradient_flows_between_blocks() -> None:
+    """Each loss reaches only its own block and head. The gradient of a block's input is never computed."""
     algorithm = set_up(DecoupledGreedy(head=mlp_sr_head))
     inputs, targets = batch(0)
     features = inputs
@@ -88,14 +88,14 @@ def test_no_gradient_crosses_a_border() -> None:
         assert {id(parameter) for parameter in algorithm.blocks[index].parameters()} <= reached
         features = features.detach()
     assert inputs.grad is None
-    handed_on, _, _ = algorithm.train_block(0, inputs, targets)
-    assert handed_on.grad_fn is None
+    outputs, _, _ = algorithm.train_block(0, inputs, targets)
+    assert outputs.grad_fn is None
 
 
 @pytest.mark.parametrize("block_size", [1, 2])
 @pytest.mark.parametrize("optimizer", [SGD, partial(torch.optim.Adam, lr=1e-3)])
 def test_block_by_block_is_the_step_of_the_summed_losses(block_size: int, optimizer: Any) -> None:
-    """Bit for bit: one forward pass with detached borders, one backward pass of the sum, one optimizer (section 2.1)."""
+    """Bit-identical to one forward pass with detached features, one backward pass of the sum and one optimizer (section 2.1)."""
     algorithm = set_up(DecoupledGreedy(block_size=block_size), optimizer=optimizer)
     fused = set_up(DecoupledGreedy(block_size=block_size), optimizer=optimizer)
     joint = optimizer([parameter for part in fused.parts for parameter in part.parameters()])
@@ -116,12 +116,12 @@ def test_block_by_block_is_the_step_of_the_summed_losses(block_size: int, optimi
     assert_equal(algorithm.local_heads.state_dict(), fused.local_heads.state_dict())
 
 
-def test_one_graph_is_alive_at_a_time() -> None:
-    """When a block begins its forward pass, nothing is kept any more of what the graphs of the blocks before it needed."""
+def test_one_graph_is_in_memory_at_a_time() -> None:
+    """When a block starts its forward pass, all saved tensors of the graphs of earlier blocks have been freed."""
     alive: set[int] = set()
     at_the_start = []
 
-    class Kept:
+    class Saved:
         def __init__(self, tensor: Tensor) -> None:
             self.tensor = tensor
             alive.add(id(self))
@@ -132,7 +132,7 @@ def test_one_graph_is_alive_at_a_time() -> None:
         part.register_forward_pre_hook(lambda *_: at_the_start.append(len(alive)))
         part.head.register_forward_pre_hook(lambda *_: at_the_start.append(len(alive)))
     algorithm.epoch_start(0)
-    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
         algorithm.train_step(*batch(0))
     assert at_the_start[::2] == [0, 0, 0]
     assert all(at_the_start[1::2])
@@ -148,7 +148,7 @@ def test_one_block_is_backprop(algorithm: type[LocalLosses]) -> None:
     assert len(greedy.local_heads) == 0
 
 
-def test_leftover_layers_form_a_block_with_the_real_classifier() -> None:
+def test_remaining_layers_form_a_block_with_the_model_classifier() -> None:
     algorithm = set_up(DecoupledGreedy(block_size=2))
     assert [len(block) for block in algorithm.blocks] == [2, 1]
     assert algorithm.parts[-1].head is algorithm.model.head
@@ -176,7 +176,7 @@ def dni_net() -> DniCNN:
     return DniCNN(width=128, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=10)
 
 
-def test_first_step_with_conv_heads_moves_only_what_lies_above_their_zero_weights() -> None:
+def test_first_step_with_conv_heads_changes_only_layers_above_their_zero_weights() -> None:
     algorithm = set_up(DecoupledGreedy(head=ConvHead), dni_net(), input_shape=(3, 32, 32), num_classes=10)
     assert sum(parameter.numel() for part in algorithm.parts for parameter in part.parameters()) == 3_293_214
     features, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
@@ -184,35 +184,35 @@ def test_first_step_with_conv_heads_moves_only_what_lies_above_their_zero_weight
         outputs, scores = part(features)
         nn.functional.cross_entropy(scores, targets).backward()
         features = outputs.detach()
-        still = [*part.block.parameters(), *part.head.convolutions[:5].parameters()]
-        assert all(not parameter.grad.any() for parameter in still)
-        moving = [part.head.convolutions[6].weight, part.head.classifier.weight]
-        assert all(parameter.grad.any() for parameter in moving)
+        unchanged = [*part.block.parameters(), *part.head.convolutions[:5].parameters()]
+        assert all(not parameter.grad.any() for parameter in unchanged)
+        changed = [part.head.convolutions[6].weight, part.head.classifier.weight]
+        assert all(parameter.grad.any() for parameter in changed)
 
 
-def test_unused_norm_of_a_head_is_never_touched() -> None:
+def test_unused_norm_of_a_head_never_changes() -> None:
     algorithm = set_up(DecoupledGreedy(head=mlp_sr_head))
     before = [head.map_norm.weight.clone() for head in algorithm.local_heads]
     train(algorithm, 1)
     assert all(torch.equal(head.map_norm.weight, old) for head, old in zip(algorithm.local_heads, before))
 
 
-def test_metrics_and_answers_of_every_block() -> None:
+def test_metrics_and_predictions_of_every_block() -> None:
     algorithm = set_up(DecoupledGreedy(block_size=2))
     metrics = train(algorithm, 1)[-1]
     assert set(metrics) == {"loss", "accuracy", *(f"block{n}/{name}" for n in (1, 2) for name in ("loss", "accuracy"))}
     assert metrics["loss"] is metrics["block2/loss"]
     inputs, _ = batch(9)
     with algorithm.inference():
-        answers = algorithm.predictions(inputs)
+        predictions = algorithm.predictions(inputs)
         own = algorithm.predict(inputs)
         first = algorithm.local_heads[0](algorithm.blocks[0](inputs))
-    assert set(answers) == {"", "block1", "block2", "ensemble"}
-    assert torch.equal(answers[""], own)
-    assert torch.equal(answers["block2"], own)
-    assert torch.equal(answers["block1"], first)
+    assert set(predictions) == {"", "block1", "block2", "ensemble"}
+    assert torch.equal(predictions[""], own)
+    assert torch.equal(predictions["block2"], own)
+    assert torch.equal(predictions["block1"], first)
     averaged = first.softmax(1) / 3 + 2 * own.softmax(1) / 3
-    assert torch.allclose(answers["ensemble"].exp(), averaged, atol=1e-6)
+    assert torch.allclose(predictions["ensemble"].exp(), averaged, atol=1e-6)
     assert algorithm.local_heads.training
 
 
@@ -236,14 +236,14 @@ def test_ensemble_can_be_switched_off() -> None:
 def test_ensembles_of_the_heads_up_to_a_block() -> None:
     algorithm = set_up(DecoupledGreedy(ensemble="logits"))
     with algorithm.inference():
-        answers = algorithm.predictions(batch(0)[0])
-    one, two, three = (answers[f"block{number}"] for number in (1, 2, 3))
-    assert torch.allclose(answers["block2/ensemble"], (one + 2 * two) / 3, atol=1e-6)
-    assert torch.allclose(answers["ensemble"], (one + 2 * two + 4 * three) / 7, atol=1e-6)
-    assert "block3/ensemble" not in answers
+        predictions = algorithm.predictions(batch(0)[0])
+    one, two, three = (predictions[f"block{number}"] for number in (1, 2, 3))
+    assert torch.allclose(predictions["block2/ensemble"], (one + 2 * two) / 3, atol=1e-6)
+    assert torch.allclose(predictions["ensemble"], (one + 2 * two + 4 * three) / 7, atol=1e-6)
+    assert "block3/ensemble" not in predictions
 
 
-def test_heads_do_not_depend_on_how_the_model_was_drawn() -> None:
+def test_heads_do_not_depend_on_initial_values_of_the_model() -> None:
     one = set_up(DecoupledGreedy())
     torch.manual_seed(99)
     other = set_up(DecoupledGreedy(), small_net(batch_norm_init="uniform"))
@@ -258,8 +258,8 @@ def test_heads_do_not_depend_on_how_the_model_was_drawn() -> None:
 @pytest.mark.parametrize(
     "weights", [Dense(), Binary(scale="channel", clip=1.0), StaticSparse(sparsity=0.5), TiedWeights(sparsity=0.5)]
 )
-def test_stages_leave_everything_else_alone(weights: WeightsRule) -> None:
-    """Bit for bit: the frozen blocks with their running statistics, and everything above the block in training."""
+def test_stages_change_only_the_block_in_training(weights: WeightsRule) -> None:
+    """Frozen blocks with their running statistics, and everything above the block in training, stay bit-identical."""
     assert not weights.moves
     algorithm = set_up(SequentialGreedy(head=mlp_sr_head, weights=weights), epochs=2)
     assert algorithm.context.total_epochs == 6
@@ -274,7 +274,7 @@ def test_stages_leave_everything_else_alone(weights: WeightsRule) -> None:
                 assert_equal(dict(part.state_dict()), before[index])
 
 
-def test_frozen_blocks_hand_on_what_they_would_in_evaluation() -> None:
+def test_frozen_blocks_output_the_features_of_evaluation_mode() -> None:
     algorithm = set_up(SequentialGreedy(), epochs=1)
     train(algorithm, 1)
     algorithm.epoch_start(1)
@@ -298,16 +298,16 @@ def test_every_stage_has_its_own_schedule() -> None:
     assert rates == pytest.approx(3 * [0.1, 0.1, 0.02])
 
 
-def test_sequential_answers_with_the_head_in_training() -> None:
+def test_sequential_predicts_with_the_head_in_training() -> None:
     algorithm = set_up(SequentialGreedy(), epochs=1)
     inputs, _ = batch(7)
     for stage in range(3):
         train(algorithm, 1, first=stage)
         with algorithm.inference():
-            answers = algorithm.predictions(inputs)
-            assert torch.equal(answers[""], algorithm.predict(inputs))
+            predictions = algorithm.predictions(inputs)
+            assert torch.equal(predictions[""], algorithm.predict(inputs))
         partial_ensembles = {f"block{count}/ensemble" for count in range(2, stage + 1)}
-        assert set(answers) == {"", "ensemble", *(f"block{index + 1}" for index in range(stage + 1)), *partial_ensembles}
+        assert set(predictions) == {"", "ensemble", *(f"block{index + 1}" for index in range(stage + 1)), *partial_ensembles}
     with algorithm.inference():
         assert torch.equal(algorithm.predict(inputs), algorithm.model(inputs))
     restored = set_up(SequentialGreedy(), epochs=1)
@@ -323,7 +323,7 @@ def test_first_stage_is_the_first_block_of_the_parallel_form() -> None:
     assert_equal(dict(sequential.parts[0].state_dict()), dict(parallel.parts[0].state_dict()))
 
 
-# -- optimizers re-created -------------------------------------------------------------------------------------------------------
+# -- optimizer resets ------------------------------------------------------------------------------------------------------------
 
 
 def test_reset_drops_momentum_once() -> None:
@@ -369,15 +369,15 @@ def test_sequential_reset_counts_within_the_stage() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["decoupled_greedy", "sequential_greedy", "asynchronous_greedy", "distributed_greedy"])
-def test_conv_heads_on_a_perceptron_and_layers_below_zero_are_refused_before_anything_is_built(algorithm: str) -> None:
-    def told(*overrides: str) -> list[tuple[str, str]]:
+def test_conv_heads_on_a_perceptron_and_negative_layers_are_refused_before_building(algorithm: str) -> None:
+    def problems(*overrides: str) -> list[tuple[str, str]]:
         return [(problem.key, problem.fix) for problem in problems_of(compose([f"algorithm={algorithm}", *overrides]))]
 
-    assert told("model=mlp", "algorithm/head=conv") == [("algorithm.head", "algorithm/head=mlp")]
-    assert not told("model=dni_cnn", "algorithm/head=conv")
-    assert not told("model=mlp", "algorithm/head=cnn")
+    assert problems("model=mlp", "algorithm/head=conv") == [("algorithm.head", "algorithm/head=mlp")]
+    assert not problems("model=dni_cnn", "algorithm/head=conv")
+    assert not problems("model=mlp", "algorithm/head=cnn")
     layers = "algorithm.head.conv_layers"
-    assert told("model=greedy_cnn", "algorithm/head=cnn", f"{layers}=-1") == [(layers, f"{layers}=0")]
+    assert problems("model=greedy_cnn", "algorithm/head=cnn", f"{layers}=-1") == [(layers, f"{layers}=0")]
 
 
 @pytest.mark.parametrize(
@@ -389,11 +389,11 @@ def test_conv_heads_on_a_perceptron_and_layers_below_zero_are_refused_before_any
         ({"loss_scaling": {"dynamic": True}}, {"trainer": {"precision": "fp32"}}, "algorithm.loss_scaling"),
     ],
 )
-def test_impossible_settings_are_problems(config: dict[str, Any], root: dict[str, Any], key: str) -> None:
+def test_invalid_settings_are_problems(config: dict[str, Any], root: dict[str, Any], key: str) -> None:
     assert [problem.key for problem in DecoupledGreedy.check(config, root)] == [key]
 
 
-def test_possible_settings_are_none() -> None:
+def test_valid_settings_are_not_problems() -> None:
     config = {"block_size": 1, "cut_points": [2], "reset_optimizer_at": [3], "loss_scaling": {}}
     assert not list(DecoupledGreedy.check(config, {"trainer": {"precision": "fp16"}}))
 
@@ -408,7 +408,7 @@ def test_bf16_keeps_parameters_and_heads_in_fp32() -> None:
     assert {parameter.dtype for part in algorithm.parts for parameter in part.parameters()} == {torch.float32}
 
 
-def test_fp16_scales_with_the_rule_given() -> None:
+def test_fp16_uses_the_loss_scaling_rule() -> None:
     model = GreedyCNN(depth=2, width=4, downsample=(1,), units=nn.ReLU, input_shape=SHAPE, num_classes=CLASSES)
     algorithm = set_up(DecoupledGreedy(loss_scaling=LossScaling(), reset_optimizer_at=[1]), model, precision="fp16")
     before = [value.detach().clone() for value in model.parameters()]

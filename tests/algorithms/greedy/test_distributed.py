@@ -1,4 +1,4 @@
-"""Blocks on several processes: the weights of the single-process form, resume, and what happens when a worker fails."""
+"""Blocks on several processes: the weights of the single-process form, resume, and failing workers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def opened() -> Iterator[list[DistributedGreedy]]:
+def to_close() -> Iterator[list[DistributedGreedy]]:
     algorithms: list[DistributedGreedy] = []
     yield algorithms
     for algorithm in algorithms:
@@ -76,10 +76,10 @@ def train(algorithm: LocalLosses, steps: int, first: int = 0) -> list[dict[str, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 4])
-def test_gives_the_weights_of_one_process(workers: int, opened: list[DistributedGreedy]) -> None:
+def test_gives_the_weights_of_one_process(workers: int, to_close: list[DistributedGreedy]) -> None:
     alone = set_up(DecoupledGreedy(reset_optimizer_at=[1]))
     together = set_up(DistributedGreedy(workers=workers, reset_optimizer_at=[1]))
-    opened.append(together)
+    to_close.append(together)
     seen = []
     for step in range(2 * STEPS):
         if step % STEPS == 0:
@@ -102,11 +102,11 @@ def test_gives_the_weights_of_one_process(workers: int, opened: list[Distributed
 
 
 @pytest.mark.slow
-def test_half_parameters_and_their_masters_travel(opened: list[DistributedGreedy]) -> None:
+def test_fp16_parameters_and_their_masters_are_fetched(to_close: list[DistributedGreedy]) -> None:
     options: dict[str, Any] = {"loss_scaling": LossScaling(init_scale=2.0**18), "master_weights": True}
     alone = set_up(DecoupledGreedy(**options), precision="fp16")
     together = set_up(DistributedGreedy(workers=2, **options), precision="fp16")
-    opened.append(together)
+    to_close.append(together)
     train(alone, 2 * STEPS)
     train(together, 2 * STEPS)
     mine, theirs = together.state_dict(), alone.state_dict()
@@ -115,9 +115,9 @@ def test_half_parameters_and_their_masters_travel(opened: list[DistributedGreedy
 
 
 @pytest.mark.slow
-def test_resumes_bit_exactly_in_the_middle_of_an_epoch(opened: list[DistributedGreedy]) -> None:
+def test_resumes_bit_exactly_in_the_middle_of_an_epoch(to_close: list[DistributedGreedy]) -> None:
     straight, resumed = set_up(DistributedGreedy(workers=2)), set_up(DistributedGreedy(workers=2))
-    opened += [straight, resumed]
+    to_close += [straight, resumed]
     train(straight, 4)
     state = copy.deepcopy(straight.state_dict())
     train(straight, 1, first=4)
@@ -133,9 +133,9 @@ def test_resumes_bit_exactly_in_the_middle_of_an_epoch(opened: list[DistributedG
 
 
 @pytest.mark.slow
-def test_asynchronous_workers_make_their_steps_and_learn_something(opened: list[DistributedGreedy]) -> None:
+def test_asynchronous_workers_make_all_steps_and_learn(to_close: list[DistributedGreedy]) -> None:
     algorithm = set_up(DistributedGreedy(workers=2, mode="asynchronous", buffer_size=3))
-    opened.append(algorithm)
+    to_close.append(algorithm)
     before = copy.deepcopy(algorithm.model.state_dict())
     for end in train(algorithm, 2 * STEPS):
         assert torch.isfinite(end["train/loss"])
@@ -147,7 +147,7 @@ def test_asynchronous_workers_make_their_steps_and_learn_something(opened: list[
 
 
 @pytest.mark.slow
-def test_failure_of_a_worker_is_one_line(opened: list[DistributedGreedy]) -> None:
+def test_failure_of_a_worker_is_reported_in_one_line(to_close: list[DistributedGreedy]) -> None:
     algorithm = set_up(DistributedGreedy(workers=2))
     algorithm.epoch_start(0)
     algorithm.train_step(*batch(0))
@@ -166,7 +166,7 @@ def command(outputs: Path, *arguments: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
-def test_a_run_leaves_no_process_and_no_complaint_behind(mode: str, tmp_path: Path) -> None:
+def test_a_run_ends_all_processes_without_errors(mode: str, tmp_path: Path) -> None:
     done = subprocess.run(
         command(tmp_path, f"algorithm.mode={mode}", "trainer.duration=1ep"), cwd=tmp_path, capture_output=True, text=True
     )
@@ -176,8 +176,8 @@ def test_a_run_leaves_no_process_and_no_complaint_behind(mode: str, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_an_interruption_that_reaches_every_process_leaves_a_run_to_go_on_with(tmp_path: Path) -> None:
-    """Ctrl-C goes to all processes of a terminal."""
+def test_a_run_can_resume_after_an_interruption_of_all_processes(tmp_path: Path) -> None:
+    """Ctrl-C is sent to all processes of a terminal."""
     arguments = command(tmp_path, "algorithm.mode=synchronous", "trainer.duration=400ep", "trainer.checkpoint_every=1ep")
     process = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while process.poll() is None and not list(tmp_path.glob("latest/checkpoints/last.pt")):
@@ -191,7 +191,7 @@ def test_an_interruption_that_reaches_every_process_leaves_a_run_to_go_on_with(t
 
 
 def test_random_models_and_plateau_schedules_are_refused() -> None:
-    """Every process would draw from a stream of its own; only the first one hears of evaluations."""
+    """Every process would have its own random stream, and only the first process gets the results of evaluations."""
     model = GreedyCNN(depth=4, width=4, units=partial(nn.Dropout, 0.2), input_shape=SHAPE, num_classes=CLASSES)
     context = Context(STEPS, 4, torch.device("cpu"), 0, SHAPE, CLASSES, 6)
     with pytest.raises(ConfigError, match="without dropout"):
@@ -207,7 +207,7 @@ def test_random_models_and_plateau_schedules_are_refused() -> None:
     assert not list(DistributedGreedy.check({}, {"schedule": {"scheduler": None}}))
 
 
-def test_one_worker_needs_no_other_process() -> None:
+def test_one_worker_starts_no_other_process() -> None:
     alone, single = set_up(DecoupledGreedy()), set_up(DistributedGreedy(workers=1))
     train(alone, STEPS)
     train(single, STEPS)
@@ -224,7 +224,7 @@ def test_more_workers_than_blocks_are_refused() -> None:
     assert [p.key for p in DistributedGreedy.check({"max_uses": 0, "mode": "asynchronous"}, {})] == ["algorithm.max_uses"]
 
 
-def test_channel_keeps_order_and_holds_no_more_than_its_capacity() -> None:
+def test_channel_preserves_order_and_respects_its_capacity() -> None:
     store = torch.distributed.HashStore()
     with ThreadPoolExecutor(2) as pool:
         ends = [pool.submit(process_group, rank, 2, store) for rank in range(2)]

@@ -1,4 +1,4 @@
-"""The laws of replay buffers and of the choice of workers, against models that say the specification word for word."""
+"""Replay buffers and the choice of workers, compared with literal implementations of the specification."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from altprop.algorithms.greedy.worker_choice import WorkerChoice, WorkerClock, e
 
 
 class BufferMachine(RuleBasedStateMachine):
-    """Any sequence of writing and reading."""
+    """Any sequence of writes and reads."""
 
     @initialize(capacity=st.integers(0, 6), strict=st.booleans(), max_uses=st.sampled_from([0, 1, 2, math.inf]))
     def start(self, capacity: int, strict: bool, max_uses: float) -> None:
@@ -25,10 +25,10 @@ class BufferMachine(RuleBasedStateMachine):
         self.capacity, self.strict, self.max_uses = max(1, capacity), strict, max_uses
         self.written: list[int] = []
         self.counts: dict[int, int] = {}
-        self.handed_out: dict[int, int] = {}
+        self.uses: dict[int, int] = {}
 
     def stored(self) -> list[int]:
-        """Numbers of the batches in the buffer, oldest first."""
+        """Return the numbers of the batches in the buffer, oldest first."""
         return self.written[-self.capacity :]
 
     @rule()
@@ -37,7 +37,7 @@ class BufferMachine(RuleBasedStateMachine):
         self.buffer.add(torch.full((2, 3), float(number)), torch.full((2,), number))
         self.written.append(number)
         self.counts[number] = 1
-        self.handed_out[number] = 0
+        self.uses[number] = 0
 
     @rule()
     def get(self) -> None:
@@ -46,10 +46,10 @@ class BufferMachine(RuleBasedStateMachine):
         if not usable:
             assert sample is None
             return
-        assert sample is not None, "a batch that may still be used"
+        assert sample is not None, "a batch is left to use"
         features, targets = sample
         number = int(targets[0])
-        assert bool((features == number).all()), "labels travel with their features"
+        assert bool((features == number).all()), "labels belong to their features"
         assert number in usable
         if self.capacity == 1:
             assert number == self.stored()[-1]
@@ -58,25 +58,25 @@ class BufferMachine(RuleBasedStateMachine):
         tied = [stored for stored in self.stored() if self.counts[stored] == least]
         expected = tied[-1]
         if not self.strict and len(self.written) >= self.capacity and tied[0] == self.stored()[0]:
-            # as published, the oldest batch of a full buffer counts as the most recent, unless the ring's pointer is at slot 0,
-            # where slot 0 has key 0, the largest of all
+            # as published, the oldest batch of a full buffer counts as the most recent; if the ring's pointer is at slot 0, slot
+            # 0 has key 0, the largest key
             expected = tied[0]
         assert number == expected
         self.counts[number] += 1
-        self.handed_out[number] += 1
-        assert self.handed_out[number] <= self.max_uses
+        self.uses[number] += 1
+        assert self.uses[number] <= self.max_uses
 
     @precondition(lambda self: self.written)
     @rule()
-    def read_back(self) -> None:
+    def save_and_load(self) -> None:
         other = ReplayBuffer(self.capacity, self.strict)
         other.load_state_dict(self.buffer.state_dict(), torch.device("cpu"))
         self.buffer = other
 
     @invariant()
-    def holds_the_newest(self) -> None:
-        held = sorted(int(slot[1][0]) for slot in self.buffer.slots if slot is not None)
-        assert held == self.stored()
+    def contains_the_newest(self) -> None:
+        numbers = sorted(int(slot[1][0]) for slot in self.buffer.slots if slot is not None)
+        assert numbers == self.stored()
 
 
 BufferMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
@@ -92,7 +92,7 @@ def test_partly_filled_buffer_returns_the_newest() -> None:
     assert order == [3, 2, 1, 0]
 
 
-def test_full_buffer_takes_its_oldest_batch_for_the_newest_unless_strict() -> None:
+def test_full_buffer_treats_its_oldest_batch_as_the_newest_unless_strict() -> None:
     for strict, expected in ((False, [2, 5, 4, 3]), (True, [5, 4, 3, 2])):
         buffer = ReplayBuffer(4, strict)
         for number in range(6):
@@ -109,7 +109,7 @@ def test_probabilities_are_those_of_the_specification(workers: int, noise: float
     assert sum(probabilities) == pytest.approx(1)
 
 
-def test_picks_have_these_frequencies() -> None:
+def test_picks_have_the_expected_frequencies() -> None:
     choice = WorkerChoice(worker_probabilities(4, 1, 2.0), "random", torch.Generator().manual_seed(0))
     picks = [choice.next() for _ in range(8 + 14_000)][8:]
     shares = [picks.count(worker) / len(picks) for worker in range(4)]
@@ -117,7 +117,7 @@ def test_picks_have_these_frequencies() -> None:
 
 
 @given(workers=st.integers(1, 6))
-def test_warm_up_and_turns(workers: int) -> None:
+def test_warm_up_and_round_robin(workers: int) -> None:
     choice = WorkerChoice([1 / workers] * workers, "round_robin", torch.Generator())
     warm_up = [worker for worker in range(workers) for _ in range(2)]
     turns = list(range(workers))
@@ -129,13 +129,13 @@ def test_warm_up_and_turns(workers: int) -> None:
 MANY = 1500
 
 Event = tuple[int, bool, bool]
-"""Worker, whether it worked, whether it was frozen."""
+"""The worker, whether it made a step, and whether it was frozen."""
 
 
 def literal_machine(
     workers: int, nepochs: int, epochdecay: int, batches: int, pick: Callable[[], int], random_order: bool
 ) -> Iterator[Event | str]:
-    """Specification, section 2.6, word for word, with its flag that a decay overwrites; evaluations are yielded as text."""
+    """Specification, section 2.6, literally, with its flag that a decay overwrites. Evaluations are yielded as text."""
     iterations, trackers = [0] * workers, [-1] * workers
     fin, frozen = [False] * workers, [False] * workers
     epoch, running, skip, counter, last = -1, True, False, 0, -1
@@ -179,7 +179,7 @@ def literal_machine(
 def our_machine(
     workers: int, nepochs: int, epochdecay: int, batches: int, pick: Callable[[], int], random_order: bool, legacy: bool = True
 ) -> Iterator[Event]:
-    """The same with WorkerChoice and WorkerClock; a decay every ``epochdecay`` passes from pass ``epochdecay + 2`` on."""
+    """The same with WorkerChoice and WorkerClock. Decays every ``epochdecay`` passes from pass ``epochdecay + 2`` on."""
     choice = WorkerChoice([1 / workers] * workers, "random" if random_order else "round_robin", torch.Generator())
     clock = WorkerClock(workers, batches, nepochs + 1, legacy_termination=legacy)
     passes = [0] * workers
@@ -217,14 +217,14 @@ def test_workers_follow_the_published_state_machine(workers, nepochs, epochdecay
         return lambda: int(torch.randint(workers, (), generator=generator))
 
     settings_ = (workers, nepochs, epochdecay, batches)
-    # a decay in the iteration that should end the published machine revives it, sometimes for ever
+    # a decay in the iteration that should end the published machine keeps it running, sometimes forever
     literal = islice(literal_machine(*settings_, picks(), random_order), MANY)
     published = [event for event in literal if not isinstance(event, str)]
     ours = list(islice(our_machine(*settings_, picks(), random_order), len(published)))
     assert ours == published
     clean = list(islice(our_machine(*settings_, picks(), random_order, legacy=False), MANY))
     assert clean == published[: len(clean)]
-    assert all(frozen for _, _, frozen in published[len(clean) :]), "the published machine only evaluates longer"
+    assert all(frozen for _, _, frozen in published[len(clean) :]), "the published machine only continues to evaluate"
     if len(clean) == MANY:
         return
     for worker in range(workers):
@@ -232,7 +232,7 @@ def test_workers_follow_the_published_state_machine(workers, nepochs, epochdecay
         assert steps == (nepochs + 1) * batches
 
 
-def test_clock_is_restored() -> None:
+def test_clock_restores_its_state() -> None:
     clock = WorkerClock(2, 2, 3)
     for worker in (0, 1, 0, 1, 0):
         clock.begin(worker, lambda _: False)
@@ -243,8 +243,8 @@ def test_clock_is_restored() -> None:
     assert clock.done == [1, 0]
 
 
-def test_passes_where_buffers_run_dry() -> None:
-    """A buffer of M batches used once, filled as fast as it is read, is empty once in M + 1 times."""
+def test_expected_passes_when_buffers_run_empty() -> None:
+    """A buffer of M batches that are used once, written as fast as it is read, is empty once in M + 1 times."""
     alike = worker_probabilities(2, None, 1.0)
     for capacity in (2, 5, 30):
         assert expected_passes(alike, capacity, 1) == pytest.approx((capacity + 1) / capacity)

@@ -1,4 +1,4 @@
-"""DNI and cDNI: the step of the specification to the last bit, and its limits."""
+"""DNI and cDNI: the step of the specification and its limits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def batch(seed: int, count: int = 6) -> tuple[Tensor, Tensor]:
 
 
 def literal_step(algorithm: SyntheticGradients, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor) -> None:
-    """Section 2.4 word for word, with two calls of every synthesizer."""
+    """Section 2.4 literally, with two calls of every synthesizer."""
     optimizer.zero_grad()
     labels = nn.functional.one_hot(targets, CLASSES).double() if algorithm.label_context else None
     received: list[Tensor] = []
@@ -68,7 +68,7 @@ def literal_step(algorithm: SyntheticGradients, optimizer: torch.optim.Optimizer
 
 
 @pytest.mark.parametrize("context", [False, True])
-def test_step_is_the_published_one(context: bool) -> None:
+def test_step_is_the_published_step(context: bool) -> None:
     algorithm, literal = set_up(context), set_up(context)
     optimizer = ADAM([*literal.model.parameters(), *literal.interfaces.parameters()])
     for step in range(4):
@@ -91,15 +91,15 @@ def test_published_number_of_parameters() -> None:
     assert trained == 4_524_554
 
 
-class Told(nn.Module):
-    """A synthesizer that returns what it was told."""
+class Constant(nn.Module):
+    """A synthesizer that returns a constant."""
 
-    def __init__(self, answer: Tensor) -> None:
+    def __init__(self, gradient: Tensor) -> None:
         super().__init__()
-        self.answer = nn.Parameter(answer)
+        self.gradient = nn.Parameter(gradient)
 
     def forward(self, trigger: Tensor, context: Tensor | None) -> Tensor:
-        return self.answer
+        return self.gradient
 
 
 def test_perfect_synthesizers_give_backprop() -> None:
@@ -111,18 +111,18 @@ def test_perfect_synthesizers_give_backprop() -> None:
         hidden.append(block(hidden[-1]))
         hidden[-1].retain_grad()
     nn.functional.cross_entropy(plain.head(hidden[-1]), targets).backward()  # type: ignore[operator]
-    algorithm.interfaces = nn.ModuleList(BackwardInterface(Told(tensor.grad)) for tensor in hidden[1:])  # type: ignore[arg-type]
+    algorithm.interfaces = nn.ModuleList(BackwardInterface(Constant(tensor.grad)) for tensor in hidden[1:])  # type: ignore[arg-type]
     algorithm.train_step(inputs, targets)
     for (name, mine), theirs in zip(algorithm.model.named_parameters(), plain.parameters()):
         assert torch.allclose(mine.grad, theirs.grad, rtol=0, atol=1e-13), name  # type: ignore[arg-type]
     for interface in algorithm.interfaces:
-        assert interface.synthesizer.answer.grad.abs().max() < 1e-13
+        assert interface.synthesizer.gradient.grad.abs().max() < 1e-13
 
 
-def test_zero_synthesizers_train_the_classifier_alone() -> None:
+def test_zero_synthesizers_train_only_the_classifier() -> None:
     algorithm = set_up(optimizer=partial(torch.optim.SGD, lr=0.0))
     shapes = [(6, 4, 9, 9), (6, 4, 3, 3), (6, 4, 1, 1)]
-    algorithm.interfaces = nn.ModuleList(BackwardInterface(Told(torch.zeros(shape).double())) for shape in shapes)
+    algorithm.interfaces = nn.ModuleList(BackwardInterface(Constant(torch.zeros(shape).double())) for shape in shapes)
     algorithm.train_step(*batch(0))
     assert all(not parameter.grad.any() for block in algorithm.blocks for parameter in block.parameters())
     assert all(parameter.grad.any() for parameter in algorithm.model.head.parameters())  # type: ignore[union-attr]

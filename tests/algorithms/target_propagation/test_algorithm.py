@@ -1,3 +1,5 @@
+"""Target propagation in mini-batches: the published step, diagnostics, and exact outputs in low precision."""
+
 from __future__ import annotations
 
 import copy
@@ -32,7 +34,7 @@ def train(algorithm: Algorithm, model: partial[nn.Module], steps: int = 9, **con
 
 @pytest.mark.parametrize("units", [SignStep, BinaryStep, partial(Staircase, steps=3)])
 @pytest.mark.parametrize("estimator", [SoftHinge(), SaturatedStraightThrough()])
-def test_it_is_backprop_through_the_estimator_bit_for_bit(units: type[LeveledUnit], estimator: Estimator) -> None:
+def test_it_is_bit_identical_to_backprop_through_the_estimator(units: type[LeveledUnit], estimator: Estimator) -> None:
     model = partial(CONVNET, units=units)
     plain = train(Backprop(estimator=estimator), model)
     ours = train(TargetPropagation(estimator=estimator), model)
@@ -41,7 +43,7 @@ def test_it_is_backprop_through_the_estimator_bit_for_bit(units: type[LeveledUni
 
 
 class ByHand(nn.Module):
-    """The step of the mini-batch algorithm as the paper lays it out: targets layer by layer, from the output down."""
+    """The step of the mini-batch algorithm as in the paper: targets layer by layer, from the output down."""
 
     def __init__(self, model: MLP) -> None:
         super().__init__()
@@ -85,7 +87,7 @@ def test_one_step_is_the_published_mini_batch_algorithm() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.5, 3.0])
-def test_scaling_the_weights_before_a_batch_norm_changes_nothing_but_their_gradient(factor: float) -> None:
+def test_scaling_weights_before_a_batch_norm_changes_only_their_gradient(factor: float) -> None:
     def gradient(scale: float) -> tuple[Tensor, list[Tensor]]:
         training = Training(
             Case(lambda weights: TargetPropagation(estimator=SoftHinge()), partial(MLP, hidden=(14, 9), units=SignStep)),
@@ -120,22 +122,22 @@ def test_diagnostics_measure_active_and_flipped_units() -> None:
     images = next(training.train_split.batches())[0][:5]
     names = [name for name, _ in hard_units(algorithm.model)]
 
-    def look() -> dict[str, tuple[Tensor, Tensor]]:
-        seen = {}
+    def record() -> dict[str, tuple[Tensor, Tensor]]:
+        records = {}
         handles = [
-            unit.register_forward_hook(lambda _, inputs, outputs, name=name: seen.update({name: (inputs[0], outputs)}))
+            unit.register_forward_hook(lambda _, inputs, outputs, name=name: records.update({name: (inputs[0], outputs)}))
             for name, unit in hard_units(algorithm.model)
         ]
         with algorithm.inference():
             algorithm.model(images)
         for handle in handles:
             handle.remove()
-        return seen
+        return records
 
-    before = look()
+    before = record()
     for inputs, targets in training.train_split.batches():
         algorithm.train_step(inputs, targets)
-    after = look()
+    after = record()
     metrics = algorithm.epoch_end(0)
     assert len(names) == 2
     for name in names:
@@ -147,7 +149,7 @@ def test_diagnostics_measure_active_and_flipped_units() -> None:
     assert all(float(algorithm.epoch_end(1)[f"units/{name}/flipped_fraction"]) == 0 for name in names)
 
 
-def test_diagnostics_can_be_left_out() -> None:
+def test_diagnostics_can_be_switched_off() -> None:
     training = train(TargetPropagation(estimator=SoftHinge(), diagnostic_images=0), partial(MLP, hidden=(14,), units=SignStep))
     assert training.algorithm.epoch_end(0) == {}
     assert list(training.algorithm.figures(Path("nowhere"))) == []
@@ -178,12 +180,12 @@ def test_an_estimator_is_required() -> None:
 
 
 def flips(one: nn.Module, other: nn.Module, inputs: Tensor, autocast: bool) -> tuple[float, set[float]]:
-    """The share of hard outputs that differ, and all values the second model's units put out."""
+    """Return the fraction of hard outputs that differ, and all output values of the second model's units."""
     outputs: list[list[Tensor]] = [[], []]
-    for model, kept in zip((one, other), outputs, strict=True):
+    for model, own in zip((one, other), outputs, strict=True):
         for module in model.modules():
             if isinstance(module, LeveledUnit):
-                module.register_forward_hook(lambda _, __, output, kept=kept: kept.append(output.detach().float()))
+                module.register_forward_hook(lambda _, __, output, own=own: own.append(output.detach().float()))
     with torch.no_grad():
         one(inputs)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -202,7 +204,7 @@ def test_bf16_keeps_outputs_exact_and_flips_few_units() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_compiling_keeps_outputs_exact_and_flips_hardly_any_unit() -> None:
+def test_compiling_keeps_outputs_exact_and_flips_almost_no_unit() -> None:
     training = train(TargetPropagation(estimator=SoftHinge()), partial(CONVNET, units=SignStep), steps=30)
     layers = [module for module in training.algorithm.model.eval().modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     units = SignStep()

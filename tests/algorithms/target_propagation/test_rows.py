@@ -1,4 +1,4 @@
-"""Every row of the paper's table resolves to the settings that its specification gives."""
+"""Every row of the paper's table resolves to the settings in its specification."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NETS: dict[str, tuple[str, bool | None, str, float, float, int, tuple[int, int],
     "imagenet_alexnet": ("AlexNetDoReFa", True, "Adam", 1e-4, 5e-4, 80, (56, 64), 128),
     "imagenet_resnet18": ("ResNet", None, "SGD", 0.1, 1e-4, 90, (30, 60), 256),
 }
-"""Model, batch norm, optimizer, first rate, weight decay with ReLU, epochs, 1-based milestones, batch size."""
+"""Model, batch norm, optimizer, initial rate, weight decay with ReLU, epochs, 1-based milestones, batch size."""
 DECAY = {
     ("imagenet_alexnet", "step"): 5e-6,
     ("imagenet_alexnet", "q2"): 5e-5,
@@ -35,12 +35,12 @@ DECAY = {
 
 
 def rows() -> list[tuple[str, str, str | None]]:
-    found: list[tuple[str, str, str | None]] = []
+    table: list[tuple[str, str, str | None]] = []
     for net in NETS:
         quantized = "q3" if net == "imagenet_resnet18" else "q2"
-        found += [(net, units, rule) for units in ("step", quantized) for rule in RULES]
-        found += [(net, units, None) for units in ("relu", "threshrelu")]
-    return found
+        table += [(net, units, rule) for units in ("step", quantized) for rule in RULES]
+        table += [(net, units, None) for units in ("relu", "threshrelu")]
+    return table
 
 
 def resolved(experiment: str, *overrides: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def kind(node: dict[str, Any]) -> str:
     return str(node["_target_"]).rpartition(".")[2]
 
 
-def test_there_are_24_rows_and_nothing_else_but_quick_variants() -> None:
+def test_there_are_24_rows_and_quick_variants() -> None:
     files = {path.stem for path in (CONF / "experiment" / "ftprop").glob("*.yaml")}
     names = {"_".join(part for part in row if part) for row in rows()}
     assert len(names) == 24
@@ -118,7 +118,7 @@ def test_row(net: str, units: str, rule: str | None) -> None:
 
 
 def rates(config: dict[str, Any], rate: float) -> dict[int, float]:
-    """The rate of the 1-based epochs around the milestones."""
+    """Return the learning rate in the 1-based epochs around the milestones."""
     schedule = instantiate(config["schedule"], _convert_="all")
     assert isinstance(schedule, Schedule)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)

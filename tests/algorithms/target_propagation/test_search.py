@@ -1,4 +1,4 @@
-"""Full FTPROP: the beam against brute force, and a small problem whose units all become separable."""
+"""Full FTPROP: the beam search compared with brute force, and small problems in which all units become separable."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_beam_as_wide_as_the_space_finds_the_best_targets(seed: int, inputs: i
 
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS, beam=st.integers(1, 6), candidates=st.integers(1, 9), flips=st.integers(1, 3))
-def test_proposals_are_signs_with_few_flips_the_best_first(seed: int, beam: int, candidates: int, flips: int) -> None:
+def test_proposals_are_signs_with_few_flips_in_order(seed: int, beam: int, candidates: int, flips: int) -> None:
     activations, weight, bias, targets = random_layer(seed, 6, 7, 3)
     proposals = propose_targets(activations, weight, bias, targets, beam=beam, candidates=candidates, flips=flips)
     assert proposals.shape[0] <= beam
@@ -65,7 +65,7 @@ def test_proposals_are_signs_with_few_flips_the_best_first(seed: int, beam: int,
 
 
 def parity(bits: int) -> tuple[Tensor, Tensor]:
-    """Every sign pattern ``[2^bits, 1, 1, bits]`` and whether its number of -1 is even."""
+    """Return all sign patterns ``[2^bits, 1, 1, bits]`` and whether the number of -1 in each is even."""
     patterns = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=bits)))
     return patterns[:, None, None], (patterns.prod(dim=1) > 0).long()
 
@@ -80,14 +80,14 @@ def set_up(hidden: list[int], bits: int, seed: int, steps_per_epoch: int = 1, **
 
 
 def is_separable(inputs: Tensor, targets: Tensor) -> bool:
-    """Whether some ``w``, ``b`` has ``t (w x + b) >= 1`` for all samples: a linear program, exact up to its tolerance."""
+    """Whether ``t (w x + b) >= 1`` for all samples is possible, by a linear program that is exact up to its tolerance."""
     points = np.concatenate([inputs.numpy(), np.ones((len(inputs), 1))], axis=1) * targets.numpy()[:, None]
     result = linprog(np.zeros(points.shape[1]), A_ub=-points, b_ub=-np.ones(len(points)), bounds=(None, None))
     return bool(result.status == 0)
 
 
 def layer_problems(model: nn.Module, inputs: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Inputs and targets of each layer: the net's own activations, the labels for the last."""
+    """Return inputs and targets of each layer: the network's activations, and the labels for the last layer."""
     problems, features = [], inputs.flatten(1)
     layers = list(linear_layers(model))
     for layer in layers[:-1]:
@@ -121,7 +121,7 @@ def test_every_units_problem_becomes_separable(hidden: list[int], bits: int, see
             assert is_separable(features, targets[:, unit])
 
 
-def test_a_search_never_ends_worse_than_it_began() -> None:
+def test_a_search_never_ends_worse_than_it_started() -> None:
     inputs, labels = parity(5)
     algorithm = set_up([6], 5, 1, rounds=2, fit_steps=40)
     unreached = [float(algorithm.train_step(inputs, labels)["search/unreached"]) for _ in range(6)]
@@ -152,7 +152,7 @@ def test_resumes_bit_exactly() -> None:
     assert_equal(state_after(resumed, 3), straight)
 
 
-def test_refuses_what_it_cannot_search() -> None:
+def test_unsupported_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"dataset\.batch_size: 32, which makes 3 mini-batches"):
         set_up([4], 5, 0, steps_per_epoch=3)
     model = MLP(hidden=[4], batch_norm=True, units=SignStep, input_shape=(1, 1, 5), num_classes=2)

@@ -84,8 +84,8 @@ class DelayedGradients(BlockAlgorithm):
         self.modules: list[nn.Module] = [*blocks[:-1], nn.Sequential(blocks[-1], self.model.head)]
         for number, module in enumerate(self.modules, start=1):
             if not any(True for _ in module.parameters()):
-                given = f"block {number} has no parameters"
-                raise ConfigError([Problem("algorithm.cut_points", given, "every block needs layers to train")])
+                description = f"block {number} has no parameters"
+                raise ConfigError([Problem("algorithm.cut_points", description, "every block needs layers to train")])
         self.waiting: list[list[Pass]] = [[] for _ in self.modules]
         self.pending: list[Tensor | None] = [None for _ in self.modules]
         self.is_random = [is_random(module) for module in self.modules]

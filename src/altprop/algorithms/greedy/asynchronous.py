@@ -244,5 +244,5 @@ class AsynchronousGreedy(LocalLosses):
         if slowdown > 1 and slow_block is None:
             yield Problem("algorithm.slowdown", str(slowdown), "say which block is slow", "algorithm.slow_block=1")
         if slowdown > 1 and config.get("order", "random") == "round_robin":
-            given = f"{slowdown} with algorithm.order=round_robin"
-            yield Problem("algorithm.slowdown", given, "no worker is slower if they take turns", "algorithm.order=random")
+            description = f"{slowdown} with algorithm.order=round_robin"
+            yield Problem("algorithm.slowdown", description, "no worker is slower if they take turns", "algorithm.order=random")

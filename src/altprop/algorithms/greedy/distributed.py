@@ -230,13 +230,13 @@ class DistributedGreedy(LocalLosses):
         if config.get("mode", "synchronous") == "asynchronous":
             yield from max_uses_problems(config)
         elif config.get("max_uses") is not None:
-            given = f"{config['max_uses']} with algorithm.mode=synchronous"
-            yield Problem("algorithm.max_uses", given, "there is no buffer in this mode", "algorithm.mode=asynchronous")
+            description = f"{config['max_uses']} with algorithm.mode=synchronous"
+            yield Problem("algorithm.max_uses", description, "there is no buffer in this mode", "algorithm.mode=asynchronous")
         if config.get("workers", 2) == 1:
             return
         if builds((root.get("schedule") or {}).get("scheduler"), torch.optim.lr_scheduler.ReduceLROnPlateau):
-            given = "plateau, but only the first process of distributed_greedy gets the results of evaluations"
-            yield Problem("schedule", given, "schedules that depend on epochs or steps", "schedule=multistep")
+            description = "plateau, but only the first process of distributed_greedy gets the results of evaluations"
+            yield Problem("schedule", description, "schedules that depend on epochs or steps", "schedule=multistep")
         for name, value in (root.get("model") or {}).items():
             if "dropout" in name and isinstance(value, int | float) and value > 0:
                 yield _random_model(f"{name}={value}")

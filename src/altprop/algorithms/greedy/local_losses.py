@@ -215,11 +215,13 @@ class LocalLosses(BlockAlgorithm):
         if builds(head, ConvHead) and builds(root.get("model"), MLP):
             yield flat_features("every layer of a perceptron has flat output")
         if any(epoch < 1 for epoch in config.get("reset_optimizer_at") or ()):
-            given = str(list(config["reset_optimizer_at"]))
-            yield Problem("algorithm.reset_optimizer_at", given, "0-based epochs from 1 on", "algorithm.reset_optimizer_at=[]")
+            description = str(list(config["reset_optimizer_at"]))
+            yield Problem(
+                "algorithm.reset_optimizer_at", description, "0-based epochs from 1 on", "algorithm.reset_optimizer_at=[]"
+            )
         precision = (root.get("trainer") or {}).get("precision", "fp32")
         if config.get("loss_scaling") is not None and precision != "fp16":
-            given = f"set with trainer.precision={precision}"
-            yield Problem("algorithm.loss_scaling", given, "losses are scaled in fp16 only", "trainer.precision=fp16")
+            description = f"set with trainer.precision={precision}"
+            yield Problem("algorithm.loss_scaling", description, "losses are only scaled in fp16", "trainer.precision=fp16")
         if config.get("master_weights"):
             yield from master_weights_problems(config, root)

@@ -82,8 +82,8 @@ class TargetSearch(Algorithm):
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         problems = []
         if self.context.steps_per_epoch != 1:
-            given = f"{self.context.batch_size}, which makes {self.context.steps_per_epoch} mini-batches"
-            problems.append(Problem("dataset.batch_size", given, "the search needs the whole training set in one"))
+            description = f"{self.context.batch_size}, which makes {self.context.steps_per_epoch} mini-batches"
+            problems.append(Problem("dataset.batch_size", description, "the search needs the whole training set in one"))
         self.layers = list(linear_layers(self.model))
         if not self.layers:
             problems.append(Problem("model", type(self.model).__name__, "linear layers with sign units between them", FIX))
