@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "altprop"
 ROOMS = [
-    {"problems", "files", "seeding", "names", "code_state", "_torchvision"},
+    {"problems", "files", "seeding", "names", "code_state", "code_identity", "_torchvision"},
     {"nn", "data", "models", "tracking", "estimators", "heads", "losses", "units", "weights"},
     {"reporting"},
     {"algorithms"},

@@ -28,6 +28,7 @@ def write_run(
     status: str = "done",
     config: dict[str, Any] | None = None,
     command: Sequence[str] = (),
+    meta: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Path:
     """Write a run directory with one record per epoch, each of 100 steps of 10 images, 2 s of training and 5 GFLOPs.
@@ -41,6 +42,7 @@ def write_run(
         status: The run's status.
         config: Nodes to add to the run's configuration.
         command: The arguments of its command line.
+        meta: Values to add to ``meta.json``.
         fields: Values to add to ``status.json``.
     """
     directory = outputs / name / key
@@ -62,7 +64,7 @@ def write_run(
     write_records(directory, records)
     state = {"status": status, "name": name, "key": key, "epoch": len(accuracies), "total_epochs": 3, "updated_at": "2026-01-01"}
     (directory / "status.json").write_text(json.dumps({**state, **fields}))
-    (directory / "meta.json").write_text(json.dumps({"command": ["train.py", *command], "device": "cpu"}))
+    (directory / "meta.json").write_text(json.dumps({"command": ["train.py", *command], "device": "cpu", **(meta or {})}))
     return directory
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Mapping
@@ -333,3 +334,27 @@ def test_an_evaluation_before_the_first_step_changes_nothing(tmp_path: Path) -> 
     assert "train/loss" not in first
     assert [record["test/loss"] for record in others] == [record["test/loss"] for record in records(plain.directory)]
     assert_equal(final_state(parts.directory), final_state(plain.directory))
+
+
+def test_a_finished_run_says_that_other_code_made_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    parts = make_parts(tmp_path)
+    train(parts)
+    caplog.clear()
+    train(make_parts(tmp_path))
+    assert "other conditions" not in caplog.text
+    meta = json.loads((parts.directory / "meta.json").read_text())
+    meta["code"]["altprop"]["content"], meta["threads"] = "000000000000", 64
+    (parts.directory / "meta.json").write_text(json.dumps(meta))
+    train(make_parts(tmp_path))
+    (line,) = [record.message for record in caplog.records if "other conditions" in record.message]
+    assert "content 000000000000" in line
+    assert "torch used 64 threads" in line
+    assert line.endswith("resume=false starts it over")
+
+
+def test_a_resumed_run_records_the_code_of_each_session(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path)
+    train(parts)
+    (session,) = json.loads((parts.directory / "meta.json").read_text())["sessions"]
+    assert session["code"].keys() == {"altprop"}
+    assert session["threads"] == torch.get_num_threads()

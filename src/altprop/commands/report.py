@@ -23,7 +23,7 @@ from altprop.reporting.rows import COMPARABLE, Row, collect_rows
 from altprop.reporting.runs import Run, read_runs
 from altprop.reporting.tables.build import comparison_table, milestone_tables, results_table, terminal_tables
 from altprop.reporting.tables.columns import PUBLISHED
-from altprop.reporting.tables.notes import excluded_runs, notes, summary
+from altprop.reporting.tables.notes import excluded_runs, mixed_rows, notes, summary
 from altprop.reporting.tables.render import csv_text, latex, markdown, print_table
 from altprop.reporting.tables.table import Table
 
@@ -48,7 +48,7 @@ def report(config: DictConfig) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH, soft_wrap=False)
     totals = summary(rows, unreadable)
-    messages = [*excluded_runs(rows, unreadable, outputs), *excluded(rows, all_runs)]
+    messages = [*mixed_rows(rows), *excluded_runs(rows, unreadable, outputs), *excluded(rows, all_runs)]
     reached, compared = milestones(rows), comparisons(rows, all_runs)
     milestone_part, comparison_part = milestone_tables(reached), [comparison_table(each) for each in compared]
     _print_tables(terminal_tables(rows), [totals, *messages], [*milestone_part, *comparison_part], console)

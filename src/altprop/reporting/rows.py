@@ -102,6 +102,13 @@ class Row:
         return "; ".join(sorted({run.hardware for run in self.finished if run.hardware}))
 
     @property
+    def mixed(self) -> str:
+        """How the seeds differ in what should be equal: ``code``, ``threads``, both, or nothing (an empty string)."""
+        names = [name for name in ("code", "threads") if len({getattr(run, name) for run in self.finished} - {""}) > 1]
+        resumed = [name for name in ("code", "threads") if any(", then " in getattr(run, name) for run in self.finished)]
+        return " and ".join(dict.fromkeys([*names, *resumed]))
+
+    @property
     def commits(self) -> str:
         """The commits of the finished runs."""
         return ", ".join(sorted({run.commit for run in self.finished if run.commit}))

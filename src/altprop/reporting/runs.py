@@ -54,6 +54,10 @@ class Run:
     """Command-line overrides that change what is computed, except for the seed."""
     hardware: str
     commit: str
+    code: str
+    """Which code made the run, by package and content; all of it if several sessions differ. Empty if not recorded."""
+    threads: str
+    """Numbers of threads of its sessions on a CPU; empty on other devices or if not recorded."""
     updated: str
 
     @property
@@ -130,6 +134,8 @@ def read_run(path: Path) -> Run:
         changed=changed_overrides(meta.get("command") or []),
         hardware=_hardware(meta),
         commit=_commit(meta),
+        code=_code(meta),
+        threads=_threads(meta),
         updated=str(status.get("updated_at", "")),
     )
 
@@ -154,6 +160,21 @@ def _hardware(meta: Mapping[str, Any]) -> str:
     cpu = meta.get("cpu") or {}
     threads = f", {meta['threads']} threads" if meta.get("threads") else ""
     return f"{cpu['model']}{threads}" if cpu.get("model") else str(meta.get("device", ""))
+
+
+def _sessions(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    sessions = meta.get("sessions")
+    return [session for session in sessions if isinstance(session, dict)] if isinstance(sessions, list) else []
+
+
+def _code(meta: Mapping[str, Any]) -> str:
+    codes = [session["code"] for session in _sessions(meta) if isinstance(session.get("code"), dict)]
+    return ", then ".join(dict.fromkeys(" ".join(f"{name} {content}" for name, content in code.items()) for code in codes))
+
+
+def _threads(meta: Mapping[str, Any]) -> str:
+    counts = [str(session["threads"]) for session in _sessions(meta) if session.get("threads")]
+    return ", then ".join(dict.fromkeys(counts)) if meta.get("device") == "cpu" else ""
 
 
 def _commit(meta: Mapping[str, Any]) -> str:

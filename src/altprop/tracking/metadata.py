@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import altprop
+from altprop.code_identity import code_identity
 from altprop.code_state import code_state
 from altprop.files import read_json, write_json, write_text
 
@@ -23,20 +24,35 @@ PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf")
 DIFF_NAME = "code.diff"
 
 
-def write_metadata(directory: Path, device: torch.device) -> Path:
+def write_metadata(directory: Path, device: torch.device, config: Mapping[str, Any] | None = None) -> Path:
     """Write ``meta.json`` to ``directory``, and ``code.diff`` next to it if there are uncommitted changes.
 
-    The file describes the latest start of the run. ``sessions`` lists every start with its commit, oldest first, which shows
-    whether a run was resumed with different code. Works without git, a GPU or optional packages. Returns the path of the
-    file.
+    The file describes the latest start of the run. ``sessions`` lists every start with its code and number of threads, oldest
+    first, which shows whether a run was resumed with different code. ``config`` is the run's resolved configuration, which
+    names the packages whose code is recorded (:mod:`altprop.code_identity`). Works without git, a GPU or optional packages.
+    Returns the path of the file.
     """
     path = directory / "meta.json"
     code, diff = code_state(Path(altprop.__file__).resolve().parent)
     previous = read_json(path)
     sessions = previous.get("sessions", []) if isinstance(previous, dict) else []
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    session = {"started": started, "commit": code and code["commit"], "dirty": code and code["dirty"]}
-    meta = {"started": started, "command": command_line(), "git": code, **environment(device), "sessions": [*sessions, session]}
+    identity = code_identity(config or {})
+    session = {
+        "started": started,
+        "commit": code and code["commit"],
+        "dirty": code and code["dirty"],
+        "code": {package: entry["content"] for package, entry in identity.items()},
+        "threads": torch.get_num_threads(),
+    }
+    meta = {
+        "started": started,
+        "command": command_line(),
+        "git": code,
+        "code": identity,
+        **environment(device),
+        "sessions": [*sessions, session],
+    }
     if diff:
         write_text(directory / DIFF_NAME, diff)
     else:

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from altprop.code_identity import code_differences, code_identity
+from altprop.files import read_json
 from altprop.problems import ConfigError, RunFailed
 from altprop.tracking.base import RunInfo, Status, Tracker
 from altprop.tracking.fanout import Trackers
@@ -44,7 +46,7 @@ def train(parts: Parts) -> Mapping[str, Any]:
     """
     directory = RunDirectory(parts.directory, parts.name, parts.key)
     if parts.resume and directory.finished:
-        return _already_done(directory)
+        return _already_done(directory, parts)
     with process_group(parts.settings.device) as processes:
         check_together(parts.algorithm, processes)
         if not processes.first:
@@ -80,7 +82,9 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
     saver = Saver(directory, run.context, run.plan, parts.config_text, keep=parts.settings.keep, parameters=parameters)
     progress = saver.restore(run.algorithm)
     if processes.first:
-        write_metadata(directory.path, run.context.device)
+        if progress.step > 0:
+            _warn_of_differences(directory, parts, "resumed with other conditions")
+        write_metadata(directory.path, run.context.device, parts.config)
     watch_memory(run.context.device)
     late = [epoch for epoch in parts.settings.keep_epochs if epoch > run.plan.total_epochs]
     if late and processes.first:
@@ -166,12 +170,27 @@ def _summary(progress: Progress) -> dict[str, Any]:
     return {**progress.last, **best, "step": progress.step}  # a stopped run has trained on since its last record
 
 
-def _already_done(directory: RunDirectory) -> Mapping[str, Any]:
+def _already_done(directory: RunDirectory, parts: Parts) -> Mapping[str, Any]:
     status = directory.read_status() or {}
     accuracy = status.get("last", {}).get("test/accuracy")
     shown = "" if accuracy is None else f", test accuracy {accuracy:.2f} %"
     log.info("this run is done already%s: %s (resume=false starts it over)", shown, directory.path)
+    _warn_of_differences(directory, parts, "made under other conditions")
     return status
+
+
+def _warn_of_differences(directory: RunDirectory, parts: Parts, event: str) -> None:
+    """Print one line if the code or the number of threads differs from what the run recorded last."""
+    meta = read_json(directory.path / "meta.json")
+    if not isinstance(meta, dict):
+        return
+    before = meta.get("code")
+    differences = code_differences(before, code_identity(parts.config)) if isinstance(before, dict) else []
+    threads = parts.settings.threads or torch.get_num_threads()
+    if meta.get("device") == "cpu" and meta.get("threads") not in (None, threads):
+        differences.append(f"torch used {meta['threads']} threads and has {threads}, which changes rounding")
+    if differences:
+        log.warning("this run is %s: %s; resume=false starts it over", event, "; ".join(differences))
 
 
 def _explain(error: BaseException, directory: RunDirectory) -> BaseException:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from altprop.reporting.tables.build import results_table, terminal_tables
 from altprop.reporting.tables.columns import PUBLISHED, duration
-from altprop.reporting.tables.notes import summary
+from altprop.reporting.tables.notes import mixed_rows, summary
 from altprop.reporting.tables.render import csv_text, latex, markdown, print_table
 from altprop.reporting.tables.table import Cell, Column, Table
 from tests.reporting.fixtures import read_records, rows_of, write_records, write_run
@@ -52,6 +52,29 @@ def test_every_format_of_a_small_table() -> None:
     ]
     assert csv_text([table, table]).splitlines() == ["name,value", "a|b,1.25", "c,", "a|b,1.25", "c,"]
     assert markdown([]) == latex([]) == ""
+
+
+def session(code: str, threads: int) -> dict[str, object]:
+    return {"code": {"altprop": code}, "threads": threads}
+
+
+def test_rows_of_different_code_or_threads_are_marked(tmp_path: Path) -> None:
+    write_run(tmp_path, "a/same", "00000000000a", [90.0], meta={"sessions": [session("aaa", 1)]})
+    write_run(tmp_path, "a/same", "00000000000b", [91.0], seed=1, meta={"sessions": [session("aaa", 1)]})
+    write_run(tmp_path, "a/code", "00000000000c", [90.0], meta={"sessions": [session("aaa", 1)]})
+    write_run(tmp_path, "a/code", "00000000000d", [91.0], seed=1, meta={"sessions": [session("bbb", 1)]})
+    write_run(tmp_path, "a/resumed", "00000000000e", [90.0], meta={"sessions": [session("aaa", 1), session("aaa", 2)]})
+    write_run(tmp_path, "a/old", "00000000000f", [90.0])
+    rows = rows_of(tmp_path)
+    assert {row.name: row.mixed for row in rows} == {"a/same": "", "a/code": "code", "a/resumed": "threads", "a/old": ""}
+    assert mixed_rows(rows) == [
+        "mixed code (*): a/code: seed 0: altprop aaa, seed 1: altprop bbb",
+        "mixed threads (*): a/resumed: seed 0: 1, then 2",
+    ]
+    cells = {row["experiment"]: row["mixed"] for row in csv.DictReader(io.StringIO(csv_text([results_table(rows)])))}
+    assert cells == {"a/same": "", "a/code": "code", "a/resumed": "threads", "a/old": ""}
+    assert "| a/code | " in markdown([results_table(rows, ("experiment", "seeds"))])
+    assert "2* |" in markdown([results_table(rows, ("experiment", "seeds"))])
 
 
 def test_costs_are_in_every_format(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from altprop.reporting.statistics import Statistic
 CHANGED = "changed by the command"
 DASH = "–"  # noqa: RUF001 - a dash, not a minus
 EMPTY = ("", DASH)
+MIXED = "*"
+"""Follows the number of seeds if they come from different code or from different numbers of threads."""
 """Texts of cells without content."""
 
 
@@ -121,7 +123,7 @@ COLUMNS = (
     ResultColumn("model", "model", lambda row: row.model),
     ResultColumn("algorithm", "algorithm", lambda row: row.algorithm),
     ResultColumn("metric", "metric", lambda row: row.metric),
-    ResultColumn("seeds", "seeds", lambda row: str(len(row.finished)), lambda row: len(row.finished)),
+    ResultColumn("seeds", "seeds", lambda row: f"{len(row.finished)}{MIXED if row.mixed else ''}", lambda row: len(row.finished)),
     ResultColumn("epochs", "epochs", _formatted("epochs", lambda value: f"{value:g}"), mean_of("epochs")),
     ResultColumn("last", "last epoch", lambda row: spread(row.last), mean_of("last")),
     ResultColumn("selected", "selected epoch", lambda row: spread(row.selected), mean_of("selected")),
@@ -219,4 +221,4 @@ def plain_values(row: Row) -> dict[str, Any]:
     values["peak_memory_of"] = row.peak_memory_of
     for name in ("seconds", "images_per_second", "flops", "peak_memory", "nonzero", "binary_layers", "binary_weights"):
         values[name] = mean_of(name)(row)
-    return {**values, "hardware": row.hardware, "commits": row.commits}
+    return {**values, "hardware": row.hardware, "commits": row.commits, "mixed": row.mixed}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from altprop.reporting.rows import COMPARABLE, Row
 from altprop.reporting.runs import Run, Unreadable
+from altprop.reporting.tables.columns import MIXED
 
 MEANING = {
     "last": "the last epoch",
@@ -25,6 +26,16 @@ def notes(rows: Sequence[Row]) -> list[str]:
         "The paper's value is that of the unchanged experiment in conf/experiment. A row that the command line changed (fewer "
         "epochs, other data) is shown next to the same value, with what was changed.",
     ]
+
+
+def mixed_rows(rows: Sequence[Row]) -> list[str]:
+    """One line for each row whose runs were made by different code or with different numbers of threads."""
+    lines = []
+    for row in rows:
+        for name in filter(None, row.mixed.split(" and ")):
+            values = ", ".join(f"seed {run.seed}: {getattr(run, name) or 'not recorded'}" for run in row.finished)
+            lines.append(f"mixed {name} ({MIXED}): {row.label}: {values}")
+    return lines
 
 
 def excluded_runs(rows: Sequence[Row], unreadable: Sequence[Unreadable], outputs: Path) -> list[str]:
