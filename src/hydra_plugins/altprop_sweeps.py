@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -16,11 +17,21 @@ from omegaconf import DictConfig
 from altprop.problems import RunFailed
 
 
-class GridSweeper(BasicSweeper):
+class AltpropSweeper(BasicSweeper):
+    """What the sweepers share: ``params`` are read as if they were typed on the command line, before its own overrides."""
+
+    def _parse_config(self) -> list[str]:
+        from altprop.sweeping.grid import written
+
+        return [f"{key}={written(value)}" for key, value in (self.params or {}).items()]
+
+
+class GridSweeper(AltpropSweeper):
     """Hydra's basic sweeper with ten times faster checks of the jobs. If a batch fails, the next ones still run."""
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.launcher is not None
+        self._jobs(arguments)  # refuses mistakes before anything is written
         failures: list[RunFailed] = []
         launch = self.launcher.launch
 
@@ -32,10 +43,21 @@ class GridSweeper(BasicSweeper):
                 return []
 
         self.launcher.launch = launch_batch  # type: ignore[method-assign]
+        self._arguments = arguments
         returns = super().sweep(arguments)
         if failures:
             raise RunFailed("\n".join(map(str, failures)), max(failures, key=lambda one: one.exit_code != 2).exit_code)
         return returns
+
+    def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:  # type: ignore[override]
+        """The jobs in batches. Hydra's own method drops overrides: it keeps one per key, as if a mapping replaced a choice."""
+        return list(self.split_overrides_to_chunks(self._jobs(self._arguments), max_batch_size))  # type: ignore[arg-type]
+
+    def _jobs(self, arguments: list[str]) -> list[list[str]]:
+        from altprop.sweeping.grid import jobs
+
+        assert self.hydra_context is not None
+        return jobs(self.hydra_context.config_loader, self._parse_config(), arguments)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         from altprop.config.compose import composer_of
@@ -47,7 +69,7 @@ class GridSweeper(BasicSweeper):
             composer.compose(overrides)
 
 
-class OptunaSearch(BasicSweeper):
+class OptunaSearch(AltpropSweeper):
     """A hyperparameter search in a study of its own: ``trials`` in total, ``max_batch_size`` at the same time."""
 
     def __init__(self, trials: int, max_batch_size: int, params: dict[str, str] | None = None) -> None:
@@ -69,7 +91,7 @@ class OptunaSearch(BasicSweeper):
         file = Path(self.config.paths.outputs).absolute() / ".studies" / f"{name}.db"
         composer = composer_of(self.hydra_context.config_loader, self.config)
         Search(composer, self.launcher, file, self.trials, self.max_batch_size or self.trials).run(
-            [*self._parse_config(), *arguments]
+            arguments, self._parse_config()
         )
 
 

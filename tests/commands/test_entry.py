@@ -120,6 +120,30 @@ def test_mistakes_of_a_sweep_leave_nothing_behind(override: str, train: CommandL
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            "optimizer=sgd,adam +optimizer.weight_decay=0,0.1",
+            "optimizer.weight_decay: already exists; + adds a new key, ++ adds or",
+        ),
+        ("model=mlp,vgg11 model.hidden=[3] seed=0", "model.hidden: there is no such key"),
+        ("seed=0,1 trainer.keep=1,x", "trainer.keep: 'x' does not fit"),
+    ],
+)
+def test_the_override_that_fails_in_a_job_is_blamed(arguments: str, line: str, train: CommandLine, tmp_path: Path) -> None:
+    code, [printed] = train("-m", f"paths.outputs={tmp_path / 'x'}", *arguments.split())
+    assert code == 2
+    assert printed.startswith(line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reference_that_cannot_be_resolved_is_blamed(train: CommandLine) -> None:
+    code, [line] = train("seed=1", "optimizer.lr=${optimizer.rl}", "--cfg", "job", "--resolve")
+    assert code == 2
+    assert line.startswith("optimizer.lr: '${optimizer.rl}' cannot be resolved")
+
+
 def refuse(config: DictConfig) -> None:
     raise ConfigError([Problem("a", f"is {config.seed}", "b"), Problem("c", "d", "e", "f=g")])
 

@@ -59,6 +59,8 @@ def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:
             main()
         except (ConfigError, RunFailed) as error:  # of a job that ran in another process
             _print_error(error)
+            if isinstance(error, ConfigError):
+                SweepNotes.discard()
             sys.exit(_exit_code(error))
         except CompositionError as error:
             if _from_a_job(error) or full_error:

@@ -10,6 +10,7 @@ from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import RunMode
@@ -42,6 +43,15 @@ class Composer:
         )
 
 
+def all_choices(loader: ConfigLoader, group: str) -> list[str]:
+    """The choices of ``group`` and of the groups below it, as ``<folder>/<name>``."""
+    choices = list(loader.get_group_options(group, ObjectType.CONFIG))
+    for folder in loader.list_groups(group):
+        if not folder.startswith("_"):  # shared parts of experiments
+            choices += [f"{folder}/{name}" for name in all_choices(loader, f"{group}/{folder}")]
+    return choices
+
+
 def compose(overrides: Sequence[str] = (), config_name: str = "train") -> DictConfig:
     """The configuration that ``python train.py <overrides>`` would run with."""
     with config_loader() as composer:
@@ -71,10 +81,8 @@ class JobComposer:
 
         Raises whatever Hydra raises.
         """
-        parsed = [self._parse(text) for text in overrides]
-        values = [override for override in parsed if self._sets_a_value(override)]
+        values, others = self._divide(overrides)
         keys = tuple(str(override.key_or_group) for override in values)
-        others = tuple(text for text, override in zip(overrides, parsed, strict=True) if override not in values)
         # Jobs that share a configuration set the same keys in it one after the other, so no value of the previous job remains.
         shared = (*others, "--", *keys)
         if shared not in self._composed:
@@ -90,6 +98,22 @@ class JobComposer:
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
         return config
 
+    def _divide(self, overrides: Sequence[str]) -> tuple[list[Override], list[str]]:
+        """The overrides that replace values and can come after all others, and the text of the others."""
+        values: list[Override] = []
+        others: list[str] = []
+        later: list[str] = []  # keys of others that come later
+        for text in reversed(overrides):
+            override = self._parse(text)
+            key = str(override.key_or_group).replace("[", ".")
+            if self._sets_a_value(override) and not any(_overlap(key, other) for other in later):
+                values.insert(0, override)
+                continue
+            others.insert(0, text)
+            if not self._chooses(override):  # choices come before all values anyway
+                later.append(key)
+        return values, others
+
     def _parse(self, text: str) -> Override:
         if text not in self._parsed:
             self._parsed[text] = self._parser.parse_override(text)
@@ -103,9 +127,19 @@ class JobComposer:
         value = override.value()
         if isinstance(value, dict) or (isinstance(value, str) and "${" in value):
             return False
+        return not self._chooses(override)
+
+    def _chooses(self, override: Override) -> bool:
+        """Whether ``override`` is the choice of a group, which Hydra makes before it sets values."""
+        key = str(override.key_or_group)
         if key not in self._is_group:
             self._is_group[key] = self.loader.repository.group_exists(key)
-        return not self._is_group[key]
+        return self._is_group[key] and not isinstance(override.value(), dict)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two dotted keys are equal or one is below the other."""
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
 _COMPOSERS: WeakKeyDictionary[ConfigLoader, JobComposer] = WeakKeyDictionary()

@@ -80,6 +80,16 @@ def sweep_runs(composer: JobComposer, job_overrides: Sequence[Sequence[str]]) ->
         yield run, resume and run.status.get("status") == "done"
 
 
+def unlisted(job_overrides: Sequence[Sequence[str]], runs: Sequence[SweepRun]) -> Iterator[str]:
+    """A line if some of the jobs are no runs of their own."""
+    if count := len(job_overrides) - len(runs):
+        verb = "is the same run" if count == 1 else "are the same runs"
+        yield (
+            f"{count} of {len(job_overrides)} combinations {verb} as others, because they compute the same: "
+            "trackers, devices and the like do not distinguish runs"
+        )
+
+
 def _directory(config: DictConfig) -> tuple[str | None, bool]:
     """The run directory of a job's configuration, and whether the run may be resumed."""
     if config.run is not None or public_name(str(config.task.get("_target_"))) not in TRAINING:

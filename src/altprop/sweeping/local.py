@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from altprop.config.compose import composer_of
 from altprop.config.project import ROOT
 from altprop.problems import ConfigError, Problem, RunFailed
-from altprop.sweeping.jobs import MANIFEST, Manifest, SweepRun, sweep_runs
+from altprop.sweeping.jobs import MANIFEST, Manifest, SweepRun, sweep_runs, unlisted
 from altprop.sweeping.notes import SweepNotes
 from altprop.sweeping.outcome import settle_killed
 from altprop.training.rundir import is_locked
@@ -40,8 +40,10 @@ def launch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Seq
     manifest = Manifest.begin(folder, config.group or config.name, "local", runs)
     for number, run in enumerate(runs, start=len(manifest.runs) - len(runs)):
         run.log = str(folder / f"{number}.log")
-    manifest.write()
     slots = worker_slots(config)
+    manifest.write()
+    for line in unlisted(job_overrides, runs):
+        print(line)
     print(f"{len(runs)} runs, {len(runs) - len(left)} done already; {min(len(slots), len(left))} at a time; logs in {folder}")
     codes = Workers(slots).run(left)
     if left and len(left) == len(manifest.runs) and all(code == REFUSED for code in codes):

@@ -19,6 +19,7 @@ from hydra.plugins.launcher import Launcher
 
 from altprop.config.compose import JobComposer
 from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.sweeping.grid import check as check_lists
 from altprop.sweeping.jobs import SweepRun, sweep_runs
 from altprop.sweeping.local import REFUSED, objective_of
 from altprop.sweeping.slurm import SubmissionRefused
@@ -42,8 +43,10 @@ class Search:
     trials: int
     at_once: int
 
-    def run(self, arguments: Sequence[str]) -> None:
+    def run(self, arguments: Sequence[str], params: Sequence[str] = ()) -> None:
         """Start or resume the study: try values for the ranges among the overrides ``arguments`` and print the best.
+
+        ``params`` are those of the sweeper, which ``arguments`` replace.
 
         Trials that were running when an earlier command died come first, and no finished trial is repeated. A run that fails is a
         failed trial. A study is removed if none of its runs has started.
@@ -60,7 +63,10 @@ class Search:
             if not isinstance(number, int) or number < 1:
                 raise ConfigError([Problem(f"hydra.sweeper.{key}", str(number), "a whole number from 1 on")])
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        space = Space.of(OverridesParser.create(self.composer.loader).parse_overrides(list(arguments)))
+        parser = OverridesParser.create(self.composer.loader)
+        typed = parser.parse_overrides(list(arguments))
+        space = Space.of(typed, parser.parse_overrides(list(params)))
+        check_lists(typed, self.composer.loader)
         comparable = self._check(space)
         with self._alone():
             study = optuna.create_study(

@@ -19,7 +19,7 @@ from altprop.config.compose import composer_of
 from altprop.config.project import ROOT
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.sweeping.command import TrainJob
-from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs
+from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs, unlisted
 from altprop.sweeping.local import finished_job
 from altprop.sweeping.outcome import WAITING, job_states, settle
 from altprop.sweeping.snapshot import take_snapshot
@@ -65,6 +65,8 @@ def launch(
     else:
         summary.append("nothing to submit")
     manifest.write()
+    for line in unlisted(job_overrides, runs):
+        print(line)
     print("; ".join(summary))
     print(f"status: python status.py folder={folder}")
     if config.cluster.wait:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from altprop.problems import ConfigError, Problem
+from altprop.sweeping.grid import effective
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -18,30 +19,32 @@ EXAMPLE = "'optimizer.lr=tag(log,interval(1e-4,1e-1))'"
 
 @dataclass
 class Space:
-    """The distributions of the searched keys, and the values of the others."""
+    """The distributions of the searched keys, and the overrides of a trial in order, with None for those of searched keys."""
 
     searched: dict[str, BaseDistribution] = field(default_factory=dict)
-    fixed: dict[str, str] = field(default_factory=dict)
+    words: list[tuple[str, str | None]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, overrides: Sequence[Override]) -> Space:
-        """The space of ``overrides``, of which later ones replace earlier ones. Raises ConfigError without a range to search."""
+    def of(cls, overrides: Sequence[Override], params: Sequence[Override] = ()) -> Space:
+        """The space of ``params`` and then ``overrides``, without those that a later one replaces.
+
+        Raises ConfigError without a range to search.
+        """
         space = cls()
-        for override in overrides:
+        for override in effective(params, overrides):
             key = override.get_key_element()
-            space.searched.pop(key, None)
-            space.fixed.pop(key, None)
             if override.is_sweep_override():
                 space.searched[key] = _distribution(override)
+                space.words.append((key, None))
             else:
-                space.fixed[key] = override.get_value_element_as_str()
+                space.words.append((key, override.input_line))
         if not space.searched:
             raise ConfigError([Problem("hydra.sweeper.params", "nothing is searched", "a range of values", EXAMPLE)])
         return space
 
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
         """The overrides of the trial with ``values``."""
-        return [f"{key}={value}" for key, value in {**self.fixed, **values}.items()]
+        return [f"{key}={values[key]}" if text is None else text for key, text in self.words]
 
     def samples(self) -> Iterator[dict[str, Any]]:
         """Samples that contain every choice of every key and the low end of every range, in a fixed order."""

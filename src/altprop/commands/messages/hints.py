@@ -13,17 +13,6 @@ from altprop.names import renamed_problem
 from altprop.problems import Problem, nearest
 
 
-def all_choices(line: CommandLine, group: str) -> list[str]:
-    """The choices of ``group`` and of the groups below it, as ``<folder>/<name>``."""
-    loader = line.composer.loader
-    choices = list(loader.get_group_options(group, ObjectType.CONFIG))
-    for folder in loader.list_groups(group):
-        if folder.startswith("_"):  # shared parts of experiments
-            continue
-        choices += [f"{folder}/{name}" for name in all_choices(line, f"{group}/{folder}")]
-    return choices
-
-
 def choices_of(line: CommandLine, group: str) -> list[str]:
     """The choices of ``group``."""
     return list(line.composer.loader.get_group_options(group, ObjectType.CONFIG))

@@ -16,7 +16,6 @@ from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 from altprop.commands.messages.command_line import CommandLine
 from altprop.commands.messages.hints import (
     accepts,
-    all_choices,
     choices_of,
     compose_leniently,
     groups_of,
@@ -26,8 +25,9 @@ from altprop.commands.messages.hints import (
     nearest_key,
     renamed_argument,
 )
-from altprop.config.compose import config_loader
-from altprop.problems import Problem, nearest
+from altprop.config.compose import all_choices, config_loader
+from altprop.config.plain import to_plain
+from altprop.problems import ConfigError, Problem, nearest
 
 GRAMMAR = "overrides are key=value, +key=value (a new key), ~key (remove it) or group=choice"
 _TYPES = {
@@ -46,28 +46,40 @@ Check = Callable[[DictConfig], list[Problem]]
 def problems_of(error: Exception, config_name: str, arguments: Sequence[str], check: Check | None = None) -> list[Problem]:
     """Every mistake of the command line ``arguments``; ``error`` is the first that Hydra raised.
 
-    Each wrong override is removed and the rest composed again, until composing succeeds. ``check`` then checks the result, unless
-    the choice of a group was wrong: the keys of that group are unknown in this case.
+    Each wrong override is removed and the rest composed again, with every job of a sweep, until composing succeeds. Then ``check``
+    checks the result, unless the choice of a group was wrong: the keys of that group are unknown in this case.
     """
     parsed = get_args(arguments)
     extra = None if parsed.config_dir is None else os.path.abspath(parsed.config_dir)
     with config_loader(extra) as composer:
         line = CommandLine(parsed.config_name or config_name, list(parsed.overrides), parsed.multirun, composer)
         problems: list[Problem] = []
-        current: Exception | None = error
-        while current is not None:
-            culprit = _culprit(current, line)
-            rest = line if culprit is None else line.without(culprit)
-            problems.append(_problem(current, culprit, rest))
-            if culprit is None:
-                break
-            line, current = rest, rest.error()
-        if check is not None and current is None and not any(problem.key in groups_of(line) for problem in problems):
-            config = line.compose()
-            with open_dict(config):
-                del config["hydra"]
-            problems += check(config)
+        try:
+            failure = line.failure()
+            if failure is None:  # composing works, so the mistake is in a value that refers to others
+                return to_plain(_composed(line))[1] or [Problem("command line", _whole_message(error), GRAMMAR)]
+            while failure is not None:
+                current, failed = failure
+                culprit = _culprit(current, failed)
+                rest = failed if culprit is None else failed.without(culprit)
+                problems.append(_problem(current, culprit, rest))
+                typed = failed.typed.get(culprit, culprit) if culprit is not None else None
+                if typed not in line.overrides:
+                    break
+                line = line.without(str(typed))
+                failure = line.failure()
+        except ConfigError as refused:  # lists of values that make no sweep
+            return list(dict.fromkeys([*problems, *refused.problems]))
+        if check is not None and failure is None and not any(problem.key in groups_of(line) for problem in problems):
+            problems += check(_composed(line))
     return list(dict.fromkeys(problems))
+
+
+def _composed(line: CommandLine) -> DictConfig:
+    config = line.compose()
+    with open_dict(config):
+        del config["hydra"]
+    return config
 
 
 def _culprit(error: Exception, line: CommandLine) -> str | None:
@@ -77,10 +89,8 @@ def _culprit(error: Exception, line: CommandLine) -> str | None:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group = error.missing_cfg_file.rpartition("/")[0]
         return line.find(group) or line.find(group.partition("/")[0])
-    key = getattr(error.__cause__, "full_key", None) if isinstance(error.__cause__, OmegaConfBaseException) else None
-    named = line.find(key) if isinstance(key, str) else None
-    if named is not None:
-        return named
+    if (wrong := line.wrong_value()) is not None:
+        return wrong
     if "In '" in str(error)[:4] and not isinstance(error, MissingConfigException):
         return None  # a file, not the command line
     kind, text = type(error), str(error)
@@ -127,7 +137,7 @@ def _missing_choice(error: MissingConfigException, culprit: str | None, rest: Co
         return Problem("command line", f"there is no configuration {name!r}", "the name of a file in conf/")
     if not options:  # experiment=<paper>/<row>: the paper is unknown
         folder, _, rest_of_group = group.partition("/")
-        options = all_choices(rest, folder)
+        options = all_choices(rest.composer.loader, folder)
         name, group = (f"{rest_of_group}/{name}" if rest_of_group else name), folder
     listed = [option for option in options if option.partition("/")[0] == name.partition("/")[0]] if "/" in name else options
     listed = listed or sorted({option.partition("/")[0] + "/…" * ("/" in option) for option in options})
@@ -161,6 +171,8 @@ def _bad_override(error: Exception, override: Override, rest: CommandLine) -> Pr
             key, f"{value} is a range", "a sweep takes lists of values, and a search takes ranges", "hydra/sweeper=optuna"
         )
     if message.startswith("Could not append"):
+        if (typed := rest.typed.get(str(override.input_line))) is not None:  # in some jobs of a sweep
+            return Problem(key, "already exists", "+ adds a new key, ++ adds or sets it", f"+{typed}")
         return Problem(key, "already exists", "+ adds a new key", f"{key}={value}")
     if override.is_delete():
         near = nearest_key(config, rest, key)
