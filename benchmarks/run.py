@@ -31,6 +31,7 @@ NAMES = (
     "input_pipeline",
     "algorithm_step",
     "block_algorithms_step",
+    "feedback_step",
     "scaling",
     "parallel_blocks",
     "data_parallel",

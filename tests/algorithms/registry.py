@@ -14,6 +14,7 @@ from altprop.algorithms.delayed.gradients import DelayedGradients
 from altprop.algorithms.equilibrium_propagation.algorithm import EquilibriumPropagation
 from altprop.algorithms.equilibrium_propagation.bptt import BackpropThroughTime
 from altprop.algorithms.equilibrium_propagation.continual import ContinualEquilibriumPropagation
+from altprop.algorithms.feedback.alignment import FeedbackAlignment
 from altprop.algorithms.feedback.direct import DirectFeedbackAlignment
 from altprop.algorithms.greedy.asynchronous import AsynchronousGreedy
 from altprop.algorithms.greedy.decoupled import DecoupledGreedy
@@ -72,6 +73,10 @@ ALGORITHMS: dict[str, Case] = {
     ),
     "backprop_through_time": Case(lambda weights: BackpropThroughTime(weights=weights), SMALL_ENERGY_NET, ADAM, epochs=20),
     "direct_feedback_alignment": Case(lambda weights: DirectFeedbackAlignment(weights=weights), SMALL_MLP),
+    "feedback_alignment": Case(lambda weights: FeedbackAlignment(weights=weights), SMALL_MLP),
+    "feedback_alignment_batchwise": Case(
+        lambda weights: FeedbackAlignment(mode="batchwise_random_sign", weights=weights), SMALL_MLP
+    ),
     "features_replay": Case(lambda weights: DelayedGradients(semantics="replay", weights=weights), SMALL_MLP),
 }
 

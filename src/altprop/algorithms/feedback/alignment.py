@@ -1,0 +1,110 @@
+"""Feedback alignment: the backward pass goes through fixed random weights, or through the signs of the weights only.
+
+Lillicrap, Cownden, Tweed and Akerman (2016), *Random synaptic feedback weights support error backpropagation for deep learning*,
+Nature Communications 7, 13276. Sign concordance: Moskovitz, Litwin-Kumar and Abbott (2018), *Feedback alignment in deep
+convolutional networks*, arXiv 1812.06488.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Literal, Unpack, get_args
+
+import torch
+from torch import Tensor
+
+from altprop.algorithms.backprop import Backprop
+from altprop.algorithms.base import AlgorithmOptions
+from altprop.algorithms.context import Capabilities
+from altprop.algorithms.feedback.paths import feedback_paths
+from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
+from altprop.algorithms.schedule import Schedule
+from altprop.nn.weights.layers import weight_layers
+from altprop.problems import ConfigError, Problem
+
+Mode = Literal["random", "uniform_sign", "batchwise_random_sign", "fixed_random_sign"]
+
+
+def sign_concordant(weight: Tensor, magnitude: Tensor) -> Tensor:
+    """Return feedback with the signs of ``weight`` and the absolute values ``magnitude``, which may be a scalar."""
+    return weight.sign().mul_(magnitude)
+
+
+class FeedbackAlignment(Backprop):
+    """Backprop in which every linear layer and convolution passes gradients to the layer before through feedback weights ``B``.
+
+    ``B`` has the shape of the weight ``W``; with ``B = W`` this is backprop. Everything else in the model, such as normalization,
+    activations, pooling and shortcuts, passes gradients as it does in backprop. ``s`` is the root mean square of the layer's
+    initial weights, and the entries of ``R`` are normal with standard deviation ``s``:
+
+    - ``random``: ``B = R``, drawn at the start and fixed (Lillicrap et al.);
+    - ``uniform_sign``: ``B = s sign(W)`` with the current weights (Moskovitz et al.: uSF);
+    - ``batchwise_random_sign``: ``B = |R| sign(W)`` with a new ``R`` in every step (brSF);
+    - ``fixed_random_sign``: ``B = |R| sign(W)`` with ``R`` drawn at the start (frSF).
+
+    Weights that a weights rule sets to zero have no sign, so sign-concordant feedback is zero there as well.
+
+    Args:
+        mode: See above.
+        options: Arguments of :class:`~altprop.algorithms.base.Algorithm`.
+    """
+
+    capabilities: ClassVar[Capabilities] = dataclasses.replace(Backprop.capabilities, compile=False)
+
+    def __init__(self, *, mode: Mode = "random", **options: Unpack[AlgorithmOptions]) -> None:
+        problems = list(_problems(mode))
+        if problems:
+            raise ConfigError(problems)
+        super().__init__(**options)
+        self.mode = mode
+
+    def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
+        self.layers = [layer.module for layer in weight_layers(self.model)]
+        with torch.no_grad():
+            self.scales = [layer.weight.square().mean().sqrt() for layer in self.layers]
+        self.magnitudes = self.scales if self.mode == "uniform_sign" else self._draw()
+        return super().build(optimizer, schedule)
+
+    def _draw(self) -> list[Tensor]:
+        """Draw ``R`` of every layer, or ``|R|`` for sign-concordant feedback."""
+        generator = self.context.generator("feedback")
+        shapes = [layer.weight.shape for layer in self.layers]
+        drawn = [
+            torch.randn(shape, generator=generator, dtype=scale.dtype).to(scale.device).mul_(scale)
+            for shape, scale in zip(shapes, self.scales, strict=True)
+        ]
+        return drawn if self.mode == "random" else [magnitude.abs_() for magnitude in drawn]
+
+    def feedback(self, number: int, weight: Tensor) -> Tensor:
+        """Return ``B`` of layer ``number``, in registration order, if its effective weight is ``weight``."""
+        magnitude = self.magnitudes[number]
+        return magnitude if self.mode == "random" else sign_concordant(weight, magnitude)
+
+    def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        if self.mode == "batchwise_random_sign":
+            self.magnitudes = self._draw()
+        with feedback_paths(self.layers, self.feedback):
+            return super().update(inputs, targets)
+
+    def state_dict(self) -> dict[str, Any]:
+        feedback = {"scales": self.scales, "magnitudes": self.magnitudes if self.mode in ("random", "fixed_random_sign") else []}
+        return {**super().state_dict(), "feedback": feedback}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        scales, magnitudes = (
+            [value.to(self.context.device, copy=True) for value in state["feedback"][name]] for name in ("scales", "magnitudes")
+        )
+        self.scales = scales
+        self.magnitudes = scales if self.mode == "uniform_sign" else magnitudes
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+        """Yield the problem of an unknown mode."""
+        yield from _problems(config.get("mode", "random"))
+
+
+def _problems(mode: object) -> Iterator[Problem]:
+    if mode not in get_args(Mode):
+        yield Problem("algorithm.mode", str(mode), " | ".join(get_args(Mode)), "algorithm.mode=random")

@@ -1,0 +1,102 @@
+"""Linear layers and convolutions whose backward pass goes through other weights than their forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+Layer = nn.Linear | nn.Conv2d
+FeedbackOf = Callable[[int, Tensor], Tensor]
+"""Takes the number of a layer and its effective weight, and returns the feedback weight of the same shape, without a graph."""
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, feedback: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs, feedback)
+        return nn.functional.linear(inputs, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, feedback = ctx.saved_tensors
+        for_inputs, for_weight, for_bias, _ = ctx.needs_input_grad
+        rows = gradient.flatten(0, -2)
+        return (
+            gradient @ feedback if for_inputs else None,
+            rows.t() @ inputs.flatten(0, -2) if for_weight else None,
+            rows.sum(dim=0) if for_bias else None,
+            None,
+        )
+
+
+class _Conv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, feedback: Tensor, layout: tuple[Any, ...]
+    ) -> Tensor:
+        ctx.save_for_backward(inputs, feedback)
+        ctx.layout = layout
+        return nn.functional.conv2d(inputs, weight, bias, *layout)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, feedback = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.layout
+        # the weight only enters the gradient of the inputs, so one call with the feedback gives all three gradients
+        gradients = torch.ops.aten.convolution_backward(
+            gradient,
+            inputs,
+            feedback,
+            [feedback.shape[0]],
+            stride,
+            padding,
+            dilation,
+            False,
+            [0, 0],
+            groups,
+            list(ctx.needs_input_grad[:3]),
+        )
+        return (*gradients, None, None)
+
+
+def forward_with_feedback(layer: Layer, inputs: Tensor, feedback: Tensor) -> Tensor:
+    """Return ``layer(inputs)``, with the gradient of ``inputs`` computed with ``feedback`` in place of the layer's weight.
+
+    ``feedback`` has the shape of ``layer.weight``. The gradients of weight and bias, given that of the output, are exact.
+    """
+    weight, bias = layer.weight, layer.bias
+    device = inputs.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        inputs, weight, feedback = inputs.to(dtype), weight.to(dtype), feedback.to(dtype)
+        bias = bias.to(dtype) if bias is not None else None
+    if isinstance(layer, nn.Linear):
+        return _Linear.apply(inputs, weight, bias, feedback)
+    layout = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    return _Conv2d.apply(inputs, weight, bias, feedback, layout)
+
+
+@contextmanager
+def feedback_paths(layers: Sequence[Layer], feedback_of: FeedbackOf) -> Iterator[None]:
+    """Send backward passes of forward passes made inside through ``feedback_of(number, weight)`` in each of ``layers``."""
+    for number, layer in enumerate(layers):
+        layer.__dict__["forward"] = partial(_forward, layer, number, feedback_of)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.__dict__["forward"]
+
+
+def _forward(layer: Layer, number: int, feedback_of: FeedbackOf, inputs: Tensor) -> Tensor:
+    if not inputs.requires_grad:  # no gradient passes the first layer
+        return type(layer).forward(layer, inputs)  # type: ignore[arg-type]
+    return forward_with_feedback(layer, inputs, feedback_of(number, layer.weight.detach()))
