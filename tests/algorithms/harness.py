@@ -35,14 +35,14 @@ class TinySplit:
     num_samples = SAMPLES
     batch_size = BATCH
 
-    def __init__(self, seed: int, shuffle: bool, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, seed: int, shuffle: bool, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
         generator = torch.Generator().manual_seed(seed)
         self.targets = torch.arange(SAMPLES) % NUM_CLASSES
         images = 0.4 * torch.rand(SAMPLES, *INPUT_SHAPE, generator=generator, dtype=torch.float64)
         for index, target in enumerate(self.targets.tolist()):
             row, column = 4 * (target // 2), 4 * (target % 2)
             images[index, 0, row : row + 4, column : column + 4] += 0.6
-        self.images = images.to(dtype)
+        self.images, self.targets = images.to(device, dtype), self.targets.to(device)
         self.shuffle = shuffle
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class TinySplit:
         if self.shuffle:
             order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(epoch))
         for first in range(start * BATCH, SAMPLES, BATCH):
-            indices = order[first : first + BATCH]
+            indices = order[first : first + BATCH].to(self.images.device)
             yield self.images[indices], self.targets[indices]
 
 
@@ -86,13 +86,13 @@ class Training:
         self, case: Case, weights: WeightsRule | None = None, *, dtype: torch.dtype = torch.float32, **context: Any
     ) -> None:
         self.case = case
-        self.train_split = TinySplit(1, shuffle=True, dtype=dtype)
-        self.test_split = TinySplit(2, shuffle=False, dtype=dtype)
+        settings = {"device": torch.device("cpu"), "seed": 0, "batch_size": BATCH, **case.options, **context}
+        self.train_split = TinySplit(1, shuffle=True, dtype=dtype, device=settings["device"])
+        self.test_split = TinySplit(2, shuffle=False, dtype=dtype, device=settings["device"])
         torch.manual_seed(derive_seed(0, "init"))
-        model = case.model(input_shape=INPUT_SHAPE, num_classes=NUM_CLASSES).to(dtype)
+        model = case.model(input_shape=INPUT_SHAPE, num_classes=NUM_CLASSES).to(settings["device"], dtype)
         self.algorithm = case.algorithm(weights if weights is not None else WeightsRule())
         epochs = self.algorithm.total_epochs(case.epochs, model)
-        settings = {"device": torch.device("cpu"), "seed": 0, "batch_size": BATCH, **case.options, **context}
         self.context = Context(
             steps_per_epoch=STEPS_PER_EPOCH,
             total_epochs=epochs,
@@ -127,7 +127,7 @@ class Training:
         return copy.deepcopy(
             {
                 "algorithm": self.algorithm.state_dict(),
-                "random": random_state(self.context.generators),
+                "random": random_state(self.context),
                 "position": (self.epoch, self.step_in_epoch),
             }
         )
@@ -135,7 +135,7 @@ class Training:
     def restore(self, state: Mapping[str, Any]) -> Training:
         """Resume from ``state``."""
         self.algorithm.load_state_dict(state["algorithm"])
-        restore_random_state(state["random"], self.context.generator)
+        restore_random_state(state["random"], self.context)
         self.epoch, self.step_in_epoch = state["position"]
         return self
 

@@ -6,12 +6,22 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from altprop.algorithms.context import Context
 from altprop.training import checkpoint as checkpoints
-from altprop.training.checkpoint import FORMAT, BadCheckpoint, CheckpointStore, read_checkpoint
+from altprop.training.checkpoint import (
+    FORMAT,
+    BadCheckpoint,
+    CheckpointStore,
+    random_state,
+    read_checkpoint,
+    restore_random_state,
+)
+from altprop.training.saving import own_random_state
 
 KEY = "0123456789ab"
 
@@ -137,3 +147,40 @@ def test_a_failed_write_leaves_what_was_there(store: CheckpointStore, monkeypatc
     assert found is not None
     assert (found.state["step"], complaints) == (1, [])
     assert not list(store.folder.glob(".*"))
+
+
+def context_of(**options: Any) -> Context:
+    settings: dict[str, Any] = {"device": torch.device("cpu"), "seed": 0, "batch_size": 1, **options}
+    return Context(steps_per_epoch=1, total_epochs=1, input_shape=(1, 1, 1), num_classes=2, **settings)
+
+
+def test_random_streams_continue() -> None:
+    first, second = context_of(), context_of()
+    first.generator("dropout").seed()
+    saved = random_state(first)
+    expected = torch.rand(3), torch.rand(3, generator=first.generator("dropout"))
+    torch.rand(7)
+    assert restore_random_state(saved, second) == []
+    assert torch.equal(torch.rand(3), expected[0])
+    assert torch.equal(torch.rand(3, generator=second.generator("dropout")), expected[1])
+
+
+def test_a_random_stream_of_another_kind_of_device_is_named() -> None:
+    saved = random_state(context_of())
+    saved["generators"]["dropout@device"] = torch.zeros(16, dtype=torch.uint8)  # the state of a CUDA generator has 16 bytes
+    [line] = restore_random_state(saved, context_of())
+    assert "dropout@device" in line
+
+
+def test_a_run_on_a_gpu_says_that_its_stream_is_not_in_a_checkpoint_of_a_cpu() -> None:
+    saved = random_state(context_of())
+    [line] = restore_random_state(saved, context_of(device=torch.device("cuda", 0)))
+    assert "cuda:0" in line
+
+
+def test_every_process_continues_its_own_random_streams(caplog: pytest.LogCaptureFixture) -> None:
+    saved = {"random": "first", "random_of_ranks": ["first", "second"]}
+    ranks = [context_of(rank=rank, world_size=3) for rank in range(3)]
+    assert [own_random_state(saved, context) for context in ranks] == ["first", "second", "first"]
+    assert "process 2" in caplog.text
+    assert own_random_state(saved, context_of()) == "first"

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from altprop.training.meter import Meter, NotFinite
+from altprop.training.meter import Meter, NotFinite, on_host
 
 batches = st.lists(st.tuples(st.floats(-100, 100, width=32), st.integers(1, 200)), min_size=1, max_size=30)
 
@@ -35,7 +35,7 @@ def test_an_interruption_changes_no_bit(
         feed(meter, first)
         meter.flush()
         feed(meter, second)
-    after.load_state_dict(before.state_dict())
+    after.load_state_dict(before.state_dict(), torch.device("cpu"))
     for meter in (straight, after):
         feed(meter, third)
         meter.flush()
@@ -60,3 +60,18 @@ def test_reset_forgets() -> None:
     meter.reset()
     assert meter.means() == {}
     assert meter.flush() is None
+
+
+def test_values_are_read_with_one_transfer_for_each_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    transfers: list[torch.dtype] = []
+
+    def cpu(values: torch.Tensor) -> torch.Tensor:
+        transfers.append(values.dtype)
+        return values
+
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    tensors = {name: torch.arange(float(size)) for size, name in enumerate("abcde", start=1)} | {"half": torch.ones(2).half()}
+    copies = on_host(tensors)
+    assert transfers == [torch.float32, torch.float16]
+    assert list(copies) == list(tensors)
+    assert all(torch.equal(copies[name], values) and copies[name].dtype == values.dtype for name, values in tensors.items())

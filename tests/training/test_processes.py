@@ -15,7 +15,8 @@ from torch import nn
 
 from altprop.config.project import ROOT
 from altprop.nn.synchronized_batch_norm import SynchronizedBatchNorm, synchronize_batch_norm
-from altprop.training.processes import agreed_signal, mean_over_processes, sum_over_processes
+from altprop.problems import ConfigError
+from altprop.training.processes import agreed_signal, mean_over_processes, refuse_shared_gpus, sum_over_processes
 
 RUN = [
     "trainer.duration=2ep",
@@ -108,3 +109,12 @@ def test_synchronized_batch_norm_alone_is_batch_norm() -> None:
     inputs = torch.randn(5, 2, 4, 4)
     assert torch.allclose(plain(inputs), shared(inputs))
     assert torch.equal(plain[1].running_var, shared[1].running_var)
+
+
+def test_two_processes_on_one_gpu_are_refused() -> None:
+    refuse_shared_gpus([("one", "a"), ("one", "b"), ("two", "a")])
+    with pytest.raises(ConfigError) as refused:
+        refuse_shared_gpus([("one", "a"), ("one", "b"), ("one", "a")])
+    [problem] = refused.value.problems
+    assert "\n" not in str(problem)
+    assert "3 processes, but 2 GPUs" in str(problem)

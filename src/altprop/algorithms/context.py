@@ -12,6 +12,8 @@ import torch
 from altprop.seeding import derive_seed
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+ON_DEVICE = "@device"
+"""End of the name of a generator on the run's device, if that is not a CPU."""
 Account = Callable[[str], AbstractContextManager[object]]
 """Takes the kind of a piece of work and returns a context manager that counts the cost of the work inside it."""
 
@@ -69,6 +71,7 @@ class Context:
     accumulate: int = 1
     compile: bool = False
     channels_last: bool = False
+    deterministic: bool = False
     rank: int = 0
     world_size: int = 1
     account: Account = uncounted
@@ -81,5 +84,13 @@ class Context:
         Its state is part of every checkpoint. Later calls return the same generator.
         """
         if name not in self.generators:
-            self.generators[name] = torch.Generator().manual_seed(derive_seed(self.seed, name))
+            device = self.device if name.endswith(ON_DEVICE) else "cpu"
+            self.generators[name] = torch.Generator(device).manual_seed(derive_seed(self.seed, name))
         return self.generators[name]
+
+    def device_generator(self, name: str) -> torch.Generator:
+        """Return a generator like :meth:`generator`, but on the run's device, where drawing does not make the device wait.
+
+        On a CPU it is ``generator(name)`` itself. Elsewhere it has a name of its own, because its draws are others.
+        """
+        return self.generator(name if self.device.type == "cpu" else name + ON_DEVICE)

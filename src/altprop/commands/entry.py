@@ -34,6 +34,8 @@ Run = Callable[[DictConfig], object]
 # Torch's threads spin by default while they wait for each other, which makes small networks 10 to 30 times slower on a machine
 # shared with other processes. PASSIVE makes them sleep. It must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# trainer.deterministic needs it on a GPU. cuBLAS reads it once per process, possibly in an earlier run of a sweep, hence here.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from altprop.models.base import FeedForward, InputShape
 from altprop.models.checks import refuse, require_size
+from altprop.nn.pooling import AdaptiveAvgPool2d
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
 
@@ -59,7 +60,7 @@ class VGG(FeedForward):
                 channels, pool = planes, []
             pool = [nn.MaxPool2d(2, 2)]
         self.features.extend(pool)
-        self.avgpool = nn.AdaptiveAvgPool2d(7)
+        self.avgpool = AdaptiveAvgPool2d(7)
         self.classifier = nn.Sequential(
             nn.Linear(channels * 7 * 7, 4096),
             units(),

@@ -35,6 +35,8 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
     settings = parts.settings
     configure_torch(settings)
     device = choose_device(settings.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # new tensors, random states and streams are those of the current device
     data = parts.data_set.load(load_context(parts, device, rank, world_size))
     torch.manual_seed(derive_seed(parts.seed, parts.algorithm.weights.initial_stream))
     model = parts.model_factory(input_shape=data.input_shape, num_classes=data.num_classes)
@@ -57,6 +59,7 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
         accumulate=settings.accumulate,
         compile=settings.compile,
         channels_last=settings.channels_last,
+        deterministic=settings.deterministic,
         rank=rank,
         world_size=world_size,
         account=costs.of,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from altprop.algorithms.context import Context
 from altprop.files import write_atomically, write_bytes
 
 FORMAT = 1
@@ -110,30 +111,44 @@ def read_checkpoint(path: Path, key: str | None = None, device: torch.device | s
     return state
 
 
-def random_state(generators: Mapping[str, torch.Generator]) -> dict[str, Any]:
-    """The states of every random stream of this process, as tensors and plain values."""
+def random_state(context: Context) -> dict[str, Any]:
+    """The states of every random stream of this process, as tensors and plain values.
+
+    ``cuda`` holds the state of the run's own device, or nothing if that is not a CUDA device.
+    """
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state(context.device)] if context.device.type == "cuda" else [],
         "python": [version, list(internal), gauss],
         "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
-        "generators": {key: generator.get_state() for key, generator in generators.items()},
+        "generators": {key: generator.get_state() for key, generator in context.generators.items()},
     }
 
 
-def restore_random_state(state: Mapping[str, Any], generator: Any) -> None:
-    """Restore every random stream. ``generator(name)`` returns the generator with that name (:meth:`Context.generator`)."""
+def restore_random_state(state: Mapping[str, Any], context: Context) -> list[str]:
+    """Restore every random stream. Returns a line for each stream that cannot be restored on this device and starts anew."""
+    lost = []
     torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
-        torch.cuda.set_rng_state_all([value.cpu() for value in state["cuda"]])
+    if context.device.type == "cuda":
+        # earlier versions saved the state of every CUDA device of the machine
+        index = 0 if len(state["cuda"]) == 1 else torch.device(context.device).index or 0
+        if index < len(state["cuda"]):
+            torch.cuda.set_rng_state(state["cuda"][index].cpu(), context.device)
+        else:
+            lost.append(f"the random stream of {context.device}, of dropout for instance, is not in it and starts anew")
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
     for key, value in state["generators"].items():
-        generator(key).set_state(value.cpu())
+        generator = context.generator(key)
+        if len(value) == len(generator.get_state()):
+            generator.set_state(value.cpu())
+        else:
+            lost.append(f"the random stream {key} was saved on another kind of device and starts anew")
+    return lost
 
 
 def _link(source: Path, target: Path) -> None:

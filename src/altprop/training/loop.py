@@ -90,7 +90,7 @@ class Loop:
         self.started = time.perf_counter() - progress.seconds
         self.status_written = time.perf_counter()
         if progress.meter:
-            self.meter.load_state_dict(progress.meter)
+            self.meter.load_state_dict(progress.meter, algorithm.context.device)
         if progress.step == 0 and countable(algorithm):
             progress.flops = 0
         self.costs = costs

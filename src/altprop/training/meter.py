@@ -67,10 +67,9 @@ class Meter:
         return {name: total / self._counts[name] for name, total in self._sums.items()}
 
     def _pending(self) -> dict[str, Tensor]:
-        return {
-            name: mean_over_processes(torch.stack([value.detach().reshape(()) for value in values]).cpu(), self.world_size)
-            for name, values in self._values.items()
-        }
+        """The pending values ``[steps]`` of every metric, on the host."""
+        on_device = {name: torch.stack([value.detach().reshape(()) for value in values]) for name, values in self._values.items()}
+        return {name: mean_over_processes(values, self.world_size) for name, values in on_host(on_device).items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Sums and pending values, so that a resumed run adds them up in the same groups."""
@@ -81,12 +80,24 @@ class Meter:
             "counts": dict(self._counts),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        self._values = {name: list(values.unbind()) for name, values in state["values"].items()}
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Restore what :meth:`state_dict` returned. The pending values go to ``device``, where later steps add theirs."""
+        self._values = {name: list(values.to(device).unbind()) for name, values in state["values"].items()}
         self._weights = {name: list(weights) for name, weights in state["weights"].items()}
         self._sums = dict(state["sums"])
         self._counts = dict(state["counts"])
+
+
+def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy 1-d tensors to the host, with one transfer for all of one dtype and device instead of one for each."""
+    alike: dict[tuple[torch.dtype, torch.device], list[str]] = {}
+    for name, values in tensors.items():
+        alike.setdefault((values.dtype, values.device), []).append(name)
+    copies: dict[str, Tensor] = {}
+    for names in alike.values():
+        joined = torch.cat([tensors[name] for name in names]).cpu()
+        copies |= zip(names, joined.split([len(tensors[name]) for name in names]), strict=True)
+    return {name: copies[name] for name in tensors}
 
 
 def _first_not_finite(values: Tensor) -> NotFinite | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed
@@ -53,9 +56,29 @@ def process_group(device: str) -> Iterator[Processes]:
         torch.cuda.set_device(processes.local_rank % gpus)
     torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
     try:
+        if gpus:
+            own = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+            refuse_shared_gpus(gathered((socket.gethostname(), own), processes.world_size))
         yield processes
     finally:
         torch.distributed.destroy_process_group()
+
+
+def gathered(value: Any, world_size: int) -> list[Any]:
+    """``value`` of every process, by rank. All processes must call this."""
+    values: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def refuse_shared_gpus(gpus: Sequence[tuple[str, str]]) -> None:
+    """Raise ConfigError if two processes have the same GPU, which NCCL cannot serve. ``gpus`` are (host, id) by rank."""
+    counts = Counter(gpus)
+    shared = sum(counts.values()) - len(counts)
+    if shared:
+        description = f"{len(gpus)} processes, but {len(counts)} GPU{'s' if len(counts) > 1 else ''}"
+        fix = f"resources.processes={len(counts)}, torchrun --nproc-per-node={len(counts)}, or trainer.device=cpu"
+        raise ConfigError([Problem("resources.processes", description, "one GPU for each process", fix)])
 
 
 def _take_over_slurm_tasks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,10 +14,21 @@ from altprop.problems import RunFailed
 from altprop.training.checkpoint import FORMAT, INITIAL, CheckpointStore, random_state, restore_random_state
 from altprop.training.cost import peak_memory
 from altprop.training.plan import Plan
+from altprop.training.processes import gathered
 from altprop.training.progress import Progress
 from altprop.training.rundir import RunDirectory
 
 log = logging.getLogger(__name__)
+
+
+def own_random_state(state: Mapping[str, Any], context: Context) -> Mapping[str, Any]:
+    """The random state of this process in a checkpoint: that of its rank, or of the first process if there is no other."""
+    streams = state.get("random_of_ranks", ())
+    if context.world_size > 1 and context.rank > 0:
+        if context.rank < len(streams):
+            return streams[context.rank]
+        log.warning("the checkpoint has no random streams of process %d: it uses those of the first one", context.rank)
+    return state["random"]
 
 
 class Saver:
@@ -42,8 +54,8 @@ class Saver:
         self.saved_step: int | None = None
         self.parameters = parameters
 
-    def state(self, algorithm: Algorithm, progress: Progress) -> dict[str, Any]:
-        """The content of a checkpoint; see :mod:`altprop.training.checkpoint`."""
+    def state(self, algorithm: Algorithm, progress: Progress, streams: Sequence[Any] = ()) -> dict[str, Any]:
+        """The content of a checkpoint; see :mod:`altprop.training.checkpoint`. ``streams`` are the random states by rank."""
         return {
             "format": FORMAT,
             "name": self.directory.name,
@@ -52,19 +64,28 @@ class Saver:
             "config": self.config_text,
             "algorithm": algorithm.state_dict(),
             "progress": progress.state_dict(),
-            "random": random_state(self.context.generators),
+            "random": random_state(self.context),
+            **({"random_of_ranks": streams} if streams else {}),
         }
 
     def save(self, algorithm: Algorithm, progress: Progress, *, best: bool = False, keep_as: str | None = None) -> None:
-        """Write the checkpoint of the current step."""
+        """Write the checkpoint of the current step. With several processes, all of them must call this."""
+        streams = self._streams()
         if self.context.rank == 0:
-            self.store.save(self.state(algorithm, progress), best=best, keep_as=keep_as)
+            self.store.save(self.state(algorithm, progress, streams), best=best, keep_as=keep_as)
         self.saved_step = progress.step
 
     def save_initial(self, algorithm: Algorithm, progress: Progress) -> None:
         """Write ``initial.pt``: the state before the first step, for runs that start from the same initial weights."""
+        streams = self._streams()
         if self.context.rank == 0 and not (self.store.folder / INITIAL).exists():
-            self.store.write(INITIAL, self.state(algorithm, progress))
+            self.store.write(INITIAL, self.state(algorithm, progress, streams))
+
+    def _streams(self) -> list[Any]:
+        """The random states of all processes by rank, or nothing if there is only one process."""
+        if self.context.world_size == 1:
+            return []
+        return gathered(random_state(self.context), self.context.world_size)
 
     def restore(self, algorithm: Algorithm) -> Progress:
         """Load the newest complete checkpoint into ``algorithm`` and every random stream. Returns its progress, or a new one.
@@ -86,7 +107,8 @@ class Saver:
                 f"{newest.path} does not fit this code ({type(error).__name__}: {reason}); resume it with the version that "
                 "meta.json in the run's directory names, or start over with resume=false"
             ) from error
-        restore_random_state(newest.state["random"], self.context.generator)
+        for line in restore_random_state(own_random_state(newest.state, self.context), self.context):
+            log.warning("%s: %s", newest.path.name, line)
         self.saved_step = newest.state["step"]
         log.info("resuming from step %d (%s)", newest.state["step"], newest.path.name)
         return Progress.from_state(newest.state["progress"])

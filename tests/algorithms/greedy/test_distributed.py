@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,8 +25,9 @@ from altprop.algorithms.greedy.decoupled import DecoupledGreedy
 from altprop.algorithms.greedy.distributed import DistributedGreedy
 from altprop.algorithms.greedy.feature_channel import Batch, Inbox, Mark, Outbox
 from altprop.algorithms.greedy.local_losses import LocalLosses
-from altprop.algorithms.greedy.worker import process_group
+from altprop.algorithms.greedy.worker import configure_process, pickled, process_group, unpickled
 from altprop.algorithms.loss_scaling import LossScaling
+from altprop.algorithms.numerics import configure_numerics
 from altprop.algorithms.schedule import Schedule
 from altprop.models.greedy_cnn import GreedyCNN
 from altprop.problems import ConfigError, RunFailed
@@ -246,3 +248,33 @@ def test_channel_preserves_order_and_respects_its_capacity() -> None:
         assert len(outbox.pending) <= 2
         outbox.flush()
         assert not outbox.pending
+
+
+@pytest.mark.parametrize(("precision", "deterministic"), [("tf32", False), ("fp32", True)])
+def test_a_worker_has_the_numerics_of_the_first_process(precision: str, deterministic: bool) -> None:
+    context = Context(
+        steps_per_epoch=1,
+        total_epochs=1,
+        device=torch.device("cpu"),
+        seed=0,
+        input_shape=SHAPE,
+        num_classes=CLASSES,
+        batch_size=1,
+        precision=precision,  # type: ignore[arg-type]
+        deterministic=deterministic,
+    )
+    plan = types.SimpleNamespace(threads=1, context=context, rank=1)
+    try:
+        configure_process(plan)  # type: ignore[arg-type]
+        assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == (precision == "tf32")
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert torch.backends.cudnn.benchmark != deterministic
+    finally:
+        configure_numerics("fp32", deterministic=False)
+
+
+def test_a_plan_travels_by_value() -> None:
+    layer = nn.Linear(2, 2)
+    copy_of = unpickled(pickled(layer))  # type: ignore[arg-type]
+    assert torch.equal(copy_of.weight, layer.weight)  # type: ignore[attr-defined]
+    assert copy_of.weight.data_ptr() != layer.weight.data_ptr()  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from altprop.data.augmentation import Augmentation
 from altprop.data.loading import device_split
 from altprop.data.loading.device_split import device_splits, evaluation_split
 from altprop.data.normalization import Normalization
+from tests.device import META, no_transfers
 
 CPU = torch.device("cpu")
 
@@ -122,3 +123,24 @@ def test_ranks_share_the_mini_batches_of_one_process(context, augmentation):
     for (inputs, targets), *shares in zip(alone.batches(4), *(rank.batches(4) for rank in ranks), strict=True):
         assert torch.equal(torch.cat([share[0] for share in shares]), inputs)
         assert torch.equal(torch.cat([share[1] for share in shares]), targets)
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), AUGMENTED], ids=["plain", "augmented"])
+def test_batches_stay_on_the_device(context, augmentation):
+    """Only the start of an epoch copies to the device, its order and draws; every later mini-batch is gathered there."""
+    train, plain = device_splits(
+        torch.empty(23, 3, 6, 6, dtype=torch.uint8, device=META),
+        torch.empty(23, dtype=torch.int64, device=META),
+        batch_size=5,
+        eval_batch_size=7,
+        drop_last=False,
+        normalization=Normalization.of((0.5,), (0.2,), META),
+        augmentation=augmentation,
+        context=dataclasses.replace(context, device=META),
+    )
+    batches = train.batches()
+    next(batches)
+    with no_transfers():
+        rest = [*batches, *plain.batches()]
+    assert len(rest) == 4 + 4
+    assert all(tensor.device == META for batch in rest for tensor in batch)

@@ -17,6 +17,7 @@ from PIL import Image
 from altprop.data.errors import DataError
 from altprop.data.files.folder import class_folders, list_images
 from altprop.data.loading import stream
+from altprop.data.loading.dali import cuda_index
 from altprop.data.loading.decoding import num_workers
 from altprop.data.loading.recipes import Crops
 from altprop.data.loading.stream import StreamSplit, check_decoding
@@ -144,3 +145,9 @@ def test_workers_and_loaders_are_checked(monkeypatch):
     assert problem.fix.startswith("pip install nvidia-dali")
     assert num_workers(3) == 3
     assert 1 <= num_workers(None) <= 16
+
+
+def test_every_process_decodes_on_its_own_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert cuda_index(torch.device("cuda")) == 3
+    assert cuda_index(torch.device("cuda", 1)) == 1

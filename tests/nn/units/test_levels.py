@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from altprop.nn.units.hard import BinaryStep, SignStep, Staircase, SummedStaircase
+from altprop.nn.units.hard import BinaryStep, LeveledUnit, SignStep, Staircase, SummedStaircase
 from altprop.nn.units.levels import Levels, binary_step, sign_step, staircase, summed_staircase
 
 FLOATS = st.floats(-4, 4, allow_subnormal=False)
@@ -104,3 +104,10 @@ def test_outputs_preserve_shape_type_and_memory_format() -> None:
 
 def test_levels_of_the_default_staircase() -> None:
     assert np.allclose(np.unique(Staircase()(torch.linspace(-1, 2, 301)).numpy()), [0, 0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+@pytest.mark.parametrize("unit", [SignStep(), BinaryStep(), Staircase(), Staircase(low=-1.0), SummedStaircase()], ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_outputs_are_not_written_in_place(unit: LeveledUnit, dtype: torch.dtype) -> None:
+    """torch.compile of PyTorch 2.11 silently drops the gradient below an autograd.Function that returns such a tensor."""
+    assert unit.levels.quantize(torch.randn(5, dtype=dtype))._version == 0

@@ -149,12 +149,12 @@ class EnergyAlgorithm(Algorithm):
         keep = self.model.keep_probabilities
         if all(probability == 1.0 for probability in keep):
             return None
-        generator = self.context.generator("dropout")
+        generator = self.context.device_generator("dropout")
         shapes = [tuple(inputs.shape[1:]), *self.model.state_shapes]
         masks = []
         for probability, shape in zip(keep, shapes, strict=True):
-            mask = torch.rand(inputs.shape[0], *shape, generator=generator) < probability
-            masks.append(mask.to(inputs.device, inputs.dtype) / probability)
+            mask = torch.rand(inputs.shape[0], *shape, generator=generator, device=inputs.device) < probability
+            masks.append(mask.to(inputs.dtype) / probability)
         return Masks(masks[0], tuple(masks[1:]))
 
     def free_phase(self, relaxation: Relaxation, steps: int) -> States:
@@ -251,7 +251,7 @@ class EnergyAlgorithm(Algorithm):
         device, previous, probe = self.context.device, state["previous"], state["probe"]
         self.previous = None if previous is None else [tensor.to(device) for tensor in previous]
         self.probe = None if probe is None else (probe[0].to(device), probe[1].to(device))
-        self.angles.load_state_dict(state["angles"])
+        self.angles.load_state_dict(state["angles"], device)
 
     # -- configuration ---------------------------------------------------------------------------------------------------------
 

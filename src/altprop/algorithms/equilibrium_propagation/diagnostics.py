@@ -72,7 +72,7 @@ class History:
         """Return plain values for a checkpoint."""
         return {"epochs": list(self.epochs), "values": {name: torch.stack(values) for name, values in self.values.items()}}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Restore what :meth:`state_dict` returned. The values go to ``device``, where later epochs add theirs."""
         self.epochs = list(state["epochs"])
-        self.values = {name: list(values.unbind()) for name, values in state["values"].items()}
+        self.values = {name: list(values.to(device).unbind()) for name, values in state["values"].items()}

@@ -85,9 +85,10 @@ class NudgedAlgorithm(EnergyAlgorithm):
         """Return ``beta``. With ``random_sign`` each mini-batch gets either sign with probability 1/2, from the run's seed."""
         if not random_sign:
             return self.beta
-        positive = torch.rand((), generator=self.context.generator("nudging")) < 0.5
-        beta = torch.tensor(self.beta, dtype=inputs.dtype)
-        return torch.where(positive, beta, -beta).to(inputs.device)
+        generator = self.context.device_generator("nudging")
+        positive = torch.rand((), generator=generator, device=inputs.device) < 0.5
+        beta = inputs.new_full((), self.beta)
+        return torch.where(positive, beta, -beta)
 
     def probe_phases(self) -> dict[str, Tensor]:
         phases = super().probe_phases()

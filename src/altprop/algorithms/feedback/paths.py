@@ -74,7 +74,7 @@ def forward_with_feedback(layer: Layer, inputs: Tensor, feedback: Tensor) -> Ten
     """
     weight, bias = layer.weight, layer.bias
     device = inputs.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         inputs, weight, feedback = inputs.to(dtype), weight.to(dtype), feedback.to(dtype)
         bias = bias.to(dtype) if bias is not None else None

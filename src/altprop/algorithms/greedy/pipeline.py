@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
-import pickle
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ import torch.distributed
 
 from altprop.algorithms.greedy.feature_channel import Batch, Mark, Outbox
 from altprop.algorithms.greedy.packing import unpack
-from altprop.algorithms.greedy.worker import STOP, TIMEOUT, WorkerPlan, main, process_group
+from altprop.algorithms.greedy.worker import STOP, TIMEOUT, WorkerPlan, main, pickled, process_group
 from altprop.problems import RunFailed
 
 
@@ -33,8 +32,7 @@ class Pipeline:
         self.pipes = []
         for rank in range(1, len(shares)):
             mine, theirs = spawn.Pipe(duplex=False)
-            # pickled here, by value, because multiprocessing itself would share the parameters between the processes
-            process = spawn.Process(target=main, args=(pickle.dumps(plan(rank, store.port)), theirs), daemon=True)
+            process = spawn.Process(target=main, args=(pickled(plan(rank, store.port)), theirs), daemon=True)
             process.start()
             theirs.close()
             self.processes.append(process)

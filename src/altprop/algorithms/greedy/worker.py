@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import pickle
+import io
 import queue
 import signal
 import threading
@@ -22,6 +22,7 @@ from altprop.algorithms.greedy.packing import pack
 from altprop.algorithms.greedy.replay_buffer import ReplayBuffer
 from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.master_weights import block_optimizer
+from altprop.algorithms.numerics import configure_numerics
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
 from altprop.nn.weights.base import Dense
@@ -203,8 +204,30 @@ class Worker:
         )
 
 
-def main(pickled: bytes, reports: Any) -> None:
-    """Run a worker's process. ``pickled`` is its plan. An error is sent as one line before the process ends.
+def pickled(plan: WorkerPlan) -> bytes:
+    """Return ``plan`` by value; multiprocessing itself would share the parameters between the processes."""
+    stream = io.BytesIO()
+    torch.save(plan, stream)
+    return stream.getvalue()
+
+
+def unpickled(content: bytes) -> WorkerPlan:
+    """Return the plan from :func:`pickled`, with all tensors on the CPU. Plain unpickling would put them on the sender's GPU."""
+    plan: WorkerPlan = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)  # from the process that started us
+    return plan
+
+
+def configure_process(plan: WorkerPlan) -> None:
+    """Set threads, numerics and the random stream of a worker's process as the first process has set its own."""
+    torch.set_num_threads(plan.threads)
+    configure_numerics(plan.context.precision, deterministic=plan.context.deterministic)
+    if plan.context.device.type == "cuda":
+        torch.cuda.set_device(plan.context.device)
+    torch.manual_seed(derive_seed(plan.context.seed, "noise", plan.rank))
+
+
+def main(content: bytes, reports: Any) -> None:
+    """Run a worker's process. ``content`` is its plan. An error is sent as one line before the process ends.
 
     Requests to stop reach every process of a terminal or a job. The worker ignores them, because the first process saves
     everything and then stops it.
@@ -212,9 +235,8 @@ def main(pickled: bytes, reports: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     try:
-        plan: WorkerPlan = pickle.loads(pickled)
-        torch.set_num_threads(plan.threads)
-        torch.manual_seed(derive_seed(plan.context.seed, "noise", plan.rank))
+        plan = unpickled(content)
+        configure_process(plan)
         Worker(plan, reports).run()
     except Exception as error:
         with suppress(OSError):  # the first process may be gone

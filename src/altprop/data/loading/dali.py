@@ -50,7 +50,7 @@ def decode_with_dali(
     @pipeline_def(
         batch_size=batch_size,
         num_threads=threads,
-        device_id=(device.index or 0) if on_gpu else None,
+        device_id=cuda_index(device) if on_gpu else None,
         prefetch_queue_depth=2,
     )
     def pipeline(source: Iterator[Any]) -> Any:
@@ -78,6 +78,11 @@ def decode_with_dali(
             feed_ndarray(decoded, pixels, cuda_stream=torch.cuda.current_stream(device) if on_gpu else None)
             labels = decoding.listing.labels[[index for index, _ in in_flight.popleft()]]
             yield pixels, torch.from_numpy(labels).to(device, non_blocking=True)
+
+
+def cuda_index(device: torch.device) -> int:
+    """Return the number of a CUDA device; without an index it is the current device of this process."""
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 def _sample(decoding: Decoding, index: int, position: int) -> Sample:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from altprop.nn.heads.conv_chain import conv_chain
 from altprop.nn.initialization import BatchNormInit, init_batch_norm
+from altprop.nn.pooling import AdaptiveAvgPool2d
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import ConfigError, Problem
 
@@ -80,7 +81,7 @@ class LocalHead(nn.Module):
             size = (shape[1], shape[2])
             if reduction is not None:
                 size = tuple(min(side, pooled_size or ceil(side / reduction)) for side in size)  # type: ignore[assignment]
-                self.reduce = nn.AdaptiveAvgPool2d(size)
+                self.reduce = AdaptiveAvgPool2d(size)
             out_channels = (width or max(1, round(widen * channels))) if conv_layers else channels
             for _ in range(conv_layers):
                 self.convolutions += nn.Sequential(
@@ -90,7 +91,7 @@ class LocalHead(nn.Module):
                 )
                 channels = out_channels
             final = (min(FINAL_SIZE, size[0]), min(FINAL_SIZE, size[1]))
-            self.pool = nn.AdaptiveAvgPool2d(final)
+            self.pool = AdaptiveAvgPool2d(final)
             self.map_norm = nn.BatchNorm2d(channels)
             features = channels * final[0] * final[1]
         layers: list[nn.Module] = []

@@ -2,6 +2,9 @@
 
 Every function takes the lower level at a threshold (strict inequality), so ``sign_step(0) == -1`` for both zeros, and returns
 exact levels. The derivative of all of them is zero almost everywhere.
+
+The last operation of each is out of place: torch.compile of PyTorch 2.11 drops the gradient of an ``autograd.Function`` whose
+output was written in place.
 """
 
 from __future__ import annotations
@@ -26,12 +29,12 @@ def full_precision(values: Tensor) -> Tensor:
 def sign_step(inputs: Tensor) -> Tensor:
     """Return +1 where ``inputs > 0``, else -1; same shape and type."""
     # Taking the sign twice is several times faster on a CPU than torch.where, whose condition is not vectorized.
-    return torch.sign(inputs).sub_(0.5).sign_()
+    return torch.sign(torch.sign(inputs).sub_(0.5))
 
 
 def binary_step(inputs: Tensor) -> Tensor:
     """Return 1 where ``inputs > 0``, else 0; same shape and type."""
-    return torch.sign(inputs).clamp_(min=0)
+    return torch.sign(inputs).clamp(min=0)
 
 
 def staircase(inputs: Tensor, rises: int, low: float, high: float) -> Tensor:
@@ -59,8 +62,7 @@ def thresholds(rises: int, low: float, high: float) -> list[float]:
 
 def level_values(count: Tensor, rises: int, low: float, high: float) -> Tensor:
     """Return the level after ``count`` rises (0 to ``rises``, floating point; overwritten)."""
-    values = count.div_(rises)
-    return values if (low, high) == (0, 1) else values.mul_(high - low).add_(low)
+    return count / rises if (low, high) == (0, 1) else count.div_(rises).mul_(high - low) + low
 
 
 @dataclass(frozen=True)

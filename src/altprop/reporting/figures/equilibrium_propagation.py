@@ -127,7 +127,7 @@ def draw_angles(epochs: Sequence[float], angles: Mapping[str, Sequence[float]], 
 
 
 def _sums(series: Tensor) -> Tensor:
-    return series.detach().flatten(1).cumsum(dim=0).cpu()
+    return series.detach().flatten(1).cpu().cumsum(dim=0)
 
 
 def _short(name: str) -> str:

@@ -132,3 +132,10 @@ def test_float_layer_is_the_layer_itself():
     binary.parametrizations.weight[0].binary = False
     assert binary.weight is binary.parametrizations.weight.original
     assert torch.equal(binary(inputs), layer(inputs))
+
+
+@pytest.mark.parametrize("zero", [0, 1])
+@pytest.mark.parametrize("scale", ["none", "layer", "channel"])
+def test_effective_weights_are_not_written_in_place(zero, scale):
+    """torch.compile of PyTorch 2.11 silently drops the gradient below an autograd.Function that returns such a tensor."""
+    assert binarized(weights((5, 4)), zero, scale)._version == 0

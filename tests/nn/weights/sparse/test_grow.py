@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from altprop.nn.weights.sparse.grow import largest_free, random_free, random_free_on_device
-from altprop.nn.weights.sparse.layout import Layout, segment_counts
+from altprop.nn.weights.sparse.layout import Layout, Places, segment_counts
 from tests.nn.weights.sparse.cases import SIZES, generator
 
 
@@ -27,7 +27,7 @@ def test_random_growth_takes_the_right_number_of_free_units(case, seed):
     layout, taken, counts, free = case
     for grown in (
         random_free(taken, layout, counts, free, generator(seed)),
-        random_free_on_device(taken, layout, torch.tensor(counts), generator(seed)).nonzero().view(-1),
+        random_free_on_device(taken, Places.of(layout), torch.tensor(counts), generator(seed)).nonzero().view(-1),
     ):
         assert grown.unique().numel() == grown.numel() == sum(counts)
         assert not taken[grown].any()
@@ -39,7 +39,7 @@ def test_random_growth_takes_the_right_number_of_free_units(case, seed):
 def test_growth_on_the_device_takes_all_free_units_if_there_are_too_few():
     layout = Layout((4, 3), (1, 1))
     taken = torch.tensor([True, True, False, True, False, False, True])
-    grown = random_free_on_device(taken, layout, torch.tensor([3, 1]), generator())
+    grown = random_free_on_device(taken, Places.of(layout), torch.tensor([3, 1]), generator())
     assert grown[:4].tolist() == [False, False, True, False]
     assert grown[4:].sum() == 1
 
@@ -56,7 +56,7 @@ def test_growth_is_uniform_over_the_free_units(count, on_device):
     draws = 1500
     for _ in range(draws):
         if on_device:
-            hits += random_free_on_device(taken, layout, torch.tensor([count, 1]), stream)
+            hits += random_free_on_device(taken, Places.of(layout), torch.tensor([count, 1]), stream)
         else:
             hits[random_free(taken, layout, [count, 1], [20, 20], stream)] += 1
     assert not hits[taken].any()
@@ -78,7 +78,7 @@ def test_all_pairs_of_free_units_are_equally_likely():
     taken[torch.tensor([1, 4, 9, 13, 17, 22])] = False
     for function in (
         lambda stream: random_free(taken, layout, [2], [6], stream),
-        lambda stream: random_free_on_device(taken, layout, torch.tensor([2]), stream).nonzero().view(-1),
+        lambda stream: random_free_on_device(taken, Places.of(layout), torch.tensor([2]), stream).nonzero().view(-1),
     ):
         stream, seen = generator(3), {}
         for _ in range(3000):

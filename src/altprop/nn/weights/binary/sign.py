@@ -14,7 +14,7 @@ def sign(weight: Tensor, zero: int = 0) -> Tensor:
     """Return the sign of every entry; that of an exact zero is ``zero``, 0 (as published) or 1."""
     if zero == 0:
         return torch.sign(weight)
-    return torch.ge(weight, 0).to(weight.dtype).mul_(2).sub_(1)
+    return torch.ge(weight, 0).to(weight.dtype).mul_(2) - 1
 
 
 def magnitude(weight: Tensor, scale: Scale) -> Tensor:
@@ -26,8 +26,9 @@ def magnitude(weight: Tensor, scale: Scale) -> Tensor:
 
 def binarized(weight: Tensor, zero: int = 0, scale: Scale = "none") -> Tensor:
     """Return the effective weight of a binary layer: ``sgn(W)``, times the mean magnitude with a ``scale``."""
+    # out of place: torch.compile of PyTorch 2.11 drops the gradient of an autograd.Function whose output was written in place
     signs = sign(weight, zero)
-    return signs if scale == "none" else signs.mul_(magnitude(weight, scale))
+    return signs if scale == "none" else signs * magnitude(weight, scale)
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from math import prod
 from typing import Any, ClassVar, Literal, Unpack
 
@@ -14,6 +15,7 @@ from altprop.names import builds
 from altprop.nn.weights.base import KEY, WeightsContext
 from altprop.nn.weights.sparse.base import reset_inactive_state
 from altprop.nn.weights.sparse.grow import Grow, RandomGrow, random_free_on_device
+from altprop.nn.weights.sparse.layout import Places
 from altprop.nn.weights.sparse.noise import LangevinNoise
 from altprop.nn.weights.sparse.prune import Prune, SignChangePrune
 from altprop.nn.weights.sparse.redistribute import Redistribute, WithinTensor
@@ -83,6 +85,13 @@ class DynamicSparse(FixedBudget):
             and isinstance(self.redistribute, WithinTensor)
             and type(self.grow) is RandomGrow
         )
+        if self.without_sync:
+            _ = self.places  # made here, so that no step waits for the device
+
+    @cached_property
+    def places(self) -> Places:
+        """Where every unit is, on the device, for updates without a host sync."""
+        return Places.of(self.weights.layout, self.context.device)
 
     def start_from_other_runs(self) -> None:
         super().start_from_other_runs()
@@ -147,7 +156,7 @@ class DynamicSparse(FixedBudget):
         assert isinstance(self.prune, SignChangePrune)
         pruned = self.prune.flips(weights)
         counts = torch.stack([part.sum() for part in weights.parts(pruned)])
-        grown = random_free_on_device(weights.alive, weights.layout, counts, self.generator)
+        grown = random_free_on_device(weights.alive, self.places, counts, self.generator)
         weights.switch_where(pruned, False)
         self._clear_inactive(optimizers)
         weights.switch_where(grown, True)

@@ -15,7 +15,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from altprop.nn.weights.sparse.layout import Layout, smallest, true_indices
+from altprop.nn.weights.sparse.layout import Layout, Places, smallest, true_indices
 from altprop.nn.weights.sparse.mask import MaskedWeights
 
 EXACT_BELOW = 4
@@ -50,7 +50,7 @@ class RandomGrow(Grow):
                 self._scratch = np.empty(weights.layout.total, dtype=np.int32)
             return random_free(taken, weights.layout, counts, free, generator, self._scratch)
         on_device = torch.tensor(counts, device=weights.device)
-        return true_indices(random_free_on_device(taken, weights.layout, on_device, generator))
+        return true_indices(random_free_on_device(taken, Places.of(weights.layout, weights.device), on_device, generator))
 
 
 class GradientGrow(Grow):
@@ -154,18 +154,15 @@ def _first_free(
     return candidates[first], places[first]
 
 
-def random_free_on_device(taken: Tensor, layout: Layout, counts: Tensor, generator: torch.Generator) -> Tensor:
+def random_free_on_device(taken: Tensor, places: Places, counts: Tensor, generator: torch.Generator) -> Tensor:
     """Return the same as :func:`random_free` without a host sync: booleans ``[units]``, true for the grown units.
 
     ``counts`` are integers ``[tensors]`` on the device; a tensor with fewer free units gets all of them. Sorts the free units of
     every tensor by a random key and takes the first ones.
     """
-    sizes = torch.tensor(layout.sizes, device=taken.device)
-    segment = torch.repeat_interleave(torch.arange(len(sizes), device=taken.device), sizes, output_size=layout.total)
-    keys = torch.rand(layout.total, generator=generator, device=taken.device, dtype=torch.float64)
-    ordered = (segment + torch.where(taken, 0.75, keys * 0.5)).argsort(stable=True)
-    rank = torch.arange(layout.total, device=taken.device) - layout.boundaries(taken.device)[segment]
-    grown = (rank < counts[segment]) & ~taken[ordered]
+    keys = torch.rand(len(taken), generator=generator, device=taken.device, dtype=torch.float64)
+    ordered = (places.tensor + torch.where(taken, 0.75, keys * 0.5)).argsort(stable=True)
+    grown = (places.position < counts[places.tensor]) & ~taken[ordered]
     return torch.zeros_like(taken, dtype=torch.bool).index_put_((ordered,), grown)
 
 
