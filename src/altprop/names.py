@@ -248,7 +248,7 @@ def class_of(node: Any) -> type | None:
         return None
     try:
         target = pkgutil.resolve_name(public_name(path))
-    except (ImportError, AttributeError, ValueError):
+    except Exception:  # importing a user's module may raise anything
         return None
     kind = target if isinstance(target, type) else get_type_hints(target).get("return") if callable(target) else None
     return kind if isinstance(kind, type) else None

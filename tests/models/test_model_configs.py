@@ -16,7 +16,9 @@ def is_feed_forward(name: str) -> bool:
     return issubclass(get_class(compose_node(f"model={name}")["_target_"]), FeedForward)
 
 
-MODELS = [name for name in sorted(path.stem for path in (CONF / "model").glob("*.yaml")) if is_feed_forward(name)]
+MODELS = [
+    name for name in sorted(path.stem for path in (CONF / "model").glob("*.yaml")) if name != "other" and is_feed_forward(name)
+]
 UNITS = sorted(path.stem for path in (CONF / "model" / "units").glob("*.yaml"))
 SHAPES: dict[str, tuple[int, int, int]] = {"alexnet_dorefa": (3, 64, 64)}
 """Input shapes of models that do not accept 3 x 32 x 32, the shape for all others."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
 from altprop.algorithms.context import Context
 
 SchedulerFactory = Callable[..., LRScheduler]
+_PARTS = "_schedulers"
+"""Where SequentialLR and ChainedScheduler have the states of their parts."""
 TOTAL = "total"
-"""Stands for the number of scheduler steps in the whole run, in epochs or steps, in the arguments of a scheduler."""
+"""Stands for the number of scheduler steps in the whole run, in epochs or steps, in the arguments of a scheduler.
+
+In the parts of torch's ``SequentialLR`` it stands for the number of steps of the part.
+"""
 
 
 class Schedule:
@@ -24,7 +31,8 @@ class Schedule:
 
     Args:
         scheduler: A class of ``torch.optim.lr_scheduler`` as a partial, or None for a constant rate. Arguments equal to
-            ``"total"`` are replaced by the length of the run.
+            ``"total"`` are replaced by the length of the run. The argument ``schedulers`` of ``SequentialLR`` and
+            ``ChainedScheduler`` is a list of such partials.
         interval: Whether the scheduler advances after every epoch or after every step. Raises ValueError for other values.
     """
 
@@ -39,9 +47,23 @@ class Schedule:
         if self.scheduler is None:
             return RunningSchedule(None, self.interval)
         total = context.total_epochs if self.interval == "epoch" else context.total_epochs * context.steps_per_epoch
-        arguments = getattr(self.scheduler, "keywords", {})
-        lengths = {name: total for name, value in arguments.items() if value == TOTAL}
-        return RunningSchedule(self.scheduler(optimizer, **lengths), self.interval)
+        return RunningSchedule(_build(self.scheduler, optimizer, total), self.interval)
+
+
+def _build(factory: SchedulerFactory, optimizer: torch.optim.Optimizer, total: int) -> LRScheduler:
+    """The scheduler of ``factory``, with ``"total"`` replaced by ``total`` and its parts built, each for its own length."""
+    given: Mapping[str, Any] = getattr(factory, "keywords", {})
+    arguments: dict[str, Any] = {name: total for name, value in given.items() if isinstance(value, str) and value == TOTAL}
+    if "schedulers" in given:
+        parts = list(given["schedulers"])
+        limits = [0, *given.get("milestones", ()), total]
+        lengths = [max(1, end - start) for start, end in pairwise(limits)] if "milestones" in given else [total] * len(parts)
+        if len(lengths) != len(parts):
+            raise ValueError(f"{len(parts)} schedulers need {len(parts) - 1} milestones, not {len(lengths) - 1}")
+        arguments["schedulers"] = [_build(part, optimizer, length) for part, length in zip(parts, lengths, strict=True)]
+    if "optimizer" in inspect.signature(factory).parameters:
+        return factory(optimizer=optimizer, **arguments)
+    return factory(optimizer, **arguments)
 
 
 class RunningSchedule:
@@ -73,13 +95,28 @@ class RunningSchedule:
         """Return the state for an exact resume, as plain values."""
         if self.scheduler is None:
             return {}
-        # torch's state may contain callables (functions of LambdaLR, methods of OneCycleLR); the config provides them again.
-        return {key: value for key, value in self.scheduler.state_dict().items() if is_plain(value)}
+        return _plain_state(self.scheduler.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
         if self.scheduler is not None:
-            self.scheduler.load_state_dict({**self.scheduler.state_dict(), **state})
+            self.scheduler.load_state_dict(_completed(state, self.scheduler.state_dict()))
+
+
+def _plain_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    """``state`` without callables (functions of LambdaLR, methods of OneCycleLR), which the configuration provides again."""
+    plain = {key: value for key, value in state.items() if is_plain(value)}
+    if _PARTS in state:
+        plain[_PARTS] = [_plain_state(part) for part in state[_PARTS]]
+    return plain
+
+
+def _completed(state: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, Any]:
+    """``state`` with everything that :func:`_plain_state` has left out, taken from ``current``."""
+    merged = {**current, **state}
+    if _PARTS in state:
+        merged[_PARTS] = [_completed(part, own) for part, own in zip(state[_PARTS], current[_PARTS], strict=True)]
+    return merged
 
 
 def is_plain(value: Any) -> bool:
@@ -114,3 +151,30 @@ class _PiecewiseConstant(LRScheduler):
     def get_lr(self) -> list[float | torch.Tensor]:
         rate = next(value for key, value in reversed(self.table) if key <= self.last_epoch)
         return [rate for _ in self.optimizer.param_groups]
+
+
+def warmup_cosine(
+    optimizer: torch.optim.Optimizer, *, warmup: float, total: int, start_factor: float = 0.01, eta_min: float = 0.0
+) -> LRScheduler:
+    """Raise the rate linearly to the optimizer's own during ``warmup``, then lower it to ``eta_min`` along half a cosine.
+
+    Args:
+        optimizer: The optimizer, whose rate is the highest of the run.
+        warmup: Length of the rise in scheduler steps (epochs or steps), or, below 1, as a share of ``total``. If it is not
+            shorter than the run, the rate only rises.
+        total: Length of the run in scheduler steps.
+        start_factor: The first rate is ``start_factor`` times the optimizer's.
+        eta_min: The last rate.
+
+    Raises ValueError if ``warmup`` is negative.
+    """
+    if warmup < 0:
+        raise ValueError(f"schedule.scheduler.warmup must not be negative, not {warmup}")
+    rise = round(warmup * total) if warmup < 1 else round(warmup)
+    if rise == 0:
+        return CosineAnnealingLR(optimizer, T_max=max(1, total), eta_min=eta_min)
+    parts = [
+        LinearLR(optimizer, start_factor=start_factor, total_iters=rise),
+        CosineAnnealingLR(optimizer, T_max=max(1, total - rise), eta_min=eta_min),
+    ]
+    return SequentialLR(optimizer, parts, milestones=[rise])

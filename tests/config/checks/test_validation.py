@@ -66,8 +66,8 @@ def test_all_problems_are_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("path", "message", "fix"),
     [
-        ("torch.optim.Adamm", "torch.optim has no class or function Adamm", "optimizer._target_=torch.optim.Adam"),
-        ("torch.optmi.Adam", "torch has no class or function optmi", "optimizer._target_=torch.optim.Adam"),
+        ("torch.optim.Adamm", "torch.optim has no module, class or function Adamm", "optimizer._target_=torch.optim.Adam"),
+        ("torch.optmi.Adam", "torch has no module, class or function optmi", "optimizer._target_=torch.optim.Adam"),
         ("nowhere.Adam", "no module nowhere", ""),
         ("torch.optim", "not a class or function", ""),
         ("os.system", "has no return type", ""),
@@ -174,7 +174,9 @@ def test_what_torch_refuses_is_a_problem_before_anything_is_built(overrides: lis
     assert message in str(problem)
 
 
-@pytest.mark.parametrize("name", ["constant", "multistep", "cosine", "exponential", "onecycle", "plateau", "piecewise"])
+@pytest.mark.parametrize(
+    "name", ["constant", "multistep", "cosine", "exponential", "onecycle", "plateau", "piecewise", "warmup_cosine"]
+)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_every_schedule_works_with_every_optimizer(name: str, optimizer: str) -> None:
     assert problems(f"schedule={name}", f"optimizer={optimizer}") == []

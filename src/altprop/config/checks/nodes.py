@@ -26,7 +26,7 @@ class Place:
         base: The class that the node builds, or that its partial returns.
         partial: Whether the node is a partial, which altprop completes later.
         supplied: Arguments that altprop supplies by name.
-        supplied_first: Whether altprop supplies the first argument by position.
+        supplied_first: Whether altprop supplies the first argument by position, or the one called ``optimizer`` by name.
         placeholders: Words that may stand for any argument.
         nullable: Whether null is allowed instead of a node.
     """
@@ -55,7 +55,7 @@ def check_node(
 def _check_arguments(key: str, node: Mapping[str, Any], signature: Signature, place: Place | None) -> Iterator[Problem]:
     must_be_complete = place is not None or not node.get("_partial_", False)
     place = place or Place()
-    supplied = {*place.supplied, *(list(signature.parameters)[:1] if place.supplied_first else [])}
+    supplied = {*place.supplied, *(_first(signature) if place.supplied_first else [])}
     arguments = {name: value for name, value in node.items() if name not in RESERVED}
     for name in [name for name in arguments if name in supplied]:
         yield Problem(f"{key}.{name}", "is supplied by altprop", "it cannot be configured", f"~{key}.{name}")
@@ -72,6 +72,10 @@ def _check_arguments(key: str, node: Mapping[str, Any], signature: Signature, pl
             yield Problem(f"{key}.{name}", "is missing", f"{class_name} needs {needed}", f"+{key}.{name}=…")
         elif error == "type" and arguments[name] not in place.placeholders:
             yield wrong_type(f"{key}.{name}", arguments[name], signature.parameters[name].annotation)
+
+
+def _first(signature: Signature) -> list[str]:
+    return ["optimizer"] if "optimizer" in signature.parameters else list(signature.parameters)[:1]
 
 
 def _check_place(key: str, node: Mapping[str, Any], target: Target, place: Place) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import traceback
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,27 +41,56 @@ def locate(path: str) -> Target | None:
     """The class or function at the dotted ``path``; None if nothing callable is there or Hydra refuses it."""
     try:
         target = get_object(public_name(path))
-    except (ImportError, ValueError, AttributeError, HydraException):
+    except (ImportError, ValueError, AttributeError, HydraException, SystemExit):  # a user's module may exit when it is imported
         return None
     return target if callable(target) else None
 
 
 def unknown_target(key: str, path: str) -> Problem:
-    """The problem of a target that :func:`locate` does not find, with the part of the path that does exist."""
-    parts = path.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        prefix = ".".join(parts[:length])
+    """The problem of a target that :func:`locate` does not find.
+
+    If a module on the path exists but raises an exception when it is imported, this is the exception with its file and line.
+    Otherwise the problem names the part of the path that does exist.
+    """
+    key, parts = f"{key}._target_", path.split(".")
+    allowed = "the dotted path of a class or function"
+    module, found = None, 0
+    for length in range(1, len(parts) + 1):
+        name = ".".join(parts[:length])
         try:
-            module = importlib.import_module(prefix)
-        except Exception:  # importing a user's module may raise anything
-            continue
-        near = nearest(parts[length], [name for name in dir(module) if not name.startswith("_")])
-        fix = ".".join([prefix, near, *parts[length + 1 :]]) if near else ""
-        description = f"{path} does not exist: {prefix} has no class or function {parts[length]}"
-        if hasattr(module, parts[length]):
-            description = f"{path} is not a class or function that a configuration may call"
-        return Problem(f"{key}._target_", description, "the dotted path of a class or function", fix and f"{key}._target_={fix}")
-    return Problem(f"{key}._target_", f"{path}: there is no module {parts[0]}", "the dotted path of a class or function")
+            module, found = importlib.import_module(name), length
+        except BaseException as error:  # importing a user's module may raise anything
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            if not _is_absent(error, name):
+                return Problem(key, f"{path}: importing {name} failed: {_where(error)}", "a module that can be imported")
+            break
+    if module is None:
+        return Problem(key, f"{path}: there is no module {parts[0]}", allowed)
+    prefix, missing, rest = ".".join(parts[:found]), parts[found] if found < len(parts) else "", parts[found + 1 :]
+    if not missing or hasattr(module, missing):
+        return Problem(key, f"{path} is not a class or function that a configuration may call", allowed)
+    near = nearest(missing, [name for name in dir(module) if not name.startswith("_")])
+    fix = f"{key}={'.'.join([prefix, near, *rest])}" if near else ""
+    return Problem(key, f"{path} does not exist: {prefix} has no module, class or function {missing}", allowed, fix)
+
+
+def _is_absent(error: BaseException, module: str) -> bool:
+    """Whether ``error`` says that ``module`` itself does not exist, and not a module that it imports."""
+    if not all(module.split(".")):
+        return True
+    return isinstance(error, ModuleNotFoundError) and error.name == module
+
+
+def _where(error: BaseException) -> str:
+    """``error`` on one line, with the file and line that raised it: the last one that is not part of an installed package."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen ")]
+    frames = [frame for frame in frames if frame.filename != __file__ and frame.filename != importlib.__file__]
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Try the optimizer and the schedule on a tiny parameter, so that what torch refuses is reported before anything is built."""
+"""Try the optimizer and the schedule on tiny parameters, so that what torch refuses is reported before anything is built."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ def check(config: Mapping[str, Any], *, with_schedule: bool) -> Iterator[Problem
         name = type(optimizer).__name__
         yield Problem("optimizer._target_", f"{name} evaluates the loss several times per step", "any other class of torch.optim")
         return
+    if (problem := _step_problem(config["optimizer"])) is not None:
+        yield problem
+        return
     if not with_schedule:
         return
     epochs = Duration.parse(config["trainer"]["duration"]).epochs(_STEPS_PER_EPOCH)
@@ -45,6 +48,29 @@ def check(config: Mapping[str, Any], *, with_schedule: bool) -> Iterator[Problem
         instantiate(config["schedule"], _convert_="all").build(optimizer, context)
     except Exception as error:
         yield Problem("schedule", _reason(error), "arguments that the class of the scheduler accepts")
+
+
+def _step_problem(node: Mapping[str, Any]) -> Problem | None:
+    """The problem of an optimizer that cannot update the parameters of networks: Muon takes only matrices, SparseAdam only
+    sparse gradients.
+    """
+    shapes = {"matrices": (2, 2), "vectors, such as biases": (2,), "kernels of convolutions": (2, 2, 1, 1)}
+    name = node["_target_"].rpartition(".")[2]
+    for kind, shape in shapes.items():
+        parameter = nn.Parameter(torch.ones(shape))
+        parameter.grad = torch.ones(shape)
+        try:
+            optimizer = instantiate(node, _convert_="all")([parameter])
+            if not node.get("capturable"):  # its step needs a CUDA device
+                optimizer.step()
+        except Exception as error:  # a class of torch or of the user may raise anything
+            return Problem(
+                "optimizer._target_",
+                f"{name} cannot train {kind}: {_reason(error)}",
+                "an optimizer that takes parameters of every shape with dense gradients, such as adam or sgd",
+                "optimizer=adam",
+            )
+    return None
 
 
 def _reason(error: Exception) -> str:

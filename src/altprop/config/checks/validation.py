@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.schedule import TOTAL, Schedule
 from altprop.config.checks import rules, trial
+from altprop.config.checks.leftovers import leftovers
 from altprop.config.checks.nodes import Place, check_nested, check_node, wrong_type
 from altprop.config.checks.targets import locate, signature_of, unknown_target
 from altprop.config.checks.types import argument_errors, is_open
@@ -123,9 +124,9 @@ def _check_target(key: str, node: Mapping[str, Any], root: Mapping[str, Any]) ->
     if target is None:
         yield unknown_target(key, str(path))
         return
-    place = _TRACKER if key.startswith("logger.") and key.count(".") == 1 else PLACES.get(key)
+    place = _place(key)
     signature = signature_of(target)
-    problems = list(check_node(key, node, target, signature, place))
+    problems = leftovers(key, node, list(check_node(key, node, target, signature, place)))
     for name, child in node.items():
         parameter = signature.parameters.get(name) if signature is not None else None
         if parameter is not None and isinstance(child, dict) and isinstance(child.get("_target_"), str):
@@ -140,6 +141,14 @@ def _check_target(key: str, node: Mapping[str, Any], root: Mapping[str, Any]) ->
         yield from check(node, root)
     if isinstance(target, type) and issubclass(target, Estimator):
         yield from problems_with(target, node, root)
+
+
+def _place(key: str) -> Place | None:
+    if key.startswith("logger.") and key.count(".") == 1:
+        return _TRACKER
+    if key.startswith("schedule.scheduler.schedulers["):  # the parts of SequentialLR and ChainedScheduler
+        return PLACES["schedule.scheduler"]
+    return PLACES.get(key)
 
 
 def _check_trainer(node: Mapping[str, Any]) -> Iterator[Problem]:
