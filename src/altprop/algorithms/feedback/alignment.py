@@ -68,10 +68,13 @@ class FeedbackAlignment(Backprop):
 
     def _draw(self) -> list[Tensor]:
         """Draw ``R`` of every layer, or ``|R|`` for sign-concordant feedback."""
-        generator = self.context.generator("feedback")
+        # feedback that is drawn once is the same on every device; in every step it is drawn where it is used
+        in_every_step = self.mode == "batchwise_random_sign"
+        generator = self.context.device_generator("feedback") if in_every_step else self.context.generator("feedback")
+        device = self.context.device if in_every_step else torch.device("cpu")
         shapes = [layer.weight.shape for layer in self.layers]
         drawn = [
-            torch.randn(shape, generator=generator, dtype=scale.dtype).to(scale.device).mul_(scale)
+            torch.randn(shape, generator=generator, device=device, dtype=scale.dtype).to(scale.device).mul_(scale)
             for shape, scale in zip(shapes, self.scales, strict=True)
         ]
         return drawn if self.mode == "random" else [magnitude.abs_() for magnitude in drawn]
