@@ -62,6 +62,8 @@ def test_mistakes_are_reported_in_one_line_and_nothing_is_written(tmp_path: Path
         "to=/dev/null/report": "to: cannot write to /dev/null/report",
         "to=/proc/report": "to: cannot write to /proc/report",
         "to=null": "to: is None; must be a folder",
+        "columns=[lats]": "columns: there is no column 'lats'; there are experiment, ",
+        "columns=last": "columns: is 'last'; must be a list of experiment, ",
     }.items():
         process = report(argument, outputs=tmp_path)
         assert (process.returncode, len(process.stderr.splitlines())) == (2, 1), process.stderr
@@ -83,6 +85,15 @@ def runs(tmp_path: Path) -> list[Run]:
 )
 def test_runs_are_selected_by_name(runs: list[Run], patterns: str | list[str], count: int, tmp_path: Path) -> None:
     assert len(select_runs(runs, patterns, None, tmp_path)) == count
+
+
+def test_debug_runs_are_hidden_unless_asked_for(runs: list[Run], tmp_path: Path) -> None:
+    write_run(tmp_path, "debug/fast", "0000000000dd", [10.0])
+    everything, _ = read_runs(tmp_path)
+    assert {run.name for run in select_runs(everything, "*", None, tmp_path)} == {"a/row", "b/under_score"}
+    assert {run.name for run in select_runs(everything, "debug/*", None, tmp_path)} == {"debug/fast"}
+    only_debug = [run for run in everything if run.name == "debug/fast"]
+    assert select_runs(only_debug, "*", None, tmp_path) == only_debug
 
 
 def test_selecting_no_runs_is_an_error(runs: list[Run], tmp_path: Path) -> None:

@@ -22,13 +22,15 @@ from altprop.reporting.milestones import milestones
 from altprop.reporting.rows import COMPARABLE, Row, collect_rows
 from altprop.reporting.runs import Run, read_runs
 from altprop.reporting.tables.build import comparison_table, milestone_tables, results_table, terminal_tables
-from altprop.reporting.tables.columns import PUBLISHED
+from altprop.reporting.tables.columns import COLUMNS, PUBLISHED
 from altprop.reporting.tables.notes import excluded_runs, mixed_rows, notes, summary
 from altprop.reporting.tables.render import csv_text, latex, markdown, print_table
 from altprop.reporting.tables.table import Table
 
 FORMATS = {"markdown": "report.md", "csv": "report.csv", "latex": "report.tex", "html": "report.html"}
 """The file that each format is written to."""
+DEBUG = "debug/"
+"""Start of the names of runs with ``debug=…``, which report nothing but that the code works."""
 WIDTH = 180
 """Width of the printed tables, in characters, if the output is not a terminal."""
 
@@ -48,19 +50,25 @@ def report(config: DictConfig) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH, soft_wrap=False)
     totals = summary(rows, unreadable)
+    columns = settings["columns"]
     messages = [*mixed_rows(rows), *excluded_runs(rows, unreadable, outputs), *excluded(rows, all_runs)]
     reached, compared = milestones(rows), comparisons(rows, all_runs)
     milestone_part, comparison_part = milestone_tables(reached), [comparison_table(each) for each in compared]
-    _print_tables(terminal_tables(rows), [totals, *messages], [*milestone_part, *comparison_part], console)
+    _print_tables(
+        [results_table(rows, columns)] if columns else terminal_tables(rows),
+        [totals, *messages],
+        [*milestone_part, *comparison_part],
+        console,
+    )
     figures = _figures(rows, compared, folder / "figures") if settings["figures"] else {}
-    complete = results_table(rows, notes=notes(rows), messages=messages)
+    complete = results_table(rows, columns, notes=notes(rows), messages=messages)
     needs = r"needs \usepackage{booktabs}"
-    published = results_table(rows, PUBLISHED, notes=notes(rows), messages=[*messages, needs])
+    published = results_table(rows, columns or PUBLISHED, notes=notes(rows), messages=[*messages, needs])
     contents: dict[str, Callable[[], str]] = {
         "markdown": lambda: markdown([complete, *milestone_part, *comparison_part]),
         "csv": lambda: csv_text([complete]),
         "latex": lambda: latex([published, *milestone_part, *comparison_part]),
-        "html": lambda: html_page(rows, totals, messages, compared, reached, figures),
+        "html": lambda: html_page(rows, totals, messages, compared, reached, figures, columns),
     }
     files = {FORMATS[name]: contents[name] for name in formats}
     if "csv" in formats and comparison_part:
@@ -77,7 +85,8 @@ def report(config: DictConfig) -> None:
 def select_runs(runs: Sequence[Run], patterns: str | Sequence[str], group: str | None, outputs: Path) -> list[Run]:
     """The runs whose name or ``<name>/<key>`` matches one of ``patterns`` (``ftprop/*``) and whose group matches ``group``.
 
-    ``group`` None matches every group. ``outputs`` is the folder of the runs, for messages. Raises ConfigError if no run matches.
+    Runs of ``debug=…`` are left out if there are others, unless ``group`` or a pattern (``debug/*``) asks for them. If ``group`` is
+    None, every group matches. ``outputs`` is the folder of the runs, for messages. Raises ConfigError if no run matches.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     if not patterns:
@@ -87,6 +96,8 @@ def select_runs(runs: Sequence[Run], patterns: str | Sequence[str], group: str |
             [Problem("paths.outputs", f"there is no run below {outputs}", "a folder that train.py wrote runs into")]
         )
     named = [run for run in runs if any(_matches(run, pattern) for pattern in patterns)]
+    if group is None and not any(pattern.startswith(DEBUG) for pattern in patterns):
+        named = [run for run in named if not run.name.startswith(DEBUG)] or named
     if not named:
         names = sorted({run.name for run in runs})
         raise ConfigError([Problem("runs", f"{','.join(patterns)!r} matches no run", *_suggestions(patterns[0], names, "runs"))])
@@ -138,6 +149,16 @@ def _problems(settings: Mapping[str, Any], formats: Sequence[Any]) -> list[Probl
     problems = []
     if settings["compare"] not in COMPARABLE:
         problems.append(Problem("compare", f"is {settings['compare']!r}", f"must be {' or '.join(COMPARABLE)}", "compare=last"))
+    columns = settings["columns"]
+    known = [column.name for column in COLUMNS]
+    if columns is not None and (not isinstance(columns, list) or not columns):
+        problems.append(
+            Problem("columns", f"is {columns!r}", f"must be a list of {', '.join(known)}, or null", "columns=[experiment,last]")
+        )
+    for name in columns if isinstance(columns, list) else ():
+        if name not in known:
+            fix = f"columns=[{','.join(nearest(str(each), known) or 'last' for each in columns)}]"
+            problems.append(Problem("columns", f"there is no column {name!r}", f"there are {', '.join(known)}", fix))
     if not isinstance(settings["to"], str):
         problems.append(Problem("to", f"is {settings['to']!r}", "must be a folder", "to=report"))
     if not isinstance(settings["figures"], bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,8 +134,11 @@ def collect_rows(
     for (name, _), members in groups.items():
         by_name[name].append(members)
     rows = []
+    typed = {name: typed_variants(members) for name, members in by_name.items()}
     for (name, group), members in groups.items():
         variant = variant_of(members[0].config, [others[0].config for others in by_name[name]])
+        if (short := typed[name].get(members[0].key)) is not None and len(short) < len(variant):
+            variant = short
         rows.append(_row(name, group, variant, sorted(members, key=lambda run: run.seed), metric, compared))
     return sorted(rows, key=lambda row: (row.name, row.variant, row.group))
 
@@ -145,11 +149,13 @@ def _row(name: str, group: str, variant: str, runs: Sequence[Run], metric: str |
     metric = metric or (paper.metric if paper else None) or _recorded(runs)
     ends = [run.records[-1] for run in finished if run.records]
     bests = [record for run in finished if (record := best_record(run.records, metric, run.config)) is not None]
-    statistics = {
-        "last": statistic([value for run in finished if (value := last_value(run.records, metric)) is not None]),
-        "selected": statistic([value for run in finished if (value := selected_value(run, metric)) is not None]),
-        "best": statistic([record[metric] for record in bests]),
+    values = {
+        "last": [value for run in finished if (value := last_value(run.records, metric)) is not None],
+        "selected": [value for run in finished if (value := selected_value(run, metric)) is not None],
+        "best": [record[metric] for record in bests],
     }
+    bounds = (0.0, 100.0) if "accuracy" in metric else (-math.inf, math.inf)
+    statistics = {which: statistic(numbers, bounds) for which, numbers in values.items()}
     ours = statistics[compared]
     published = paper.value if paper is not None and paper.metric == metric else None
     config = runs[0].config
@@ -225,6 +231,22 @@ def variant_of(config: Mapping[str, Any], all_configs: Sequence[Mapping[str, Any
             is_class = key.endswith(f".{TARGET}")
             words.append(f"{key.removesuffix(f'.{TARGET}')}={value.rpartition('.')[2]}" if is_class else f"{key}={value}")
     return " ".join(words)
+
+
+def typed_variants(groups: Sequence[Sequence[Run]]) -> dict[str, str]:
+    """What the command lines of ``groups``, the rows of one experiment, changed differently: ``model=convnet``.
+
+    By the key of each group's first run. Empty if the commands do not distinguish the rows, or if the runs of a row were started
+    by different commands.
+    """
+    words = [[tuple(run.changed) for run in runs] for runs in groups]
+    if any(len(set(commands)) > 1 for commands in words) or len({commands[0] for commands in words}) < len(words):
+        return {}
+    shared = set.intersection(*(set(commands[0]) for commands in words))
+    return {
+        runs[0].key: " ".join(word for word in commands[0] if word not in shared)
+        for runs, commands in zip(groups, words, strict=True)
+    }
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

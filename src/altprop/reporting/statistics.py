@@ -31,10 +31,10 @@ class Statistic:
         return None if self.low is None or self.high is None else self.low <= value <= self.high
 
 
-def statistic(values: Sequence[float]) -> Statistic | None:
+def statistic(values: Sequence[float], bounds: tuple[float, float] = (-math.inf, math.inf)) -> Statistic | None:
     """The mean, standard deviation and 95 % interval of ``values``; None if it is empty.
 
-    If any value is not finite, all results are NaN.
+    The interval is cut off at ``bounds``, the range that the quantity can have. If any value is not finite, all results are NaN.
     """
     if not values:
         return None
@@ -44,4 +44,4 @@ def statistic(values: Sequence[float]) -> Statistic | None:
         return Statistic(len(values), math.nan, math.nan, math.nan, math.nan)
     mean, deviation = fmean(values), stdev(values)
     half = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(len(values))
-    return Statistic(len(values), mean, deviation, mean - half, mean + half)
+    return Statistic(len(values), mean, deviation, max(mean - half, bounds[0]), min(mean + half, bounds[1]))

@@ -158,3 +158,28 @@ def test_latex_contains_changes_costs_and_unfinished_runs(outputs: Path) -> None
 @pytest.mark.parametrize(("seconds", "text"), [(41.23, "41.2 s"), (59.9, "1:00 min"), (725, "12:05 min"), (12000, "3:20 h")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_columns_are_chosen_and_ordered_in_every_format(outputs: Path) -> None:
+    table = results_table(rows_of(outputs), ["last", "experiment"])
+    assert [column.title for column in table.columns] == ["last epoch", "experiment"]
+    assert csv_text([table]).splitlines()[0] == "last,experiment"
+    assert markdown([table]).splitlines()[0] == "| last epoch | experiment |"
+
+
+def test_an_interval_of_accuracies_ends_at_100(tmp_path: Path) -> None:
+    write_run(tmp_path, "a/high", "00000000000a", [99.9])
+    write_run(tmp_path, "a/high", "00000000000b", [98.0], seed=1)
+    (row,) = rows_of(tmp_path)
+    assert row.last is not None
+    assert row.last.high == 100.0
+    assert row.last.low is not None
+    assert row.last.low < 98.0
+
+
+def test_rows_are_named_by_what_their_commands_changed(tmp_path: Path) -> None:
+    digits = {"dataset": {"_target_": "altprop.data.MNIST", "mean": [0.1], "std": [0.3], "batch_size": 100}}
+    shapes = {"dataset": {"_target_": "altprop.data.Shapes", "mean": [0.5], "std": [0.2], "batch_size": 50}}
+    write_run(tmp_path, "scratch", "00000000000a", [90.0], config=digits, command=["trainer.duration=1ep"])
+    write_run(tmp_path, "scratch", "00000000000b", [90.0], config=shapes, command=["trainer.duration=1ep", "dataset=shapes"])
+    assert [row.label for row in rows_of(tmp_path)] == ["scratch", "scratch dataset=shapes"]

@@ -87,6 +87,7 @@ metric   any metric in metrics.jsonl; default: the paper's metric, otherwise tes
 compare  last (epoch) | selected (by the validation split) | best (epoch): the value to compare with the paper's
 formats  markdown, csv, latex, html (one page with sortable tables and curves; needs plotly)
 figures  true: also draw the papers' figures from these runs
+columns  columns to show, in this order and in every format: columns=[experiment,seeds,last,paper]; default: all
 to       folder for the files; default: <paths.outputs>/report""",
     "status": """\
 Print the status of each run of a sweep and the reason for every failure.

@@ -38,6 +38,7 @@ def html_page(
     comparisons: Sequence[Comparison] = (),
     milestones: Sequence[Milestone] = (),
     figures: Mapping[str, Path] | None = None,
+    columns: Sequence[str] | None = None,
 ) -> str:
     """The whole page.
 
@@ -48,6 +49,7 @@ def html_page(
         comparisons: Comparisons at equal cost.
         milestones: Published values after some epochs and ours.
         figures: PNG files to embed, by title.
+        columns: Names of the columns to show; None shows all.
 
     Raises:
         ImportError: If plotly is not installed.
@@ -55,7 +57,7 @@ def html_page(
     from plotly.offline import get_plotlyjs
 
     data = {
-        **page_data(rows, summary, messages),
+        **page_data(rows, summary, messages, columns),
         "comparisons": [{**_table_data(comparison_table(each)), "title": f"{each.title}, {each.metric}"} for each in comparisons],
         "milestones": [_table_data(table) for table in milestone_tables(milestones)],
         "figures": [
@@ -81,9 +83,9 @@ def script_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
-def page_data(rows: Sequence[Row], summary: str, messages: Sequence[str]) -> dict[str, Any]:
+def page_data(rows: Sequence[Row], summary: str, messages: Sequence[str], columns: Sequence[str] | None = None) -> dict[str, Any]:
     """The data of the main table and the curves for the page's script; None for numbers that are not finite."""
-    table = results_table(rows)
+    table = results_table(rows, columns)
     counts: Counter[str] = Counter()
     entries = []
     for index, (row, cells) in enumerate(zip(rows, table.rows, strict=True)):

@@ -17,6 +17,7 @@ from altprop.reporting.tables.columns import (
     columns_for,
     duration,
     operations,
+    plain_columns,
     plain_values,
     spread,
 )
@@ -26,14 +27,17 @@ from altprop.reporting.tables.table import Cell, Column, Table
 def results_table(
     rows: Sequence[Row], names: Sequence[str] | None = None, *, notes: Sequence[str] = (), messages: Sequence[str] = ()
 ) -> Table:
-    """The results of ``rows`` in the columns called ``names`` (default: all), with every number in full as records."""
+    """The results of ``rows`` in the columns called ``names`` (default: all), with every number in full as records.
+
+    The columns are in the order of ``names``.
+    """
     columns = columns_for(rows, names)
     return Table(
         columns=[Column(column.title, column.number is not None, column.name in WORDY) for column in columns],
         rows=[[Cell(column.text(row), column.number(row) if column.number else None) for column in columns] for row in rows],
         notes=notes,
         messages=messages,
-        records=[plain_values(row) for row in rows],
+        records=[plain_values(row) if names is None else plain_columns(row, columns) for row in rows],
     )
 
 

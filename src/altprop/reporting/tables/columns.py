@@ -185,8 +185,14 @@ WORDY = ("experiment", "changed", "source", "states")
 
 def columns_for(rows: Sequence[Row], names: Sequence[str] | None = None) -> list[ResultColumn]:
     """The columns called ``names`` (default: all) without the optional ones that are empty in all ``rows``."""
-    columns = [column for column in COLUMNS if names is None or column.name in names]
+    by_name = {column.name: column for column in COLUMNS}
+    columns = list(COLUMNS) if names is None else [by_name[name] for name in names]
     return [column for column in columns if column.name not in OPTIONAL or any(column.text(row) not in EMPTY for row in rows)]
+
+
+def plain_columns(row: Row, columns: Sequence[ResultColumn]) -> dict[str, Any]:
+    """The values of a row in ``columns`` for the CSV file, by name: numbers in full, words as they are shown."""
+    return {column.name: column.number(row) if column.number else column.text(row) for column in columns}
 
 
 def plain_values(row: Row) -> dict[str, Any]:
