@@ -60,6 +60,12 @@ def test_every_part_is_built() -> None:
     assert parts.directory == parts.outputs / "scratch" / parts.key
 
 
+def test_null_switches_a_tracker_off() -> None:
+    assert list(parts_of("logger=tensorboard", "logger.tensorboard=null").trackers) == ["console"]
+    assert list(parts_of("logger.console=null").trackers) == []
+    assert list(parts_of("~logger").trackers) == []
+
+
 def test_no_part_contains_a_config_object() -> None:
     parts = parts_of("schedule=piecewise", "optimizer=sgd")
     reached = [value for field in fields(parts) for value in everything(getattr(parts, field.name), set())]

@@ -64,7 +64,16 @@ def test_the_sweep_syntax_of_hydra_becomes_the_search_space_of_optuna() -> None:
         "f": CategoricalDistribution(["relu", "gelu"]),
         "g": CategoricalDistribution(["0.0", "0.25", "0.5", "0.75"]),
     }
-    assert space.overrides({"a": 0.5, "e": "[3]"}) == ["h=3", "i=7", "a=0.5", "e=[3]"]
+    assert space.overrides({"a": 0.5, "e": "[3]"}) == ["a=0.5", "e=[3]", "h=3", "i=7"]
+
+
+def test_a_trial_has_every_override_in_the_order_of_the_command_line() -> None:
+    space = Space.of(
+        OverridesParser.create().parse_overrides(["optimizer=sgd", "optimizer={lr:0.5}", "a=1,2", "~b"]),
+        OverridesParser.create().parse_overrides(["c=1", "a=interval(0,1)"]),
+    )
+    assert space.searched == {"a": CategoricalDistribution(["1", "2"])}
+    assert space.overrides({"a": 2}) == ["c=1", "optimizer=sgd", "optimizer={lr:0.5}", "a=2", "~b"]
 
 
 def test_the_samples_cover_every_choice() -> None:

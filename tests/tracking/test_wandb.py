@@ -340,3 +340,39 @@ def test_online_without_an_account_is_a_problem_before_the_run(monkeypatch):
     assert list(WandB.check({"mode": "offline"}, {})) == []
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert list(WandB.check({}, {})) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "key", "expected"),
+    [
+        (None, None, "online"),
+        ("offline", None, "offline"),
+        ("disabled", None, "disabled"),
+        ("dryrun", None, "offline"),
+        ("", None, "online"),
+        ("offline", "online", "online"),
+        ("online", "disabled", "disabled"),
+    ],
+)
+def test_the_environment_wins_over_the_default_and_a_key_over_the_environment(monkeypatch, environment, key, expected):
+    if environment is not None:
+        monkeypatch.setenv("WANDB_MODE", environment)
+    assert WandB(mode=key).mode == expected
+    asks_for_an_account = bool(list(WandB.check({"mode": key}, {})))
+    assert asks_for_an_account == (expected == "online")
+
+
+def test_the_project_of_the_environment_is_used(monkeypatch):
+    assert WandB().project == "altprop"
+    monkeypatch.setenv("WANDB_PROJECT", "papers")
+    assert WandB().project == "papers"
+    assert WandB(project="mine").project == "mine"
+
+
+def test_an_unknown_mode_in_the_environment_is_a_problem(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "of")
+    [problem] = WandB.check({}, {})
+    assert str(problem).startswith(
+        "logger.wandb.mode: WANDB_MODE=of in the environment; WANDB_MODE is online, offline or disabled"
+    )
+    assert list(WandB.check({"mode": "offline"}, {})) == []

@@ -187,6 +187,12 @@ def test_memory_exhaustion_is_one_line(tmp_path: Path) -> None:
     assert "out of memory" in (RunDirectory(parts.directory, "tiny", parts.key).read_status() or {})["error"]
 
 
+def test_a_mini_batch_of_one_image_under_batch_norm_is_one_line(tmp_path: Path) -> None:
+    error = ValueError("Expected more than 1 value per channel when training, got input size torch.Size([1, 16])")
+    with pytest.raises(RunFailed, match=r"a mini-batch of a single image.*dataset.drop_last=true"):
+        train(make_parts(tmp_path, algorithm=Interrupted(3, error)))
+
+
 class Diverging(Backprop):
     """Returns a loss that is not a number at step 9 (1-based)."""
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from altprop.algorithms.base import Algorithm, top1
 from altprop.algorithms.context import Capabilities
@@ -42,10 +43,14 @@ class Backprop(Algorithm):
         return {"loss": loss.detach(), "accuracy": top1(scores, targets)}
 
     def _backward_in_slices(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Accumulate the gradient of a mini-batch that does not fit into memory from slices. Batch norm sees the slices."""
+        """Accumulate the gradient of a mini-batch that does not fit into memory from slices.
+
+        Batch norm sees the slices. It cannot normalize a single image, so a small mini-batch is cut into fewer slices for it.
+        """
         totals: dict[str, Tensor] = {}
         count = targets.shape[0]
-        slices = min(self.context.accumulate, count)
+        smallest = 2 if any(isinstance(module, _BatchNorm) for module in self.model.modules()) else 1
+        slices = max(1, min(self.context.accumulate, count // smallest))
         for some_inputs, some_targets in zip(inputs.tensor_split(slices), targets.tensor_split(slices), strict=True):
             share = some_targets.shape[0] / count
             for name, value in self._backward(some_inputs, some_targets, share).items():

@@ -43,7 +43,11 @@ def build_parts(config: Mapping[str, Any]) -> Parts:
         algorithm=_instantiate(config, "algorithm"),
         optimizer_factory=_instantiate(config, "optimizer"),
         schedule=_instantiate(config, "schedule"),
-        trackers={name: _instantiate(config["logger"], name, "logger.") for name in config["logger"] or {}},
+        trackers={
+            name: _instantiate(config["logger"], name, "logger.")
+            for name, node in (config["logger"] or {}).items()
+            if node is not None
+        },
         settings=trainer_settings(config["trainer"]),
         data_root=Path(config["paths"]["data"]).absolute(),
         outputs=Path(config["paths"]["outputs"]).absolute(),

@@ -44,7 +44,8 @@ class Space:
 
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
         """The overrides of the trial with ``values``."""
-        return [f"{key}={values[key]}" if text is None else text for key, text in self.words]
+        words = [(key, f"{key}={values[key]}" if text is None and key in values else text) for key, text in self.words]
+        return [text for _, text in words if text is not None]
 
     def samples(self) -> Iterator[dict[str, Any]]:
         """Samples that contain every choice of every key and the low end of every range, in a fixed order."""

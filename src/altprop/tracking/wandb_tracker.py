@@ -8,7 +8,7 @@ import netrc
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from altprop.problems import Problem
@@ -17,6 +17,7 @@ from altprop.tracking.metrics_file import JSON_NAME, read_metrics
 
 logger = logging.getLogger(__name__)
 
+Mode = Literal["online", "offline", "disabled"]
 INIT_TIMEOUT = 20.0
 """Seconds to wait for the service before the run is written to offline files."""
 EXIT_CODES: Mapping[Status, int] = {"done": 0, "failed": 1, "preempted": 1, "interrupted": 255}
@@ -32,9 +33,10 @@ class WandB(Tracker):
     and the lowest value of every loss as ``min/…``.
 
     Args:
-        project: The W&B project.
-        entity: The W&B user or team; None for the account's default.
-        mode: ``online``, ``offline`` (files in the run directory, for ``wandb sync``) or ``disabled``.
+        project: The W&B project. None: ``WANDB_PROJECT`` in the environment, otherwise ``altprop``.
+        entity: The W&B user or team. None: ``WANDB_ENTITY`` in the environment, otherwise the account's default.
+        mode: ``online``, ``offline`` (files in the run directory, for ``wandb sync``) or ``disabled``. None: ``WANDB_MODE`` in
+            the environment, otherwise ``online``.
         watch: Tensors to log histograms of: ``gradients``, ``parameters``, ``all``, or None.
         finish_timeout: Seconds to wait for uploads at the end of a run.
     """
@@ -42,16 +44,16 @@ class WandB(Tracker):
     def __init__(
         self,
         *,
-        project: str = "altprop",
+        project: str | None = None,
         entity: str | None = None,
-        mode: Literal["online", "offline", "disabled"] = "online",
+        mode: Mode | None = None,
         watch: Watched | None = None,
         finish_timeout: float = 30.0,
     ) -> None:
-        self.project = project
+        self.project = project or os.environ.get("WANDB_PROJECT") or "altprop"
         self.entity = entity
-        self.mode = mode
-        self.watched = watch if mode != "disabled" else None
+        self.mode = mode or mode_of_environment() or "online"
+        self.watched = watch if self.mode != "disabled" else None
         self.finish_timeout = finish_timeout
         self._run: Any = None
         self._defined: set[str] = set()
@@ -61,8 +63,12 @@ class WandB(Tracker):
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Yield a problem if online logging is configured without a W&B account on this machine."""
-        if config.get("mode", "online") == "online" and not has_credentials():
+        """Yield a problem for an unknown ``WANDB_MODE``, or for online logging without a W&B account on this machine."""
+        mode = config.get("mode")
+        if mode is None and (mode := mode_of_environment() or "online") not in get_args(Mode):
+            allowed = "WANDB_MODE is online, offline or disabled"
+            yield Problem("logger.wandb.mode", f"WANDB_MODE={mode} in the environment", allowed, "logger.wandb.mode=offline")
+        if mode == "online" and not has_credentials():
             yield Problem(
                 "logger.wandb.mode",
                 "online, but no W&B account is set up on this machine",
@@ -91,7 +97,7 @@ class WandB(Tracker):
             for record in read_metrics(run.directory / JSON_NAME):
                 self._update_extremes(record)
 
-    def _init(self, run: RunInfo, mode: Literal["online", "offline"]) -> Any:
+    def _init(self, run: RunInfo, mode: Mode) -> Any:
         import wandb
 
         # The console tracker shows progress, and anything that wandb prints would break the progress bar.
@@ -189,6 +195,12 @@ class WandB(Tracker):
             if value == value and (previous is None or better(value, previous) != previous):
                 self._extremes[key] = changed[key] = value
         return changed
+
+
+def mode_of_environment() -> Any:
+    """Return ``WANDB_MODE`` of the environment, with W&B's former words for modes translated; None if it is not set."""
+    word = os.environ.get("WANDB_MODE") or None
+    return {"dryrun": "offline", "run": "online"}.get(word or "", word)
 
 
 def has_credentials() -> bool:

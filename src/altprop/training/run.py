@@ -201,6 +201,11 @@ def _explain(error: BaseException, directory: RunDirectory) -> BaseException:
         )
     if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return RunFailed("out of memory; lower dataset.batch_size, or split each mini-batch with trainer.accumulate=2")
+    if isinstance(error, ValueError) and str(error).startswith("Expected more than 1 value per channel when training"):
+        return RunFailed(
+            "batch norm cannot normalize a mini-batch of a single image; leave out the last, smaller one of each epoch with "
+            "dataset.drop_last=true, or change dataset.batch_size"
+        )
     if isinstance(error, MemoryError):
         return RunFailed("out of host memory; lower dataset.batch_size or dataset.workers")
     return error

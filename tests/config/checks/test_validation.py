@@ -200,3 +200,19 @@ def test_a_stored_configuration_is_checked_in_the_same_way() -> None:
     plain = plain_and_valid(compose())
     plain["optimizer"]["_target_"] = "os.system"
     assert [problem.key for problem in problems_of_plain(plain)] == ["optimizer._target_"]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("+logger.mine.path=x", "logger.mine: has no _target_; a tracker with a _target_, or null, which switches it off; try: "),
+        ("+logger.wandb.project=x", "try: logger=wandb logger.wandb.project=x"),
+        ("+logger.tensorboard=true", "logger.tensorboard: true does not fit"),
+        ("logger.console=off", "logger.console: off does not fit"),
+        ("+logger.mine=[1]", "logger.mine: [1] does not fit"),
+    ],
+)
+def test_a_logger_is_a_node_or_null(override: str, line: str) -> None:
+    [problem] = problems(override)
+    assert line in str(problem)
+    assert keys("logger=tensorboard", "logger.tensorboard=null") == []

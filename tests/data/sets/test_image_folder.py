@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -144,6 +145,59 @@ def test_a_class_without_training_images_is_named(context):
     write_image_folder(context.root / "pets", {"test": 1}, [(20, 16)], ("cow",))
     with pytest.raises(DataError, match=r"test/cow is not a class"):
         ImageFolder(**SETTINGS).load(context)
+
+
+def test_class_folders_without_images_are_refused_with_their_counts(context):
+    pets = context.root / "pets"
+    write_image_folder(pets, IMAGES, [(20, 16)])
+    (pets / "train/cow").mkdir()
+    for number in range(3):
+        (pets / f"train/cow/{number}.gif").write_bytes(b"GIF89a")
+    (pets / "train/eel/deeper").mkdir(parents=True)
+    (pets / "train/__MACOSX").mkdir()
+    (pets / "train/__MACOSX/._1.jpg").write_bytes(b"a resource fork")
+    expected = (
+        r"has 3 of 5 class folders without images: "
+        r"__MACOSX \(it is empty\), cow \(3 \.gif files\), eel \(1 folder\); class folders with images"
+    )
+    with pytest.raises(DataError, match=expected):
+        ImageFolder(**SETTINGS).load(context)
+    for name in ("train/cow", "train/eel", "train/__MACOSX"):
+        shutil.rmtree(pets / name)
+    (pets / "test/cat").rename(pets / "cat")
+    (pets / "test/cat").mkdir()
+    with pytest.raises(DataError, match=r"test has 1 of 2 class folders without images: cat \(it is empty\)"):
+        ImageFolder(**SETTINGS).load(context)
+
+
+def test_files_that_are_left_out_are_counted(context, caplog):
+    pets = context.root / "pets"
+    write_image_folder(pets, IMAGES, [(20, 16)])
+    (pets / "train/cat/deeper.jpg").mkdir()
+    for name in ("train/cat/1.gif", "train/dog/2.gif", "train/labels.csv", "train/outside.jpg", "train/dog/.hidden"):
+        (pets / name).touch()
+    with caplog.at_level(logging.WARNING):
+        ImageFolder(**SETTINGS).load(context)
+    [message] = [record.getMessage() for record in caplog.records]
+    assert "train: left out 1 .csv file, 2 .gif files, 1 .jpg file, 1 folder; images are <class>/<image>" in message
+
+
+def test_a_single_class_is_refused(context):
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)], ("cat",))
+    with pytest.raises(DataError, match="has a single class, cat; at least two class folders"):
+        ImageFolder(**SETTINGS).load(context)
+
+
+@pytest.mark.parametrize("limit", [0, 100])
+def test_a_broken_link_is_named(context, limit):
+    write_image_folder(context.root / "pets", IMAGES, [(40, 40)])
+    path = context.root / "pets/train/dog/0004.jpg"
+    path.unlink()
+    path.symlink_to("nowhere.jpg")
+    data_set = ImageFolder(**SETTINGS, memory_limit=limit, crops=Crops(size=12, resize=14), workers=0)
+    with pytest.raises(DataError) as caught:
+        list(data_set.load(context).train.batches())
+    assert caught.value.path == path
 
 
 def test_missing_folders_are_reported_in_one_line(tmp_path):

@@ -46,7 +46,7 @@ Check = Callable[[DictConfig], list[Problem]]
 def problems_of(error: Exception, config_name: str, arguments: Sequence[str], check: Check | None = None) -> list[Problem]:
     """Every mistake of the command line ``arguments``; ``error`` is the first that Hydra raised.
 
-    Each wrong override is removed and the rest composed again, with every job of a sweep, until composing succeeds. Then ``check``
+    Each wrong override is removed and the rest composed again, with every job of a sweep, until that succeeds. Then ``check``
     checks the result, unless the choice of a group was wrong: the keys of that group are unknown in this case.
     """
     parsed = get_args(arguments)

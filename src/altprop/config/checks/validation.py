@@ -15,10 +15,11 @@ from altprop.algorithms.base import Algorithm
 from altprop.algorithms.schedule import TOTAL, Schedule
 from altprop.config.checks import rules, trial
 from altprop.config.checks.leftovers import leftovers
-from altprop.config.checks.nodes import Place, check_nested, check_node, wrong_type
+from altprop.config.checks.nodes import Place, as_typed, check_nested, check_node, wrong_type
 from altprop.config.checks.targets import locate, signature_of, unknown_target
 from altprop.config.checks.types import argument_errors, is_open
 from altprop.config.plain import UNRESOLVED, to_plain
+from altprop.config.project import CONF
 from altprop.nn.estimators.base import Estimator
 from altprop.nn.estimators.rules import problems_with
 from altprop.nn.weights.base import WeightsRule
@@ -73,7 +74,7 @@ def problems_of_node(key: str, node: Any, config: Mapping[str, Any]) -> list[Pro
 
 
 def _problems_of_nodes(config: Mapping[str, Any]) -> list[Problem]:
-    problems = [*_check_places(config), *_check_trainer(config["trainer"])]
+    problems = [*_check_places(config), *_check_trackers(config["logger"]), *_check_trainer(config["trainer"])]
     for key, value in config.items():
         if key != "trainer":
             problems += _walk(key, value, config)
@@ -102,6 +103,25 @@ def _check_places(config: Mapping[str, Any]) -> Iterator[Problem]:
             continue
         group = key.replace(".", "/")
         yield Problem(key, "is not set" if value is None else "has no _target_", f"a choice of the group {group}", f"{group}=…")
+
+
+def _check_trackers(logger: Any) -> Iterator[Problem]:
+    """Check that ``logger`` is null or holds a node with a target, or null, for each tracker."""
+    if logger is None or logger is UNRESOLVED:
+        return
+    if not isinstance(logger, Mapping):
+        yield Problem(
+            "logger", f"{as_typed(logger)} does not fit", "trackers by name, a choice of the group, or null", "logger=console"
+        )
+        return
+    for name, node in logger.items():
+        if node is None or node is UNRESOLVED or (isinstance(node, dict) and "_target_" in node):
+            continue
+        known = isinstance(node, dict) and (CONF / "logger" / f"{name}.yaml").exists()
+        allowed = f"logger={name} switches it on" if known else "a tracker with a _target_, or null, which switches it off"
+        settings = " ".join(f"logger.{name}.{key}={as_typed(value)}" for key, value in node.items()) if known else ""
+        description = "has no _target_" if isinstance(node, dict) else f"{as_typed(node)} does not fit"
+        yield Problem(f"logger.{name}", description, allowed, f"logger={name} {settings}" if known else f"logger.{name}=null")
 
 
 def _walk(key: str, value: Any, root: Mapping[str, Any]) -> Iterator[Problem]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from altprop.data.errors import DataError
+
+log = logging.getLogger(__name__)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -48,9 +52,9 @@ def class_folders(split: Path) -> list[str]:
 
 
 def list_images(split: Path, classes: list[str]) -> Listing:
-    """List the images in ``split``. The order of ``classes`` determines the labels.
+    """List the images in ``split``. The order of ``classes`` determines the labels. A warning counts the files that are left out.
 
-    Raises DataError if there are no images, or if there is a folder that is not in ``classes``.
+    Raises DataError if there are no images, if a class folder has none, or if there is a folder that is not in ``classes``.
     """
     unknown = set(class_folders(split)) - set(classes)
     if unknown:
@@ -58,16 +62,63 @@ def list_images(split: Path, classes: list[str]) -> Listing:
         raise DataError(split / min(unknown), description, f"one of {', '.join(classes[:10])}")
     names: list[bytes] = []
     labels: list[int] = []
+    empty: dict[str, Counter[str]] = {}
+    left_out = _other_entries(split, folders=False)
     for label, name in enumerate(classes):
         if not (split / name).is_dir():
             continue
         with os.scandir(split / name) as entries:
-            images = sorted(entry.name for entry in entries if entry.name.lower().endswith(EXTENSIONS))
+            images = sorted(entry.name for entry in entries if _is_image(entry))
+        others = _other_entries(split / name, folders=True)
+        left_out += others
+        if not images:
+            empty[name] = others
         names += [os.fsencode(f"{name}/{image}") for image in images]
         labels += [label] * len(images)
+    allowed = f"class folders with images ({', '.join(EXTENSIONS)})"
     if not names:
-        raise DataError(split, "contains no images", f"class folders with images ({', '.join(EXTENSIONS)})")
+        raise DataError(split, "contains no images", allowed)
+    if empty:
+        listed = [f"{name} ({_in_words(others)})" for name, others in empty.items()]
+        more = f", … {len(listed) - 10} more" if len(listed) > 10 else ""
+        description = f"has {len(empty)} of {len(classes)} class folders without images: {', '.join(listed[:10])}{more}"
+        raise DataError(split, description, f"{allowed}; remove the others")
+    if left_out:
+        log.warning("%s: left out %s; images are <class>/<image> (%s)", split, _in_words(left_out), ", ".join(EXTENSIONS))
     return Listing(split, np.array(names), np.array(labels, dtype=np.int64))
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    """Whether the entry has the name of an image. A broken link counts as one, so that it is reported when it is opened."""
+    return not entry.name.startswith(".") and entry.name.lower().endswith(EXTENSIONS) and not entry.is_dir()
+
+
+def _other_entries(folder: Path, *, folders: bool) -> Counter[str]:
+    """The number of entries of ``folder`` that are not images, by extension, and of folders in it; hidden ones do not count.
+
+    Without ``folders``, images count, too, and folders do not.
+    """
+    counts: Counter[str] = Counter()
+    if not folder.is_dir():
+        return counts
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or (folders and _is_image(entry)):
+                continue
+            if not entry.is_dir():
+                counts[os.path.splitext(entry.name)[1] or "other"] += 1
+            elif folders:
+                counts["folder"] += 1
+    return counts
+
+
+def _in_words(counts: Counter[str]) -> str:
+    """Counts such as ``12 .gif files, 1 folder``."""
+    words = []
+    for name, count in sorted(counts.items()):
+        noun = name if name == "folder" else f"{name} file"
+        words.append(f"{count} {noun}{'s' if count > 1 else ''}")
+    return ", ".join(words) or "it is empty"
 
 
 def open_image(path: Path) -> Image.Image:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 from altprop.data.base import Pixels
+from altprop.data.errors import DataError
 from altprop.data.files.folder import Listing, open_image
 
 CACHE = ".altprop"
@@ -60,13 +61,20 @@ def _size(path: Path) -> tuple[int, int]:
     return width, height
 
 
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})", "a complete image file") from error
+
+
 def _digest(listings: Sequence[Listing]) -> str:
     """Return a digest of the names, sizes and modification times of all files."""
     digest = hashlib.sha256()
     for listing in listings:
         digest.update(str(listing.folder.name).encode())
         for index, name in enumerate(listing.names):
-            status = listing.path(index).stat()
+            status = _stat(listing.path(index))
             digest.update(b"%s/%d/%d;" % (name, status.st_size, status.st_mtime_ns))
     return digest.hexdigest()[:16]
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from altprop.data.augmentation import Augmentation
 from altprop.data.base import Data, LoadContext
 from altprop.data.checks import data_root, missing_files
+from altprop.data.errors import DataError
 from altprop.data.files.folder import class_folders, list_images
 from altprop.data.loading.pixel_cache import decode_or_read
 from altprop.data.sets.in_memory import Images, RawData, on_device
@@ -51,6 +52,8 @@ class ImageFolder(Streamed):
         folder = context.root / self.folder
         classes = class_folders(folder / "train")
         names = tuple(classes)
+        if len(classes) == 1:
+            raise DataError(folder / "train", f"has a single class, {classes[0]}", "at least two class folders")
         train, test = (list_images(folder / split, classes) for split in SPLITS)
         pixels = decode_or_read((train, test), context.root, self.folder, self.memory_limit * MIB)
         if pixels is None:
