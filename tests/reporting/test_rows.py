@@ -17,7 +17,7 @@ from altprop.reporting.rows import collect_rows, variant_of
 from altprop.reporting.runs import changed_overrides, read_runs
 from altprop.reporting.statistics import statistic
 from altprop.reporting.tables.columns import memory
-from altprop.reporting.tables.notes import excluded_runs, summary
+from altprop.reporting.tables.notes import messages_about_runs, summary
 from tests.reporting.fixtures import read_records, rows_of, write_records, write_run
 
 
@@ -110,7 +110,7 @@ def test_runs_that_start_from_runs_of_their_own_seed_are_one_row(tmp_path: Path)
     assert [(row.name, row.seeds) for row in rows_of(tmp_path)] == [("dense", [0, 1]), ("pruned", [0, 1])]
 
 
-def test_excluded_runs_are_counted_and_named(outputs: Path) -> None:
+def test_messages_about_runs_are_counted_and_named(outputs: Path) -> None:
     (outputs / "x" / "broken").mkdir(parents=True)
     (outputs / "x" / "broken" / "config.yaml").write_text("a: [")
     (outputs / "x" / "bare").mkdir()
@@ -119,7 +119,7 @@ def test_excluded_runs_are_counted_and_named(outputs: Path) -> None:
     (corrupt / "metrics.jsonl").write_text('{"epoch": 1}\nnonsense\n{"epoch": 2}\n')
     runs, unreadable = read_runs(outputs)
     rows = collect_rows(runs, group_function(runs))
-    lines = "\n".join(excluded_runs(rows, unreadable, outputs))
+    lines = "\n".join(messages_about_runs(rows, unreadable, outputs))
     assert "failed: a/row/00000000000d (seed 3): RunFailed: out of memory, after 1 of 3 epochs" in lines
     assert "unfinished: a/row/00000000000e (seed 4): running, 2 of 3 epochs, last updated 2026-01-01" in lines
     assert "not counted: x/bare: config.yaml is missing" in lines
@@ -200,3 +200,10 @@ def test_a_diverged_run_makes_the_mean_nan() -> None:
 def test_overrides_that_change_the_computation() -> None:
     command = ["train.py", "-m", "experiment=a/row", "seed=0,1", "trainer.threads=1", "trainer.duration=2ep", "+model/units=relu"]
     assert changed_overrides(command) == ["trainer.duration=2ep", "+model/units=relu"]
+
+
+def test_early_stopping_is_reported(tmp_path: Path) -> None:
+    write_run(tmp_path, "a/row", "00000000000a", [80.0], stopped_early="stopped early at epoch 1: validation/loss")
+    assert messages_about_runs(rows_of(tmp_path), [], tmp_path) == [
+        "stopped early at epoch 1: validation/loss: a/row/00000000000a (seed 0)"
+    ]

@@ -232,13 +232,18 @@ def test_selection_on_test_is_said_loudly(tmp_path: Path, caplog: pytest.LogCapt
     assert read_checkpoint(make_parts(tmp_path).directory / "checkpoints" / "best.pt")["step"] == STEPS_PER_EPOCH
 
 
-def test_early_stopping(tmp_path: Path) -> None:
+def test_early_stopping(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rule = EarlyStopping(metric="validation/loss", patience=2, min_delta=100.0)
     parts = make_parts(tmp_path, duration="50ep", early_stopping=rule)
-    assert train(parts)["step"] == 3 * STEPS_PER_EPOCH
+    with caplog.at_level("INFO"):
+        status = train(parts)
+    assert status["step"] == 3 * STEPS_PER_EPOCH
+    assert status["stopped_early"] == "stopped early at epoch 3: validation/loss"
+    assert status["stopped_early"] in caplog.messages
+    assert "stopped_early" not in train(make_parts(tmp_path / "short", duration="1ep", early_stopping=rule))
 
 
-def test_stopping_on_test_is_said_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_early_stopping_on_the_test_split_prints_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(make_parts(tmp_path, early_stopping=EarlyStopping(metric="test/loss"), duration="1ep"))
     assert "TO THE TEST SPLIT" in caplog.text
 

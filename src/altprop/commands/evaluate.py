@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from altprop.config.build import build_parts
 from altprop.config.checks.validation import problems_of_plain
 from altprop.config.key import run_key
-from altprop.config.restore import read_config
+from altprop.config.restore import overridden_keys, read_config
 from altprop.problems import ConfigError, Problem
 
 CHOICES = {"split": ("test", "validation", "train"), "checkpoint": ("auto", "last", "best")}
@@ -45,7 +45,10 @@ def evaluate(config: DictConfig) -> None:
 
 
 def _stored(options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The run's directory and its configuration, with the paths and device of this command line."""
+    """The run's directory and its configuration, with the device of this command line.
+
+    The data are read from where the run read them, unless the command line says otherwise.
+    """
     problems = [
         Problem(key, f"is {options[key]!r}", f"must be {' or '.join(choices)}", f"{key}={choices[0]}")
         for key, choices in CHOICES.items()
@@ -57,7 +60,8 @@ def _stored(options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
         raise ConfigError(problems)
     directory = Path(options["run"]).resolve()
     stored = read_config(directory)
-    stored["paths"] = {**stored["paths"], "data": options["paths"]["data"], "outputs": str(_outputs(directory, stored["name"]))}
+    data = options["paths"]["data"] if {"paths", "paths.data"} & set(overridden_keys()) else stored["paths"]["data"]
+    stored["paths"] = {**stored["paths"], "data": data, "outputs": str(_outputs(directory, stored["name"]))}
     stored["trainer"] = {**stored["trainer"], **{name: options[name] for name in SETTINGS}}
     stored["logger"] = None
     if run_key(stored) != directory.name:

@@ -23,7 +23,7 @@ from altprop.reporting.rows import COMPARABLE, Row, collect_rows
 from altprop.reporting.runs import Run, read_runs
 from altprop.reporting.tables.build import comparison_table, milestone_tables, results_table, terminal_tables
 from altprop.reporting.tables.columns import COLUMNS, PUBLISHED
-from altprop.reporting.tables.notes import excluded_runs, mixed_rows, notes, summary
+from altprop.reporting.tables.notes import messages_about_runs, mixed_rows, notes, summary
 from altprop.reporting.tables.render import csv_text, latex, markdown, print_table
 from altprop.reporting.tables.table import Table
 
@@ -51,7 +51,7 @@ def report(config: DictConfig) -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH, soft_wrap=False)
     totals = summary(rows, unreadable)
     columns = settings["columns"]
-    messages = [*mixed_rows(rows), *excluded_runs(rows, unreadable, outputs), *excluded(rows, all_runs)]
+    messages = [*mixed_rows(rows), *messages_about_runs(rows, unreadable, outputs), *excluded(rows, all_runs)]
     reached, compared = milestones(rows), comparisons(rows, all_runs)
     milestone_part, comparison_part = milestone_tables(reached), [comparison_table(each) for each in compared]
     _print_tables(
@@ -85,8 +85,8 @@ def report(config: DictConfig) -> None:
 def select_runs(runs: Sequence[Run], patterns: str | Sequence[str], group: str | None, outputs: Path) -> list[Run]:
     """The runs whose name or ``<name>/<key>`` matches one of ``patterns`` (``ftprop/*``) and whose group matches ``group``.
 
-    Runs of ``debug=…`` are left out if there are others, unless ``group`` or a pattern (``debug/*``) asks for them. If ``group`` is
-    None, every group matches. ``outputs`` is the folder of the runs, for messages. Raises ConfigError if no run matches.
+    Runs of ``debug=…`` are left out if there are others, unless ``group`` or a pattern (``debug/*``) asks for them. ``group``
+    None matches every group. ``outputs`` is the folder of the runs, for messages. Raises ConfigError if no run matches.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     if not patterns:

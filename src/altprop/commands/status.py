@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -75,9 +76,16 @@ def row_of(run: SweepRun, states: Mapping[str, str]) -> dict[str, str]:
         "accuracy": "" if accuracy is None else f"{accuracy:.2f}",
         "left": _duration(float(status.get("eta_seconds") or 0.0)) if state == "running" else "",
         "job": run.job or "",
-        "reason": str(status.get("error") or "") if state in ("failed", "interrupted") else "",
+        "reason": _reason(state, status),
         "log": run.log or run.directory or "",
     }
+
+
+def _reason(state: str, status: Mapping[str, Any]) -> str:
+    """Why the run is in its state: the error, or early stopping."""
+    if state in ("failed", "interrupted"):
+        return str(status.get("error") or "")
+    return str(status.get("stopped_early") or "") if state == "done" else ""
 
 
 def print_rows(console: Console, manifest: Manifest, rows: Sequence[Mapping[str, str]], only: str | None) -> None:

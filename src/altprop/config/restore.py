@@ -29,7 +29,7 @@ def stored_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     directory = Path(config["run"]).resolve()  # outputs/latest is a link
     stored = read_config(directory)
-    overrides = _overridden_keys()
+    overrides = overridden_keys()
     if fixed := [key for key in overrides if not is_volatile(key)]:
         allowed = f"run={config['run']} resumes with the configuration that it was started with"
         raise ConfigError(Problem(key, "is fixed by the run", allowed, f"leave out {key}=…") for key in fixed)
@@ -75,7 +75,8 @@ def _complete(stored: dict[str, Any], directory: Path) -> None:
     stored["trainer"] |= missing
 
 
-def _overridden_keys() -> list[str]:
+def overridden_keys() -> list[str]:
+    """The dotted keys that the command line of this process overrides."""
     if not HydraConfig.initialized():
         return []
     keys = [override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task]

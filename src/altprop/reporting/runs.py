@@ -59,6 +59,8 @@ class Run:
     threads: str
     """Numbers of threads of its sessions on a CPU; empty on other devices or if not recorded."""
     updated: str
+    stopped_early: str = ""
+    """When and why early stopping ended the run; empty if it did not."""
 
     @property
     def done(self) -> bool:
@@ -137,6 +139,7 @@ def read_run(path: Path) -> Run:
         code=_code(meta),
         threads=_threads(meta),
         updated=str(status.get("updated_at", "")),
+        stopped_early=str(status.get("stopped_early") or ""),
     )
 
 

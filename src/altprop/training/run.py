@@ -111,7 +111,7 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
 
             draw_figures(_with_all_data(run, parts), directory, parts.settings, tracker)
         status = "done"
-        saver.status(status, progress)
+        saver.status(status, progress, **_early_stop(parts, progress))
         log.debug("done after %d steps", progress.step)
     finally:
         try:
@@ -119,6 +119,16 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
         finally:
             tracker.finish(status, _summary(progress))
     return directory.read_status() or {}
+
+
+def _early_stop(parts: Parts, progress: Progress) -> dict[str, str]:
+    """What ``status.json`` says about early stopping, which is also logged; empty if the run reached its planned end."""
+    rule = parts.settings.early_stopping
+    if not progress.stopped_early or rule is None:
+        return {}
+    text = f"stopped early at epoch {progress.last['epoch']:g}: {rule.metric}"
+    log.info(text)
+    return {"stopped_early": text}
 
 
 def _stop(

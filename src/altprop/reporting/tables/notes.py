@@ -38,8 +38,8 @@ def mixed_rows(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def excluded_runs(rows: Sequence[Row], unreadable: Sequence[Unreadable], outputs: Path) -> list[str]:
-    """One line for each run that does not count: failed, with its error; unfinished, with its status; or unreadable."""
+def messages_about_runs(rows: Sequence[Row], unreadable: Sequence[Unreadable], outputs: Path) -> list[str]:
+    """One line for each run that failed, with its error; is unfinished, with its status; stopped early; or is unreadable."""
     lines = [
         f"failed: {_name(run, outputs)}: {run.error or 'no reason recorded'}, after {_progress(run)}"
         for row in rows
@@ -51,6 +51,7 @@ def excluded_runs(rows: Sequence[Row], unreadable: Sequence[Unreadable], outputs
         for row in rows
         for run in row.unfinished
     ]
+    lines += [f"{run.stopped_early}: {_name(run, outputs)}" for row in rows for run in row.finished if run.stopped_early]
     return lines + [f"not counted: {_relative(entry.path, outputs)}: {entry.reason}" for entry in unreadable]
 
 
