@@ -19,6 +19,7 @@ ROOMS = [
     {"config"},
     {"sweeping"},
     {"commands", "tasks"},
+    {"testing"},
 ]
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 CONFIG = [{"project", "key", "plain", "schema", "compose", "resolvers"}, {"checks"}, {"restore"}, {"build"}]

@@ -1,15 +1,9 @@
-"""All algorithms and weights rules by name. A line here is enough to run the suite in ``test_suite.py`` on a new one."""
+"""All algorithms by name. A line here is enough to run the suite on a new one; weights rules are in ``altprop.testing``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import torch
-from torch import nn
-
-from altprop.algorithms.backprop import Backprop
 from altprop.algorithms.delayed.gradients import DelayedGradients
 from altprop.algorithms.equilibrium_propagation.algorithm import EquilibriumPropagation
 from altprop.algorithms.equilibrium_propagation.bptt import BackpropThroughTime
@@ -17,49 +11,35 @@ from altprop.algorithms.equilibrium_propagation.continual import ContinualEquili
 from altprop.algorithms.feedback.alignment import FeedbackAlignment
 from altprop.algorithms.feedback.direct import DirectFeedbackAlignment
 from altprop.algorithms.greedy.asynchronous import AsynchronousGreedy
-from altprop.algorithms.greedy.decoupled import DecoupledGreedy
 from altprop.algorithms.greedy.sequential import SequentialGreedy
 from altprop.algorithms.synthetic.gradients import SyntheticGradients
-from altprop.algorithms.target_propagation.algorithm import TargetPropagation
-from altprop.models.energy import EnergyConvNet, EnergyMLP
-from altprop.models.mlp import MLP
-from altprop.nn.estimators.tanh import SoftHinge
-from altprop.nn.heads.local import mlp_head
-from altprop.nn.units.hard import SignStep
-from altprop.nn.weights.base import Dense, WeightsRule
-from altprop.nn.weights.binary.base import Binary
-from altprop.nn.weights.binary.iterative import IterativeBinary
-from altprop.nn.weights.penalties import Penalty
-from altprop.nn.weights.sparse.dynamic import DynamicSparse
-from altprop.nn.weights.sparse.grow import GradientGrow, RandomGrow
-from altprop.nn.weights.sparse.prune import FractionPrune, Prune, SignChangePrune, ThresholdPrune
-from altprop.nn.weights.sparse.pruning import IterativePruning
-from altprop.nn.weights.sparse.redistribute import ProportionalToSurvivors, WithinTensor
-from altprop.nn.weights.sparse.static import StaticSparse
-from altprop.nn.weights.tied import TiedWeights
-from tests.algorithms.harness import Case
+from altprop.models.energy import EnergyConvNet
+from altprop.testing import ALGORITHMS as KINDS
+from altprop.testing import SMALL_MLP, WEIGHTS_RULES, Case
+from altprop.testing.examples import ADAM, ENERGY_MLP, HARD_MLP, LINEAR_HEAD, sparse
 
-ADAM = partial(torch.optim.Adam, lr=3e-3)
-SMALL_MLP = partial(MLP, hidden=(16, 12), units=nn.ReLU)
-LINEAR_HEAD = partial(mlp_head, mlp_layers=0)
+__all__ = [
+    "ADAM",
+    "ALGORITHMS",
+    "ENERGY_MLP",
+    "HARD_MLP",
+    "LINEAR_HEAD",
+    "SMALL_ENERGY_NET",
+    "SMALL_MLP",
+    "WEIGHTS_RULES",
+    "sparse",
+]
 
-ENERGY_MLP = partial(EnergyMLP, hidden=(32,))
 SMALL_ENERGY_NET = partial(EnergyConvNet, channels=(8,), kernels=(3,), strides=(1,), paddings=(1,), pools=("max",), hidden=(16,))
-HARD_MLP = partial(MLP, hidden=(32, 24), units=SignStep)
 
 ALGORITHMS: dict[str, Case] = {
-    "backprop": Case(lambda weights: Backprop(weights=weights), SMALL_MLP),
-    "target_propagation": Case(lambda weights: TargetPropagation(weights=weights, estimator=SoftHinge()), HARD_MLP),
-    "decoupled_greedy": Case(lambda weights: DecoupledGreedy(head=LINEAR_HEAD, weights=weights), SMALL_MLP),
+    **KINDS,
     "sequential_greedy": Case(lambda weights: SequentialGreedy(head=LINEAR_HEAD, weights=weights), SMALL_MLP, epochs=4),
     "synthetic_gradients": Case(
         lambda weights: SyntheticGradients(context=True, weights=weights), SMALL_MLP, ADAM, epochs=20, learns_to=90
     ),
     "asynchronous_greedy": Case(lambda weights: AsynchronousGreedy(head=LINEAR_HEAD, buffer_size=2, weights=weights), SMALL_MLP),
     "delayed_gradients": Case(lambda weights: DelayedGradients(weights=weights), SMALL_MLP),
-    "equilibrium_propagation": Case(
-        lambda weights: EquilibriumPropagation(beta=0.2, nudging="symmetric", nudge_steps=8, weights=weights), ENERGY_MLP, ADAM
-    ),
     "equilibrium_propagation_vector_field": Case(
         lambda weights: EquilibriumPropagation(
             beta=0.2, nudging="random_sign", nudge_steps=8, free_start="previous", weights=weights
@@ -78,26 +58,4 @@ ALGORITHMS: dict[str, Case] = {
         lambda weights: FeedbackAlignment(mode="batchwise_random_sign", weights=weights), SMALL_MLP
     ),
     "features_replay": Case(lambda weights: DelayedGradients(semantics="replay", weights=weights), SMALL_MLP),
-}
-
-
-def sparse(prune: Callable[[], Prune], redistribute: type, grow: type, **options: Any) -> DynamicSparse:
-    """Return a dynamic sparse rule. Its parts have state, so every rule gets its own."""
-    settings: dict[str, Any] = {"sparsity": 0.5, "period": {0: 5}, **options}
-    return DynamicSparse(prune=prune(), redistribute=redistribute(), grow=grow(), **settings)
-
-
-WEIGHTS_RULES: dict[str, Callable[[], WeightsRule]] = {
-    "dense": Dense,
-    "binary": partial(Binary, scale="channel", clip=1.0),
-    "static_sparse": partial(StaticSparse, sparsity=0.5),
-    "dynamic_sparse": partial(sparse, lambda: ThresholdPrune(target=30), ProportionalToSurvivors, RandomGrow),
-    "set": partial(sparse, lambda: FractionPrune(fraction=0.1), WithinTensor, RandomGrow),
-    "rigl": partial(
-        sparse, lambda: FractionPrune(fraction=0.1, decay="cosine"), WithinTensor, GradientGrow, optimizer_state="reset"
-    ),
-    "deep_r": partial(sparse, SignChangePrune, WithinTensor, RandomGrow, period={0: 1}, penalty=Penalty(coefficient=1e-5)),
-    "tied": partial(TiedWeights, sparsity=0.5),
-    "iterative_pruning": partial(IterativePruning, sparsity=0.5, iterations=2),
-    "iterative_binary": partial(IterativeBinary, epochs_per_layer=1, epoch_end="legacy"),
 }
