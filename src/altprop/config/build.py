@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ def build(config: DictConfig) -> tuple[Parts, Task]:
     With ``run=<directory>`` the stored configuration of that run replaces ``config``. Raises ConfigError with every problem.
     """
     plain = plain_and_valid(config)
+    extended = None
     if plain["run"] is not None:
-        plain = stored_config(plain)
+        plain, extended = stored_config(plain)
     elif missing := list(missing_sources(plain, Path(plain["paths"]["outputs"]) / plain["name"] / run_key(plain))):
         raise ConfigError(missing)
     task = _instantiate(plain, "task")
-    return build_parts(plain), task
+    return replace(build_parts(plain), extends=extended), task
 
 
 def build_parts(config: Mapping[str, Any]) -> Parts:

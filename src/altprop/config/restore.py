@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from altprop.config import extend
 from altprop.config.checks.validation import problems_of_plain
 from altprop.config.key import is_volatile, run_key
 from altprop.config.schema import RootConfig
@@ -22,28 +23,34 @@ _FROM_THE_COMMAND_LINE = ("run", "resume", "task")
 _REQUIRED_KEYS = tuple(field.name for field in dataclasses.fields(RootConfig))
 
 
-def stored_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored configuration of the run in ``config["run"]``, checked again. Raises ConfigError with every problem.
+def stored_config(config: Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:
+    """The stored configuration of the run in ``config["run"]``, checked again, and the run that it makes longer, if any.
 
-    The command line may change only keys that do not change the run (:data:`altprop.config.key.VOLATILE`).
+    The command line may change only keys that do not change the run (:data:`altprop.config.key.VOLATILE`), and make a finished
+    run longer (:mod:`altprop.config.extend`). Raises ConfigError with every problem.
     """
     directory = Path(config["run"]).resolve()  # outputs/latest is a link
     stored = read_config(directory)
     overrides = overridden_keys()
-    if fixed := [key for key in overrides if not is_volatile(key)]:
+    if fixed := [key for key in overrides if not is_volatile(key) and key != extend.KEY]:
         allowed = f"run={config['run']} resumes with the configuration that it was started with"
         raise ConfigError(Problem(key, "is fixed by the run", allowed, f"leave out {key}=…") for key in fixed)
-    for key in {*overrides, *_FROM_THE_COMMAND_LINE}:
+    for key in {*overrides, *_FROM_THE_COMMAND_LINE} - {extend.KEY}:
         _copy(key.split("."), config, stored)
     key = run_key(stored)
     if directory.parts[-1] != key or not f"/{directory.parent.as_posix()}".endswith(f"/{stored['name']}"):
         expected = f"<outputs>/{stored['name']}/{key}"
         raise ConfigError([Problem("run", f"{directory} does not match the configuration in it", f"it belongs in {expected}")])
     _complete(stored, directory)
+    extended = None
+    if extend.KEY in overrides and config["trainer"]["duration"] != stored["trainer"]["duration"]:
+        extend.check_extension(stored, config["trainer"]["duration"], directory)
+        stored["trainer"]["duration"] = config["trainer"]["duration"]
+        extended = directory
     stored["paths"]["outputs"] = str(directory.parents[len(Path(stored["name"]).parts)])
     if problems := problems_of_plain(stored):
         raise ConfigError(problems)
-    return stored
+    return stored, extended
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Parts:
     config: Mapping[str, Any]
     config_text: str
     paper: Mapping[str, Any] | None = None
+    extends: Path | None = None
+    """The directory of the finished run that this run makes longer."""
 
     @property
     def directory(self) -> Path:

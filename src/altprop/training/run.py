@@ -20,6 +20,7 @@ from altprop.tracking.fanout import Trackers
 from altprop.tracking.metadata import write_metadata
 from altprop.training.assembly import Assembly, assemble, load_context
 from altprop.training.cost import watch_memory
+from altprop.training.extend import take_over
 from altprop.training.logs import log_to_file
 from altprop.training.loop import Loop
 from altprop.training.parts import Parts
@@ -77,6 +78,8 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
             directory.clear()
         directory.point_latest(parts.outputs)
         directory.write_config(parts.config_text)
+        if parts.extends is not None:
+            take_over(parts.extends, directory, parts.config_text)
     wait_for_all(processes.world_size)  # until the first process has cleared the directory
     parameters = sum(parameter.numel() for parameter in run.algorithm.model.parameters())
     saver = Saver(directory, run.context, run.plan, parts.config_text, keep=parts.settings.keep, parameters=parameters)
