@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from torch import nn
+
 from altprop.algorithms.delayed.gradients import DelayedGradients
 from altprop.algorithms.equilibrium_propagation.algorithm import EquilibriumPropagation
 from altprop.algorithms.equilibrium_propagation.bptt import BackpropThroughTime
@@ -12,8 +14,11 @@ from altprop.algorithms.feedback.alignment import FeedbackAlignment
 from altprop.algorithms.feedback.direct import DirectFeedbackAlignment
 from altprop.algorithms.greedy.asynchronous import AsynchronousGreedy
 from altprop.algorithms.greedy.sequential import SequentialGreedy
+from altprop.algorithms.predictive_coding.algorithm import PredictiveCoding
 from altprop.algorithms.synthetic.gradients import SyntheticGradients
+from altprop.algorithms.target_propagation.difference import DifferenceTargetPropagation
 from altprop.models.energy import EnergyConvNet
+from altprop.models.mlp import MLP
 from altprop.testing import ALGORITHMS as KINDS
 from altprop.testing import SMALL_MLP, WEIGHTS_RULES, Case
 from altprop.testing.examples import ADAM, ENERGY_MLP, HARD_MLP, LINEAR_HEAD, sparse
@@ -30,6 +35,7 @@ __all__ = [
     "sparse",
 ]
 
+TANH_MLP = partial(MLP, hidden=(16, 12), units=nn.Tanh)
 SMALL_ENERGY_NET = partial(EnergyConvNet, channels=(8,), kernels=(3,), strides=(1,), paddings=(1,), pools=("max",), hidden=(16,))
 
 ALGORITHMS: dict[str, Case] = {
@@ -56,6 +62,12 @@ ALGORITHMS: dict[str, Case] = {
     "feedback_alignment": Case(lambda weights: FeedbackAlignment(weights=weights), SMALL_MLP),
     "feedback_alignment_batchwise": Case(
         lambda weights: FeedbackAlignment(mode="batchwise_random_sign", weights=weights), SMALL_MLP
+    ),
+    "difference_target_propagation": Case(
+        lambda weights: DifferenceTargetPropagation(inverse_units="tanh", weights=weights), TANH_MLP, ADAM, learns_to=90
+    ),
+    "predictive_coding": Case(
+        lambda weights: PredictiveCoding(inference_steps=5, step_size=0.3, weights=weights), SMALL_MLP, ADAM
     ),
     "features_replay": Case(lambda weights: DelayedGradients(semantics="replay", weights=weights), SMALL_MLP),
 }

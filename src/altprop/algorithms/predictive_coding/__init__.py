@@ -1,0 +1,1 @@
+"""Predictive coding: values of every layer are inferred before weights change."""
