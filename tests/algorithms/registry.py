@@ -12,6 +12,7 @@ from altprop.algorithms.equilibrium_propagation.bptt import BackpropThroughTime
 from altprop.algorithms.equilibrium_propagation.continual import ContinualEquilibriumPropagation
 from altprop.algorithms.feedback.alignment import FeedbackAlignment
 from altprop.algorithms.feedback.direct import DirectFeedbackAlignment
+from altprop.algorithms.forward_forward.algorithm import ForwardForward
 from altprop.algorithms.greedy.asynchronous import AsynchronousGreedy
 from altprop.algorithms.greedy.sequential import SequentialGreedy
 from altprop.algorithms.predictive_coding.algorithm import PredictiveCoding
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 TANH_MLP = partial(MLP, hidden=(16, 12), units=nn.Tanh)
+FORWARD_MLP = partial(MLP, hidden=(48, 32), batch_norm=False, units=nn.ReLU)
 SMALL_ENERGY_NET = partial(EnergyConvNet, channels=(8,), kernels=(3,), strides=(1,), paddings=(1,), pools=("max",), hidden=(16,))
 
 ALGORITHMS: dict[str, Case] = {
@@ -65,6 +67,9 @@ ALGORITHMS: dict[str, Case] = {
     ),
     "difference_target_propagation": Case(
         lambda weights: DifferenceTargetPropagation(inverse_units="tanh", weights=weights), TANH_MLP, ADAM, learns_to=90
+    ),
+    "forward_forward": Case(
+        lambda weights: ForwardForward(label_scale=2.0, weights=weights), FORWARD_MLP, ADAM, epochs=30, learns_to=85
     ),
     "predictive_coding": Case(
         lambda weights: PredictiveCoding(inference_steps=5, step_size=0.3, weights=weights), SMALL_MLP, ADAM
