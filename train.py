@@ -1,7 +1,6 @@
 """Train: ``python train.py [group=choice ...] [key=value ...]``; ``python train.py --help`` lists what there is."""
 
-from altprop.commands.entry import entry_point
-from altprop.commands.train import check_task, run_task
+from altprop.commands.main import main
 
 if __name__ == "__main__":
-    entry_point("train", run_task, check_task)
+    main("train")

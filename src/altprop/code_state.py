@@ -1,4 +1,7 @@
-"""The version of the running code: commit, branch and uncommitted changes, from git or from a note in a copy made for jobs."""
+"""The version of the running code: commit, branch and uncommitted changes, from git or from a note in a copy of the code.
+
+Copies are made for jobs (``sweeping/snapshot.py``) and by building a wheel (``hatch_build.py``).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from altprop.files import read_json, write_json
 GIT_TIMEOUT = 5.0
 MAX_UNTRACKED = 100
 NOTE = "code_state.json"
-"""File with the code state in the root of a copy that has no repository."""
+"""File with the code state in a copy that has no repository: in its root, or in the package that is installed."""
 
 
 def code_state(directory: Path) -> tuple[dict[str, Any] | None, str]:
@@ -21,7 +24,7 @@ def code_state(directory: Path) -> tuple[dict[str, Any] | None, str]:
     The facts are the commit, the branch, whether the working tree is dirty, and untracked files. Returns ``(None, "")`` if git
     does not track ``directory`` (an installed package) or is not installed.
     """
-    for folder in directory.parents[:3]:
+    for folder in (directory, *directory.parents[:3]):
         note = read_json(folder / NOTE)
         if isinstance(note, dict):
             return note["facts"], note["diff"]

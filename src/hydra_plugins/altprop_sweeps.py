@@ -1,20 +1,41 @@
-"""altprop's sweepers and launchers as Hydra plugins. Hydra imports this file with every command, so it must stay light."""
+"""altprop's sweepers, launchers and search path as Hydra plugins. Hydra imports this file with every command, so it stays light."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from omegaconf import DictConfig
 
 from altprop.problems import RunFailed
+
+
+class OwnPackages(SearchPathPlugin):
+    """Adds the configuration folders of installed packages to the search path of every program that composes altprop's.
+
+    It also registers altprop's schema and resolvers, so Hydra's ``initialize_config_module("altprop.conf")`` and ``compose`` work.
+    """
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        places = {entry.path.removeprefix("file://") for entry in search_path.get_path()}
+        if "altprop" not in sys.modules and not any(place.startswith("pkg://altprop") for place in places):
+            return  # another program that uses Hydra
+        import altprop.config  # noqa: F401 - registers the schema and the resolvers
+        from altprop.config.project import CONF, CONFIG_MODULE, own_packages
+
+        if places & {str(CONF), f"pkg://{CONFIG_MODULE}"}:
+            for package in own_packages():
+                search_path.append(package.name, f"file://{package.folder}")
 
 
 class AltpropSweeper(BasicSweeper):

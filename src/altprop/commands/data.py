@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from altprop.config.checks.targets import locate
 from altprop.config.checks.validation import problems_of_node
-from altprop.config.project import CONF
+from altprop.config.project import config_files
 from altprop.problems import ConfigError, Problem, nearest
 
 
@@ -40,10 +40,10 @@ def _data_set(config: Mapping[str, Any], *, present: bool) -> Any:
 
 def _list(config: Mapping[str, Any], root: Path) -> None:
     print(f"data sets in {root}")
-    for path in sorted((CONF / "dataset").glob("*.yaml")):
+    for path in sorted(config_files("dataset"), key=lambda file: file.stem):
         node: Any = OmegaConf.to_container(OmegaConf.load(path))
-        cls: Any = locate(node["_target_"])
-        problems = [problem for problem in cls.check(node, config) if problem.key == "dataset"]
+        check: Any = getattr(locate(str(node.get("_target_"))), "check", None)  # a data set of another package need not have one
+        problems = [problem for problem in check(node, config) if problem.key == "dataset"] if check is not None else []
         state = f"missing   {problems[0].fix}" if problems else "available"
         title = path.read_text().partition("\n")[0].lstrip("# ").partition(":  ")[0].partition(": no download")[0]
         print(f"  {path.stem:<14} {state}\n  {'':<14} {title}")

@@ -1,7 +1,7 @@
 """The command line. It is Hydra's, except that each mistake is one line on stderr, with exit code 2 and nothing written.
 
-``train.py``, ``evaluate.py``, ``report.py``, ``status.py`` and ``data.py`` call :func:`entry_point`. Nothing here imports torch,
-so ``--help``, ``--cfg``, ``--info``, tab completion and submitting a sweep respond at once.
+Every command calls :func:`entry_point` (see :mod:`altprop.commands.main`); the Python API calls :func:`execute`. Nothing here
+imports torch, so ``--help``, ``--cfg``, ``--info``, tab completion and submitting a sweep respond at once.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from argparse import Action
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args
+from hydra._internal.utils import get_args, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from altprop.commands.messages.command_line import CompositionError
-from altprop.commands.messages.help import help_page
+from altprop.commands.messages.help import extra_folders, help_page
 from altprop.commands.messages.hydra_errors import Check, problems_of
 from altprop.config.project import CONF
 from altprop.problems import ConfigError, Problem, RunFailed
@@ -41,16 +42,31 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:
     """Parse the command line, compose ``conf/<config_name>.yaml`` and call ``run`` with it (under ``-m``: once per job).
 
-    If it cannot be composed, ``check`` checks the valid part of the configuration, so that a user sees all mistakes at once.
-
     Exits with 2 after a user's mistake and with the code of :class:`RunFailed` after a failure that one line explains. Any other
     exception is a bug and keeps its traceback, as all exceptions do with ``HYDRA_FULL_ERROR=1`` in the environment.
     """
-    if not CONF.is_dir():
-        sys.exit(f"{CONF} is missing: altprop runs from its own folder; install it with: pip install -e .")
-    if get_args().help:
-        print(help_page(config_name))
-        sys.exit(0)
+    sys.argv[1:] = flags_first(sys.argv[1:])
+    try:
+        if get_args().help:
+            print(help_page(config_name, extra_folders(sys.argv[1:])))
+            sys.exit(0)
+        execute(config_name, run, check)
+    except JobsFailed as failed:  # each job has already reported its failure
+        sys.exit(_exit_code(failed.first))
+    except (ConfigError, RunFailed) as error:
+        _print_error(error)
+        sys.exit(_exit_code(error))
+
+
+def execute(config_name: str, run: Run, check: Check | None = None) -> None:
+    """Do what the command line in ``sys.argv`` says: compose ``conf/<config_name>.yaml`` and call ``run`` with it.
+
+    Raises:
+        ConfigError: With every problem of a command line that cannot be composed. ``check`` then checks the valid part of the
+            configuration, so that a user sees all mistakes at once. Also if a single ``run`` raises it.
+        JobsFailed: After all jobs of a sweep that runs in this process have ended, if one of them failed.
+        RunFailed: After a failure that one line explains.
+    """
     for chatty in ("hydra.core.utils", "hydra.utils"):  # they log what is reported here as problems
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -59,18 +75,46 @@ def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:
     with _exceptions_propagate():
         try:
             main()
-        except (ConfigError, RunFailed) as error:  # of a job that ran in another process
-            _print_error(error)
-            if isinstance(error, ConfigError):
-                SweepNotes.discard()
-            sys.exit(_exit_code(error))
+        except ConfigError:  # of a job that ran in another process
+            SweepNotes.discard()
+            raise
         except CompositionError as error:
             if _from_a_job(error) or full_error:
                 raise
-            print_problems(problems_of(error, config_name, sys.argv[1:], check))
+            problems = problems_of(error, config_name, sys.argv[1:], check)
             SweepNotes.discard()
-            sys.exit(2)
+            raise ConfigError(problems) from error
     job.finish()
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """The same command line with its flags before its overrides, because argparse accepts overrides in one place only."""
+    options = get_args_parser()._option_string_actions
+    flags, overrides = [], []
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flags.append(word)
+        option = options.get(word)
+        takes_next = option is not None and (option.nargs is None or (option.nargs == "?" and words[:1] in _choices(option)))
+        if takes_next and words:
+            flags.append(words.pop(0))
+    return [*flags, *overrides]
+
+
+def _choices(option: Action) -> list[list[str]]:
+    return [[str(choice)] for choice in option.choices or ()]
+
+
+class JobsFailed(Exception):  # noqa: N818 - named after the event
+    """Jobs of a sweep failed; each failure was printed when it happened. ``first`` is the first one."""
+
+    def __init__(self, first: Exception) -> None:
+        super().__init__(str(first))
+        self.first = first
 
 
 class Job:
@@ -102,17 +146,12 @@ class Job:
         return {**vars(self), "in_another_process": True}
 
     def finish(self) -> None:
-        """Exit with the code of the first failure, if any; a bug is raised again."""
+        """Raise the first failure, if any: that of a single run itself, that of a sweep as :class:`JobsFailed`."""
         if not self.failures:
             return
         if all(isinstance(error, ConfigError) for error in self.failures) and len(self.failures) == self.count:
             SweepNotes.discard()
-        first = self.failures[0]
-        if not self.sweeping:
-            if not isinstance(first, (ConfigError, RunFailed)):
-                raise first
-            _print_error(first)
-        sys.exit(_exit_code(first))
+        raise JobsFailed(self.failures[0]) if self.sweeping else self.failures[0]
 
 
 def _exit_code(error: Exception) -> int:

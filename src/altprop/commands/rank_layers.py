@@ -14,6 +14,7 @@ from altprop.config.restore import read_config
 from altprop.files import read_json, write_json
 from altprop.nn.weights.binary.orders import FROM_SENSITIVITY
 from altprop.problems import ConfigError, Problem
+from altprop.program import command
 from altprop.reporting.figures.binarization import draw_sensitivity
 from altprop.reporting.sensitivity import SensitivityRun, ascending_order, mean_accuracies, read_sensitivity
 from altprop.tracking.metrics_file import JSON_NAME, read_metrics
@@ -55,7 +56,7 @@ def _rank(parts: Parts, folder: Path, file: Path, settings: str | None) -> Path:
     runs = list(_finished(folder, settings))
     if not runs:
         description = f"{folder} holds no finished run" + ("" if settings is None else " of this configuration")
-        fix = "python train.py -m sweep=iterative/<net>_sensitivity"
+        fix = f"{command('train')} -m sweep=iterative/<net>_sensitivity"
         raise ConfigError([Problem(key, description, "one finished run per layer", fix)])
     if len({run.settings for run in runs}) > 1:
         description = f"the runs in {folder} differ in more than layer and seed"
@@ -65,7 +66,7 @@ def _rank(parts: Parts, folder: Path, file: Path, settings: str | None) -> Path:
     if missing := [str(place) for place, mean in enumerate(means.values(), start=1) if mean is None]:
         description = f"{folder} holds no finished run for the layers {', '.join(missing)}"
         name = folder.relative_to(parts.outputs) if folder.is_relative_to(parts.outputs) else "<paper>/<net>_sens"
-        fix = f"python train.py -m experiment={name} algorithm.weights.order={','.join(missing)}"
+        fix = f"{command('train')} -m experiment={name} algorithm.weights.order={','.join(missing)}"
         raise ConfigError([Problem(key, description, "one finished run per layer", fix)])
     return _write(file, runs, {name: mean for name, mean in means.items() if mean is not None})
 

@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from altprop.config.project import ROOT
 from altprop.files import write_text
 from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.program import arguments
 from altprop.sweeping.jobs import Manifest, SweepRun, manifests
 from altprop.sweeping.outcome import settle
 
@@ -109,7 +109,7 @@ def print_rows(console: Console, manifest: Manifest, rows: Sequence[Mapping[str,
 
 def write_report(manifest: Manifest, outputs: Path) -> None:
     """Let ``report.py`` write its tables over the sweep's runs into the sweep's folder. Raises :class:`RunFailed`."""
-    command = [sys.executable, str(ROOT / "report.py"), *report_arguments(manifest, outputs)]
+    command = [*arguments("report"), *report_arguments(manifest, outputs)]
     if subprocess.run(command).returncode:
         raise RunFailed(f"the report was not written; try: {shlex.join(command)}")
 

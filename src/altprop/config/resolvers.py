@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from altprop.config.compose import JobComposer, config_loader
 from altprop.config.key import run_key
 from altprop.config.plain import to_plain
-from altprop.config.project import ROOT
+from altprop.config.project import home
 from altprop.problems import Problem
+from altprop.program import command
 
 _SOURCES = ("weights_from", "mask_from")
 _COMMANDS: dict[str, str] = {}
@@ -29,7 +30,7 @@ _COMMANDS: dict[str, str] = {}
 
 def register_resolvers() -> None:
     """Register ``${project_root:}``, ``${run_of:...}``, ``${lookup:...}`` and ``${given:...}`` with OmegaConf."""
-    OmegaConf.register_new_resolver("project_root", lambda: str(ROOT), replace=True)
+    OmegaConf.register_new_resolver("project_root", lambda: str(home()), replace=True)
     OmegaConf.register_new_resolver("run_of", run_of, replace=True)
     OmegaConf.register_new_resolver("lookup", lookup, replace=True)
     OmegaConf.register_new_resolver("given", given_values, replace=True)
@@ -53,7 +54,7 @@ def run_of(experiment: str, *overrides: str, _root_: DictConfig) -> str:
     words = [f"experiment={experiment}", f"seed={_root_.seed}", *overrides]
     plain, _ = to_plain(deepcopy(_composer().compose(words)))  # a copy, because that run may itself start from another one
     directory = f"{_root_.paths.outputs}/{plain['name']}/{run_key(plain)}"
-    _COMMANDS[directory] = f"python train.py {' '.join(words)}"
+    _COMMANDS[directory] = f"{command('train')} {' '.join(words)}"
     return directory
 
 

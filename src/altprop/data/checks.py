@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from altprop.problems import Problem
+from altprop.program import command
 
 
 def check_loading(config: Mapping[str, Any], channels: int | None) -> Iterator[Problem]:
@@ -44,4 +45,4 @@ def missing_files(title: str, folder: Path, layout: str, fix: str) -> Problem:
 
 def fetch_command(name: str, root: Path) -> str:
     """Return the command that downloads the data set ``name`` to ``root``."""
-    return f"python data.py action=fetch dataset={name} paths.data={root}"
+    return f"{command('data')} action=fetch dataset={name} paths.data={root}"

@@ -6,19 +6,16 @@ import runpy
 import sys
 from typing import Any
 
-from altprop.config.project import ROOT
-
 
 class TrainJob:
-    """Runs ``python train.py <arguments>`` in a process that submitit has set up, so that submitit can requeue the job."""
+    """Runs ``altprop train <arguments>`` in a process that submitit has set up, so that submitit can requeue the job."""
 
     def __init__(self, arguments: list[str]) -> None:
         self.arguments = arguments
 
     def __call__(self) -> None:
-        script = str(ROOT / "train.py")
-        sys.argv = [script, *self.arguments]
-        runpy.run_path(script, run_name="__main__")
+        sys.argv = ["altprop", "train", *self.arguments]
+        runpy.run_module("altprop", run_name="__main__")
 
     def checkpoint(self) -> Any:
         """The job after a requeue: the same command, which resumes from the newest checkpoint in the run directory."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from altprop.config.compose import composer_of
-from altprop.config.project import ROOT
 from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.program import arguments
 from altprop.sweeping.jobs import MANIFEST, Manifest, SweepRun, sweep_runs, unlisted
 from altprop.sweeping.notes import SweepNotes
 from altprop.sweeping.outcome import settle_killed
@@ -86,7 +85,7 @@ def is_taken(run: SweepRun) -> bool:
 
 
 class Workers:
-    """Processes of ``train.py``, at most one per slot. A run that another process is training waits for that process."""
+    """Processes that train one run each, at most one per slot. A run that another process is training waits for that process."""
 
     def __init__(self, slots: Sequence[dict[str, str]]) -> None:
         self.free = list(slots)
@@ -113,7 +112,7 @@ class Workers:
         return [codes[number] for number in range(len(left))]
 
     def _start(self, run: SweepRun, slot: dict[str, str]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(ROOT / "train.py"), *run.arguments]
+        command = [*arguments("train"), *run.arguments]
         assert run.log is not None
         with Path(run.log).open("wb") as log:
             environment = {**os.environ, **slot}

@@ -19,6 +19,7 @@ from hydra.plugins.launcher import Launcher
 
 from altprop.config.compose import JobComposer
 from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.program import command
 from altprop.sweeping.grid import check as check_lists
 from altprop.sweeping.jobs import SweepRun, sweep_runs
 from altprop.sweeping.local import REFUSED, objective_of
@@ -171,7 +172,7 @@ class Search:
     def _print_best(self, study: Study, space: Space) -> None:
         done = [trial for trial in study.trials if trial.value is not None]
         if not done:
-            raise RunFailed(f"no trial of {self.file} was completed; python status.py shows why")
+            raise RunFailed(f"no trial of {self.file} was completed; {command('status')} shows why")
         best = study.best_trial
-        command = shlex.join(["python", "train.py", *self._run_of(space, best.params).arguments])
-        print(f"best of {len(done)}: trial {best.number}, {best.value:.2f} %: {command}")
+        best_run = f"{command('train')} {shlex.join(self._run_of(space, best.params).arguments)}"
+        print(f"best of {len(done)}: trial {best.number}, {best.value:.2f} %: {best_run}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -16,8 +17,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from altprop.config.compose import composer_of
-from altprop.config.project import ROOT
+from altprop.config.project import home
 from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.program import command
 from altprop.sweeping.command import TrainJob
 from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs, unlisted
 from altprop.sweeping.local import finished_job
@@ -56,7 +58,7 @@ def launch(
     summary = [f"{len(runs)} runs", f"{len(runs) - len(unfinished)} done already"]
     summary += [f"{queued} in the queue already"] if queued else []
     if left:
-        code = take_snapshot(outputs / ".snapshots") if config.cluster.snapshot else ROOT
+        code = take_snapshot(outputs / ".snapshots") if config.cluster.snapshot else home()
         manifest.job = _submit(left, folder, parameters, code)
         if manifest.table is not None:  # of an earlier batch; the new one waits for all of them
             subprocess.run(["scancel", "--state=PENDING", manifest.table], capture_output=True)
@@ -68,7 +70,7 @@ def launch(
     for line in unlisted(job_overrides, runs):
         print(line)
     print("; ".join(summary))
-    print(f"status: python status.py folder={folder}")
+    print(f"status: {command('status')} folder={folder}")
     if config.cluster.wait:
         return _wait(runs)
     return [JobReturn(overrides=run.overrides, _return_value=None, status=JobStatus.COMPLETED) for run in runs]
@@ -137,8 +139,8 @@ def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path
     from submitit.helpers import CommandFunction
 
     with _refusals():
-        command = [sys.executable, str(code / "status.py"), f"folder={manifest.folder}", "table=true"]
-        return str(executor.submit(CommandFunction(command)).job_id)
+        status = [sys.executable, "-m", "altprop", "status", f"folder={manifest.folder}", "table=true"]
+        return str(executor.submit(CommandFunction(status)).job_id)
 
 
 def _arrays(manifest: Manifest) -> list[str]:
@@ -153,12 +155,13 @@ def _executor(folder: Path, parameters: Mapping[str, Any], code: Path) -> Any:
     from submitit import AutoExecutor
 
     executor = AutoExecutor(folder / ".submitit" / "%j", cluster="slurm", slurm_max_num_timeout=parameters["max_num_timeout"])
-    home = shlex.quote(str(code))
+    folder_of_code, here = shlex.quote(str(code)), shlex.quote(os.getcwd())
     executor.update_parameters(
         slurm_setup=[
             *parameters["setup"],
-            f"cd {home}",
-            f"export PYTHONPATH={home}/src${{PYTHONPATH:+:$PYTHONPATH}}",
+            f"cd {folder_of_code}",
+            # The current folder comes last: it may contain the user's own modules, which train.py and altprop find as well.
+            f"export PYTHONPATH={folder_of_code}/src${{PYTHONPATH:+:$PYTHONPATH}}:{here}",
             f"export OMP_NUM_THREADS={parameters['cpus_per_task']}",
         ]
     )

@@ -15,6 +15,7 @@ import torch
 from altprop.code_identity import code_differences, code_identity
 from altprop.files import read_json
 from altprop.problems import ConfigError, RunFailed
+from altprop.program import command
 from altprop.tracking.base import RunInfo, Status, Tracker
 from altprop.tracking.fanout import Trackers
 from altprop.tracking.metadata import write_metadata
@@ -147,9 +148,10 @@ def _stop(
             time.sleep(REQUEUE_SECONDS)  # if this process left now, SLURM would end the first one before it has requeued the job
     number = requests.received or signal.SIGTERM
     log.warning(
-        "stopped by %s after step %d; everything is saved. Resume with: python train.py run=%s",
+        "stopped by %s after step %d; everything is saved. Resume with: %s run=%s",
         signal.Signals(number).name,
         progress.step,
+        command("train"),
         directory.path,
     )
     raise SystemExit(128 + number)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
-from altprop.config.project import CONF
+from hydra._internal.utils import get_args
+
+from altprop.config.project import CONF, config_folders, module_folders
+from altprop.program import command
 
 WIDTH = 118
 MAX_LINES = 40
@@ -34,10 +40,22 @@ altprop: train deep nets with algorithms other than plain backprop
 """
 FOOT = """\
 more: python train.py … --cfg job         every key of a configuration      --info defaults   where it comes from
-      python train.py … task=validate     check it without training         docs/configuration.md   the details
-      python evaluate.py, report.py, data.py --help          all names: ls conf/<group>, ls conf/experiment/<paper>
-      add a key that the configuration lacks: +key=value     completion: eval "$(python train.py -sc install=bash)"
+      python train.py … task=validate     check it without training         +key=value        add a key that it lacks
+      python evaluate.py, report.py, data.py --help          completion: eval "$(python train.py -sc install=bash)"
+      own files: --config-dir <folder>, hydra.searchpath=[<folder>], an installed package     docs/own_package.md
 """
+ALTPROP = """\
+altprop: train deep nets with algorithms other than plain backprop
+
+  altprop train       train a network; sweep with -m         altprop train --help lists what there is
+  altprop evaluate    evaluate a trained network             altprop evaluate run=outputs/latest
+  altprop status      the status of each run of a sweep      altprop status
+  altprop report      tables and figures from many runs      altprop report runs='ftprop/*'
+  altprop data        list, fetch and show data sets         altprop data action=fetch dataset=cifar10
+
+Each command has a page: altprop <command> --help.   altprop --version   Tab completion: eval "$(altprop -sc install=bash)"
+"""
+"""The page of ``altprop --help``."""
 
 
 PAGES = {
@@ -104,39 +122,78 @@ table   true: also write status.txt and the report into the sweep's folder""",
 """The help pages of the other commands."""
 
 
-def help_page(config_name: str) -> str:
-    """The help page of the command with the primary configuration ``config_name``."""
-    return PAGES[config_name] if config_name in PAGES else train_help()
+def help_page(config_name: str, extra: Sequence[Path] = ()) -> str:
+    """The help page of the command with the primary configuration ``config_name``.
+
+    ``extra`` are folders whose files it lists in addition to altprop's own and those of installed packages.
+    """
+    page = PAGES[config_name] if config_name in PAGES else train_help([*extra, *config_folders()])
+    return page if command("train").startswith("python") else _as_installed(page)
 
 
-def train_help() -> str:
-    """The help page of ``train.py``, which lists the files of the configuration folder on at most :data:`MAX_LINES` lines."""
+def _as_installed(page: str) -> str:
+    """``page`` with ``altprop train`` for ``python train.py``; what is right of a command stays in its column."""
+    page = re.sub(r"python evaluate\.py, report\.py, data\.py", "altprop evaluate, altprop report, altprop data", page)
+    page = re.sub(r"python (\w+)\.py([^\n]*?)(?= {2}|$)", r"altprop \1\2  ", page, flags=re.MULTILINE)
+    return "\n".join(line.rstrip() for line in page.splitlines())
+
+
+def extra_folders(arguments: Sequence[str]) -> list[Path]:
+    """The folders that ``--config-dir`` and ``hydra.searchpath`` in the command line ``arguments`` name."""
+    parsed = get_args(arguments)
+    folders = [] if parsed.config_dir is None else [Path(parsed.config_dir)]
+    for override in parsed.overrides:
+        name, _, value = override.partition("=")
+        if name.lstrip("+~") == "hydra.searchpath":
+            folders += [folder for place in value.strip("[]'\"").split(",") for folder in _search_folders(place.strip(" '\""))]
+    return folders
+
+
+def _search_folders(place: str) -> list[Path]:
+    """The folders that one entry of Hydra's search path names: a path, ``file://<path>`` or ``pkg://<module>``."""
+    scheme, separator, path = place.rpartition("://")
+    if not separator or scheme == "file":
+        return [Path(os.path.expanduser(path))]
+    module, *parts = path.split(".")
+    return [folder.joinpath(*parts) for folder in module_folders(module)] if scheme == "pkg" else []
+
+
+def train_help(folders: Sequence[Path]) -> str:
+    """The help page of ``train.py``, which lists the files in the configuration ``folders`` on at most :data:`MAX_LINES` lines.
+
+    It may be longer if folders besides altprop's own have many experiments.
+    """
+    own_first = [*(folder for folder in folders if folder != CONF), CONF]  # a long list is cut at its end
     for count in range(len(TWO_LINES), -1, -1):
-        page = _train_help(TWO_LINES[:count])
+        page = _train_help(own_first, TWO_LINES[:count])
         if page.count("\n") < MAX_LINES:
             break
     return page
 
 
-def _train_help(two_lines: Sequence[str]) -> str:
+def _train_help(folders: Sequence[Path], two_lines: Sequence[str]) -> str:
     lines = [HEAD, "groups: <group>=<choice>"]
     for group in GROUPS:
-        lines += _row(group, _choices(group), 2 if group in two_lines else 1)
-    small = "   ".join(f"{group}: {', '.join(_choices(group))}".replace(" ", _TIED) for group in SMALL_GROUPS)
+        lines += _row(group, _choices(folders, group), 2 if group in two_lines else 1)
+    small = "   ".join(f"{group}: {', '.join(_choices(folders, group))}".replace(" ", _TIED) for group in SMALL_GROUPS)
     lines += [line.replace(_TIED, " ") for line in textwrap.wrap(small, WIDTH, initial_indent="  ", subsequent_indent="  ")]
     for group, title in (("experiment", "experiments"), ("sweep", "sweeps")):
         lines.append(f"{title}: {group}=<paper>/<name>")
-        for folder in _folders(group):
-            lines += _row(folder, _choices(f"{group}/{folder}"), 1)
+        for name in _subfolders(folders, group):
+            lines += _row(name or "(no folder)", _choices(folders, f"{group}/{name}".rstrip("/")), 1)
     return "\n".join([*lines, "", FOOT]).rstrip()
 
 
-def _choices(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+def _choices(folders: Sequence[Path], group: str) -> list[str]:
+    names = [file.stem for folder in folders for file in sorted((folder / group).glob("*.yaml"))]
+    return list(dict.fromkeys(names))
 
 
-def _folders(group: str) -> list[str]:
-    return sorted(folder.name for folder in (CONF / group).iterdir() if folder.is_dir() and folder.name != "wandb")
+def _subfolders(folders: Sequence[Path], group: str) -> list[str]:
+    """The folders below ``group``, preceded by an empty name if there are files directly in it."""
+    below = [path for folder in folders if (folder / group).is_dir() for path in (folder / group).iterdir()]
+    names = sorted({path.name for path in below if path.is_dir() and path.name not in ("wandb", "__pycache__")})
+    return [*([""] if any(path.suffix == ".yaml" for path in below) else []), *names]
 
 
 def _row(name: str, choices: list[str], max_lines: int) -> list[str]:

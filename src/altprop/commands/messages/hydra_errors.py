@@ -28,6 +28,7 @@ from altprop.commands.messages.hints import (
 from altprop.config.compose import all_choices, config_loader
 from altprop.config.plain import to_plain
 from altprop.problems import ConfigError, Problem, nearest
+from altprop.program import command
 
 GRAMMAR = "overrides are key=value, +key=value (a new key), ~key (remove it) or group=choice"
 _TYPES = {
@@ -113,7 +114,7 @@ def _problem(error: Exception, culprit: str | None, rest: CommandLine) -> Proble
     if culprit is None and "In '" in str(error)[:4]:
         return _in_a_file(error)
     if culprit is None:
-        return Problem("command line", _whole_message(error), "see python train.py --help and --hydra-help")
+        return Problem("command line", _whole_message(error), f"see {command('train')} --help and --hydra-help")
     override = rest.parsed(culprit)
     if override is None:
         return _unreadable(culprit, rest)

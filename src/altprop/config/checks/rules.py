@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from altprop.algorithms.context import Capabilities
 from altprop.config.checks.targets import locate, result_type
-from altprop.config.project import CONF
+from altprop.config.project import config_files
 from altprop.models.base import FeedForward
 from altprop.models.energy import EnergyModel
 from altprop.nn.units.base import HardUnit
@@ -141,11 +141,11 @@ def _nodes(key: str, node: Any) -> Iterator[tuple[str, type | None]]:
 
 
 def _choices(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    return sorted(file.stem for file in config_files(group))
 
 
 def _target_in(group: str, choice: str) -> type | None:
-    content = OmegaConf.load(CONF / group / f"{choice}.yaml")
+    content = OmegaConf.load(next(file for file in config_files(group) if file.stem == choice))
     target = content.get("_target_") if isinstance(content, DictConfig) else None
     return _type({"_target_": target}) if target is not None else None
 

@@ -11,6 +11,7 @@ from altprop.data.checks import data_root, missing_files
 from altprop.data.files.folder import class_folders, list_images
 from altprop.data.sets.streamed import Streamed
 from altprop.problems import Problem
+from altprop.program import command
 
 SPLITS = ("train", "val")
 
@@ -42,5 +43,5 @@ class ImageNet(Streamed):
         yield from super().check(config, root)
         folder = data_root(root) / str(config.get("folder", "imagenet"))
         if not all(class_folders(folder / split) for split in SPLITS):
-            command = f"python data.py action=unpack_imagenet paths.data={data_root(root)}"
-            yield missing_files(cls.title, folder, "train/<class>/*.JPEG and val/<class>/*.JPEG", command)
+            unpack = f"{command('data')} action=unpack_imagenet paths.data={data_root(root)}"
+            yield missing_files(cls.title, folder, "train/<class>/*.JPEG and val/<class>/*.JPEG", unpack)

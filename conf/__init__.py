@@ -1,0 +1,1 @@
+"""The configuration files as a package, so that Hydra finds them as ``altprop.conf`` (``initialize_config_module``)."""
