@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "altprop"
 ROOMS = [
-    {"problems", "files", "seeding", "names", "code_state", "code_identity", "_torchvision"},
+    {"problems", "files", "seeding", "names", "program", "code_state", "code_identity", "_torchvision"},
     {"nn", "data", "models", "tracking", "estimators", "heads", "losses", "units", "weights"},
     {"reporting"},
     {"algorithms"},
@@ -19,6 +19,7 @@ ROOMS = [
     {"config"},
     {"sweeping"},
     {"commands", "tasks"},
+    {"__main__", "api"},
     {"testing"},
 ]
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}

@@ -1,4 +1,7 @@
-"""altprop's sweepers, launchers and search path as Hydra plugins. Hydra imports this file with every command, so it stays light."""
+"""altprop's sweepers, launchers and search path as Hydra plugins.
+
+Hydra imports this file with every command, so it must stay light.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from altprop.problems import RunFailed
 class OwnPackages(SearchPathPlugin):
     """Adds the configuration folders of installed packages to the search path of every program that composes altprop's.
 
-    It also registers altprop's schema and resolvers, so Hydra's ``initialize_config_module("altprop.conf")`` and ``compose`` work.
+    It also registers altprop's schema and resolvers, so that Hydra's ``initialize_config_module("altprop.conf")`` works.
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:

@@ -20,6 +20,14 @@ SETTINGS = ("device", "threads")
 
 def evaluate(config: DictConfig) -> None:
     """Evaluate the run that ``config.run`` names, print one line and store the result in the run's directory."""
+    result = evaluation_of(config)
+    from altprop.training.evaluate_run import summary
+
+    print(summary(result))
+
+
+def evaluation_of(config: DictConfig) -> dict[str, Any]:
+    """Evaluate the run that ``config.run`` names and store the result in the run's directory. Returns the result."""
     options = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
     directory, stored = _stored(options)
     other_data = options.get("dataset")
@@ -27,7 +35,8 @@ def evaluate(config: DictConfig) -> None:
     if problems := problems_of_plain(changed):
         raise ConfigError(problems)
 
-    from altprop.training.evaluate_run import Evaluation, evaluate_run, summary
+    from altprop.training.evaluate_run import Evaluation, evaluate_run
+    from altprop.training.isolation import isolated
 
     parts = build_parts(stored)
     if parts.directory.resolve() != directory:
@@ -41,7 +50,8 @@ def evaluate(config: DictConfig) -> None:
         limit_batches=options["limit_batches"],
         figures=options["figures"],
     )
-    print(summary(evaluate_run(parts, evaluation)))
+    with isolated():
+        return evaluate_run(parts, evaluation)
 
 
 def _stored(options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:

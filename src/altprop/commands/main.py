@@ -10,7 +10,7 @@ from importlib import metadata
 
 from omegaconf import DictConfig
 
-from altprop import __version__
+import altprop
 from altprop.code_state import code_state
 from altprop.commands.entry import entry_point
 from altprop.commands.messages.help import ALTPROP
@@ -54,7 +54,7 @@ def version() -> str:
     """The versions of altprop and torch and the commit of the code (``+``: with uncommitted changes)."""
     facts, _ = code_state(PACKAGE)
     commit = f"{facts['commit'][:10]}{'+' if facts['dirty'] else ''}" if facts and facts["commit"] else "unknown"
-    return f"altprop {__version__}, commit {commit}, torch {metadata.version('torch')}"
+    return f"altprop {altprop.__version__}, commit {commit}, torch {metadata.version('torch')}"
 
 
 def _run(command: str) -> None:

@@ -47,7 +47,10 @@ def home() -> Path:
 
 @cache
 def own_packages() -> tuple[OwnPackage, ...]:
-    """The installed packages that announce a configuration folder, by name. Raises ConfigError if a folder does not exist."""
+    """The installed packages that announce a configuration folder, in the order of their names.
+
+    Raises ConfigError if a folder does not exist, or if a file in it would never be read because altprop has one of that name.
+    """
     points = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value))
     packages = {}
     for point in points:
@@ -59,7 +62,17 @@ def own_packages() -> tuple[OwnPackage, ...]:
             allowed = "the dotted path of a folder with YAML files, such as mypackage.conf"
             raise ConfigError([Problem(ENTRY_POINTS, description, allowed, f"pip uninstall {_distribution(point)}")])
         packages[folder] = OwnPackage(point.name, module, folder)
+    if hidden := [problem for package in packages.values() for problem in _hidden_files(package)]:
+        raise ConfigError(hidden)
     return tuple(packages.values())
+
+
+def _hidden_files(package: OwnPackage) -> Iterator[Problem]:
+    for file in sorted(package.folder.rglob("*.yaml")):
+        name = file.relative_to(package.folder)
+        if name.parts[0] != "local" and (CONF / name).is_file():
+            description = f"{name} of {package.name} would never be read: altprop has a file of that name"
+            yield Problem(ENTRY_POINTS, description, "a name that altprop does not use", f"rename {file}")
 
 
 def module_folders(module: str) -> list[Path]:

@@ -53,7 +53,8 @@ altprop: train deep nets with algorithms other than plain backprop
   altprop report      tables and figures from many runs      altprop report runs='ftprop/*'
   altprop data        list, fetch and show data sets         altprop data action=fetch dataset=cifar10
 
-Each command has a page: altprop <command> --help.   altprop --version   Tab completion: eval "$(altprop -sc install=bash)"
+Each command has a page: altprop <command> --help
+Versions: altprop --version     Tab completion: eval "$(altprop -sc install=bash)"
 """
 """The page of ``altprop --help``."""
 
