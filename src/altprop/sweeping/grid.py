@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from altprop.config.compose import all_choices
 from altprop.problems import ConfigError, Problem
+from altprop.program import command
 
 WHOLE = ("sweep", "cluster", "resources", "paths")
 """Groups that apply to a sweep as a whole. Its jobs cannot differ in them."""
@@ -55,7 +56,7 @@ def check(overrides: Sequence[Override], loader: ConfigLoader) -> None:
         key, text = override.key_or_group, override.get_value_string()
         if key.replace("/", ".").partition(".")[0] in WHOLE:
             values = texts_of(override, loader) if override.is_discrete_sweep() else []
-            commands = "; ".join(f"python train.py -m {value}" for value in values[:2]) + ("; …" if len(values) > 2 else "")
+            commands = "; ".join(f"{command('train')} -m {value}" for value in values[:2]) + ("; …" if len(values) > 2 else "")
             problems.append(Problem(key, f"{text} is several values", "it applies to a whole sweep, so it takes one", commands))
         elif override.is_discrete_sweep() and not texts_of(override, loader):
             choices = all_choices(loader, key)

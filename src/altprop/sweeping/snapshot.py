@@ -40,6 +40,8 @@ def take_snapshot(folder: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, target, follow_symlinks=False)
     note_code_state(PACKAGE, temporary)
+    for package in _folders_of_own_packages():
+        note_code_state(package, temporary / "src" / package.name)
     temporary.chmod(0o755)
     try:
         temporary.rename(copy)
@@ -70,10 +72,13 @@ def _tracked(checkout: Path) -> list[str]:
 def _files_of_own_packages() -> dict[str, Path]:
     """The files of the packages that add configurations to altprop's, by their path in the copy."""
     files: dict[str, Path] = {}
-    for module in sorted({package.module for package in own_packages()}):
-        for folder in module_folders(module):
-            files |= {name: path for name, path in _files_of_package(folder).items() if name not in files}
+    for folder in _folders_of_own_packages():
+        files |= {name: path for name, path in _files_of_package(folder).items() if name not in files}
     return files
+
+
+def _folders_of_own_packages() -> list[Path]:
+    return [folder for module in sorted({package.module for package in own_packages()}) for folder in module_folders(module)]
 
 
 def _files_of_package(folder: Path) -> dict[str, Path]:

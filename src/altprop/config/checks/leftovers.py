@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from altprop.config.project import CONF
+from altprop.config.project import config_files
 from altprop.problems import Problem
 
 GROUPS = {
@@ -48,7 +48,7 @@ def _choices(key: str, node: Mapping[str, Any], unknown: set[str]) -> dict[str, 
     The value says whether the plain values of these arguments are those of the choice, too.
     """
     group, choices = GROUPS.get(key), {}
-    for file in sorted((CONF / group).glob("*.yaml")) if group else ():
+    for file in sorted(config_files(group)) if group else ():
         content = OmegaConf.load(file)
         if key == "schedule.scheduler" and isinstance(content, DictConfig):
             content = content.get("scheduler")

@@ -19,7 +19,7 @@ from altprop.config.checks.nodes import Place, as_typed, check_nested, check_nod
 from altprop.config.checks.targets import locate, signature_of, unknown_target
 from altprop.config.checks.types import argument_errors, is_open
 from altprop.config.plain import UNRESOLVED, to_plain
-from altprop.config.project import CONF
+from altprop.config.project import config_files
 from altprop.nn.estimators.base import Estimator
 from altprop.nn.estimators.rules import problems_with
 from altprop.nn.weights.base import WeightsRule
@@ -117,7 +117,7 @@ def _check_trackers(logger: Any) -> Iterator[Problem]:
     for name, node in logger.items():
         if node is None or node is UNRESOLVED or (isinstance(node, dict) and "_target_" in node):
             continue
-        known = isinstance(node, dict) and (CONF / "logger" / f"{name}.yaml").exists()
+        known = isinstance(node, dict) and any(file.stem == name for file in config_files("logger"))
         allowed = f"logger={name} switches it on" if known else "a tracker with a _target_, or null, which switches it off"
         settings = " ".join(f"logger.{name}.{key}={as_typed(value)}" for key, value in node.items()) if known else ""
         description = "has no _target_" if isinstance(node, dict) else f"{as_typed(node)} does not fit"
