@@ -137,6 +137,35 @@ def test_the_best_trial_is_that_of_the_highest_accuracy(launcher: Pretended, cap
     assert f"optimizer.lr={study.best_trial.params['optimizer.lr']}" in shlex.split(last)
 
 
+def test_seeds_repeat_each_trial_and_their_mean_is_maximized(launcher: Pretended, capsys: pytest.CaptureFixture[str]) -> None:
+    lucky: list[str] = []
+
+    def outcome(overrides: list[str]) -> dict[str, Any]:
+        seed = next(text for text in overrides if text.startswith("seed="))
+        lucky.append(seed)
+        return {"status": "done", "best": {"validation/accuracy": 90.0 if seed == "seed=2" else 80.0 - rate(overrides)}}
+
+    launcher.outcome = outcome
+    study = search(launcher, 4, "seed=range(3)")
+    assert lucky == ["seed=0", "seed=1", "seed=2"] * 4
+    assert all("seed" not in trial.params for trial in study.trials)
+    expected = [(2 * (80.0 - trial.params["optimizer.lr"]) + 90.0) / 3 for trial in study.trials]
+    assert [trial.value for trial in study.trials] == pytest.approx(expected)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert f", mean of 3 seeds {study.best_value:.2f} % (95 % interval " in last
+    with pytest.raises(ConfigError, match=r"hydra.sweeper.params: seed was different"):
+        search(launcher, 5, "seed=0,1")
+    with pytest.raises(ConfigError, match=r"seed: seed=interval\(0,3\) is an interval.*try: seed=0,1,2"):
+        search(launcher, 5, "seed=interval(0,3)")
+
+
+def test_a_trial_fails_if_one_of_its_seeds_fails(launcher: Pretended) -> None:
+    launcher.outcome = lambda overrides: {**DONE, "status": "failed"} if "seed=1" in overrides else DONE
+    with pytest.raises(RunFailed, match="no trial of"):
+        search(launcher, 1, "seed=0,1")
+    assert len(launcher.launched) == 2
+
+
 def test_a_finished_search_can_be_extended_but_is_not_repeated(launcher: Pretended) -> None:
     before = search(launcher, 3).trials
     assert search(launcher, 3).trials == before

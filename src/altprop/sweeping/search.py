@@ -20,11 +20,12 @@ from hydra.plugins.launcher import Launcher
 from altprop.config.compose import JobComposer
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.program import command
+from altprop.reporting.statistics import Statistic, statistic
 from altprop.sweeping.grid import check as check_lists
 from altprop.sweeping.jobs import SweepRun, sweep_runs
 from altprop.sweeping.local import REFUSED, objective_of
 from altprop.sweeping.slurm import SubmissionRefused
-from altprop.sweeping.space import Space
+from altprop.sweeping.space import SEED, Space
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -87,16 +88,17 @@ class Search:
 
         samples = list(space.samples())
         for values in reversed(samples):
-            config = self.composer.compose(space.overrides(values))
+            config = self.composer.compose(space.repetitions(values)[0])
         chosen_by = config.trainer.select_on
         if chosen_by not in ("validation", "test"):
             fix = "trainer.select_on=validation dataset.validation.size=500"
             raise ConfigError([Problem("trainer.select_on", chosen_by, "validation (or test) in a search", fix)])
-        directory = self._run_of(space, samples[0]).directory
+        directory = self._runs_of(space, samples[0])[0].directory
         if directory is None:
             raise ConfigError([Problem("task", "it has no run directory", "a search needs runs that train", "task=train")])
         searched = {key: distribution_to_json(distribution) for key, distribution in space.searched.items()}
-        return {**searched, REST: "/".join(Path(directory).parts[-2:])}
+        seeds = {SEED: ",".join(space.seeds)} if space.seeds else {}
+        return {**searched, **seeds, REST: "/".join(Path(directory).parts[-2:])}
 
     def _check_the_same(self, study: Study, comparable: dict[str, str]) -> None:
         before = study.user_attrs.get(COMPARABLE, comparable)
@@ -147,32 +149,51 @@ class Search:
     def _run_batch(self, study: Study, space: Space, batch: Mapping[int, Values]) -> None:
         from optuna.trial import TrialState
 
-        runs = {number: self._run_of(space, values) for number, values in batch.items()}
+        trials = {number: self._runs_of(space, values) for number, values in batch.items()}
+        runs = [run for trial in trials.values() for run in trial]
         failure: ConfigError | RunFailed | None = None
         try:
-            self.launcher.launch([run.overrides for run in runs.values()], initial_job_idx=min(runs))
+            self.launcher.launch([run.overrides for run in runs], initial_job_idx=min(trials))
         except (ConfigError, RunFailed) as error:
             failure = error
-        if not any(run.status for run in runs.values()) and not any(trial.state.is_finished() for trial in study.trials):
+        if not any(run.status for run in runs) and not any(trial.state.is_finished() for trial in study.trials):
             self.file.unlink()
             raise failure or RunFailed("no run has started", REFUSED)
         if isinstance(failure, (ConfigError, SubmissionRefused)):
             raise failure
         if failure is not None:
             print(failure, file=sys.stderr)
-        for number, run in runs.items():
-            value = objective_of(run.status) if run.status.get("status") == "done" else None
-            study.tell(number, value, TrialState.FAIL if value is None else None)
+        for number, trial in trials.items():
+            result = _result_of(trial)
+            study.tell(number, result.mean if result else None, None if result else TrialState.FAIL)
             words = " ".join(f"{key}={value}" for key, value in batch[number].items())
-            print(f"trial {number}: {'failed' if value is None else f'{value:.2f} %'} with {words}")
+            print(f"trial {number}: {_in_words(result) if result else 'failed'} with {words}")
 
-    def _run_of(self, space: Space, values: Values) -> SweepRun:
-        return next(sweep_runs(self.composer, [space.overrides(values)]))[0]
+    def _runs_of(self, space: Space, values: Values) -> list[SweepRun]:
+        """The runs of the trial with ``values``: one for each seed."""
+        return [run for run, _ in sweep_runs(self.composer, space.repetitions(values))]
 
     def _print_best(self, study: Study, space: Space) -> None:
         done = [trial for trial in study.trials if trial.value is not None]
         if not done:
             raise RunFailed(f"no trial of {self.file} was completed; {command('status')} shows why")
         best = study.best_trial
-        best_run = f"{command('train')} {shlex.join(self._run_of(space, best.params).arguments)}"
-        print(f"best of {len(done)}: trial {best.number}, {best.value:.2f} %: {best_run}")
+        runs = self._runs_of(space, best.params)
+        result = _result_of(runs)
+        best_run = f"{command('train')} {shlex.join(runs[0].arguments)}"
+        value = _in_words(result) if result else f"{best.value:.2f} %"
+        print(f"best of {len(done)}: trial {best.number}, {value}: {best_run}")
+
+
+def _result_of(runs: Sequence[SweepRun]) -> Statistic | None:
+    """The value of a trial over its seeds; None if a run of it is not done."""
+    values = [objective_of(run.status) if run.status.get("status") == "done" else None for run in runs]
+    known = [value for value in values if value is not None]
+    return statistic(known, (0.0, 100.0)) if len(known) == len(values) else None
+
+
+def _in_words(result: Statistic) -> str:
+    """``95.20 %``, or with several seeds their mean and its interval."""
+    if result.low is None:
+        return f"{result.mean:.2f} %"
+    return f"mean of {result.count} seeds {result.mean:.2f} % (95 % interval {result.low:.2f} to {result.high:.2f})"

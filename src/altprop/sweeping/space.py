@@ -14,15 +14,23 @@ from altprop.sweeping.grid import effective
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+SEED = "seed"
 EXAMPLE = "'optimizer.lr=tag(log,interval(1e-4,1e-1))'"
 
 
 @dataclass
 class Space:
-    """The distributions of the searched keys, and the overrides of a trial in order, with None for those of searched keys."""
+    """What a search tries.
+
+    Args:
+        searched: The distributions of the searched keys.
+        words: The overrides of a trial in order, with None for those of searched keys and of a list of seeds.
+        seeds: The seeds that each trial is repeated with; empty if there is no list of seeds.
+    """
 
     searched: dict[str, BaseDistribution] = field(default_factory=dict)
     words: list[tuple[str, str | None]] = field(default_factory=list)
+    seeds: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, overrides: Sequence[Override], params: Sequence[Override] = ()) -> Space:
@@ -33,7 +41,10 @@ class Space:
         space = cls()
         for override in effective(params, overrides):
             key = override.get_key_element()
-            if override.is_sweep_override():
+            if key == SEED and override.is_sweep_override():
+                space.seeds = _seeds(override)
+                space.words.append((key, None))
+            elif override.is_sweep_override():
                 space.searched[key] = _distribution(override)
                 space.words.append((key, None))
             else:
@@ -47,6 +58,10 @@ class Space:
         words = [(key, f"{key}={values[key]}" if text is None and key in values else text) for key, text in self.words]
         return [text for _, text in words if text is not None]
 
+    def repetitions(self, values: Mapping[str, Any]) -> list[list[str]]:
+        """The overrides of every run of the trial with ``values``: one for each seed."""
+        return [self.overrides({**values, SEED: seed}) for seed in self.seeds] if self.seeds else [self.overrides(values)]
+
     def samples(self) -> Iterator[dict[str, Any]]:
         """Samples that contain every choice of every key and the low end of every range, in a fixed order."""
         choices = {key: getattr(one, "choices", None) or [one.low] for key, one in self.searched.items()}  # type: ignore[attr-defined]
@@ -54,6 +69,14 @@ class Space:
         yield first
         for key, values in choices.items():
             yield from ({**first, key: value} for value in values[1:])
+
+
+def _seeds(override: Override) -> list[str]:
+    """The seeds in a list or range of them. Raises ConfigError for an interval, which has no list of values."""
+    if isinstance(override.value(), IntervalSweep):
+        allowed = "each trial is repeated with every seed, and their mean is maximized, so seeds are a list"
+        raise ConfigError([Problem(SEED, f"{override.input_line} is an interval", allowed, "seed=0,1,2")])
+    return list(dict.fromkeys(override.sweep_string_iterator()))
 
 
 def _distribution(override: Override) -> BaseDistribution:
