@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "altprop"
 ROOMS = [
-    {"problems", "files", "seeding", "names", "program", "code_state", "code_identity", "_torchvision"},
+    {"problems", "faults", "files", "tensor_file", "seeding", "names", "program", "code_state", "code_identity", "_torchvision"},
     {"nn", "data", "models", "tracking", "estimators", "heads", "losses", "units", "weights"},
     {"reporting"},
     {"algorithms"},

@@ -27,7 +27,8 @@ KEY = "0123456789ab"
 
 
 def state(step: int, key: str = KEY) -> dict[str, object]:
-    return {"format": FORMAT, "key": key, "name": "tiny", "step": step, "weights": torch.full((100,), float(step))}
+    weights = {"weights": torch.full((100,), float(step))}
+    return {"format": FORMAT, "key": key, "name": "tiny", "step": step, "algorithm": weights, "progress": {}, "random": {}}
 
 
 @pytest.fixture

@@ -26,8 +26,10 @@ from altprop.commands.messages.command_line import CompositionError
 from altprop.commands.messages.help import extra_folders, help_page
 from altprop.commands.messages.hydra_errors import Check, problems_of
 from altprop.config.project import CONF
+from altprop.faults import describe
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.sweeping.notes import SweepNotes
+from altprop.training.signals import Stopped, StopRequests
 
 Run = Callable[[DictConfig], object]
 """What an entry point does with a composed configuration. It is called once per job of a sweep."""
@@ -42,20 +44,71 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:
     """Parse the command line, compose ``conf/<config_name>.yaml`` and call ``run`` with it (under ``-m``: once per job).
 
-    Exits with 2 after a user's mistake and with the code of :class:`RunFailed` after a failure that one line explains. Any other
-    exception is a bug and keeps its traceback, as all exceptions do with ``HYDRA_FULL_ERROR=1`` in the environment.
+    Exits with 2 after a user's mistake, with the code of :class:`RunFailed` after a failure that one line explains, with 1 after
+    another error of the operating system, and with 128 plus the signal's number after a request to stop. Any other exception is a
+    bug and keeps its traceback, as all exceptions do with ``HYDRA_FULL_ERROR=1`` in the environment.
     """
+    _standard_streams()
+    with _output_may_close(fails=config_name != "train"):
+        try:
+            with StopRequests():
+                _run(config_name, run, check)
+        except JobsFailed as failed:  # each job has already reported its failure
+            sys.exit(_exit_code(failed.first))
+        except Stopped as stop:
+            print(f"stopped by {stop}", file=sys.stderr)
+            sys.exit(128 + stop.number)
+        except BrokenPipeError:  # nobody reads what this command prints any more
+            pass
+        except Exception as error:
+            described = one_line_of(error)
+            full_error = os.environ.get("HYDRA_FULL_ERROR") == "1" and not isinstance(error, ConfigError)
+            if full_error or not isinstance(described, (ConfigError, RunFailed)):
+                raise
+            _print_error(described)
+            sys.exit(_exit_code(described))
+
+
+def _run(config_name: str, run: Run, check: Check | None) -> None:
     sys.argv[1:] = flags_first(sys.argv[1:])
+    if get_args().help:
+        print(help_page(config_name, extra_folders(sys.argv[1:])))
+        sys.exit(0)
+    execute(config_name, run, check)
+
+
+def one_line_of(error: Exception) -> Exception:
+    """``error``, as :class:`RunFailed` if it is an error of the operating system that one line describes."""
+    line = describe(error) if isinstance(error, OSError) else None
+    return error if line is None else RunFailed(line)
+
+
+def _standard_streams() -> None:
+    """Open /dev/null in place of standard streams that are closed, so that no file of a run takes their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+@contextmanager
+def _output_may_close(fails: bool) -> Iterator[None]:
+    """Ignore that standard output is a closed pipe. If it cannot be written otherwise, say so, and exit with 1 if ``fails``."""
+    problem: OSError | None = None
     try:
-        if get_args().help:
-            print(help_page(config_name, extra_folders(sys.argv[1:])))
-            sys.exit(0)
-        execute(config_name, run, check)
-    except JobsFailed as failed:  # each job has already reported its failure
-        sys.exit(_exit_code(failed.first))
-    except (ConfigError, RunFailed) as error:
-        _print_error(error)
-        sys.exit(_exit_code(error))
+        yield
+    finally:
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError as error:
+            problem = error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if problem is not None and not isinstance(problem, BrokenPipeError):
+        print(f"standard output cannot be written: {problem.strerror}", file=sys.stderr)
+        if fails:
+            sys.exit(1)
 
 
 def execute(config_name: str, run: Run, check: Check | None = None) -> None:
@@ -140,7 +193,7 @@ class Job:
             if self.sweeping:
                 hydra_config = HydraConfig.get()
                 print(f"job {hydra_config.job.num} failed: {' '.join(hydra_config.overrides.task)}", file=sys.stderr)
-                _print_error(error)
+                _print_error(one_line_of(error))
 
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "in_another_process": True}

@@ -18,6 +18,7 @@ from altprop.program import command
 from altprop.reporting.figures.binarization import draw_sensitivity
 from altprop.reporting.sensitivity import SensitivityRun, ascending_order, mean_accuracies, read_sensitivity
 from altprop.tracking.metrics_file import JSON_NAME, read_metrics
+from altprop.tracking.status_file import read_status
 from altprop.training.parts import Parts
 from altprop.training.run import train
 
@@ -81,7 +82,7 @@ class _Run:
 def _finished(folder: Path, settings: str | None) -> Iterator[_Run]:
     """The finished runs in ``folder``, only those with ``settings`` unless that is None, by key."""
     for directory in sorted(path.parent for path in folder.glob("*/config.yaml")):
-        if (read_json(directory / "status.json") or {}).get("status") != "done":
+        if (read_status(directory) or {}).get("status") != "done":
             log.warning("skipped: %s is not finished", directory)
             continue
         own = _settings(read_config(directory))

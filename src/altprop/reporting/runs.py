@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from altprop.files import read_json
+from altprop.files import read_bytes, read_json
 from altprop.names import with_public_names
 from altprop.tracking.metrics_file import JSON_NAME, read_metrics
+from altprop.tracking.status_file import read_status
 
 RUN_FILES = ("config.yaml", "status.json")
 IRRELEVANT_KEYS = (
@@ -98,7 +99,7 @@ def read_runs(outputs: Path) -> tuple[list[Run], list[Unreadable]]:
     for path in run_directories(outputs):
         try:
             run = read_run(path)
-        except (ValueError, OSError, yaml.YAMLError) as error:
+        except Exception as error:  # a damaged run can break its reader in any way, and must not hide the others
             unreadable.append(Unreadable(path, " ".join(str(error).split())))
             continue
         other = newest.get((run.name, run.key))
@@ -113,32 +114,35 @@ def read_run(path: Path) -> Run:
     """The run in ``path``. Raises ``ValueError``, ``OSError`` or ``yaml.YAMLError`` if its files are not those of a run."""
     if not (path / "config.yaml").exists():
         raise ValueError("config.yaml is missing")
-    config = yaml.load((path / "config.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    config = yaml.load(read_bytes(path / "config.yaml"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     if not isinstance(config, dict) or not isinstance(config.get("name"), str) or not isinstance(config.get("seed"), int):
         raise ValueError("config.yaml is not a run's configuration: it has no name or no seed")
-    status, meta = _object(path / "status.json"), _object(path / "meta.json")
+    status, meta = read_status(path) or {}, _object(path / "meta.json")
     config = with_public_names(config)
+    records = read_metrics(path / JSON_NAME)
+    if any("epoch" not in record or "step" not in record for record in records):
+        raise ValueError(f"{path / JSON_NAME} has records without an epoch or a step")
     return Run(
         path=path,
         name=config["name"],
         key=str(status.get("key", path.name)),
         seed=config["seed"],
         config=config,
-        status=str(status.get("status", "not started")),
-        error=str(status.get("error") or ""),
-        epoch=float(status.get("epoch") or 0.0),
+        status=status.get("status", "not started"),
+        error=status.get("error", ""),
+        epoch=float(status.get("epoch", 0.0)),
         total_epochs=status.get("total_epochs"),
-        records=read_metrics(path / JSON_NAME),
-        selected=status.get("best") or {},
+        records=records,
+        selected=status.get("best", {}),
         parameters=status.get("parameters"),
         flops=status.get("flops"),
-        peak_memory=status.get("peak_memory") or {},
+        peak_memory=status.get("peak_memory", {}),
         changed=changed_overrides(meta.get("command") or []),
         hardware=_hardware(meta),
         commit=_commit(meta),
         code=_code(meta),
         threads=_threads(meta),
-        updated=str(status.get("updated_at", "")),
+        updated=status.get("updated_at", ""),
         stopped_early=str(status.get("stopped_early") or ""),
     )
 

@@ -15,6 +15,7 @@ from altprop.config.key import run_key
 from altprop.config.plain import to_plain
 from altprop.files import read_json, write_json
 from altprop.names import public_name
+from altprop.tracking.status_file import read_status
 
 TRAINING = ("altprop.tasks.train", "altprop.tasks.rank_then_train")
 """Tasks that write the run directory of their configuration."""
@@ -56,8 +57,7 @@ class SweepRun:
 
 def status_of(directory: str | Path) -> dict[str, Any]:
     """The content of ``status.json`` in a run directory; empty if there is none."""
-    content = read_json(Path(directory) / "status.json")
-    return content if isinstance(content, dict) else {}
+    return read_status(Path(directory)) or {}
 
 
 def sweep_runs(composer: JobComposer, job_overrides: Sequence[Sequence[str]]) -> Iterator[tuple[SweepRun, bool]]:
@@ -135,10 +135,11 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest | None:
         """The manifest in ``folder``, or None."""
         content = read_json(folder / MANIFEST)
-        if content is None:
+        try:
+            runs = [SweepRun(**run) for run in content["runs"]]
+            return cls(folder, content["group"], content["cluster"], runs, content["job"], content["table"])
+        except (KeyError, TypeError):  # missing, damaged, or not a manifest
             return None
-        runs = [SweepRun(**run) for run in content["runs"]]
-        return cls(folder, content["group"], content["cluster"], runs, content["job"], content["table"])
 
 
 def manifests(outputs: Path) -> Iterator[Manifest]:

@@ -39,6 +39,8 @@ class RunInfo:
     job_type: Literal["train", "eval"] = "train"
     tags: tuple[str, ...] = ()
     start_step: int = 0
+    records: int = 0
+    """Number of records of steps 1 to ``start_step`` that the run has logged; 0 if that is not known."""
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,8 @@ class _Guarded:
         function: Callable[..., None] = getattr(self.tracker, method)
         try:
             function(*arguments)
-        except Exception as error:
-            self.switch_off(f"{type(error).__name__}: {one_line(error)}")
+        except (Exception, SystemExit) as error:  # Rich exits if standard output is a closed pipe
+            self.switch_off(f"{type(error).__name__}: {one_line(error.__context__ or error)}")
 
     def switch_off(self, reason: str) -> None:
         """Log the reason once, and make no further calls."""

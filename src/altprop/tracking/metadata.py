@@ -35,7 +35,8 @@ def write_metadata(directory: Path, device: torch.device, config: Mapping[str, A
     path = directory / "meta.json"
     code, diff = code_state(Path(altprop.__file__).resolve().parent)
     previous = read_json(path)
-    sessions = previous.get("sessions", []) if isinstance(previous, dict) else []
+    sessions = previous.get("sessions") if isinstance(previous, dict) else None
+    sessions = sessions if isinstance(sessions, list) else []
     started = datetime.now(UTC).isoformat(timespec="seconds")
     identity = code_identity(config or {})
     session = {

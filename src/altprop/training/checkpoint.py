@@ -1,16 +1,21 @@
 """Checkpoints: a dict of tensors and plain values in one file, written atomically and loaded without executing any code.
 
 The dict holds ``format`` (version), ``key`` and ``name`` (of the run), ``step``, ``config`` (YAML text), ``algorithm``
-(:meth:`Algorithm.state_dict`), ``progress`` (:class:`altprop.training.progress.Progress`), ``random`` (states of all generators).
+(:meth:`Algorithm.state_dict`), ``progress`` (:class:`altprop.training.progress.Progress`), ``random`` (states of all generators)
+and ``names`` (of the files that are links to this checkpoint, besides ``last.pt``).
+
+A save is one transaction, and it happens when ``last.pt`` is renamed into place. A process that is killed before leaves the
+checkpoints as they were. One that is killed after may leave links missing: ``names`` says which, :meth:`CheckpointStore.repair`
+makes them, and :meth:`CheckpointStore.path_of` finds the right file before they are made.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import random
-import zipfile
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,14 +25,15 @@ import numpy as np
 import torch
 
 from altprop.algorithms.context import Context
-from altprop.files import write_atomically, write_bytes
+from altprop.files import link_atomically, temporary_path, write_atomically
+from altprop.tensor_file import BadCheckpoint, read_tensor_file
 
 FORMAT = 1
 LAST, BEST, INITIAL = "last.pt", "best.pt", "initial.pt"
 
 
-class BadCheckpoint(Exception):  # noqa: N818 - names what the file is
-    """The file is truncated, belongs to another run, or is not a checkpoint of altprop; the message says which in one line."""
+PARTS: dict[str, type] = {"step": int, "algorithm": dict, "progress": dict, "random": dict}
+"""What a checkpoint must contain besides its format and key."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +55,33 @@ class CheckpointStore:
     def save(self, state: Mapping[str, Any], *, best: bool = False, keep_as: str | None = None) -> None:
         """Write ``last.pt``; earlier ones stay as ``last-1.pt``, and so on.
 
-        With ``best`` the same file is also linked as ``best.pt``. With ``keep_as`` it is also linked under that name, which is
-        never replaced. Raises ``OSError`` if the disk is full; the earlier files are then still there.
+        With ``best`` the same file is also linked as ``best.pt``, with ``keep_as`` under that name. Raises ``OSError`` if the
+        disk is full; the earlier files are then still there.
         """
+        names = [BEST] * best + ([keep_as] if keep_as is not None else [])
         for newer, older in reversed(list(pairwise(self.recent))):
             if (self.folder / newer).exists():
-                _link(self.folder / newer, self.folder / older)
-        self.write(LAST, state)
-        if best:
-            _link(self.folder / LAST, self.folder / BEST)
-        if keep_as is not None:
-            _link(self.folder / LAST, self.folder / keep_as)
+                link_atomically(self.folder / newer, self.folder / older)
+        self.write(LAST, {**state, "names": names})
+        for name in names:
+            link_atomically(self.folder / LAST, self.folder / name)
+
+    def repair(self, newest: Checkpoint) -> None:
+        """Complete the save of ``newest`` if it was cut off: its links, and ``last.pt`` if that file is older or damaged."""
+        for name in (LAST, *names_of(newest.state)):
+            link_atomically(newest.path, self.folder / name)
+
+    def path_of(self, name: str) -> Path | None:
+        """The file of the checkpoint ``name``, such as ``best.pt``, or None.
+
+        This is ``last.pt`` if the process that saved it was killed before it could make the link.
+        """
+        last = self.folder / LAST
+        if name != LAST and os.path.lexists(last):
+            with suppress(BadCheckpoint):
+                if name in names_of(read_tensor_file(last, verify=False)):
+                    return last
+        return self.folder / name if os.path.lexists(self.folder / name) else None
 
     def write(self, name: str, state: Mapping[str, Any]) -> None:
         """Write ``state`` to the file ``name``, atomically."""
@@ -82,9 +104,14 @@ class CheckpointStore:
         return newest, complaints
 
     def clear(self) -> None:
-        """Remove all checkpoints, for a run that starts over."""
-        for path in self.folder.glob("*.pt"):
-            path.unlink()
+        """Remove all checkpoints at once, for a run that starts over: a process that is killed leaves all of them or none."""
+        if self.folder.is_symlink():
+            for path in self.folder.glob("*.pt"):
+                path.unlink()
+        elif self.folder.exists():
+            discarded = temporary_path(self.folder)
+            os.replace(self.folder, discarded)
+            shutil.rmtree(discarded)
 
 
 def read_checkpoint(path: Path, key: str | None = None, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -92,23 +119,20 @@ def read_checkpoint(path: Path, key: str | None = None, device: torch.device | s
 
     Only tensors and plain values are accepted, so no code in the file is executed. Raises :class:`BadCheckpoint`.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise BadCheckpoint(f"{path}: not a complete checkpoint ({error})") from error
-    if damaged is not None:
-        raise BadCheckpoint(f"{path}: damaged (checksum of {damaged} is wrong)")
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadCheckpoint(f"{path}: it holds more than tensors and plain values ({reason})") from error
+    state = read_tensor_file(path, device)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise BadCheckpoint(f"{path}: not a checkpoint of altprop (format {FORMAT})")
     if key is not None and state.get("key") != key:
         raise BadCheckpoint(f"{path}: belongs to run {state.get('key')}, not to {key}")
+    if wrong := [name for name, kind in PARTS.items() if not isinstance(state.get(name), kind)]:
+        raise BadCheckpoint(f"{path}: incomplete (it has no valid {', '.join(wrong)})")
     return state
+
+
+def names_of(state: Any) -> list[str]:
+    """The names of the files that are links to the checkpoint ``state``; none in checkpoints of earlier versions."""
+    names = state.get("names", []) if isinstance(state, dict) else []
+    return [name for name in names if isinstance(name, str) and Path(name).name == name]
 
 
 def random_state(context: Context) -> dict[str, Any]:
@@ -149,15 +173,3 @@ def restore_random_state(state: Mapping[str, Any], context: Context) -> list[str
         else:
             lost.append(f"the random stream {key} was saved on another kind of device and starts anew")
     return lost
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make ``target`` a hard link to ``source``, atomically, or a copy if the file system has no hard links."""
-    temporary = target.with_name(f".{target.name}.link")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        write_bytes(target, source.read_bytes())
-        return
-    os.replace(temporary, target)

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from altprop.data.base import Split
+from altprop.faults import describe
 from altprop.problems import ConfigError, Problem
+from altprop.tracking.status_file import read_status
 from altprop.training.artifacts import draw_answers
 from altprop.training.assembly import Assembly, load_context
 from altprop.training.evaluation import evaluate
@@ -57,12 +59,18 @@ def evaluate_run(parts: Parts, evaluation: Evaluation) -> dict[str, Any]:
         "evaluated_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **metrics,
     }
-    with (directory / "evaluations.jsonl").open("a") as stream:
-        stream.write(json.dumps(result) + "\n")
-    if evaluation.figures:
-        label = "-".join(filter(None, ("evaluation", evaluation.data_name, evaluation.split)))
-        draw_answers(run, split, directory / "figures" / label, evaluation.split, evaluation.limit_batches)
-        list(run.algorithm.figures(directory / "figures" / label))
+    recorded = (read_status(directory) or {}).get("best", {}).get("step")
+    if evaluation.checkpoint != "last" and recorded not in (None, result["step"]):
+        log.warning("the best evaluation was at step %s, but the run was stopped before it saved that step", recorded)
+    try:
+        with (directory / "evaluations.jsonl").open("a") as stream:
+            stream.write(json.dumps(result) + "\n")
+        if evaluation.figures:
+            label = "-".join(filter(None, ("evaluation", evaluation.data_name, evaluation.split)))
+            draw_answers(run, split, directory / "figures" / label, evaluation.split, evaluation.limit_batches)
+            list(run.algorithm.figures(directory / "figures" / label))
+    except OSError as error:  # the folder may be somebody else's
+        log.warning("the result is not stored: %s", describe(error, directory))
     return result
 
 

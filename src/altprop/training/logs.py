@@ -11,6 +11,13 @@ from pathlib import Path
 class QuietFileHandler(logging.FileHandler):
     """A log file that stops silently if the disk is full, because a traceback per line would bury the error message."""
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, unless the file cannot be opened."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         self.setLevel(logging.CRITICAL + 1)
 

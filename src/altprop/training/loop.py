@@ -118,7 +118,7 @@ class Loop:
         self.algorithm.epoch_start(epoch)
         if self.settings.evaluate_first and self.progress.step == 0:
             # Not earlier, because weights from another run are only in place after the first epoch has started.
-            self.tracker.log(self._stamp(self._evaluations()))
+            self._log(self._stamp(self._evaluations()))
         self.clock.start()
         for inputs, targets in self._batches(epoch):
             self._step(inputs, targets)
@@ -152,7 +152,7 @@ class Loop:
         if probed:
             self.clock.exclude(self.probe.seconds)
             if self.probe.alignments:
-                self.tracker.log(self._stamp(self.probe.alignments))
+                self._log(self._stamp(self.probe.alignments))
 
     def _pause(self, epoch: int, epoch_done: bool) -> None:
         """Between two steps: end the epoch if ``epoch_done``, evaluate and save if that is due."""
@@ -167,7 +167,7 @@ class Loop:
         if self.plan.evaluate_at(step) or self.done:
             best = self._record(own)
         elif own:
-            self.tracker.log(self._stamp({name: float(value) for name, value in own.items()}))
+            self._log(self._stamp({name: float(value) for name, value in own.items()}))
         permanent = epoch_done and progress.epoch in self.settings.keep_epochs
         if best or permanent or (self.plan.save_at(step) and not self.done):
             self._save(best=best, keep_as=f"epoch-{progress.epoch}.pt" if permanent else None)
@@ -187,7 +187,9 @@ class Loop:
 
     def _check_requests(self, requests: StopRequests) -> None:
         """Decide whether to stop now; all processes of a run decide alike."""
-        self.stop_signal = requests.received = agreed_signal(requests.received, self.world_size)
+        self.stop_signal = agreed_signal(requests.received, self.world_size)
+        if self.stop_signal is not None:  # not otherwise: a signal may have arrived since
+            requests.received = self.stop_signal
 
     def _show_progress(self) -> None:
         """Read the running means and show them: the only regular host sync. Update ``status.json`` from time to time."""
@@ -206,6 +208,10 @@ class Loop:
         step = self.progress.step
         return {"epoch": round(step / self.plan.steps_per_epoch, 6), "step": step, **metrics}
 
+    def _log(self, record: Mapping[str, float]) -> None:
+        self.tracker.log(record)
+        self.progress.records += self.progress.step > 0
+
     def _record(self, own: Mapping[str, Tensor]) -> bool:
         """Evaluate and log one record. Returns whether it is the best so far."""
         progress = self.progress
@@ -223,7 +229,7 @@ class Loop:
         if progress.flops is not None:
             metrics["cost/flops"] = float(progress.flops)
         record = self._stamp(metrics)
-        self.tracker.log(record)
+        self._log(record)
         log.debug("%s", ", ".join(f"{name} {value:.6g}" for name, value in record.items()))
         self.algorithm.evaluated(metrics)
         selectable = self.algorithm.selectable

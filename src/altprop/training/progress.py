@@ -35,6 +35,8 @@ class Progress:
     """Best value of the monitored metric."""
     last: dict[str, float] = field(default_factory=dict)
     """The newest record."""
+    records: int = 0
+    """Number of records logged after the first step; 0 in checkpoints of earlier versions."""
     meter: dict[str, Any] = field(default_factory=dict)
     """State of the running means."""
 
@@ -44,5 +46,13 @@ class Progress:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Progress:
-        """Restore what :meth:`state_dict` returned. Fields of other versions that no longer exist are ignored."""
-        return cls(**{each.name: state[each.name] for each in fields(cls) if each.name in state})
+        """Restore what :meth:`state_dict` returned. Fields of other versions that no longer exist are ignored.
+
+        Raises ValueError if a value has a wrong type.
+        """
+        values = {each.name: state[each.name] for each in fields(cls) if each.name in state}
+        for name, default in cls().state_dict().items():
+            kinds = (int, float) if isinstance(default, float) else type(default)
+            if name in values and default is not None and not isinstance(values[name], kinds):
+                raise ValueError(f"progress.{name} is {values[name]!r}")
+        return cls(**values)

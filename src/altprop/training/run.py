@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from altprop.code_identity import code_differences, code_identity
+from altprop.faults import DISK, describe, system_error
 from altprop.files import read_json
 from altprop.problems import ConfigError, RunFailed
 from altprop.program import command
@@ -30,10 +32,12 @@ from altprop.training.profiling import Profiler
 from altprop.training.progress import Progress
 from altprop.training.rundir import RunDirectory
 from altprop.training.saving import Saver
-from altprop.training.signals import StopRequests
+from altprop.training.signals import Stopped, StopRequests
 
 log = logging.getLogger(__name__)
 
+PROGRESS = ("step", "total_steps", "epoch", "total_epochs", "seconds", "last", "best", "parameters", "flops", "peak_memory")
+"""Entries of ``status.json`` that stay when a run ends without finishing its step."""
 REQUEUE_SECONDS = 60.0
 """How long the other processes wait for the first one to requeue the job, which ends them."""
 
@@ -49,34 +53,46 @@ def train(parts: Parts) -> Mapping[str, Any]:
     directory = RunDirectory(parts.directory, parts.name, parts.key)
     if parts.resume and directory.finished:
         return _already_done(directory, parts)
-    with process_group(parts.settings.device) as processes:
-        check_together(parts.algorithm, processes)
-        if not processes.first:
-            logging.getLogger("altprop").setLevel(logging.ERROR)  # the first process reports for all
-            return _train_or_explain(parts, directory, processes)
-        with directory.lock(), log_to_file(directory.log):
-            return _train_or_explain(parts, directory, processes)
-
-
-def _train_or_explain(parts: Parts, directory: RunDirectory, processes: Processes) -> Mapping[str, Any]:
+    requests = StopRequests()
     try:
-        return _train(parts, directory, processes)
-    except (SystemExit, ConfigError):
+        with requests, process_group(parts.settings.device) as processes:
+            check_together(parts.algorithm, processes)
+            if not processes.first:
+                logging.getLogger("altprop").setLevel(logging.ERROR)  # the first process reports for all
+                return _train_or_explain(parts, directory, processes, requests)
+            with directory.lock(), log_to_file(directory.log):
+                return _train_or_explain(parts, directory, processes, requests)
+    except Stopped as stop:  # before the run started
+        _leave(stop, directory, requests)
+
+
+def _train_or_explain(parts: Parts, directory: RunDirectory, processes: Processes, requests: StopRequests) -> Mapping[str, Any]:
+    try:
+        return _train(parts, directory, processes, requests)
+    except SystemExit:
         raise
+    except Stopped as stop:
+        if processes.first and (directory.read_status() or {}).get("pid") == os.getpid():
+            _write_end(parts, directory, "preempted" if requests.preempted else "interrupted")
+        _leave(stop, directory, requests, processes.rank)
     except BaseException as error:
         explained = _explain(error, directory)
-        _write_failure(parts, directory, explained)
+        if processes.first and (directory.started or not isinstance(explained, ConfigError)):
+            reason = str(explained).splitlines()[0] if str(explained) else ""
+            _write_end(parts, directory, "failed", error=f"{type(explained).__name__}: {reason}", failed_at=time.time())
         if explained is error:
             raise
         raise explained from error
 
 
-def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mapping[str, Any]:
+def _train(parts: Parts, directory: RunDirectory, processes: Processes, requests: StopRequests) -> Mapping[str, Any]:
     # First, because it finds mistakes that only show with the model or the data, before anything is written or cleared.
     run = assemble(parts, rank=processes.rank, world_size=processes.world_size)
     if processes.first:
         if not parts.resume:
             directory.clear()
+        elif directory.read_status() is None and (directory.path / "status.json").exists():
+            log.warning("%s: status.json is damaged and is written anew", directory.path)
         directory.point_latest(parts.outputs)
         directory.write_config(parts.config_text)
         if parts.extends is not None:
@@ -103,13 +119,12 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
     status: Status = "failed"
     try:
         saver.status("running", progress)
-        with StopRequests() as requests:
+        with requests.deferred():
             profiler = Profiler(parts.settings.profile_steps, directory.path / "profile")
             loop = Loop(run.algorithm, run.data, parts.settings, run.plan, progress, tracker, saver, profiler, run.costs)
             loop.run(requests)
-            if not loop.done:
-                status = "preempted" if requests.preempted else "interrupted"
-                _stop(directory, saver, progress, tracker, requests, status)
+            if requests.received is not None:
+                saver.status("preempted" if requests.preempted else "interrupted", progress)
         if parts.settings.figures and processes.first:
             from altprop.training.artifacts import draw_figures  # imports Matplotlib
 
@@ -117,6 +132,11 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes) -> Mappi
         status = "done"
         saver.status(status, progress, **_early_stop(parts, progress))
         log.debug("done after %d steps", progress.step)
+    except Stopped:
+        status = "preempted" if requests.preempted else "interrupted"
+        if requests.preempted:
+            tracker.preempting()
+        raise
     finally:
         try:
             run.algorithm.close()
@@ -135,26 +155,23 @@ def _early_stop(parts: Parts, progress: Progress) -> dict[str, str]:
     return {"stopped_early": text}
 
 
-def _stop(
-    directory: RunDirectory, saver: Saver, progress: Progress, tracker: Tracker, requests: StopRequests, status: Status
-) -> None:
-    """Leave after a signal, with everything saved: say how to resume, and let the cluster requeue the job."""
-    saver.status(status, progress)
+def _leave(stop: Stopped, directory: RunDirectory, requests: StopRequests, rank: int = 0) -> NoReturn:
+    """Leave after a signal: let the cluster requeue the job, and say how to resume."""
     if requests.preempted:
-        tracker.preempting()
-        tracker.finish(status, _summary(progress))
         requests.hand_over()  # in the first process, submitit's handler requeues the job and does not return
-        if saver.context.rank > 0:
+        if rank > 0:
             time.sleep(REQUEUE_SECONDS)  # if this process left now, SLURM would end the first one before it has requeued the job
-    number = requests.received or signal.SIGTERM
-    log.warning(
-        "stopped by %s after step %d; everything is saved. Resume with: %s run=%s",
-        signal.Signals(number).name,
-        progress.step,
-        command("train"),
-        directory.path,
-    )
-    raise SystemExit(128 + number)
+    name = signal.Signals(stop.number).name
+    status = directory.read_status()
+    if status is None:
+        log.warning("stopped by %s before training began", name)
+    else:
+        saved = "everything is saved" if stop.saved else "the newest checkpoint is complete"
+        step = status.get("step", 0)
+        log.warning(
+            "stopped by %s after step %d; %s. Resume with: %s run=%s", name, step, saved, command("train"), directory.path
+        )
+    raise SystemExit(128 + stop.number)
 
 
 def _with_all_data(run: Assembly, parts: Parts) -> Assembly:
@@ -175,6 +192,7 @@ def _run_info(parts: Parts, run: Assembly, progress: Progress) -> RunInfo:
         steps_per_epoch=run.plan.steps_per_epoch,
         resumed=progress.step > 0,
         start_step=progress.step,
+        records=progress.records,
         group=parts.group,
         tags=parts.tags,
     )
@@ -210,32 +228,35 @@ def _warn_of_differences(directory: RunDirectory, parts: Parts, event: str) -> N
 
 def _explain(error: BaseException, directory: RunDirectory) -> BaseException:
     """The same failure as a RunFailed of one line, if one line can explain it."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RunFailed(
-            f"{error.strerror}: {directory.path}; the checkpoints there are complete: free some space and repeat the command"
-        )
-    if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
-        return RunFailed("out of memory; lower dataset.batch_size, or split each mini-batch with trainer.accumulate=2")
+    if isinstance(error, (RunFailed, ConfigError)) or not isinstance(error, Exception):
+        return error
+    fault = system_error(error)
+    if fault is not None and fault.errno == errno.ENOENT and directory.removed:
+        return RunFailed(f"{directory.path} was removed while the run was training")
     if isinstance(error, ValueError) and str(error).startswith("Expected more than 1 value per channel when training"):
         return RunFailed(
             "batch norm cannot normalize a mini-batch of a single image; leave out the last, smaller one of each epoch with "
             "dataset.drop_last=true, or change dataset.batch_size"
         )
-    if isinstance(error, MemoryError):
-        return RunFailed("out of host memory; lower dataset.batch_size or dataset.workers")
-    return error
+    line = describe(error, directory.path)
+    if line is None:
+        return error
+    if fault is not None and fault.errno in DISK:
+        line += "; the checkpoints there are complete"
+    return RunFailed(line)
 
 
-def _write_failure(parts: Parts, directory: RunDirectory, error: BaseException) -> None:
-    reason = str(error).splitlines()[0] if str(error) else ""
+def _write_end(parts: Parts, directory: RunDirectory, status: Status, **fields: Any) -> None:
+    """Write how the run ended, with the progress that ``status.json`` already tells, unless the loop has written it."""
+    previous = directory.read_status() or {}
+    if status != "failed" and previous.get("status") != "running":
+        return
+    progress = {name: previous[name] for name in PROGRESS if name in previous}
     try:
-        previous = directory.read_status() or {}
-        earlier = {
-            name: previous[name]
-            for name in ("step", "total_steps", "epoch", "total_epochs", "last", "best", "parameters", "flops", "peak_memory")
-            if name in previous
-        }
+        directory.require()
         directory.write_config(parts.config_text)
-        directory.write_status("failed", **earlier, error=f"{type(error).__name__}: {reason}", failed_at=time.time())
+        directory.write_status(status, **progress, **fields)
     except OSError as second:  # most likely a full disk, which is the failure itself
         log.warning("status.json could not be written: %s", second.strerror)
+    except RunFailed:  # the directory was removed, which is the failure itself
+        pass

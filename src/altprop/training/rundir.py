@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -14,9 +16,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from altprop.files import read_json, write_json, write_text
-from altprop.problems import RunFailed
+from altprop.files import read_bytes, remove_leftovers, temporary_path, write_json, write_text
+from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.tracking import status_file
+from altprop.training.checkpoint import CheckpointStore
 
+log = logging.getLogger(__name__)
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+"""Errors of file systems that have no locks."""
 LOCK = ".lock"
 JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "CUDA_VISIBLE_DEVICES")
 
@@ -33,16 +41,34 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.log = path / "train.log"
         self.config = path / "config.yaml"
+        self.started = False
+        """Whether this process has started the run: from here on, its status says what happened."""
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Lock the run for this process. If no run starts inside the context, a new directory is removed again.
 
-        The operating system releases the lock when the process ends, however it ends. Raises :class:`RunFailed` if another
-        process holds the lock.
+        The operating system releases the lock when the process ends, however it ends. Files that killed processes left half
+        written are removed. Raises :class:`RunFailed` if another process holds the lock, and :class:`ConfigError` if the
+        directory cannot be used.
         """
-        new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = self._acquire()
+        except OSError as error:
+            raise ConfigError([self._unusable(error)]) from error
+        try:
+            remove_leftovers(self.path, self.checkpoints, self.figures)
+            yield
+        finally:
+            if new and not self.config.exists():
+                self._remove(new)
+            if lock is not None:
+                lock.release()
+
+    def _acquire(self) -> FileLock | None:
+        """The lock, or None with a warning if the file system has no locks."""
         lock = _lock(self.path)
         try:
             lock.acquire()
@@ -51,24 +77,41 @@ class RunDirectory:
             raise RunFailed(
                 f"{self.path}: another process ({holder}) is training this run; wait for it, or change the seed"
             ) from error
-        try:
-            yield
-        finally:
-            if new and not self.config.exists():
-                self._remove(new)
-            lock.release()
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            log.warning("%s: the file system has no locks; make sure that no other process trains this run", self.path)
+            return None
+        return lock
+
+    def _unusable(self, error: OSError) -> Problem:
+        where, reason = error.filename or self.path, error.strerror or str(error)
+        if error.errno == errno.ENAMETOOLONG:
+            return Problem("name", f"cannot create {where} ({reason})", "a shorter name", "name=short")
+        description = f"cannot write to {where} ({reason})"
+        return Problem("paths.outputs", description, "must be a writable folder", "paths.outputs=outputs")
 
     def _remove(self, new: Iterable[Path]) -> None:
         """Remove what a refused run left in its new directory, and the folders ``new`` that are empty."""
-        self.log.unlink(missing_ok=True)
-        (self.path / LOCK).unlink(missing_ok=True)
         with suppress(OSError):
+            self.log.unlink(missing_ok=True)
+            (self.path / LOCK).unlink(missing_ok=True)
             for folder in new:
                 folder.rmdir()
 
     def read_status(self) -> dict[str, Any] | None:
-        """The content of ``status.json``, or None if the run never started."""
-        return read_json(self.path / "status.json")
+        """The valid content of ``status.json``; None if the run never started, or if the file is damaged."""
+        return status_file.read_status(self.path)
+
+    @property
+    def removed(self) -> bool:
+        """Whether somebody has removed the directory since this process started the run."""
+        return self.started and not self.config.exists()
+
+    def require(self) -> None:
+        """Raise :class:`RunFailed` if the directory was removed, so that nobody creates half of it again."""
+        if self.removed:
+            raise RunFailed(f"{self.path} was removed while the run was training")
 
     @property
     def finished(self) -> bool:
@@ -77,11 +120,12 @@ class RunDirectory:
 
     def write_status(self, status: str, **fields: Any) -> None:
         """Replace ``status.json``: ``status`` (running, done, failed, preempted, interrupted), identity, times, ``fields``."""
+        self.require()
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         previous = self.read_status() or {}
         job = {name.lower(): os.environ[name] for name in JOB_VARIABLES if name in os.environ}
         write_json(
-            self.path / "status.json",
+            self.path / status_file.NAME,
             {
                 "status": status,
                 "name": self.name,
@@ -95,26 +139,33 @@ class RunDirectory:
         )
 
     def write_config(self, text: str) -> None:
-        """Write the resolved configuration unless the file already holds it."""
-        if not self.config.exists() or self.config.read_text() != text:
+        """Start the run: write the resolved configuration unless the file already holds it."""
+        if not self.config.exists() or read_bytes(self.config) != text.encode():
             write_text(self.config, text)
+        self.started = True
 
     def clear(self) -> None:
-        """Remove the files of an earlier attempt, for a run that starts over (``resume=false``)."""
-        for pattern in ("checkpoints/*.pt", "figures/*.png", "metrics.*", "status.json", "train.log", "config.yaml", "meta.json"):
+        """Remove the files of an earlier attempt, for a run that starts over (``resume=false``).
+
+        The status goes first, then all checkpoints at once. A process that is killed meanwhile thus leaves a run that is not
+        done, and that resumes with all of its checkpoints or starts over.
+        """
+        (self.path / status_file.NAME).unlink(missing_ok=True)
+        CheckpointStore(self.checkpoints, self.key).clear()
+        for pattern in ("figures/*.png", "metrics.*", "train.log", "config.yaml", "meta.json"):
             for file in self.path.glob(pattern):
                 file.unlink()
 
     def point_latest(self, outputs: Path) -> None:
         """Make ``outputs/latest`` a link to this run."""
-        link = outputs / "latest"
-        temporary = outputs / f".latest.{os.getpid()}"
+        remove_leftovers(outputs, shared=True)
+        temporary = temporary_path(outputs / "latest")
         try:
-            temporary.unlink(missing_ok=True)
             temporary.symlink_to(os.path.relpath(self.path, outputs))
-            os.replace(temporary, link)
+            os.replace(temporary, outputs / "latest")
         except OSError:  # no symbolic links here, or "latest" is a directory; the link is only a convenience
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
 
 
 def is_locked(path: Path) -> bool:
@@ -127,6 +178,8 @@ def is_locked(path: Path) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:  # no locks here, or not our file: the trainer will say so
+        return False
 
 
 def _lock(path: Path) -> FileLock:

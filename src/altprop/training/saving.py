@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
-
-import torch
 
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
+from altprop.faults import is_out_of_memory
 from altprop.problems import RunFailed
-from altprop.training.checkpoint import FORMAT, INITIAL, CheckpointStore, random_state, restore_random_state
+from altprop.training.checkpoint import FORMAT, INITIAL, Checkpoint, CheckpointStore, random_state, restore_random_state
 from altprop.training.cost import peak_memory
 from altprop.training.plan import Plan
 from altprop.training.processes import gathered
@@ -69,9 +69,12 @@ class Saver:
         }
 
     def save(self, algorithm: Algorithm, progress: Progress, *, best: bool = False, keep_as: str | None = None) -> None:
-        """Write the checkpoint of the current step. With several processes, all of them must call this."""
+        """Write the checkpoint of the current step, unless it is written already. All processes of the run must call this."""
+        if self.saved_step == progress.step and not best and keep_as is None:
+            return
         streams = self._streams()
         if self.context.rank == 0:
+            self.directory.require()
             self.store.save(self.state(algorithm, progress, streams), best=best, keep_as=keep_as)
         self.saved_step = progress.step
 
@@ -97,21 +100,15 @@ class Saver:
             log.warning("skipped: %s", complaint)
         if newest is None:
             return Progress()
-        try:
-            algorithm.load_state_dict(newest.state["algorithm"])
-        except torch.OutOfMemoryError:
-            raise
-        except (KeyError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else ""
-            raise RunFailed(
-                f"{newest.path} does not fit this code ({type(error).__name__}: {reason}); resume it with the version that "
-                "meta.json in the run's directory names, or start over with resume=false"
-            ) from error
-        for line in restore_random_state(own_random_state(newest.state, self.context), self.context):
-            log.warning("%s: %s", newest.path.name, line)
-        self.saved_step = newest.state["step"]
-        log.info("resuming from step %d (%s)", newest.state["step"], newest.path.name)
-        return Progress.from_state(newest.state["progress"])
+        if self.context.rank == 0:
+            self.store.repair(newest)
+        progress = load_state(algorithm, newest)
+        with _explained(newest):
+            for line in restore_random_state(own_random_state(newest.state, self.context), self.context):
+                log.warning("%s: %s", newest.path.name, line)
+        self.saved_step = progress.step
+        log.info("resuming from step %d (%s)", progress.step, newest.path.name)
+        return progress
 
     def _peak_memory(self) -> dict[str, Any]:
         """The largest memory use of this run, over all interruptions."""
@@ -147,3 +144,26 @@ class Saver:
             peak_memory=self._peak_memory(),
             **fields,
         )
+
+
+def load_state(algorithm: Algorithm, checkpoint: Checkpoint) -> Progress:
+    """Load ``checkpoint`` into ``algorithm`` and return its progress. Raises :class:`RunFailed` if it does not fit the code."""
+    with _explained(checkpoint):
+        progress = Progress.from_state(checkpoint.state["progress"])
+        algorithm.load_state_dict(checkpoint.state["algorithm"])
+    return progress
+
+
+@contextmanager
+def _explained(checkpoint: Checkpoint) -> Iterator[None]:
+    """Raise what goes wrong while ``checkpoint`` is restored as :class:`RunFailed`, except for a lack of memory."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise RunFailed(
+            f"{checkpoint.path} does not fit this code ({type(error).__name__}: {reason}); resume it with the version that "
+            "meta.json in the run's directory names, or start over with resume=false"
+        ) from error

@@ -1,31 +1,49 @@
-"""Requests to stop: a signal sets a flag that the loop reads between two steps."""
+"""Requests to stop. During training a signal sets a flag that the loop reads between two steps; elsewhere it stops at once."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-INTERRUPTING = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PREEMPTING = signal.SIGUSR2
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
-class StopRequests:
-    """Context manager that catches SIGINT, SIGTERM and SIGUSR2 and stores the first of them in ``received``.
+class Stopped(BaseException):
+    """A request to stop ends this run now. ``number`` is the signal's number; ``saved`` says whether every step is saved.
 
-    A second Ctrl-C raises KeyboardInterrupt at once. The previous handlers are restored on exit. The one for SIGUSR2, which
-    submitit installs to requeue the job, can be called with :meth:`hand_over` after everything is saved.
+    It is not an ``Exception``, so that code that tolerates failures, such as that of figures, does not swallow it.
+    """
+
+    def __init__(self, number: int, *, saved: bool = False) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+        self.saved = saved
+
+
+class StopRequests:
+    """Context manager that catches SIGINT, SIGTERM, SIGHUP and SIGUSR2, and stores the first of them in ``received``.
+
+    Raises :class:`Stopped` at once, except inside :meth:`deferred`, where the caller reads ``received``. A second Ctrl-C always
+    raises it. A SIGHUP that the command was told to ignore (``nohup``) stays ignored. The previous handlers are restored on exit.
+    The one for SIGUSR2, which submitit installs to requeue the job, can be called with :meth:`hand_over` after everything is
+    saved.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._deferred = False
         self._previous: dict[int, Handler] = {}
 
     def __enter__(self) -> StopRequests:
         for number in (*INTERRUPTING, PREEMPTING):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             try:
                 self._previous[number] = signal.signal(number, self._remember)
             except ValueError:  # not in the main thread, where the caller handles signals
@@ -37,10 +55,26 @@ class StopRequests:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.received == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self.received is None or number == PREEMPTING:  # some clusters send SIGTERM first when they preempt
+        again = number == signal.SIGINT and self.received == signal.SIGINT
+        first = self.received is None
+        if first or number == PREEMPTING:  # some clusters send SIGTERM first when they preempt
             self.received = number
+        if again or (first and not self._deferred):
+            raise Stopped(number)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside this context, a signal only sets ``received``, and the caller stops when everything is saved.
+
+        Raises :class:`Stopped` on exit if the caller has not stopped.
+        """
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        if self.received is not None:
+            raise Stopped(self.received, saved=True)
 
     @property
     def preempted(self) -> bool:
@@ -48,7 +82,10 @@ class StopRequests:
         return self.received == PREEMPTING
 
     def hand_over(self) -> None:
-        """Call the previous handler for SIGUSR2, if there was one."""
+        """Call the handler for SIGUSR2 that was there before this object and others of its kind, if there was one."""
         handler = self._previous.get(PREEMPTING)
-        if callable(handler):
+        outer = getattr(handler, "__self__", None)
+        if isinstance(outer, StopRequests):
+            outer.hand_over()
+        elif callable(handler):
             handler(PREEMPTING, None)

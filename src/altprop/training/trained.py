@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.tensor_file import BadCheckpoint
 from altprop.training.assembly import Assembly, assemble
-from altprop.training.checkpoint import BEST, LAST, BadCheckpoint, read_checkpoint
+from altprop.training.checkpoint import BEST, LAST, Checkpoint, CheckpointStore, read_checkpoint
 from altprop.training.device import place_model
 from altprop.training.parts import Parts
+from altprop.training.saving import load_state
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,16 @@ def load_trained(parts: Parts, checkpoint: str) -> Trained:
     except BadCheckpoint as error:
         raise RunFailed(str(error)) from error
     run = assemble(parts)
-    run.algorithm.load_state_dict(state["algorithm"])
+    load_state(run.algorithm, Checkpoint(path, state))
     return Trained(run, path, state)
 
 
 def choose_checkpoint(folder: Path, name: str) -> Path:
     """The checkpoint file ``last`` or ``best``; ``auto`` is the best one if the run selected one, else the last."""
+    store = CheckpointStore(folder, "")
     for file in {"last": (LAST,), "best": (BEST,), "auto": (BEST, LAST)}[name]:
-        if (folder / file).exists():
-            return folder / file
+        if (path := store.path_of(file)) is not None:
+            return path
     there = ", ".join(sorted(path.stem for path in folder.glob("*.pt"))) or "none"
     raise ConfigError([Problem("checkpoint", f"{name} is not in {folder}", f"available: {there}", "checkpoint=last")])
 

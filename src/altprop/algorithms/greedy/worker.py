@@ -232,7 +232,7 @@ def main(content: bytes, reports: Any) -> None:
     Requests to stop reach every process of a terminal or a job. The worker ignores them, because the first process saves
     everything and then stops it.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     try:
         plan = unpickled(content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from altprop.problems import ConfigError, Problem
+from altprop.tensor_file import BadCheckpoint, read_tensor_file
 
 _ORIGINAL = ".parametrizations.weight.original"
 _MASK = ".parametrizations.weight.0.mask"
@@ -21,13 +21,17 @@ def read_algorithm_state(path: str, key: str) -> dict[str, Any]:
 
     Raises ``ConfigError`` about configuration key ``key`` if the file is missing or is not a checkpoint.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise ConfigError([Problem(key, f"no file {path}", "the checkpoint of a run that has finished")])
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return dict(state["algorithm"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError([Problem(key, f"{path} is not a readable checkpoint", "a checkpoint written by altprop")]) from error
+        state = read_tensor_file(Path(path))
+    except BadCheckpoint as error:
+        description = f"{path} is not a readable checkpoint ({str(error).removeprefix(f'{path}: ')})"
+        raise ConfigError([Problem(key, description, "a checkpoint written by altprop")]) from error
+    algorithm = state.get("algorithm") if isinstance(state, dict) else None
+    if not isinstance(algorithm, dict) or not isinstance(algorithm.get("model"), dict):
+        raise ConfigError([Problem(key, f"{path} is not a checkpoint of a run", "a checkpoint written by altprop")])
+    return algorithm
 
 
 def plain_name(name: str) -> str:

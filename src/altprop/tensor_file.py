@@ -1,0 +1,43 @@
+"""Reading a file of ``torch.save`` that may be damaged or hostile. Imports nothing from altprop but files and faults."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from altprop.faults import is_out_of_memory
+from altprop.files import NotRegular, require_regular
+
+
+class BadCheckpoint(Exception):  # noqa: N818 - names what the file is
+    """The file is truncated, belongs to another run, or is not a checkpoint of altprop; the message says which in one line."""
+
+
+def read_tensor_file(path: Path, device: torch.device | str = "cpu", *, verify: bool = True) -> Any:
+    """Load the tensors and plain values in ``path``; nothing in the file is executed.
+
+    With ``verify``, every checksum in the file is verified first; without, only what is needed is read from the disk. Raises
+    :class:`BadCheckpoint` if the file is missing, damaged, not a regular file, or holds anything else.
+    """
+    try:
+        require_regular(path)
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip() if verify else None
+    except NotRegular as error:
+        raise BadCheckpoint(str(error)) from error
+    except Exception as error:  # a foreign archive can break the reader in any way
+        if is_out_of_memory(error):
+            raise
+        raise BadCheckpoint(f"{path}: not a complete checkpoint ({error})") from error
+    if damaged is not None:
+        raise BadCheckpoint(f"{path}: damaged (checksum of {damaged} is wrong)")
+    try:
+        return torch.load(path, map_location=device, weights_only=True, mmap=not verify)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadCheckpoint(f"{path}: it holds more than tensors and plain values ({reason})") from error
