@@ -41,9 +41,9 @@ class ConfigError(Exception):
         return type(self), (self.problems,)  # a job on a cluster pickles its error
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The entry of ``known`` that is most similar to ``word``, or None if none is similar."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+def nearest(word: str, known: Iterable[str], similarity: float = 0.6) -> str | None:
+    """The entry of ``known`` that is most similar to ``word``, or None if none has this ``similarity`` (0 to 1)."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=similarity)
     return matches[0] if matches else None
 
 

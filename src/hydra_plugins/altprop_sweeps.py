@@ -20,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from omegaconf import DictConfig
 
-from altprop.problems import RunFailed
+from altprop.problems import ConfigError, RunFailed
 
 
 class OwnPackages(SearchPathPlugin):
@@ -49,12 +49,21 @@ class AltpropSweeper(BasicSweeper):
 
         return [f"{key}={written(value)}" for key, value in (self.params or {}).items()]
 
+    def _check_folders(self) -> None:
+        """Raise ConfigError if a folder of the sweep would be called ``~``."""
+        from altprop.config.checks.unused import home_folders
+
+        assert self.config is not None
+        if problems := home_folders({"paths": dict(self.config.paths)}):
+            raise ConfigError(problems)
+
 
 class GridSweeper(AltpropSweeper):
     """Hydra's basic sweeper with ten times faster checks of the jobs. If a batch fails, the next ones still run."""
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.launcher is not None
+        self._check_folders()
         self._jobs(arguments)  # refuses mistakes before anything is written
         failures: list[RunFailed] = []
         launch = self.launcher.launch
@@ -111,6 +120,7 @@ class OptunaSearch(AltpropSweeper):
         assert self.hydra_context is not None
         assert self.config is not None
         assert self.launcher is not None
+        self._check_folders()
         name = (self.config.group or self.config.name).replace("/", "-")
         file = Path(self.config.paths.outputs).absolute() / ".studies" / f"{name}.db"
         composer = composer_of(self.hydra_context.config_loader, self.config)

@@ -63,6 +63,12 @@ MISTAKES = {
     "trainer=null": ("trainer", "its choices: default"),
     "trainer.early_stopping.patience=3": ("trainer.early_stopping.patience", "try: trainer.early_stopping={patience:3}"),
     "hydra/launcher=nowhere": ("hydra/launcher", "basic"),
+    "dataset.workers=2": ("dataset.workers", "it is a key of dataset=cifar10_jpeg, image_folder, imagenet; keys of dataset: "),
+    "trainer.clip_norm=None": ("trainer.clip_norm", "it must be a number or null; try: trainer.clip_norm=null"),
+    "name=a=b": ("command line", "try: \"name='a=b'\""),
+    "optimizer.lr=choice(null,1.0)": ("command line", "try: optimizer.lr=null,1.0"),
+    "sweep=quick/hard_units,quick/graded_units": ("sweep", "it takes one"),
+    "--multrun": ("command line", "try: --multirun"),
 }
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from altprop import __version__, program
-from altprop.commands.entry import flags_first
 from altprop.commands.main import COMMANDS, main
 
 Output = pytest.CaptureFixture[str]
@@ -80,23 +79,6 @@ def test_completion_is_installed_for_the_command(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("COMP_LINE", raising=False)
     assert altprop(monkeypatch, "-sc", "install=bash") == 0
     assert capsys.readouterr().out.strip().endswith("-F hydra_bash_completion altprop")
-
-
-@pytest.mark.parametrize(
-    ("line", "ordered"),
-    [
-        ("seed=0,1 -m lr=1", "-m seed=0,1 lr=1"),
-        ("model=mlp --cfg job seed=1", "--cfg job model=mlp seed=1"),
-        ("model=mlp --cfg=job seed=1", "--cfg=job model=mlp seed=1"),
-        ("a=1 --config-dir here b=2 -m", "--config-dir here -m a=1 b=2"),
-        ("a=1 -cd here -cn other b=2", "-cd here -cn other a=1 b=2"),
-        ("a=1 --info defaults b=2", "--info defaults a=1 b=2"),
-        ("a=1 --info b=2", "--info a=1 b=2"),
-        ("~a +b=1 -m", "-m ~a +b=1"),
-    ],
-)
-def test_flags_may_be_anywhere(line: str, ordered: str) -> None:
-    assert flags_first(line.split()) == ordered.split()
 
 
 def test_help_is_printed_without_torch() -> None:

@@ -10,21 +10,22 @@ import logging
 import os
 import sys
 import traceback
-from argparse import Action
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args, get_args_parser
+from hydra._internal.utils import get_args
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from altprop.commands.messages.arguments import flags_first
 from altprop.commands.messages.command_line import CompositionError
 from altprop.commands.messages.help import extra_folders, help_page
 from altprop.commands.messages.hydra_errors import Check, problems_of
+from altprop.config.checks.unused import problems_of_command
 from altprop.config.project import CONF
 from altprop.faults import describe
 from altprop.problems import ConfigError, Problem, RunFailed
@@ -123,7 +124,7 @@ def execute(config_name: str, run: Run, check: Check | None = None) -> None:
     for chatty in ("hydra.core.utils", "hydra.utils"):  # they log what is reported here as problems
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    job = Job(run)
+    job = Job(run, config_name)
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
     with _exceptions_propagate():
         try:
@@ -140,28 +141,6 @@ def execute(config_name: str, run: Run, check: Check | None = None) -> None:
     job.finish()
 
 
-def flags_first(arguments: Sequence[str]) -> list[str]:
-    """The same command line with its flags before its overrides, because argparse accepts overrides in one place only."""
-    options = get_args_parser()._option_string_actions
-    flags, overrides = [], []
-    words = list(arguments)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("-"):
-            overrides.append(word)
-            continue
-        flags.append(word)
-        option = options.get(word)
-        takes_next = option is not None and (option.nargs is None or (option.nargs == "?" and words[:1] in _choices(option)))
-        if takes_next and words:
-            flags.append(words.pop(0))
-    return [*flags, *overrides]
-
-
-def _choices(option: Action) -> list[list[str]]:
-    return [[str(choice)] for choice in option.choices or ()]
-
-
 class JobsFailed(Exception):  # noqa: N818 - named after the event
     """Jobs of a sweep failed; each failure was printed when it happened. ``first`` is the first one."""
 
@@ -173,8 +152,9 @@ class JobsFailed(Exception):  # noqa: N818 - named after the event
 class Job:
     """The function that Hydra calls for each job. It collects failures, so that the other jobs of a sweep still run."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, config_name: str = "train") -> None:
         self.run = run
+        self.config_name = config_name
         self.failures: list[Exception] = []
         self.count = 0
         self.sweeping = False
@@ -185,6 +165,8 @@ class Job:
         self.count += 1
         self.sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
+            if self.config_name != "train" and (problems := problems_of_command(config, self.config_name)):
+                raise ConfigError(problems)
             self.run(config)
         except Exception as error:
             if self.in_another_process:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from altprop.names import with_public_names
-from altprop.problems import Problem
+from altprop.problems import Problem, nearest
 
-UNRESOLVED = object()
+
+class _Unresolved:
+    def __repr__(self) -> str:
+        return "…"
+
+
+UNRESOLVED = _Unresolved()
 """Marks a value that could not be resolved; checks ignore it."""
 
 
@@ -45,6 +53,24 @@ def _child(parent: DictConfig | ListConfig, name: Any, key: str, problems: list[
     except OmegaConfBaseException as error:
         text: Any = OmegaConf.to_container(parent, resolve=False)[name]  # type: ignore[index]
         reason = " ".join(str(error).split("full_key:")[0].split())
-        problems.append(Problem(key, f"{text!r} cannot be resolved: {reason}", "${<key>} or ${oc.env:<variable>,<default>}"))
+        fix = f"{key}={near}" if (near := _nearest_reference(str(text), reason, key, parent)) else ""
+        problems.append(Problem(key, f"{text!r} cannot be resolved: {reason}", "${<key>} or ${oc.env:<variable>,<default>}", fix))
         return UNRESOLVED
     return _plain(value, key, problems)
+
+
+def _nearest_reference(text: str, reason: str, key: str, node: DictConfig | ListConfig) -> str:
+    """``text`` with the other key that is nearest to the one that was not found; empty if there is none."""
+    missing = re.search(r"Interpolation key '([^']+)' not found", reason)
+    if missing is None:
+        return ""
+    others = [other for other in _dotted(OmegaConf.to_container(node._get_root(), resolve=False)) if other != key]
+    near = nearest(missing[1], others)
+    return text.replace(missing[1], near) if near else ""
+
+
+def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield f"{prefix}{name}"
+            yield from _dotted(child, f"{prefix}{name}.")

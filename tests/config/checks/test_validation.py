@@ -216,3 +216,28 @@ def test_a_logger_is_a_node_or_null(override: str, line: str) -> None:
     [problem] = problems(override)
     assert line in str(problem)
     assert keys("logger=tensorboard", "logger.tensorboard=null") == []
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("optimizer.lr='0.01'", "optimizer.lr: '0.01' does not fit; it must be a number or a Tensor and this is text"),
+        ("optimizer.lr='0.01'", "try: optimizer.lr=0.01, or 'optimizer.lr=\"${oc.decode:${oc.env:<variable>}}\"'"),
+        ("optimizer.lr=${oc.env:LR}", "optimizer.lr: '0.5' does not fit"),
+        ("optimizer.lr=${optimizer.bets}", "try: optimizer.lr=${optimizer.betas}"),
+        ("model.hidden=[${model.hiden}]", "model.hidden[0]: '${model.hiden}' cannot be resolved"),
+        ("trainer.duration=${trainer.duratoin}", "trainer.duration: '${trainer.duratoin}' cannot be resolved"),
+        ("dataset.limit_train='100'", "dataset.limit_train: '100' does not fit; it must be a whole number or null"),
+        ("dataset.limit_train=None", "try: dataset.limit_train=null"),
+    ],
+)
+def test_text_is_shown_with_the_quotes_that_it_needs(override: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LR", "0.5")
+    [problem] = problems(override)
+    assert line in str(problem)
+    assert "object at" not in str(problem)
+
+
+def test_a_variable_of_the_environment_can_be_read_as_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LR", "0.5")
+    assert keys('optimizer.lr="${oc.decode:${oc.env:LR}}"') == []

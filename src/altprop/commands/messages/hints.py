@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -11,6 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 from altprop.commands.messages.command_line import CommandLine, CompositionError
 from altprop.names import renamed_problem
 from altprop.problems import Problem, nearest
+
+_OF_THE_MACHINE = ("cluster", "resources", "paths")
+"""Groups whose keys are not suggested for a key of another group."""
 
 
 def choices_of(line: CommandLine, group: str) -> list[str]:
@@ -49,10 +53,25 @@ def nearest_key(config: DictConfig | None, line: CommandLine, key: str) -> str |
         return f"{parent}.{near}" if parent else near
     if not parent and (near := nearest(name, groups)):
         return near
-    elsewhere = {other.rpartition(".")[2]: other for other in reversed(_dotted(config))}
+    others = [other for other in _dotted(config) if not parent or other.partition(".")[0] not in _OF_THE_MACHINE]
+    elsewhere = {other.rpartition(".")[2]: other for other in reversed(others)}
     if name in elsewhere:
         return elsewhere[name]
     return None if parent else elsewhere.get(nearest(name, elsewhere) or "")
+
+
+def choices_with(line: CommandLine, key: str) -> list[str]:
+    """The choices of the group of ``key`` whose own files have its last name, as ``<group>=<choice>``."""
+    parent, _, name = key.rpartition(".")
+    group = parent.replace(".", "/")
+    loader = line.composer.loader
+    assert isinstance(loader, ConfigLoaderImpl)
+    if not group or not loader.repository.group_exists(group):
+        return []
+    files = {choice: loader.repository.load_config(f"{group}/{choice}") for choice in choices_of(line, group)}
+    return [
+        choice for choice, file in files.items() if file is not None and OmegaConf.is_dict(file.config) and name in file.config
+    ]
 
 
 def groups_of(line: CommandLine, parent: str = "") -> list[str]:
@@ -98,6 +117,14 @@ def is_null(config: DictConfig, key: str) -> bool:
     """Whether ``key`` exists and is null."""
     parent, _, name = key.rpartition(".")
     return bool(key) and name in names_of(config, parent) and _select(config, key) is None
+
+
+def is_optional(config: DictConfig, key: str) -> bool:
+    """Whether the typed ``key`` may be null."""
+    parent, _, name = key.rpartition(".")
+    node = _select(config, parent) if parent else config
+    child = node._get_node(name) if isinstance(node, DictConfig) else None
+    return child is not None and child._is_optional()
 
 
 def accepts(config: DictConfig | None, key: str) -> bool:

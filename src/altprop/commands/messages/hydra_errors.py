@@ -17,20 +17,24 @@ from altprop.commands.messages.command_line import CommandLine
 from altprop.commands.messages.hints import (
     accepts,
     choices_of,
+    choices_with,
     compose_leniently,
     groups_of,
     inventory,
     is_null,
+    is_optional,
     names_of,
     nearest_key,
     renamed_argument,
 )
+from altprop.commands.messages.quoting import GRAMMAR, in_shell, unreadable
+from altprop.config.checks.unused import LENGTHS
 from altprop.config.compose import all_choices, config_loader
 from altprop.config.plain import to_plain
 from altprop.problems import ConfigError, Problem, nearest
 from altprop.program import command
+from altprop.sweeping import grid
 
-GRAMMAR = "overrides are key=value, +key=value (a new key), ~key (remove it) or group=choice"
 _TYPES = {
     "Integer": "a whole number",
     "int": "a whole number",
@@ -38,7 +42,6 @@ _TYPES = {
     "bool": "true or false",
     "ListConfig": "a list",
 }
-_LENGTHS = ("epochs", "max_epochs", "num_epochs", "steps", "max_steps")  # names of trainer.duration in other projects
 
 Check = Callable[[DictConfig], list[Problem]]
 """Finds the problems of a composed configuration."""
@@ -126,7 +129,7 @@ def _unreadable(text: str, rest: CommandLine) -> Problem:
         current = OmegaConf.select(config, text) if (config := compose_leniently(rest)) is not None else None
         example = current if isinstance(current, (str, int, float)) else "…"
         return Problem(text, "has no value", GRAMMAR, f"{text}={example}")
-    return Problem("command line", f"{text!r} cannot be parsed", GRAMMAR)
+    return unreadable(text)
 
 
 def _missing_choice(error: MissingConfigException, culprit: str | None, rest: CommandLine) -> Problem:
@@ -164,9 +167,10 @@ def _bad_override(error: Exception, override: Override, rest: CommandLine) -> Pr
     message = str(error)
     config = compose_leniently(rest)
     if message.startswith("Ambiguous value"):
-        return Problem(
-            key, f"{value} is several values", f"a list is written {key}=[{value}]; a sweep needs -m", f"-m {key}={value}"
-        )
+        if key in grid.WHOLE:
+            return Problem(key, f"{value} is several values", "it takes one", f"{key}={value.partition(',')[0]}")
+        allowed = f"a list is written {key}=[{value}], text with a comma is quoted, a sweep needs -m"
+        return Problem(key, f"{value} is several values", allowed, f"-m {in_shell(f'{key}={value}')}")
     if "does not support sweep type" in message:
         return Problem(
             key, f"{value} is a range", "a sweep takes lists of values, and a search takes ranges", "hydra/sweeper=optuna"
@@ -185,7 +189,10 @@ def _bad_override(error: Exception, override: Override, rest: CommandLine) -> Pr
         allowed = (
             f"it must be {_TYPES.get(kind, kind)}" if kind else " ".join(str(cause.msg or cause).split("full_key:")[0].split())
         )
-        return Problem(key, f"{getattr(cause, 'value', value)!r} does not fit", allowed)
+        if kind and config is not None and is_optional(config, key):
+            allowed += " or null"
+        wrong = getattr(cause, "value", value)
+        return Problem(key, f"{wrong!r} does not fit", allowed, f"{key}=null" if wrong == "None" and "null" in allowed else "")
     if config is not None and is_null(config, key.rpartition(".")[0]):
         parent, _, name = key.rpartition(".")
         return Problem(key, f"{parent} is null", "set it as a whole", f"{parent}={{{name}:{value}}}")
@@ -202,11 +209,14 @@ def _unknown_key(config: DictConfig | None, rest: CommandLine, override: Overrid
                 f"{key}@{override.package}", "the group is not used in this package", f"leave out the package: {key}=<choice>"
             )
         return Problem(key, f"{value} is not a choice", f"its choices: {', '.join(choices_of(rest, key))}")
-    if nearest(key.rpartition(".")[2], [*_LENGTHS, *names_of(config, key.rpartition(".")[0])]) in _LENGTHS:
+    if nearest(key.rpartition(".")[2], [*LENGTHS, *names_of(config, key.rpartition(".")[0])]) in LENGTHS:
         fix = f"trainer.duration={value}{'ep' if value.isdigit() else ''}"
         return Problem(key, "there is no such key", "the length of a run has a unit: 10ep epochs or 500st steps", fix)
     if (renamed := renamed_argument(config, key, value)) is not None:
         return renamed
+    if others := choices_with(rest, key):
+        group = key.rpartition(".")[0].replace(".", "/")
+        return Problem(key, "there is no such key", f"it is a key of {group}={', '.join(others)}; {inventory(config, key)}")
     near = nearest_key(config, rest, key)
     if near is None and "." in key and accepts(config, key):
         return Problem(key, "is not in the configuration", "+ adds another argument of the class", f"+{key}={value}")

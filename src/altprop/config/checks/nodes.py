@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 from altprop.config.checks.targets import Signature, Target, members, result_type
 from altprop.config.checks.types import argument_errors, choices_of, readable, with_article
-from altprop.config.plain import UNRESOLVED
+from altprop.config.typed import as_typed, looks_like_a_value
 from altprop.names import renamed_problem
 from altprop.problems import Problem, nearest
 
@@ -106,7 +107,13 @@ def wrong_type(key: str, value: Any, hint: Any) -> Problem:
     """The problem of a value that is not valid for the type ``hint``."""
     near = nearest(str(value), [str(choice) for choice in choices_of(hint)])
     fix = f"{key}={near or '…'}" if near or value is None else ""
-    return Problem(key, f"{as_typed(value)} does not fit", f"it must be {readable(hint)}", fix)
+    allowed = f"it must be {readable(hint)}"
+    if value == "None" and NoneType in members(hint):
+        fix = f"{key}=null"
+    elif isinstance(value, str) and looks_like_a_value(value) and not near:
+        allowed += " and this is text, as every variable of the environment is"
+        fix = f"{key}={value}, or '{key}=\"${{oc.decode:${{oc.env:<variable>}}}}\"'"
+    return Problem(key, f"{as_typed(value)} does not fit", allowed, fix)
 
 
 def check_nested(key: str, node: Mapping[str, Any], target: Target, hint: Any) -> Iterator[Problem]:
@@ -119,16 +126,3 @@ def check_nested(key: str, node: Mapping[str, Any], target: Target, hint: Any) -
         return
     if not issubclass(kind, classes) and not any(issubclass(member, kind) for member in classes):
         yield Problem(f"{key}._target_", f"{node['_target_']} does not fit", f"it must be {readable(hint)}")
-
-
-def as_typed(value: Any) -> str:
-    """``value`` as one types it on the command line."""
-    if value is UNRESOLVED:
-        return "…"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{name}:{as_typed(child)}" for name, child in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(as_typed(child) for child in value) + "]"
-    return str(value)

@@ -54,6 +54,13 @@ def is_open(value: Any) -> bool:
     return any(map(is_open, value)) if isinstance(value, list) else value is UNRESOLVED
 
 
+def is_unresolved(value: Any) -> bool:
+    """Whether ``value`` is or contains something that could not be resolved."""
+    if isinstance(value, dict):
+        return any(map(is_unresolved, value.values()))
+    return any(map(is_unresolved, value)) if isinstance(value, list) else value is UNRESOLVED
+
+
 def choices_of(hint: Any) -> list[Any]:
     """The values of the ``Literal`` in ``hint``, or an empty list."""
     return [choice for member in members(hint) if get_origin(member) is Literal for choice in get_args(member)]

@@ -15,11 +15,14 @@ from altprop.algorithms.base import Algorithm
 from altprop.algorithms.schedule import TOTAL, Schedule
 from altprop.config.checks import rules, trial
 from altprop.config.checks.leftovers import leftovers
-from altprop.config.checks.nodes import Place, as_typed, check_nested, check_node, wrong_type
+from altprop.config.checks.nodes import Place, check_nested, check_node, wrong_type
 from altprop.config.checks.targets import locate, signature_of, unknown_target
-from altprop.config.checks.types import argument_errors, is_open
+from altprop.config.checks.types import argument_errors, is_open, is_unresolved
+from altprop.config.checks.unused import home_folders, unused_roots
 from altprop.config.plain import UNRESOLVED, to_plain
 from altprop.config.project import config_files
+from altprop.config.schema import RootConfig
+from altprop.config.typed import as_typed
 from altprop.nn.estimators.base import Estimator
 from altprop.nn.estimators.rules import problems_with
 from altprop.nn.weights.base import WeightsRule
@@ -40,6 +43,7 @@ PLACES = {
 }
 """The keys whose nodes altprop builds and completes (docs/design.md, "Config in, objects out"), besides ``logger.<name>``."""
 _TRACKER = Place(Tracker)
+_ROOT_KEYS = tuple(field.name for field in dataclasses.fields(RootConfig))
 _RULED = ("algorithm", "model", "trainer")
 """The keys that the rules look at. The rules are skipped if one of them has a problem of its own."""
 
@@ -86,9 +90,10 @@ def _problems(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     stopping = plain["trainer"]["early_stopping"]
     if isinstance(stopping, dict):  # the schema cannot fill in the defaults of a mapping that may be null
         plain["trainer"]["early_stopping"] = {**dataclasses.asdict(EarlyStopping()), **stopping}
+    unused = [*unused_roots(config, _ROOT_KEYS, plain), *home_folders(plain)]
     if problems:
-        return plain, [*problems, *_problems_of_nodes(plain)]
-    return plain, problems_of_plain(plain)
+        return plain, [*problems, *unused, *_problems_of_nodes(plain)]
+    return plain, [*unused, *problems_of_plain(plain)]
 
 
 def _check_places(config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -157,7 +162,7 @@ def _check_target(key: str, node: Mapping[str, Any], root: Mapping[str, Any]) ->
     if problems:
         return
     check = getattr(target, "check", None)
-    if callable(check):
+    if callable(check) and not is_unresolved(node):
         yield from check(node, root)
     if isinstance(target, type) and issubclass(target, Estimator):
         yield from problems_with(target, node, root)
