@@ -1,6 +1,7 @@
 """A training step of every algorithm and weights rule, compared with backprop with dense weights on the same model.
 
-    OMP_NUM_THREADS=1 python benchmarks/algorithm_step.py [--groups algorithms rules_cnn ...] [--rounds 7] [--json result.json]
+    OMP_NUM_THREADS=1 python benchmarks/algorithm_step.py [--groups algorithms rules_cnn ...] [--rounds 7] [--device cuda]
+        [--json result.json]
 
 Each side is what ``python train.py algorithm=<name> [algorithm/weights=<name>]`` would train, with SGD, on noise. Each row has
 three ratios to its baseline: time, floating-point operations as counted in runs, and the peak of tensor bytes in a step. A row
@@ -22,8 +23,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from command_line import main, standard_parser
-from measuring import CPU, Limit, Row, Timer, alternate, at_most, paired, repeated
+from measuring import Limit, Row, Timer, alternate, at_most, paired, repeated
 from memory import peak_bytes
 from omegaconf import OmegaConf
 from subjects import CIFAR, MNIST, FeedForwardTwin, flops, noise, recipe, set_up, stepper
@@ -104,7 +106,7 @@ class Subject:
 
     def prepare(self, batch: tuple[Tensor, Tensor]) -> Side:
         """Build the algorithm twice: alone to measure its memory, then to time it."""
-        memory = peak_bytes(lambda: stepper(self.make(), batch)[0], CPU, self.warm_up)
+        memory = peak_bytes(lambda: stepper(self.make(), batch)[0], batch[0].device, self.warm_up)
         step, steps_per_call = stepper(self.make(), batch)
         for _ in range(self.warm_up):
             step()
@@ -167,12 +169,12 @@ def is_energy_based(name: str) -> bool:
 def algorithms(args: argparse.Namespace, timer: Timer) -> Iterator[Row]:
     width, batch = (4, 4) if args.tiny else (32, 64)
     common = f"{GREEDY_CNN} model.width={width}"
-    subjects = {DENSE: Subject(recipe(common.split(), CIFAR, batch))}
+    subjects = {DENSE: Subject(recipe(common.split(), CIFAR, batch, device=timer.device))}
     names = feed_forward_algorithms()
     for name in names:
-        make = recipe(f"{common} algorithm={name} {OPTIONS.get(name, '')}".split(), CIFAR, batch)
+        make = recipe(f"{common} algorithm={name} {OPTIONS.get(name, '')}".split(), CIFAR, batch, device=timer.device)
         subjects[name] = Subject(make, warm_up=6 if name in PIPELINES else 1)
-    for row, _ in compare(subjects, dict.fromkeys(names, DENSE), noise(batch, CIFAR), by_flops, args.rounds, timer):
+    for row, _ in compare(subjects, dict.fromkeys(names, DENSE), noise(batch, CIFAR, timer.device), by_flops, args.rounds, timer):
         yield row
 
 
@@ -183,12 +185,16 @@ def rules(group: str) -> Callable[[argparse.Namespace, Timer], Iterator[Row]]:
         batch = 4 if args.tiny else 100 if mlp else 64
         steps = 1 if args.tiny or not mlp else 100
         common = f"model=mlp {SGD}" if mlp else f"{GREEDY_CNN} model.width={4 if args.tiny else 32}"
-        subjects = {DENSE: Subject(recipe(common.split(), shape, batch), steps)}
+        subjects = {DENSE: Subject(recipe(common.split(), shape, batch, device=timer.device), steps)}
         for name in RULES:
-            subjects[name] = Subject(recipe(f"{common} algorithm/weights={name}".split(), shape, batch), steps)
+            subjects[name] = Subject(
+                recipe(f"{common} algorithm/weights={name}".split(), shape, batch, device=timer.device), steps
+            )
         base = subjects[DENSE].make().model
         weights = sum(4 * parameter.numel() for parameter in base.parameters() if parameter.dim() > 1)
-        results = compare(subjects, dict.fromkeys(RULES, DENSE), noise(batch, shape), by_rule(group), args.rounds, timer)
+        results = compare(
+            subjects, dict.fromkeys(RULES, DENSE), noise(batch, shape, timer.device), by_rule(group), args.rounds, timer
+        )
         for row, dense in results:
             copies = COPIES.get(row.what, 4)
             limit = at_most(1 + copies * weights / dense.memory, f"{copies} copies of the weights")
@@ -202,15 +208,18 @@ def energy(group: str) -> Callable[[argparse.Namespace, Timer], Iterator[Row]]:
         mlp = group == "energy_mlp"
         batch = 2 if args.tiny else 50 if mlp else 20
         model = "model=eqprop_mlp model.hidden=[512,512]" if mlp else "model=eqprop_cnn"
-        makes = {name: recipe(f"{model} {SGD} algorithm={name} {more}".split(), MNIST, batch) for name, more in ENERGY.items()}
+        makes = {
+            name: recipe(f"{model} {SGD} algorithm={name} {more}".split(), MNIST, batch, device=timer.device)
+            for name, more in ENERGY.items()
+        }
         through_time = "backprop_through_time"
 
         def twin() -> Algorithm:
-            return set_up(Backprop(), lambda: FeedForwardTwin(makes[through_time]().model), MNIST, batch)
+            return set_up(Backprop(), lambda: FeedForwardTwin(makes[through_time]().model), MNIST, batch, device=timer.device)
 
         subjects = {FEED_FORWARD: Subject(twin), **{name: Subject(make) for name, make in makes.items()}}
         baselines = {**dict.fromkeys(ENERGY, FEED_FORWARD), f"equilibrium_propagation / {through_time}": through_time}
-        for row, _ in compare(subjects, baselines, noise(batch, MNIST), by_flops, args.rounds, timer):
+        for row, _ in compare(subjects, baselines, noise(batch, MNIST, timer.device), by_flops, args.rounds, timer):
             yield replace(row, what=f"{row.what}, {'MLP' if mlp else 'CNN'}")
 
     return measure
@@ -218,9 +227,12 @@ def energy(group: str) -> Callable[[argparse.Namespace, Timer], Iterator[Row]]:
 
 def search(args: argparse.Namespace, timer: Timer) -> Iterator[Row]:
     batch = 10 if args.tiny else 100
-    make = recipe(f"{SEARCH} algorithm=target_search {HARD}".split(), MNIST, batch, steps_per_epoch=1)
-    subjects = {DENSE: Subject(recipe(SEARCH.split(), MNIST, batch), steps=20), "target_search": Subject(make, warm_up=0)}
-    for row, _ in compare(subjects, {"target_search": DENSE}, noise(batch, MNIST), by_flops, args.rounds, timer):
+    make = recipe(f"{SEARCH} algorithm=target_search {HARD}".split(), MNIST, batch, steps_per_epoch=1, device=timer.device)
+    subjects = {
+        DENSE: Subject(recipe(SEARCH.split(), MNIST, batch, device=timer.device), steps=20),
+        "target_search": Subject(make, warm_up=0),
+    }
+    for row, _ in compare(subjects, {"target_search": DENSE}, noise(batch, MNIST, timer.device), by_flops, args.rounds, timer):
         yield row
 
 
@@ -238,12 +250,13 @@ def parser() -> argparse.ArgumentParser:
     parser = standard_parser(__doc__, rounds=7)
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--tiny", action="store_true", help="use small networks and mini-batches, to test that everything runs")
+    parser.add_argument("--device", default="cpu", help="on CUDA with --clock wall")
     return parser
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
     for group in args.groups:
-        yield from GROUPS[group](args, Timer(args.clock))
+        yield from GROUPS[group](args, Timer(args.clock, torch.device(args.device)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Overhead of the training loop over a hand-written PyTorch loop that does the same work.
 
-    OMP_NUM_THREADS=1 python benchmarks/loop_overhead.py [--steps 600] [--rounds 15] [--clock wall|process] [--json result.json]
+    OMP_NUM_THREADS=1 python benchmarks/loop_overhead.py [--steps 600] [--rounds 15] [--clock wall|process] [--device cuda]
+        [--json result.json]
 
 Both sides train the 784-300-100-10 perceptron with batch 100 on the same images with the same fused Adam, shuffle every epoch,
 normalize, and track loss and accuracy. The bare loop keeps its data as a normalized float tensor on the device and gathers each
@@ -66,17 +67,18 @@ class NoSaver:
     status = save
 
 
-def make_model() -> nn.Module:
+def make_model(device: torch.device = CPU) -> nn.Module:
     torch.manual_seed(0)
-    return MLP(hidden=(300, 100), units=nn.ReLU, input_shape=MNIST, num_classes=CLASSES)
+    return MLP(hidden=(300, 100), units=nn.ReLU, input_shape=MNIST, num_classes=CLASSES).to(device)
 
 
 def bare(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, targets: Tensor, steps: int) -> None:
     """The hand-written loop."""
     model.train()
-    loss_sum, correct, done = torch.zeros(()), torch.zeros((), dtype=torch.int64), 0
+    device = targets.device
+    loss_sum, correct, done = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device), 0
     while done < steps:
-        order = torch.randperm(len(targets))
+        order = torch.randperm(len(targets), device=device)
         for first in range(0, len(targets), BATCH):
             index = order[first : first + BATCH]
             x, y = images[index], targets[index]
@@ -99,10 +101,10 @@ def ours(loop: Loop, steps: int) -> None:
     loop.run(StopRequests())
 
 
-def make_loop(data: Data) -> Loop:
+def make_loop(data: Data, device: torch.device = CPU) -> Loop:
     """Return altprop's loop on ``data``, without a test split, trackers or checkpoints."""
     steps_per_epoch = len(data.train)
-    algorithm = set_up(Backprop(), make_model, MNIST, BATCH, ADAM, steps_per_epoch=steps_per_epoch, total_epochs=1000)
+    algorithm = set_up(Backprop(), make_model, MNIST, BATCH, ADAM, device, steps_per_epoch=steps_per_epoch, total_epochs=1000)
     empty: Any = type("NoData", (), {"batches": lambda self: iter(()), "__len__": lambda self: 0})()
     saver: Any = NoSaver()
     plan = Plan(steps_per_epoch, 0, BATCH, None, None)
@@ -114,20 +116,22 @@ def make_loop(data: Data) -> Loop:
 def parser() -> argparse.ArgumentParser:
     parser = standard_parser(__doc__, rounds=15, clock="wall")
     parser.add_argument("--steps", type=int, default=600, help="steps per round; an epoch has 600")
+    parser.add_argument("--device", default="cpu", help="on CUDA with --clock wall")
     return parser
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
     data_set = RandomDigits(batch_size=BATCH, eval_batch_size=1000, mean=[0.1307], std=[0.3081])
-    data = data_set.load(LoadContext(Path("."), CPU, 0))
+    device = torch.device(args.device)
+    data = data_set.load(LoadContext(Path("."), device, 0))
     in_order = list(data.train_plain.batches())
     images, targets = torch.cat([x for x, _ in in_order]), torch.cat([y for _, y in in_order])
-    model = make_model()
+    model = make_model(device)
     sides = {
         "bare": partial(bare, model, ADAM(model.parameters()), images, targets, args.steps),
-        "altprop": partial(ours, make_loop(data), args.steps),
+        "altprop": partial(ours, make_loop(data, device), args.steps),
     }
-    seconds = alternate(sides, args.rounds, Timer(args.clock))
+    seconds = alternate(sides, args.rounds, Timer(args.clock, device))
     limit = at_most(1.05, "target: the same work")
     unit, scale = "µs per step", 1e6 / args.steps
     what = "training loop, MNIST perceptron, batch 100"

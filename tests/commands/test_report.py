@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from altprop.commands.report import select_runs
+from altprop.commands import report as report_command
+from altprop.commands.report import chosen_formats, select_runs
 from altprop.config.project import ROOT
 from altprop.problems import ConfigError
+from altprop.reporting.html.page import has_plotly
 from altprop.reporting.runs import Run, read_runs
 from tests.reporting.fixtures import write_run
 
@@ -20,6 +22,7 @@ def report(*arguments: str, outputs: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=outputs, capture_output=True, text=True)
 
 
+@pytest.mark.skipif(not has_plotly(), reason="plotly is not installed")
 def test_tables_are_printed_and_written_in_every_format(tmp_path: Path) -> None:
     for seed, key in enumerate(("00000000000a", "00000000000b")):
         write_run(tmp_path, "a/row", key, [90.0 + seed], seed=seed)
@@ -35,6 +38,14 @@ def test_tables_are_printed_and_written_in_every_format(tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr
     assert [file.name for file in (tmp_path / "elsewhere").iterdir()] == ["report.csv"]
     assert "3 finished" in process.stdout
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_all_formats_are_those_that_can_be_written(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_command, "has_plotly", lambda: installed)
+    assert chosen_formats("all") == ["markdown", "csv", "latex", *(["html"] if installed else [])]
+    assert chosen_formats(["html"]) == ["html"]
+    assert chosen_formats("csv") == ["csv"]
 
 
 def test_runs_of_one_model_and_data_set_are_shown_side_by_side(tmp_path: Path) -> None:
@@ -58,7 +69,7 @@ def test_mistakes_are_reported_in_one_line_and_nothing_is_written(tmp_path: Path
         "metric=test/acuracy": "metric: no run recorded 'test/acuracy'",
         "compare=worst": "compare: is 'worst'; must be last or selected or best; try: compare=last",
         "figures=yess": "figures: is 'yess'; must be true or false; try: figures=true",
-        "formats=[pdf]": "formats: 'pdf' is not a format; must be a list of markdown, csv, latex, html",
+        "formats=[pdf]": "formats: 'pdf' is not a format; must be all, or a list of markdown, csv, latex, html",
         "to=/dev/null/report": "to: cannot write to /dev/null/report",
         "to=/proc/report": "to: cannot write to /proc/report",
         "to=null": "to: is None; must be a folder",

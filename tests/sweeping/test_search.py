@@ -12,14 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
 
 from altprop.commands.entry import entry_point
 from altprop.config.compose import JobComposer, config_loader
@@ -32,6 +29,14 @@ from altprop.sweeping.local import REFUSED, is_taken
 from altprop.sweeping.search import Search
 from altprop.sweeping.slurm import SubmissionRefused
 from altprop.sweeping.space import Space
+
+optuna = pytest.importorskip("optuna")
+CategoricalDistribution, FloatDistribution, IntDistribution = (
+    optuna.distributions.CategoricalDistribution,
+    optuna.distributions.FloatDistribution,
+    optuna.distributions.IntDistribution,
+)
+TrialState = optuna.trial.TrialState
 
 RATE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
 SPACE = ["trainer.select_on=validation", "dataset.validation.size=500", RATE, "model.hidden=[8],[16]"]

@@ -24,6 +24,7 @@ from altprop.tracking import wandb_tracker
 from altprop.tracking.fanout import Trackers
 from altprop.tracking.wandb_tracker import WandB, has_credentials
 
+pytest.importorskip("wandb")
 pytestmark = pytest.mark.timeout(120)
 
 FULL, LAST = 1, 4

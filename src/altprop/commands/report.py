@@ -38,7 +38,7 @@ WIDTH = 180
 def report(config: DictConfig) -> None:
     """Print the tables of the runs that ``config`` names, and write them in its formats. Raises ConfigError."""
     settings = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
-    formats = [settings["formats"]] if isinstance(settings["formats"], str) else list(settings["formats"] or [])
+    formats = chosen_formats(settings["formats"])
     if problems := list(_problems(settings, formats)):
         raise ConfigError(problems)
     outputs, folder = Path(settings["paths"]["outputs"]).absolute(), Path(settings["to"]).absolute()
@@ -78,8 +78,17 @@ def report(config: DictConfig) -> None:
     for name, content in files.items():
         write_text(folder / name, content())
         _print_line(f"written: {folder / name}", console)
+    if settings["formats"] == "all" and "html" not in formats:
+        _print_line("left out: report.html, which needs plotly (pip install -e '.[report]')", console)
     if figures:
         _print_line(f"drawn: {len(figures)} figures, {folder / 'figures'}", console)
+
+
+def chosen_formats(formats: Any) -> list[Any]:
+    """The names of the formats to write. ``all`` stands for every one that can be written: html needs plotly."""
+    if formats == "all":
+        return [name for name in FORMATS if name != "html" or has_plotly()]
+    return [formats] if isinstance(formats, str) else list(formats or [])
 
 
 def select_runs(runs: Sequence[Run], patterns: str | Sequence[str], group: str | None, outputs: Path) -> list[Run]:
@@ -165,7 +174,7 @@ def _problems(settings: Mapping[str, Any], formats: Sequence[Any]) -> list[Probl
         problems.append(Problem("figures", f"is {settings['figures']!r}", "must be true or false", "figures=true"))
     for name in formats:
         if name not in FORMATS:
-            allowed = f"must be a list of {', '.join(FORMATS)}"
+            allowed = f"must be all, or a list of {', '.join(FORMATS)}"
             problems.append(Problem("formats", f"{name!r} is not a format", allowed, "formats=[markdown,html]"))
     if "html" in formats and not has_plotly():
         problems.append(Problem("formats", "html needs plotly", "pip install -e '.[report]'", "formats=[markdown,csv,latex]"))

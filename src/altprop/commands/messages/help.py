@@ -104,7 +104,7 @@ runs     names of runs; * matches anything
 group    only runs of this group; a sweep sets its path as the group
 metric   any metric in metrics.jsonl; default: the paper's metric, otherwise test/accuracy
 compare  last (epoch) | selected (by the validation split) | best (epoch): the value to compare with the paper's
-formats  markdown, csv, latex, html (one page with sortable tables and curves; needs plotly)
+formats  all, or some of markdown, csv, latex, html (one page with sortable tables and curves; needs plotly)
 figures  true: also draw the papers' figures from these runs
 columns  columns to show, in this order and in every format: columns=[experiment,seeds,last,paper]; default: all
 to       folder for the files; default: <paths.outputs>/report""",
