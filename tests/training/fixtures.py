@@ -23,8 +23,11 @@ class TinyDataSet:
 
     def load(self, context: LoadContext) -> Data:
         names = tuple(str(number) for number in range(NUM_CLASSES))
-        train, plain = TinySplit(1, shuffle=True), TinySplit(1, shuffle=False)
-        return Data(train, plain, TinySplit(3, shuffle=False), TinySplit(2, shuffle=False), INPUT_SHAPE, NUM_CLASSES, names)
+        train, plain, validation, test = (
+            TinySplit(seed, shuffle=shuffle, device=context.device)
+            for seed, shuffle in ((1, True), (1, False), (3, False), (2, False))
+        )
+        return Data(train, plain, validation, test, INPUT_SHAPE, NUM_CLASSES, names)
 
 
 def make_parts(outputs: Path, *, seed: int = 0, key: str = "0123456789ab", resume: bool = True, **settings: Any) -> Parts:
