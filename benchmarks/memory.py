@@ -36,7 +36,7 @@ def peak_bytes(make_step: Callable[[], Callable[[], object]], device: torch.devi
         step()
         return torch.cuda.max_memory_allocated(device) - before
     gc.collect()  # garbage released later would be subtracted without having been counted
-    profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
     with _silence():
         profiler.start()
     try:

@@ -28,6 +28,7 @@ from altprop.files import write_bytes
 
 NAMES = (
     "loop_overhead",
+    "throughput",
     "input_pipeline",
     "algorithm_step",
     "block_algorithms_step",

@@ -22,8 +22,16 @@ FITTING = (
 )
 
 
+def extension_fits() -> bool:
+    """Whether the installed extension fits the installed torch: its operators cannot be registered twice."""
+    program = "import altprop._torchvision as own, torch; own._load_extension(); print(hasattr(torch.ops.torchvision, 'nms'))"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "True"
+
+
 @pytest.mark.parametrize("before", ["", FITTING], ids=["as installed", "operators already registered"])
 def test_import(before):
+    if before and extension_fits():
+        pytest.skip("the extension has registered the operators itself")
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", before + REAL + USE], capture_output=True, text=True, timeout=120
     )

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from altprop._torchvision import import_torchvision
+from altprop.data.files.archives import safe_extraction
 from altprop.data.sets.cifar import CIFAR10, CIFAR100
 from altprop.data.sets.in_memory import InMemory
 from altprop.data.sets.mnist import MNIST, FashionMNIST
@@ -131,7 +132,8 @@ def _defect(data_set: InMemory, source: Download, datasets: Any, config: Mapping
 
 def _download(data_set: InMemory, source: Download, datasets: Any, config: Mapping[str, Any], folder: Path) -> None:
     try:
-        source.download(datasets, folder, config)
+        with safe_extraction():
+            source.download(datasets, folder, config)
     except (urllib.error.URLError, OSError, RuntimeError, EOFError) as error:  # torchvision raises all of them
         raise RunFailed(f"{data_set.display_name} cannot be downloaded: {' '.join(str(error).split())}") from error
     if (defect := _defect(data_set, source, datasets, config, folder)) is not None:

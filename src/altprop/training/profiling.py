@@ -24,7 +24,7 @@ class Profiler:
             return
         self.remaining -= 1
         if self.remaining == self.steps:
-            self.profile = torch.profiler.profile()
+            self.profile = torch.profiler.profile(acc_events=True)  # without it, PyTorch 2.11 warns in every case
             self.profile.start()
         elif self.remaining == 0:
             self._write()

@@ -81,7 +81,7 @@ def test_memory_per_unit_is_its_input_or_two_bytes(estimator: Estimator, bytes_p
     attach_estimator(model, estimator)
     inputs = torch.randn(4096, 256)
     unit = inputs.numel()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         with compact_hard_outputs():
             outputs = model(inputs)
         scores = outputs.sum()

@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 from altprop._torchvision import import_torchvision
 from altprop.data.errors import DataError
+from altprop.data.files.archives import safe_extraction
 from altprop.problems import ConfigError, Problem, RunFailed
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
@@ -74,7 +75,8 @@ def _validation_labels(devkit: Path, folder: Path) -> list[str]:
 
     if not (folder / META_FILE).is_file():
         try:
-            parse_devkit_archive(str(folder), str(devkit))
+            with safe_extraction():
+                parse_devkit_archive(str(folder), str(devkit))
         except (RuntimeError, OSError, tarfile.TarError) as error:
             raise DataError(devkit, f"cannot be used ({error})", "the official development kit") from error
     labels: list[str] = load_meta_file(str(folder))[1]
