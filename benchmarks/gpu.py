@@ -3,8 +3,8 @@
     python benchmarks/gpu.py [--minutes 8] [--device cuda] [--results gpu-results] [--data data] [--parts tests steps ...]
     python benchmarks/gpu.py --quick --device cpu                  # does everything still run? ignore the numbers
 
-Every part runs in a process of its own under its own time limit. Its rows are written as they come, to ``<results>/<part>.jsonl``,
-and ``<results>/results.json`` and ``results.md`` are written again after every row. The same command again skips the parts that
+Every part runs in its own process under its own time limit. Its rows are written as they come, to ``<results>/<part>.jsonl``,
+and ``<results>/results.json`` and ``results.md`` are written again after every row. The same command skips the parts that
 were completed on the same device by the same code, and repeats the others. A part that fails, hangs or is cut off does not stop
 the ones after it; the exit status is then 1.
 
