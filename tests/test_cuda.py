@@ -30,7 +30,6 @@ from altprop.training.device import choose_device
 from altprop.training.run import train
 from tests.algorithms.harness import STEPS_PER_EPOCH, Case, Training, assert_equal
 from tests.algorithms.registry import ALGORITHMS, LINEAR_HEAD, SMALL_MLP, WEIGHTS_RULES
-from tests.algorithms.test_suite import supporting
 from tests.training.fixtures import make_parts
 
 DEVICE = torch.device(os.environ.get("ALTPROP_CUDA_TESTS_ON", "cuda"))
@@ -44,6 +43,11 @@ pytestmark = [
 ]
 on_cuda_only = pytest.mark.skipif(DEVICE.type != "cuda", reason="only CUDA has this")
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
+
+
+def supporting(capability: str) -> pytest.MarkDecorator:
+    """The algorithms that claim ``capability``."""
+    return pytest.mark.parametrize("name", [name for name in ALGORITHMS if getattr(capabilities(name), capability)])
 
 
 def capabilities(name: str) -> Capabilities:

@@ -119,7 +119,8 @@ class ForwardForward(Algorithm):
         return normalized(last)
 
     def _wrong_labels(self, targets: Tensor, scores: Tensor) -> Tensor:
-        noise = torch.rand(len(targets), self.classes, generator=self.context.generator("negatives")).to(targets.device)
+        generator = self.context.device_generator("negatives")
+        noise = torch.rand(len(targets), self.classes, generator=generator, device=targets.device)
         if self.negatives == "uniform":
             return uniform_negatives(targets, self.classes, noise)
         return hard_negatives(targets, scores, noise)

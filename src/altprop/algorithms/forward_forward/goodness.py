@@ -78,8 +78,8 @@ def class_goodness(blocks: Sequence[nn.Module], images: Tensor, classes: int, sc
     The only block of a network with one counts.
     """
     scores = []
-    for label in range(classes):
-        one_hot = functional.one_hot(torch.tensor(label, device=images.device), classes).expand(len(images), -1)
-        outputs = list(layer_outputs(blocks, with_labels(images, one_hot, scale), local=True))
+    for one_hot in torch.eye(classes, device=images.device, dtype=images.dtype):
+        labeled = with_labels(images, one_hot.expand(len(images), -1), scale)
+        outputs = list(layer_outputs(blocks, labeled, local=True))
         scores.append(torch.stack([goodness(output, of) for output in outputs[1:] or outputs]).sum(dim=0))
     return torch.stack(scores, dim=1)

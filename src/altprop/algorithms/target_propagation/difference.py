@@ -140,11 +140,11 @@ class DifferenceTargetPropagation(Algorithm):
 
     def _train_inverses(self, hidden: Sequence[Tensor]) -> Tensor:
         """Update the inverses once, with the weights from before the step. Returns the mean square of what they miss."""
-        generator = self.context.generator("noise")
+        generator = self.context.device_generator("noise")
         self.inverse_optimization.zero_grad()
         missed = []
         for block, inverse, value in zip(self.blocks[1:], self.inverses, hidden, strict=False):
-            noise = torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)
+            noise = torch.randn(value.shape, generator=generator, device=value.device, dtype=value.dtype)
             noisy = value.detach() + self.noise * noise
             with torch.no_grad(), frozen_statistics(block):
                 above = block(noisy)
