@@ -1,5 +1,6 @@
 # make train    trains on data that ships with altprop; make train ARGS="experiment=…" passes overrides
 # make test     lint, types and the whole test suite
+# make wheel    builds the package that can be installed elsewhere, in dist/
 # make store    records what new experiments, sweeps, choices and algorithms compute, so that later changes to it are noticed
 # make gpu-kit  a folder with what a bare machine with a GPU needs to run benchmarks/gpu.py (docs/performance.md)
 # All create .venv first if it is missing. PYTHON is the interpreter to create it with.
@@ -20,7 +21,7 @@ endif
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test store setup lint types format clean slurm-up slurm-down gpu-kit
+.PHONY: train test store wheel setup lint types format clean slurm-up slurm-down gpu-kit
 
 train: setup
 	$(BIN)/python train.py $(ARGS)
@@ -31,6 +32,9 @@ test: lint types
 store: setup
 	$(BIN)/python -m tests.config.store
 	ALTPROP_STORE_CURVES=1 $(BIN)/python -m pytest -q tests/algorithms/test_suite.py -k stored_curve
+
+wheel: setup
+	$(BIN)/python -m hatchling build -d dist
 
 setup: $(STAMP)
 

@@ -1,8 +1,9 @@
-"""An environment that contains altprop's wheel, a package that builds on it, and altprop's dependencies, but no checkout."""
+"""An environment that contains altprop's wheel, the package of docs/own_package.md and altprop's dependencies, but no checkout."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -13,56 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = {
-    "pyproject.toml": """\
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "mypackage"
-version = "1.0"
-
-[project.entry-points."altprop.configs"]
-mypackage = "mypackage.conf"
-
-[tool.hatch.build.targets.wheel]
-packages = ["mypackage"]
-dev-mode-dirs = ["."]
-""",
-    "mypackage/__init__.py": "",
-    "mypackage/networks.py": """\
-from torch import nn
-
-class Net(nn.Sequential):
-    def __init__(self, *, width: int, input_shape: tuple[int, int, int], num_classes: int) -> None:
-        features = input_shape[0] * input_shape[1] * input_shape[2]
-        super().__init__(nn.Flatten(), nn.Linear(features, width), nn.Tanh(), nn.Linear(width, num_classes))
-""",
-    "mypackage/conf/model/mine.yaml": "_target_: mypackage.networks.Net\n_partial_: true\nwidth: 8\n",
-    "mypackage/conf/experiment/mypaper/row.yaml": """\
-# @package _global_
-# altprop train experiment=mypaper/row
-defaults:
-  - override /model: mine
-  - _self_
-name: mypaper/row
-trainer: {duration: 2ep, figures: false}
-paper: {reference: Me (2026), metric: test/accuracy, value: 80.0}
-""",
-    "mypackage/conf/sweep/mypaper/table.yaml": """\
-# @package _global_
-# altprop train -m sweep=mypaper/table
-group: mypaper/table
-hydra:
-  mode: MULTIRUN
-  sweeper:
-    params:
-      experiment: mypaper/row
-      seed: 0,1
-""",
-}
-"""The package that builds on altprop."""
+PAGE = ROOT / "docs" / "own_package.md"
+FILES = re.findall(r"\*\*`([^`]+)`\*\*\n\n```\w+\n(.*?)```", PAGE.read_text(), re.DOTALL)
+"""The files of the package on the page, by path."""
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -73,7 +27,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
     wheels = folder / "wheels"
     _call(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels), cwd=ROOT)
-    for name, content in FILES.items():
+    for name, content in [*FILES, ("mypackage/__init__.py", "")]:
         (folder / "project" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "project" / name).write_text(content)
     place = folder / "environment"

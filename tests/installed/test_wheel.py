@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.installed.conftest import Call
+from tests.installed.conftest import ROOT, Call
 
 pytestmark = pytest.mark.xdist_group("installed")
 PROBE = """\
@@ -48,7 +49,7 @@ def test_the_commands_with_the_rows_of_another_package(call: Call, tmp_path: Pat
     call("python", "-m", "altprop", "report", "formats=markdown")
     assert "80" in (tmp_path / "outputs" / "report" / "report.md").read_text()
     evaluated = call("altprop", "evaluate", "run=outputs/latest", "figures=false")
-    assert "on 1,000 test images" in evaluated.stdout
+    assert "on 100 test images" in evaluated.stdout
 
     listed = call("altprop", "data").stdout
     assert listed.startswith(f"data sets in {tmp_path / 'data'}\n")
@@ -61,6 +62,8 @@ def test_choices_of_another_package_are_offered(call: Call) -> None:
     assert "  mypaper              row" in page
     assert "  mypaper              table" in page
     assert call("altprop", "-sc", "query=bash", COMP_LINE="altprop train model=mi").stdout.strip() == "model=mine"
+    for name, choice in (("dataset", "stripes"), ("algorithm", "signs"), ("algorithm/weights", "clipped")):
+        assert re.search(rf"^  {name} +{choice}, ", page, re.MULTILINE)
     assert "Net" in call("altprop", "train", "--cfg", "job", "model=mine").stdout
 
 
@@ -72,3 +75,19 @@ def test_a_snapshot_holds_altprop_and_the_other_package(call: Call, environment:
     assert [Path(file).is_relative_to(copy) for file in found] == [True, True]
     arguments = ("train", "experiment=mypaper/row", "task=validate", f"paths.outputs={tmp_path}/elsewhere")
     assert call("python", "-m", "altprop", *arguments, PYTHONPATH=f"{copy}/src").stdout.startswith("valid: mypaper/row")
+
+
+def test_the_suite_of_the_other_package_passes(call: Call, environment: Path) -> None:
+    tests = environment.parent / "project" / "tests"
+    done = call(
+        "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not composes", "--rootdir", str(tests), str(tests)
+    )
+    assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1]), done.stdout
+
+
+def test_the_readme_s_python_runs(call: Call) -> None:
+    _, _, section = (ROOT / "README.md").read_text().partition("## As a library")
+    [code] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    code += "assert len(problems) == 1 and accuracy > 50 and [each.status for each in runs] == ['done', 'done']\n"
+    code += "import torch\nassert model(torch.zeros(2, *model.input_shape)).shape == (2, 10)"
+    call("python", "-c", code)

@@ -1,4 +1,4 @@
-"""The output of a run: a progress bar and a table of epochs on a terminal, dated lines in a log file."""
+"""The output of a run: progress and a table of epochs on a terminal and in a notebook, dated lines in a log file."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from altprop.tracking.base import RunInfo, Status, Tracker
 from altprop.tracking.columns import COLUMNS, Column, header, is_evaluation, row
 
 REFRESH = 0.2
-"""Seconds between updates of the progress bar."""
+"""Seconds between updates of the progress."""
+NOTEBOOK_WIDTH = 110
+"""Characters per line in a notebook."""
 
 
 class Console(Tracker):
     """Shows progress, a table with one row per evaluation, and at the end the test accuracy and the run directory.
 
-    On a terminal, the progress bar stays below the table. Elsewhere (in a SLURM log file) there is no bar, and at most one dated
-    line per epoch.
+    On a terminal, the progress bar stays below the table. In a notebook, one line below the table shows the progress. Elsewhere (in
+    a SLURM log file) there is no progress, and at most one dated line per epoch.
 
     Args:
         console: Where to write; standard output by default.
@@ -36,6 +38,9 @@ class Console(Tracker):
 
     def __init__(self, *, console: RichConsole | None = None) -> None:
         self.console = console if console is not None else get_console()
+        self.notebook = self.console.is_jupyter
+        if self.notebook:  # plain text in one output; rich would make an output of every line
+            self.console = RichConsole(force_jupyter=False, force_terminal=False, width=NOTEBOOK_WIDTH)
         self.interactive = self.console.file.isatty() and self.console.is_terminal and not self.console.is_dumb_terminal
         self.run: RunInfo | None = None
         self._columns: list[Column] = []
@@ -44,6 +49,7 @@ class Console(Tracker):
         self._refreshed = 0.0
         self._last: dict[str, float] = {}
         self._bar: Progress | None = None
+        self._shown = ""  # the progress in a notebook
 
     def start(self, run: RunInfo) -> None:
         """Print what is run, and show the progress bar on a terminal."""
@@ -71,7 +77,7 @@ class Console(Tracker):
 
     def progress(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Move the bar, at most five times a second."""
-        if self._bar is None or time.monotonic() - self._refreshed < REFRESH:
+        if (self._bar is None and not self.notebook) or time.monotonic() - self._refreshed < REFRESH:
             return
         self._refreshed = time.monotonic()
         text = " ".join(
@@ -79,6 +85,9 @@ class Console(Tracker):
             for name, form in (("train/loss", "loss {:.4g}"), ("time/images_per_second", "{:,.0f} images/s"))
             if name in values
         )
+        if self._bar is None:
+            self._show_line(f"{self._epoch(step)} {text}")
+            return
         self._bar.update(self._task, completed=step, description=self._epoch(step), values=text)
         self._bar.refresh()
 
@@ -88,7 +97,8 @@ class Console(Tracker):
         if self.run is None or not is_evaluation(record):
             return
         values = {"time/elapsed": time.monotonic() - self._began, **record}
-        if not self.interactive:
+        self._show_line("")
+        if not (self.interactive or self.notebook):
             if math.floor(record["epoch"]) > self._line_epoch:
                 self._line_epoch = math.floor(record["epoch"])
                 self._print(line(values, self.run.total_epochs))
@@ -107,6 +117,7 @@ class Console(Tracker):
             self._bar = None
         if self.run is None:
             return
+        self._show_line("")
         elapsed = timedelta(seconds=round(time.monotonic() - self._began))
         results = {**self._last, **summary}
         if status == "done":
@@ -123,8 +134,15 @@ class Console(Tracker):
         epoch = min(max(1, math.ceil(step / self.run.steps_per_epoch)), self.run.total_epochs)
         return f"epoch {epoch}/{self.run.total_epochs}"
 
+    def _show_line(self, text: str) -> None:
+        """Replace the line that shows the progress in a notebook; an empty text removes it."""
+        if self.notebook and (text or self._shown):
+            self.console.file.write(f"\r{' ' * len(self._shown)}\r{text}")
+            self.console.file.flush()
+            self._shown = text
+
     def _print(self, *parts: str | Text) -> None:
-        stamp = "" if self.interactive else f"{datetime.now():%Y-%m-%d %H:%M:%S} "
+        stamp = "" if self.interactive or self.notebook else f"{datetime.now():%Y-%m-%d %H:%M:%S} "
         self.console.print(Text.assemble(stamp, *parts), soft_wrap=True)
 
 
