@@ -1,4 +1,4 @@
-"""An environment that contains altprop's wheel, the package of docs/own_package.md and altprop's dependencies, but no checkout."""
+"""An environment with altprop's wheel, the package of docs/own_package.md and altprop's dependencies, but no checkout."""
 
 from __future__ import annotations
 

@@ -134,15 +134,16 @@ def test_a_notebook_gets_a_table_and_one_line_of_progress(run_info, monkeypatch,
     monkeypatch.setattr("altprop.tracking.console.get_console", lambda: RichConsole(force_jupyter=True))
     monkeypatch.setattr("altprop.tracking.console.REFRESH", 0.0)
     tracker = Console()
-    tracker.start(run_info)
+    tracker.start(run_info())
     tracker.progress(0, 5, {"train/loss": 0.25})
+    shown = capsys.readouterr().out
     tracker.log(record(1, 90.0))
     tracker.finish("done", {"test/accuracy": 97.125})
-    printed = capsys.readouterr().out
-    assert not re.search(rf"{STAMP}|\x1b", printed)
-    started, _, rest = printed.partition("\r\repoch 1/")
-    progress, cleared, table = rest.partition("\r" + " " * len(rest.partition("\r")[0] + "epoch 1/") + "\r")
-    assert "loss 0.25" in progress
-    assert cleared
+    rest = capsys.readouterr().out
+    assert not re.search(rf"{STAMP}|\x1b", shown + rest)
+    started, progress = shown.split("\r\r")
     assert started.count("\n") == 1
+    assert "loss 0.25" in progress
+    erased, table = rest[1:].split("\r")
+    assert erased == " " * len(progress)
     assert [line.split()[0] for line in table.splitlines() if line.strip()] == ["epoch", "1", "Test", "Run"]

@@ -27,8 +27,8 @@ NOTEBOOK_WIDTH = 110
 class Console(Tracker):
     """Shows progress, a table with one row per evaluation, and at the end the test accuracy and the run directory.
 
-    On a terminal, the progress bar stays below the table. In a notebook, one line below the table shows the progress. Elsewhere (in
-    a SLURM log file) there is no progress, and at most one dated line per epoch.
+    On a terminal, the progress bar stays below the table. In a notebook, one line below the table shows the progress. Elsewhere
+    (in a SLURM log file) there is no progress, and at most one dated line per epoch.
 
     Args:
         console: Where to write; standard output by default.
