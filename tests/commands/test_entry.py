@@ -269,3 +269,34 @@ def test_the_script_runs_from_any_directory(tmp_path: Path) -> None:
     ]
     assert wrong.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("mine.yaml", b"name: mine\n", "its first line does not say where its keys belong; a first line: # @package _global_"),
+        ("mine.yaml", b"\xef\xbb\xbf# @package _global_\nname: mine\n", "it starts with a byte-order mark"),
+        ("mine.yml", b"# @package _global_\nname: mine\n", "ends in .yml; configuration files end in .yaml; try: mv "),
+    ],
+    ids=["package", "mark", "ending"],
+)
+def test_mistakes_of_own_experiment_files_name_the_file(
+    file: str, content: bytes, message: str, train: CommandLine, tmp_path: Path
+) -> None:
+    path = tmp_path / "own" / "experiment" / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    for arguments in (("--config-dir", "own"), (f"hydra.searchpath=[file://{tmp_path / 'own'}]",)):
+        code, [line] = train(*arguments, "experiment=mine")
+        assert code == 2
+        assert str(path) in line
+        assert message in line
+
+
+def test_of_many_choices_the_nearest_few_are_named(train: CommandLine) -> None:
+    _, [line] = train("experiment=mnist_mlp")
+    assert "baseline/mnist_mlp" in line
+    assert "eqprop/mnist_mlp" in line
+    assert len(line) < 250
+    _, [line] = train("optimizer=adagrad")
+    assert "optimizer=other takes any class" in line

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from altprop.commands.messages.command_line import CommandLine
+from altprop.commands.messages.files import choices_in_words, ending_problem, package_problem
 from altprop.commands.messages.hints import (
     accepts,
     choices_of,
@@ -115,7 +116,7 @@ def _problem(error: Exception, culprit: str | None, rest: CommandLine) -> Proble
         where = f"{mark.name}, line {mark.line + 1}" if mark is not None else "a file"
         return Problem("configuration file", f"{where}: {error.problem}", "valid YAML")
     if culprit is None and "In '" in str(error)[:4]:
-        return _in_a_file(error)
+        return _in_a_file(error, rest)
     if culprit is None:
         return Problem("command line", _whole_message(error), f"see {command('train')} --help and --hydra-help")
     override = rest.parsed(culprit)
@@ -143,19 +144,25 @@ def _missing_choice(error: MissingConfigException, culprit: str | None, rest: Co
         folder, _, rest_of_group = group.partition("/")
         options = all_choices(rest.composer.loader, folder)
         name, group = (f"{rest_of_group}/{name}" if rest_of_group else name), folder
+    if (problem := ending_problem(rest, group, name)) is not None:
+        return problem
     listed = [option for option in options if option.partition("/")[0] == name.partition("/")[0]] if "/" in name else options
     listed = listed or sorted({option.partition("/")[0] + "/…" * ("/" in option) for option in options})
-    allowed = f"its choices: {', '.join(listed)}" if listed else "the group has no choices"
-    near = nearest(name, options)
+    allowed = choices_in_words(name, listed) if listed else "the group has no choices"
+    near = nearest(name, options) or next((option for option in options if option.rpartition("/")[2] == name), None)
+    if near is None and "other" in options:
+        allowed += f"; {group}=other takes any class"
     description = f"there is no choice {name!r}"
     if culprit is None and (source := re.match(r"In '([^']*)'", str(error))):
         description += f" (requested in conf/{source[1]}.yaml)"
     return Problem(group, description, allowed, f"{group}={near}" if near and culprit is not None else near or "")
 
 
-def _in_a_file(error: Exception) -> Problem:
+def _in_a_file(error: Exception, rest: CommandLine) -> Problem:
     """The problem of a mistake in a configuration file."""
     match = re.match(r"In '([^']*)': (?:\w+ raised while composing config:)?\s*(.*)", str(error), flags=re.DOTALL)
+    if match is not None and (problem := package_problem(rest, match[1])) is not None:
+        return problem
     where, text = (f"conf/{match[1]}.yaml", match[2]) if match else ("configuration", _whole_message(error))
     key = re.search(r"full_key: (\S+)", text)
     description = " ".join(text.split("full_key:")[0].split())
