@@ -12,6 +12,7 @@ from altprop.reporting.comparisons import Comparison
 from altprop.reporting.figures import run_figures
 from altprop.reporting.figures import sparse as sparse_figures
 from altprop.reporting.figures.binarization import draw_sensitivity
+from altprop.reporting.figures.costs import draw_over_cost
 from altprop.reporting.figures.greedy import (
     SweepPoint,
     block_curves,
@@ -23,6 +24,7 @@ from altprop.reporting.figures.greedy import (
 )
 from altprop.reporting.rows import Row, last_value
 from altprop.reporting.runs import Run
+from altprop.reporting.searches import searches
 from altprop.reporting.sensitivity import SensitivityRun, mean_accuracies, read_sensitivity
 
 GRADIENT_CHECK = "gradient_check"
@@ -46,7 +48,8 @@ def draw(rows: Sequence[Row], comparisons: Sequence[Comparison], folder: Path) -
     - Of each row's first seed: learning curves, layers that become binary, moving structure, sparsity of layers, alignment,
       blocks, and the gradient check of equilibrium propagation if the run has one.
     - Of several runs: the accuracy curves of each comparison (means over seeds), parallel and sequential greedy learning,
-      accuracy over sparsity, over slow-down and over buffer size, and the sensitivity of every layer.
+      accuracy over sparsity, over slow-down and over buffer size, and the sensitivity of every layer; and for every sweep that
+      searches learning rates, accuracy over cost at the rates that the validation split chose.
     """
     figures: dict[str, Path] = {}
     for row in rows:
@@ -57,6 +60,10 @@ def draw(rows: Sequence[Row], comparisons: Sequence[Comparison], folder: Path) -
         figures[f"{comparison.title}, mean over seeds"] = draw_methods(records, folder / f"side_by_side_{number}.png")
         figures |= _parallel_and_sequential(comparison, folder / f"learning_curves_{number}.png")
     runs = [run for row in rows for run in row.finished]
+    figures |= {
+        f"{group}: accuracy over cost": draw_over_cost(chosen, folder / _file_name(group, "cost"))
+        for group, chosen in searches(rows).items()
+    }
     return figures | _over_sparsity(runs, folder) | _asynchronous(rows, folder) | _sensitivities(rows, folder)
 
 
