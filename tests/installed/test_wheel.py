@@ -26,6 +26,12 @@ with initialize_config_module("altprop.conf", version_base="1.3"):
     config = compose("train", ["experiment=mypaper/row"])
 assert config.paths.outputs == str(Path.cwd() / "outputs")
 assert config.model._target_ == "mypackage.networks.Net"
+try:
+    altprop.compose("model=mien")
+except altprop.ConfigError as error:
+    assert str(error).endswith("try: model=mine")
+else:
+    raise AssertionError("model=mien is a choice")
 print(altprop.__file__)
 """
 

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from submitit.helpers import CommandFunction
 
 from altprop.code_state import code_state
 from altprop.commands.status import row_of
@@ -19,7 +21,7 @@ from altprop.config.compose import JobComposer, config_loader
 from altprop.config.project import ROOT
 from altprop.files import write_json
 from altprop.problems import ConfigError
-from altprop.sweeping import local, snapshot
+from altprop.sweeping import local, slurm, snapshot
 from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs
 from altprop.sweeping.local import objective_of, worker_slots
 from altprop.sweeping.outcome import _jobs_of, settle_killed
@@ -180,3 +182,19 @@ def test_the_objective_of_a_search() -> None:
     assert objective_of({}) is None
     assert objective_of({"last": {"test/accuracy": 1.0}}) == 1.0
     assert objective_of({"last": {"validation/accuracy": 1.0}, "best": {"validation/accuracy": 2.0, "test/accuracy": 3.0}}) == 2.0
+
+
+def test_the_job_of_the_tables_reads_the_runs_where_the_sweep_wrote_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs in the copy of the code, whose default folder of runs is another one."""
+    submitted: list[CommandFunction] = []
+
+    def submit(function: CommandFunction) -> SimpleNamespace:
+        submitted.append(function)
+        return SimpleNamespace(job_id="2")
+
+    executor = SimpleNamespace(update_parameters=lambda **parameters: None, submit=submit)
+    monkeypatch.setattr(slurm, "_executor", lambda *arguments: executor)
+    parameters = {**dict.fromkeys(slurm.SITE), "mem_gb": 1, "additional_parameters": {}}
+    manifest = Manifest(tmp_path / "out" / ".sweeps" / "now", "group", "slurm", [], "1")
+    assert slurm._submit_tables(manifest, tmp_path / "out", parameters, tmp_path / "copy") == "2"
+    assert f"paths.outputs={tmp_path / 'out'}" in submitted[0].command

@@ -62,7 +62,7 @@ def launch(
         manifest.job = _submit(left, folder, parameters, code)
         if manifest.table is not None:  # of an earlier batch; the new one waits for all of them
             subprocess.run(["scancel", "--state=PENDING", manifest.table], capture_output=True)
-        manifest.table = _submit_tables(manifest, parameters, code)
+        manifest.table = _submit_tables(manifest, outputs, parameters, code)
         summary.append(f"{len(left)} submitted as job {manifest.job}")
     else:
         summary.append("nothing to submit")
@@ -120,7 +120,7 @@ def _submit(left: Sequence[SweepRun], folder: Path, parameters: Mapping[str, Any
     return str(jobs[0].job_id).partition("_")[0]
 
 
-def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path) -> str:
+def _submit_tables(manifest: Manifest, outputs: Path, parameters: Mapping[str, Any], code: Path) -> str:
     """Submit the job that writes the tables after every run of the sweep has ended, successful or not."""
     executor = _executor(manifest.folder, {**parameters, "cpus_per_task": 1}, code)
     site = {f"slurm_{name}": parameters[name] for name in SITE}
@@ -139,7 +139,15 @@ def _submit_tables(manifest: Manifest, parameters: Mapping[str, Any], code: Path
     from submitit.helpers import CommandFunction
 
     with _refusals():
-        status = [sys.executable, "-m", "altprop", "status", f"folder={manifest.folder}", "table=true"]
+        status = [
+            sys.executable,
+            "-m",
+            "altprop",
+            "status",
+            f"folder={manifest.folder}",
+            "table=true",
+            f"paths.outputs={outputs}",
+        ]
         return str(executor.submit(CommandFunction(status)).job_id)
 
 
