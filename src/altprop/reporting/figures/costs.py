@@ -9,6 +9,7 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from scipy.special import stdtrit
 
 from altprop.reporting.curves import Curve
@@ -54,6 +55,9 @@ def draw_over_cost(rows: Sequence[Row], path: Path) -> Path:
             axes.set_xlabel(title)
             if cost != "epochs":
                 axes.set_xscale("log")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+                axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # the default writes powers of ten as formulas
+                axes.xaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel(ranked[0][0].metric if ranked else "")
         handles = [Line2D([], [], color=color, linestyle=line) for color, line in looks.values()]
         figure.legend(
