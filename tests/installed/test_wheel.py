@@ -10,7 +10,7 @@ import pytest
 
 from tests.installed.conftest import ROOT, Call
 
-pytestmark = pytest.mark.xdist_group("installed")
+pytestmark = [pytest.mark.xdist_group("installed"), pytest.mark.timeout(900)]
 PROBE = """\
 import sys
 import altprop
