@@ -118,6 +118,9 @@ def test_a_broken_file_is_reported_by_name(train: CommandLine, tmp_path: Path) -
         "seed=0,1 x==",
         "seed=0,1 trainer.kep=1,2",
         "optimizer.lr=interval(0,1)",
+        "seed=0,1 paths.outputs='~/x'",
+        "seed=range(3,1)",
+        "sweep=quick/hard_units,quick/graded_units",
     ],
 )
 def test_mistakes_of_a_sweep_leave_nothing_behind(override: str, train: CommandLine, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from altprop.config.project import ROOT
 from altprop.files import write_json
 from altprop.problems import ConfigError
 from altprop.sweeping import local, slurm, snapshot
-from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs
+from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs, unlisted
 from altprop.sweeping.local import objective_of, worker_slots
 from altprop.sweeping.outcome import _jobs_of, settle_killed
 
@@ -68,6 +68,9 @@ def test_runs_are_distinguished_by_what_they_compute(tmp_path: Path) -> None:
         jobs = [[f"paths.outputs={tmp_path}", *more] for more in (["seed=0"], ["seed=1"], ["seed=0", "logger=all"])]
         runs = [run for run, finished in sweep_runs(JobComposer(composer.loader, master), jobs) if not finished]
         assert [run.seed for run in runs] == [0, 1]
+        [line] = unlisted(jobs, runs)
+        assert line.startswith("1 of 3 combinations is the same run as others")
+        assert list(unlisted(jobs[:2], runs)) == []
         assert runs[0].arguments[-1] == "hydra.mode=RUN"
         write_json(Path(runs[0].directory or "") / "status.json", {"status": "done"})
         assert [finished for _, finished in sweep_runs(JobComposer(composer.loader, master), jobs)] == [True, False]

@@ -68,7 +68,7 @@ def list_images(split: Path, classes: list[str]) -> Listing:
         if not (split / name).is_dir():
             continue
         with os.scandir(split / name) as entries:
-            images = sorted(entry.name for entry in entries if _is_image(entry))
+            images = sorted(entry.name for entry in entries if _is_image(entry, split / name))
         others = _other_entries(split / name, folders=True)
         left_out += others
         if not images:
@@ -88,9 +88,13 @@ def list_images(split: Path, classes: list[str]) -> Listing:
     return Listing(split, np.array(names), np.array(labels, dtype=np.int64))
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    """Whether the entry has the name of an image. A broken link counts as one, so that it is reported when it is opened."""
-    return not entry.name.startswith(".") and entry.name.lower().endswith(EXTENSIONS) and not entry.is_dir()
+def _is_image(entry: os.DirEntry[str], folder: Path) -> bool:
+    """Whether the entry of ``folder`` has the name of an image. Raises DataError if it does, but is a broken link."""
+    if entry.name.startswith(".") or not entry.name.lower().endswith(EXTENSIONS) or entry.is_dir():
+        return False
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        raise DataError(folder / entry.name, f"is a broken link to {os.readlink(entry.path)}", "an image file")
+    return True
 
 
 def _other_entries(folder: Path, *, folders: bool) -> Counter[str]:
@@ -103,7 +107,7 @@ def _other_entries(folder: Path, *, folders: bool) -> Counter[str]:
         return counts
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or (folders and _is_image(entry)):
+            if entry.name.startswith(".") or (folders and _is_image(entry, folder)):
                 continue
             if not entry.is_dir():
                 counts[os.path.splitext(entry.name)[1] or "other"] += 1
