@@ -225,3 +225,23 @@ def test_gray_and_transparent_images_are_converted_to_color(context):
     Image.new("RGBA", (20, 16), (1, 2, 3, 4)).save(context.root / "pets/train/cat/0000.png")
     data = ImageFolder(**SETTINGS).load(dataclasses.replace(context, seed=1))
     assert data.train_plain.images.shape == (12, 3, 16, 20)
+
+
+def test_all_unusable_files_are_named_at_once(context):
+    folder = context.root / "pets"
+    write_image_folder(folder, IMAGES, [(20, 16)])
+    bad = [folder / "train/cat/0000.jpg", folder / "train/dog/0003.jpg", folder / "test/dog/0001.jpg"]
+    for path in bad:
+        path.write_bytes(b"")
+    with pytest.raises(ConfigError) as refusal:
+        ImageFolder(**SETTINGS).load(context)
+    assert [str(path) for path in bad] == [problem.description.split(" ")[0] for problem in refusal.value.problems]
+
+
+@pytest.mark.parametrize("limit", [0, 100])
+def test_a_split_that_lacks_a_class_says_so_once(context, limit, caplog):
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
+    validation = Validation(size=0.25, how="tail")
+    ImageFolder(**SETTINGS, memory_limit=limit, crops=Crops(size=12, resize=14), validation=validation).load(context)
+    warnings = [record.message for record in caplog.records if "has no image of" in record.message]
+    assert warnings == ["the validation split has no image of 1 of 2 classes: cat"]

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from altprop.data.errors import DataError
+from altprop.data.files.pixels import to_rgb
+from altprop.files import require_regular
 
 log = logging.getLogger(__name__)
 
@@ -126,10 +128,11 @@ def _in_words(counts: Counter[str]) -> str:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode one image to RGB. Raises DataError if the file is not an image or is truncated."""
+    """Decode one image to 8-bit RGB. Raises DataError if the file is not an image, is truncated, or is not a regular file."""
     try:
+        require_regular(path)
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return to_rgb(image)
     except (
         OSError,
         ValueError,

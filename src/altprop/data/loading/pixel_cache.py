@@ -6,21 +6,23 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from altprop.data.base import Pixels
 from altprop.data.errors import DataError
 from altprop.data.files.folder import Listing, open_image
+from altprop.problems import ConfigError
 
 CACHE = ".altprop"
 """Folder below ``paths.data``."""
+DECODING = b"2"
+"""Changes when images are decoded to other pixels than before, so that caches written before are not used."""
 log = logging.getLogger(__name__)
 
 
@@ -30,9 +32,9 @@ def decode_or_read(listings: Sequence[Listing], root: Path, name: str, max_bytes
     The pixels are cached in ``<root>/.altprop/<name>-<digest>.npy``. The digest changes with every file that is added, removed,
     renamed or written. If that folder is not writable, the images are decoded every time.
 
-    Raises DataError if an image cannot be decoded.
+    Raises ConfigError that names every file that cannot be decoded.
     """
-    width, height = _size(listings[0].path(0))
+    width, height = _size(listings)
     count = sum(map(len, listings))
     if count * 3 * width * height > max_bytes:
         return None
@@ -56,9 +58,15 @@ def decode_or_read(listings: Sequence[Listing], root: Path, name: str, max_bytes
     return np.split(pixels, ends[:-1])
 
 
-def _size(path: Path) -> tuple[int, int]:
-    width, height = open_image(path).size
-    return width, height
+def _size(listings: Sequence[Listing]) -> tuple[int, int]:
+    """The width and height of the first image that can be decoded."""
+    for listing in listings:
+        for index in range(len(listing)):
+            with suppress(DataError):
+                width, height = open_image(listing.path(index)).size
+                return width, height
+    open_image(listings[0].path(0))  # raises the reason
+    raise AssertionError("an image can be decoded after all")
 
 
 def _stat(path: Path) -> os.stat_result:
@@ -69,8 +77,8 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def _digest(listings: Sequence[Listing]) -> str:
-    """Return a digest of the names, sizes and modification times of all files."""
-    digest = hashlib.sha256()
+    """Return a digest of the names, sizes and modification times of all files, and of the way in which they are decoded."""
+    digest = hashlib.sha256(DECODING)
     for listing in listings:
         digest.update(str(listing.folder.name).encode())
         for index, name in enumerate(listing.names):
@@ -114,16 +122,25 @@ def _write(path: Path, pixels: Pixels) -> None:
 
 
 def _decode(listings: Sequence[Listing], width: int, height: int) -> Pixels | None:
-    """Decode all images; None as soon as one has a different size."""
+    """Decode all images; None as soon as one has a different size. Raises ConfigError that names every unusable file."""
     paths = [listing.path(index) for listing in listings for index in range(len(listing))]
     pixels = np.empty((len(paths), 3, height, width), dtype=np.uint8)
+    errors: list[DataError] = []
     console = Console(stderr=True)
     progress = track(
         enumerate(paths), "decoding images", len(paths), console=console, transient=True, disable=not console.is_terminal
     )
     for row, path in progress:
-        image: Image.Image = open_image(path)
+        try:
+            image = open_image(path)
+        except DataError as error:
+            errors.append(error)
+            continue
         if image.size != (width, height):
             return None
         pixels[row] = np.asarray(image).transpose(2, 0, 1)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ConfigError(problem for error in errors for problem in error.problems)
     return pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from altprop.data.base import Data, LoadContext
 from altprop.data.checks import check_loading, check_validation_size
 from altprop.data.validation import Validation
 from altprop.problems import ConfigError, Problem
+
+log = logging.getLogger(__name__)
 
 Selection = slice | NDArray[np.int64]
 
@@ -91,6 +94,16 @@ class ImageSet(ABC):
         """Yield a problem for each value out of range; subclasses add missing files."""
         yield from check_loading(config, cls.channels)
         yield from check_validation_size(config, cls.num_train, cls.title)
+
+
+def warn_of_missing_classes(splits: Mapping[str, NDArray[np.int64]], class_names: Sequence[str]) -> None:
+    """Log one line for each split that has no image of some classes, given the labels ``[n]`` of each split."""
+    for split, labels in splits.items():
+        present = set(np.unique(labels).tolist())
+        missing = [name for label, name in enumerate(class_names) if label not in present]
+        if missing:
+            listed = ", ".join(missing[:10]) + (f", … {len(missing) - 10} more" if len(missing) > 10 else "")
+            log.warning("the %s split has no image of %d of %d classes: %s", split, len(missing), len(class_names), listed)
 
 
 def _consecutive(indices: NDArray[np.int64]) -> Selection:

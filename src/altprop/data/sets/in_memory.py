@@ -15,7 +15,7 @@ from altprop.data.augmentation import Augmentation
 from altprop.data.base import Data, Labels, LoadContext, Pixels
 from altprop.data.loading.device_split import PlainSplit, device_splits, evaluation_split
 from altprop.data.normalization import Normalization
-from altprop.data.sets.image_set import ImageSet, Selection
+from altprop.data.sets.image_set import ImageSet, Selection, warn_of_missing_classes
 from altprop.problems import ConfigError, Problem
 
 
@@ -72,6 +72,10 @@ def on_device(image_set: ImageSet, raw: RawData, augmentation: Augmentation, con
     problems = [*image_set.mismatches(len(train), channels, context), *_padding_mismatches(augmentation, min(height, width))]
     if problems:
         raise ConfigError(problems)
+    labels = {"training": train.labels, "test": test.labels}
+    if validation is not None:
+        labels["validation"] = raw.train[validation].labels
+    warn_of_missing_classes(labels, raw.class_names)
     normalization = Normalization.of(image_set.mean, image_set.std, context.device)
     train_split, train_plain = device_splits(
         *_to_device(train, context),

@@ -11,7 +11,7 @@ from altprop.data.files.folder import Listing
 from altprop.data.loading.recipes import Crops
 from altprop.data.loading.stream import Loader, StreamSplit, check_decoding
 from altprop.data.normalization import Normalization
-from altprop.data.sets.image_set import ImageSet
+from altprop.data.sets.image_set import ImageSet, warn_of_missing_classes
 from altprop.problems import ConfigError, Problem
 
 
@@ -36,6 +36,12 @@ class Streamed(ImageSet):
         problems = list(self.mismatches(len(images), 3, context))
         if problems:
             raise ConfigError(problems)
+        held_out = None if validation is None else train.take(validation)
+        test = test.take(slice(0, self.limit_test))
+        labels = {"training": images.labels, "test": test.labels}
+        if held_out is not None:
+            labels["validation"] = held_out.labels
+        warn_of_missing_classes(labels, class_names)
         normalization = Normalization.of(self.mean, self.std, context.device)
 
         def split(listing: Listing, *, shuffled: bool = False) -> StreamSplit:
@@ -54,8 +60,8 @@ class Streamed(ImageSet):
         return Data(
             train=split(images, shuffled=True),
             train_plain=split(images),
-            validation=None if validation is None else split(train.take(validation)),
-            test=split(test.take(slice(0, self.limit_test))),
+            validation=None if held_out is None else split(held_out),
+            test=split(test),
             input_shape=(3, size, size),
             num_classes=len(class_names),
             class_names=class_names,
