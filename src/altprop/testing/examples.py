@@ -23,6 +23,7 @@ from altprop.nn.weights.binary.iterative import IterativeBinary
 from altprop.nn.weights.penalties import Penalty
 from altprop.nn.weights.sparse.dynamic import DynamicSparse
 from altprop.nn.weights.sparse.grow import GradientGrow, RandomGrow
+from altprop.nn.weights.sparse.n_of_m import NOfM
 from altprop.nn.weights.sparse.prune import FractionPrune, Prune, SignChangePrune, ThresholdPrune
 from altprop.nn.weights.sparse.pruning import IterativePruning
 from altprop.nn.weights.sparse.redistribute import ProportionalToSurvivors, WithinTensor
@@ -62,6 +63,7 @@ WEIGHTS_RULES: dict[str, Callable[[], WeightsRule]] = {
         sparse, lambda: FractionPrune(fraction=0.1, decay="cosine"), WithinTensor, GradientGrow, optimizer_state="reset"
     ),
     "deep_r": partial(sparse, SignChangePrune, WithinTensor, RandomGrow, period={0: 1}, penalty=Penalty(coefficient=1e-5)),
+    "n_of_m": partial(NOfM, dense=()),
     "tied": partial(TiedWeights, sparsity=0.5),
     "iterative_pruning": partial(IterativePruning, sparsity=0.5, iterations=2),
     "iterative_binary": partial(IterativeBinary, epochs_per_layer=1, epoch_end="legacy"),
