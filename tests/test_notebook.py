@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 EXECUTE = """\
 import sys
@@ -20,7 +18,6 @@ nbformat.write(notebook, sys.stdout)
 """
 
 
-@pytest.mark.timeout(600)
 def test_the_notebook_of_the_library_runs(tmp_path: Path) -> None:
     import nbformat
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.installed.conftest import ROOT, Call
 
-pytestmark = [pytest.mark.xdist_group("installed"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.xdist_group("installed")
 PROBE = """\
 import sys
 import altprop
@@ -21,7 +21,6 @@ from altprop.program import CHECKOUT
 assert CHECKOUT is None and home() == Path.cwd()
 assert (CONF / "train.yaml").is_file() and (CONF / "sweep/quick/search.yaml").is_file()
 assert not list((CONF / "local").glob("*.yaml"))
-print(len(list(CONF.rglob("*.yaml"))))
 from hydra import compose, initialize_config_module
 with initialize_config_module("altprop.conf", version_base="1.3"):
     config = compose("train", ["experiment=mypaper/row"])
@@ -38,10 +37,7 @@ print(altprop.__file__)
 
 
 def test_the_wheel_has_the_configurations(call: Call, environment: Path) -> None:
-    count, file = call("python", "-c", PROBE).stdout.split()
-    assert Path(file).is_relative_to(environment)
-    files = [*(ROOT / "conf").glob("**/*.yaml"), *(ROOT / "sweeps").glob("**/*.yaml")]
-    assert int(count) == len({path.resolve() for path in files if path.parent.name != "local"})
+    assert Path(call("python", "-c", PROBE).stdout.strip()).is_relative_to(environment)
 
 
 def test_the_commands_with_the_rows_of_another_package(call: Call, tmp_path: Path) -> None:

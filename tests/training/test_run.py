@@ -90,6 +90,25 @@ def test_records_hold_the_rate_of_their_last_step(tmp_path: Path, interval: Any,
     assert [record["train/learning_rate"] for record in records(parts.directory)] == pytest.approx(rates)
 
 
+class EvaluatedAt(Backprop):
+    """Asks for an evaluation after step 3."""
+
+    @property
+    def evaluation_due(self) -> bool:
+        return self.step == 3
+
+    def progress_metrics(self) -> dict[str, float]:
+        return {"train/rounds": float(self.step)}
+
+
+@pytest.mark.parametrize(("every", "steps"), [("1ep", [3, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]), (None, [2 * STEPS_PER_EPOCH])])
+def test_an_algorithm_may_ask_for_evaluations(tmp_path: Path, every: str | None, steps: list[int]) -> None:
+    parts = make_parts(tmp_path, duration="2ep", evaluate_every=every, algorithm=EvaluatedAt())
+    train(parts)
+    assert [record["step"] for record in records(parts.directory)] == steps
+    assert all("test/accuracy" in record and record["train/rounds"] == record["step"] for record in records(parts.directory))
+
+
 @pytest.mark.parametrize("at", [0, 1, STEPS_PER_EPOCH - 1, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH + 3])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_goes_on_bit_exactly(tmp_path: Path, at: int, number: int, code: int) -> None:

@@ -152,6 +152,15 @@ class Algorithm:
         return self.optimizers[0].learning_rate
 
     @property
+    def evaluation_due(self) -> bool:
+        """Whether the last step reached a point at which the algorithm is to be evaluated, in addition to the regular ones."""
+        return False
+
+    def progress_metrics(self) -> dict[str, float]:
+        """Return host numbers that belong into every record, such as the positions of blocks that train at their own pace."""
+        return {}
+
+    @property
     def step_kind(self) -> str | None:
         """The kind of the next step. Steps of one kind on mini-batches of one size cost the same, so only one is counted.
 

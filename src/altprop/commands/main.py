@@ -58,9 +58,6 @@ def version() -> str:
 
 
 def _run(command: str) -> None:
-    if sys.argv[1:] == ["--version"]:  # Hydra would print its own
-        print(version())
-        return
     entry_point(command, partial(_call, command), check_task if command == "train" else None)
 
 

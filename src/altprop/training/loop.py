@@ -127,7 +127,7 @@ class Loop:
             if step % self.settings.log_every == 0:
                 self._show_progress()
             epoch_done = self.progress.step_in_epoch == self.plan.steps_per_epoch or self.done
-            if epoch_done or self.plan.evaluate_at(step) or self.plan.save_at(step):
+            if epoch_done or self._evaluates_at(step) or self.plan.save_at(step):
                 self._pause(epoch, epoch_done)
             if self.stop_signal is not None or self.done or epoch_done:
                 break
@@ -164,7 +164,7 @@ class Loop:
             own = self.algorithm.epoch_end(epoch)
             progress.epoch, progress.step_in_epoch = epoch + 1, 0
         best = False
-        if self.plan.evaluate_at(step) or self.done:
+        if self._evaluates_at(step) or self.done:
             best = self._record(own)
         elif own:
             self._log(self._stamp({name: float(value) for name, value in own.items()}))
@@ -172,6 +172,10 @@ class Loop:
         if best or permanent or (self.plan.save_at(step) and not self.done):
             self._save(best=best, keep_as=f"epoch-{progress.epoch}.pt" if permanent else None)
         self.clock.start()
+
+    def _evaluates_at(self, step: int) -> bool:
+        """Whether an evaluation is due after ``step``, for the plan or for the algorithm."""
+        return self.plan.evaluate_at(step) or (self.plan.evaluate_every is not None and self.algorithm.evaluation_due)
 
     def _train_step(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Take one step and add its cost to ``progress``. The first step of each kind in an epoch is counted, for all."""
@@ -222,6 +226,7 @@ class Loop:
         metrics.update(self._evaluations())
         progress.seconds = time.perf_counter() - self.started
         metrics["train/learning_rate"] = self.learning_rate
+        metrics.update(self.algorithm.progress_metrics())
         metrics["time/train_seconds"] = progress.train_seconds
         metrics["time/evaluation_seconds"] = time.perf_counter() - started
         metrics["time/elapsed"] = progress.seconds

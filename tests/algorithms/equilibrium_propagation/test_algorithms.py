@@ -44,8 +44,10 @@ def test_shared_options_are_known_to_configuration_checks(algorithm: type[Energy
         hints = get_type_hints(options)
         own = signature_of(base)
         assert own is not None
-        assert {name: parameter.hint for name, parameter in own.parameters.items()} == hints
-        assert (issubclass(algorithm, base)) == (hints.items() <= {n: p.hint for n, p in signature.parameters.items()}.items())
+        assert {name: parameter.annotation for name, parameter in own.parameters.items()} == hints
+        assert (issubclass(algorithm, base)) == (
+            hints.items() <= {n: p.annotation for n, p in signature.parameters.items()}.items()
+        )
     with pytest.raises(TypeError, match="estimator"):
         algorithm(estimator=None)  # type: ignore[call-arg]
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from altprop.algorithms.equilibrium_propagation.algorithm import EquilibriumPropagation
 from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge, input_drive, step
 from altprop.algorithms.equilibrium_propagation.network import LOSSES, LossName, States, one_hot, snapshot
-from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation
+from altprop.algorithms.equilibrium_propagation.relaxation import Relaxation, UpdateOrder
 from altprop.models.energy import EnergyModel
 from altprop.nn.energy.activations import ACTIVATIONS
 from altprop.nn.energy.edges import to_working_layout, up
 from tests.algorithms.equilibrium_propagation.networks import KINDS, Kind, mini_batch, network_of, random_states
+from tests.algorithms.equilibrium_propagation.trainings import set_up
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind)))
 
@@ -252,3 +256,24 @@ def test_compiled_steps_are_the_plain_ones() -> None:
     plain, compiled = Relaxation(network, inputs), Relaxation(network, inputs, compiled=True)
     nudge = nudge_of(targets, 0.3, network.zeros(4)[-1])
     assert_close(compiled.run(network.zeros(4), 6, nudge), plain.run(network.zeros(4), 6, nudge), 1e-10)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("name", ["max", "average", "mixed"])
+@pytest.mark.parametrize("order", ["synchronous", "red_black"])
+def test_the_memory_format_is_that_of_the_run(name: str, order: UpdateOrder, channels_last: bool) -> None:
+    """``trainer.channels_last`` decides, and the other one gives the same states to round-off."""
+    model = network_of(name)
+    algorithm = set_up(EquilibriumPropagation(), model)
+    algorithm.context = replace(algorithm.context, channels_last=channels_last)
+    network = algorithm.network()
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    inputs, _ = mini_batch()
+    states = Relaxation(network, inputs, update_order=order).run(network.zeros(4), 6)
+    for index, (edge, weight) in enumerate(zip(network.edges, network.weights, strict=True)):
+        if edge.is_convolution:
+            assert weight.is_contiguous(memory_format=layout)
+            if index:
+                assert states[index - 1].is_contiguous(memory_format=layout)
+    other = snapshot(model, "mse", channels_last=not channels_last)
+    assert_close(states, Relaxation(other, inputs, update_order=order).run(other.zeros(4), 6), 1e-12)

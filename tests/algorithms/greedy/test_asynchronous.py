@@ -201,6 +201,49 @@ def test_a_run_that_ends_before_the_slowest_worker_fails() -> None:
         algorithm.epoch_end(algorithm.context.total_epochs - 1)
 
 
+def test_a_decay_in_every_pass_never_ends_with_legacy_termination() -> None:
+    """A longer buffer would not help, so the failure names the option that does."""
+    algorithm = set_up(AsynchronousGreedy(legacy_termination=True, restart_at_decay=True), milestones=tuple(range(100)))
+    with pytest.raises(RunFailed, match=r"algorithm\.legacy_termination=false") as failure:
+        train(algorithm, algorithm.context.total_epochs * STEPS)
+    assert "buffer_size" not in str(failure.value)
+    assert min(algorithm.clock.done) >= 3
+
+
+def test_metrics_are_those_of_blocks_that_have_trained() -> None:
+    """A block without a step has no metrics, so nothing is repeated once the deepest one is done."""
+    algorithm = set_up(AsynchronousGreedy(slow_block=1, slowdown=4.0), epochs=4)
+    frozen = 0
+    for step in range(200):
+        done = list(algorithm.clock.done)
+        metrics = algorithm.train_step(*batch(step))
+        if algorithm.finished:
+            break
+        assert ("loss" in metrics) == (f"block{algorithm.deepest + 1}/loss" in metrics)
+        if done[2] >= 4:
+            frozen += 1
+            assert metrics.keys() <= {"block1/loss", "block1/accuracy", "block2/loss", "block2/accuracy"}
+    assert algorithm.finished
+    assert frozen > 1
+
+
+def test_an_evaluation_is_due_when_all_workers_have_finished_a_round() -> None:
+    algorithm = set_up(AsynchronousGreedy(buffer_size=3, slow_block=2, slowdown=2.0), epochs=4, milestones=(2,))
+    rounds = []
+    for step in range(200):
+        algorithm.train_step(*batch(step))
+        if algorithm.evaluation_due:
+            rounds.append(algorithm.progress_metrics())
+        if algorithm.finished:
+            break
+    assert [record["train/rounds"] for record in rounds] == [1, 2, 3]  # the last round ends the run, and with it comes a record
+    assert all(min(record[f"train/block{block}/passes"] for block in (1, 2, 3)) == record["train/rounds"] for record in rounds)
+    assert any(record["train/block1/passes"] > record["train/block2/passes"] for record in rounds)
+    last = algorithm.progress_metrics()
+    assert [last[f"train/block{block}/learning_rate"] for block in (1, 2, 3)] == pytest.approx([0.02] * 3)
+    assert rounds[0]["train/block2/learning_rate"] == 0.1
+
+
 def test_a_run_in_steps_that_is_too_short_for_a_pass_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     algorithm = set_up(AsynchronousGreedy())
     algorithm.context = dataclasses.replace(algorithm.context, total_epochs=2)

@@ -77,6 +77,20 @@ def test_rows_of_different_code_or_threads_are_marked(tmp_path: Path) -> None:
     assert "2* |" in markdown([results_table(rows, ("experiment", "seeds"))])
 
 
+def test_a_report_without_published_numbers_has_no_columns_for_them(tmp_path: Path) -> None:
+    """A row that names its paper and table, but has no value, is compared with nothing."""
+    unread = {"paper": {"reference": "Somebody & al. (2020)", "table": "Table 1", "metric": "test/accuracy", "value": None}}
+    write_run(tmp_path, "a/unread", "00000000000a", [90.0], config=unread)
+    tables = terminal_tables(rows_of(tmp_path))
+    titles = [column.title for table in [*tables, results_table(rows_of(tmp_path))] for column in table.columns]
+    assert not {"paper", "difference", "inside", "paper's table"} & set(titles)
+    assert "Somebody" not in printed(tables, width=200)
+    write_run(tmp_path, "a/read", "00000000000b", [90.0])
+    shown = terminal_tables(rows_of(tmp_path))[1]
+    assert [column.title for column in shown.columns] == ["experiment", "paper", "difference", "paper's table"]
+    assert [row[0].text for row in shown.rows] == ["a/read"]
+
+
 def test_costs_are_in_every_format(tmp_path: Path) -> None:
     cost = {"flops": 2_340_000_000_000, "peak_memory": {"bytes": 321_000_000, "of": "tensors on the GPU"}, "parameters": 1000}
     run = write_run(tmp_path, "a/row", "00000000000a", [90.0], **cost)

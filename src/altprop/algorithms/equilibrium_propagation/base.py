@@ -129,7 +129,12 @@ class EnergyAlgorithm(Algorithm):
 
     def network(self, *, evaluation: bool = False) -> Network:
         """Return the current state of the model as a network."""
-        return snapshot(self.model, self.loss_name, activate_output=evaluation and self.activate_output_in_evaluation)
+        return snapshot(
+            self.model,
+            self.loss_name,
+            activate_output=evaluation and self.activate_output_in_evaluation,
+            channels_last=self.context.channels_last,
+        )
 
     def relaxation(self, network: Network, inputs: Tensor, masks: Masks | None = None) -> Relaxation:
         """Return the dynamics of ``inputs`` with this run's options. Convolutions are in bf16 if the run's precision is."""

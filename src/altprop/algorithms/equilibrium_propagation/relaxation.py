@@ -17,8 +17,8 @@ from torch import Tensor
 
 from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge, input_drive, pull, step
 from altprop.algorithms.equilibrium_propagation.network import Network, States
-from altprop.nn.energy.edges import Routing, convolve, down, flatten, pool, unflatten, unpool, up
-from altprop.nn.energy.fixed_edges import Apply, fixed_convolution, fixed_transpose
+from altprop.nn.energy.edges import Routing, convolve, down, flatten, pool, unpool, up
+from altprop.nn.energy.fixed_edges import Apply, fixed_convolution, fixed_pool, fixed_transpose
 
 UpdateOrder = Literal["synchronous", "red_black"]
 RESIDUAL_INTERVAL = 5
@@ -70,7 +70,7 @@ class Relaxation:
             first = network.edges[0]
             convolve_inputs = fixed_convolution(first, network.weights[0], network.biases[0], self.batch)
             drive, self.routing = pool(first, convolve_inputs(self.inputs))
-            self.drive = drive.contiguous(memory_format=torch.channels_last) if drive.dim() == 4 else drive
+            self.drive = network.arranged(drive, 0)
             if self.folds and update_order == "synchronous":
                 self._edges = [_Between(network, index, self.batch) for index in range(network.num_states - 1)]
 
@@ -106,7 +106,7 @@ class Relaxation:
 
     def _start(self, start: Sequence[Tensor], nudge: Nudge | None) -> tuple[Callable[[States], None], States]:
         copies = start[0].shape[0] // self.batch
-        states = [_working_copy(state) for state in start]
+        states = [self.network.arranged(state.clone(), index) for index, state in enumerate(start)]
         if self.update_order == "red_black":
             return _RedBlack(self.network, self._repeated(copies), nudge, self._masks(copies)), states
         if not self.folds:
@@ -229,13 +229,14 @@ def _convolution_update(network: Network, between: _Between, index: int, states:
     assert convolve_down is not None
     scale, squash, gain = network.activations[index].scale, network.activations[index].squasher(), _gain(network, index)
     edge, state, above = network.edges[index + 1], states[index], states[index + 1]
+    pool_up, pool_feedback = fixed_pool(edge), fixed_pool(edge)
     unpooled: Tensor | None = None
 
     def update(ahead: Tensor) -> Tensor:
         nonlocal unpooled
-        upper, routing = pool(edge, convolve_up(state))
+        upper, routing = pool_up(convolve_up(state))
         if convolve_feedback is not None:
-            _, routing = pool(edge, convolve_feedback(state))
+            _, routing = pool_feedback(convolve_feedback(state))
         unpooled = unpool(edge, above, routing, unpooled)
         total = convolve_down(unpooled)
         if index == 0:
@@ -305,9 +306,3 @@ def compiled_step() -> Callable[..., States]:
 def largest_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
     """Return the largest absolute difference in every layer, ``[layers]``."""
     return torch.stack([(new - old).abs().amax() for old, new in zip(before, after, strict=True)])
-
-
-def _working_copy(state: Tensor) -> Tensor:
-    """Return a copy whose :func:`flatten` is a view, so that a matrix product can write into it."""
-    copy = unflatten(torch.empty_like(flatten(state)), tuple(state.shape[1:]))
-    return copy.copy_(state)

@@ -39,6 +39,10 @@ class AsynchronousGreedy(LocalLosses):
     A training step of the run gives one mini-batch to worker 1 and continues until worker 1 is picked again, so an epoch of the
     run is a pass of worker 1. The run ends with the slowest worker.
 
+    As published, the network is evaluated when all workers have finished a round of passes: at the end of the step in which that
+    happens, and in addition to ``trainer.evaluate_every``. Records hold ``train/rounds`` and, for every block, its mean training
+    loss and accuracy since the last record, the passes that it has finished and the rate of its last update.
+
     Args:
         head: Makes the head of a block.
         buffer_size: Number of mini-batches in each :class:`~altprop.algorithms.greedy.replay_buffer.ReplayBuffer`.
@@ -109,7 +113,7 @@ class AsynchronousGreedy(LocalLosses):
         return dataclasses.replace(self.context, total_epochs=self.passes)
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
-        optimizers = super().build(optimizer, schedule)
+        optimizers = list(super().build(optimizer, schedule))
         workers = self.num_blocks
         if self.slow_block is not None and self.slow_block > workers:
             allowed = f"one of the {workers} blocks of this model"
@@ -121,7 +125,7 @@ class AsynchronousGreedy(LocalLosses):
         self.buffers = [ReplayBuffer(self.buffer_size, self.strict_lifo) for _ in range(workers - 1)]
         self.upcoming: int | None = None
         self.deepest = -1
-        self.latest: dict[str, Tensor] = {}
+        self.rates = [optimization.learning_rate for optimization in optimizers]
         return optimizers
 
     # -- training --------------------------------------------------------------------------------------------------------------
@@ -130,9 +134,21 @@ class AsynchronousGreedy(LocalLosses):
     def finished(self) -> bool:
         return self.clock.finished
 
+    @property
+    def evaluation_due(self) -> bool:
+        return self.clock.round_ended
+
+    def progress_metrics(self) -> dict[str, float]:
+        metrics = {"train/rounds": float(min(self.clock.done))}
+        for index, (passes, rate) in enumerate(zip(self.clock.done, self.rates, strict=True)):
+            metrics[f"train/block{index + 1}/passes"] = float(passes)
+            metrics[f"train/block{index + 1}/learning_rate"] = rate
+        return metrics
+
     def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         batch: Sample | None = (inputs, targets)
         results: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self.clock.round_ended = False
         while not self.finished:
             worker = self.upcoming if self.upcoming is not None else self.choice.next()
             self.upcoming = None
@@ -168,6 +184,7 @@ class AsynchronousGreedy(LocalLosses):
                 with torch.no_grad(), self.optimizers[worker].autocast():
                     outputs = self.blocks[worker](features)
             else:
+                self.rates[worker] = self.optimizers[worker].learning_rate
                 outputs, loss, accuracy = self.train_block(worker, features, targets)
                 result = (loss, accuracy)
         if worker < self.num_blocks - 1 and targets.shape[0] == self.context.batch_size:
@@ -186,19 +203,27 @@ class AsynchronousGreedy(LocalLosses):
         return True
 
     def _metrics(self, results: Mapping[int, Sequence[tuple[Tensor, Tensor]]]) -> dict[str, Tensor]:
-        """Return means over each worker's steps, and ``loss`` and ``accuracy`` of the deepest block that has trained so far."""
+        """Return means over each worker's steps; ``loss`` and ``accuracy`` are those of the deepest block that has ever trained.
+
+        Workers without a training step among ``results`` have no metrics.
+        """
         metrics: dict[str, Tensor] = {}
         for worker, values in sorted(results.items()):
             for position, name in enumerate(("loss", "accuracy")):
                 metrics[f"block{worker + 1}/{name}"] = torch.stack([value[position] for value in values]).mean()
-        deepest = max(results, default=-1)
-        if deepest >= max(self.deepest, 0):
-            self.deepest = deepest
-            self.latest = dict(zip(("loss", "accuracy"), results[deepest][-1], strict=True))
-        return {**self.latest, **metrics}
+        self.deepest = max(self.deepest, *results, -1)
+        if self.deepest in results:
+            for name in ("loss", "accuracy"):
+                metrics[name] = metrics[f"block{self.deepest + 1}/{name}"]
+        return metrics
 
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
         if epoch + 1 == self.context.total_epochs and not self.finished:
+            if min(self.clock.done) >= self.passes:
+                raise RunFailed(
+                    f"every block has made its {self.passes} passes, but the run does not end: algorithm.legacy_termination "
+                    "waits for a pass after which no learning rate falls; set algorithm.legacy_termination=false"
+                )
             unfinished = f"the run ends before every block has made its {self.passes} passes: {self.clock.done}"
             if self.total_epochs(self.passes, self.model) <= self.context.total_epochs:
                 raise RunFailed(f"{unfinished}; raise algorithm.buffer_size or algorithm.max_uses")
@@ -215,7 +240,7 @@ class AsynchronousGreedy(LocalLosses):
             "buffers": [buffer.state_dict() for buffer in self.buffers],
             "upcoming": self.upcoming,
             "deepest": self.deepest,
-            "latest": dict(self.latest),
+            "rates": list(self.rates),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -225,7 +250,7 @@ class AsynchronousGreedy(LocalLosses):
         for buffer, saved in zip(self.buffers, state["buffers"], strict=True):
             buffer.load_state_dict(saved, self.context.device)
         self.upcoming, self.deepest = state["upcoming"], state["deepest"]
-        self.latest = {name: value.to(self.context.device) for name, value in state["latest"].items()}
+        self.rates = list(state.get("rates", self.rates))  # older checkpoints have none
 
     # -- configuration ---------------------------------------------------------------------------------------------------------
 

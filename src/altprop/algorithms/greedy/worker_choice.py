@@ -94,6 +94,8 @@ class WorkerClock:
         self.done = [0] * num_workers
         self.due = [False] * num_workers
         self.round = 0
+        self.round_ended = False
+        """Whether all workers have finished a round since this was last set to False."""
         self.finished = False
 
     def is_frozen(self, worker: int) -> bool:
@@ -111,6 +113,7 @@ class WorkerClock:
         running, skip = True, False
         if min(self.done) >= self.round:
             running = self.round <= self.passes
+            self.round_ended = self.round_ended or self.round > 0
             self.round += 1
         if decays(worker):
             skip = self.round > 1

@@ -63,10 +63,11 @@ def convolved(size: int, kernel: int, stride: int, padding: int) -> int:
 def convolve(edge: Edge, below: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Compute the drive of the upper state before pooling: ``[batch, *below]`` -> ``[batch, *unpooled]``.
 
-    A convolution is computed in the type of ``weight``; its result has the type of ``below``.
+    A convolution is computed in the type and memory format of ``weight``; its result has the type of ``below``.
     """
     if not edge.is_convolution:
         return functional.linear(flatten(below), weight, bias)
+    below = _like(weight, below)
     if weight.dtype == below.dtype:
         return functional.conv2d(below, weight, bias, stride=edge.stride, padding=edge.padding)
     drive = functional.conv2d(below.to(weight.dtype), weight, None, stride=edge.stride, padding=edge.padding).to(below.dtype)
@@ -76,8 +77,11 @@ def convolve(edge: Edge, below: Tensor, weight: Tensor, bias: Tensor | None) -> 
 def pool(edge: Edge, drive: Tensor) -> tuple[Tensor, Routing | None]:
     """Pool ``[batch, *unpooled]`` to ``[batch, *above]``; ties within a window go to the first value in row-major order."""
     if edge.pool == "max":
-        pooled, indices = functional.max_pool2d(drive, 2, return_indices=True)
-        return pooled, Routing(indices, drive)
+        # On a CPU, torch's pooling of a contiguous tensor takes twice as long as that of a channels-last copy with the copy.
+        copies = drive.device.type == "cpu" and drive.is_contiguous()
+        channels_last = drive.contiguous(memory_format=torch.channels_last) if copies else drive
+        pooled, indices = functional.max_pool2d(channels_last, 2, return_indices=True)
+        return pooled.contiguous() if copies else pooled, Routing(indices, drive)
     if edge.pool == "average":
         return functional.avg_pool2d(drive, 2), None
     return drive, None
@@ -95,6 +99,7 @@ def unpool(edge: Edge, above: Tensor, routing: Routing | None, out: Tensor | Non
     """
     if edge.pool == "max":
         assert routing is not None
+        above = above.contiguous() if routing.pooled.is_contiguous() else above  # its memory format is that of the computation
         arguments = (above, routing.pooled.detach(), [2, 2], [2, 2], [0, 0], [1, 1], False, routing.indices)
         with _windows_do_not_overlap():
             if out is not None:
@@ -112,10 +117,16 @@ def transpose(edge: Edge, unpooled: Tensor, weight: Tensor) -> Tensor:
     """Apply the adjoint of :func:`convolve` without bias: ``[batch, *unpooled]`` -> ``[batch, *below]``; same types."""
     if not edge.is_convolution:
         return unflatten(unpooled @ weight, edge.below)
+    unpooled = _like(weight, unpooled)
     drive = functional.conv_transpose2d(
         unpooled.to(weight.dtype), weight, stride=edge.stride, padding=edge.padding, output_padding=left_over(edge)
     )
     return drive.to(unpooled.dtype)
+
+
+def _like(weight: Tensor, state: Tensor) -> Tensor:
+    """Return ``state`` contiguous if the ``weight`` of a convolution is: torch computes in channels-last if either of them is."""
+    return state if weight.is_contiguous(memory_format=torch.channels_last) else state.contiguous()
 
 
 def left_over(edge: Edge) -> tuple[int, ...]:

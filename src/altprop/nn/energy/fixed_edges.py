@@ -1,8 +1,8 @@
 """Edges of energy-based networks with fixed weights: one weight applied to many states between two updates.
 
-On a CPU every call of a convolution repacks its weight for the kernel that computes it. If the mini-batch and the maps are small,
-that takes longer than the arithmetic, so it is done once here. On other devices, and in types other than float32, the edge is
-computed by :mod:`altprop.nn.energy.edges`. Results agree to round-off.
+On a CPU every call of a channels-last convolution repacks its weight for the kernel that computes it. If the mini-batch and the
+maps are small, that takes longer than the arithmetic, so it is done once here. Contiguous convolutions would gain nothing from
+this: they, other devices and types other than float32 are computed by :mod:`altprop.nn.energy.edges`. Results agree to round-off.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
 
-from altprop.nn.energy.edges import Edge, convolve, left_over, transpose
+from altprop.nn.energy.edges import Edge, Routing, convolve, left_over, pool, transpose
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -63,12 +64,32 @@ def fixed_transpose(edge: Edge, weight: Tensor, batch: int) -> Apply:
     return apply
 
 
+def fixed_pool(edge: Edge) -> Callable[[Tensor], tuple[Tensor, Routing | None]]:
+    """Return :func:`~altprop.nn.energy.edges.pool` for drives of one shape without a graph. Calls overwrite the last result."""
+    memory: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def apply(drive: Tensor) -> tuple[Tensor, Routing | None]:
+        nonlocal memory
+        if edge.pool != "max" or drive.device.type != "cpu" or not drive.is_contiguous():
+            return pool(edge, drive)
+        if memory is None:
+            copy = torch.empty_like(drive, memory_format=torch.channels_last)
+            memory = (copy, *functional.max_pool2d(copy, 2, return_indices=True))
+        copy, pooled, indices = memory
+        copy.copy_(drive)
+        torch.ops.aten.max_pool2d_with_indices.out(copy, [2, 2], [2, 2], out=pooled, indices=indices)
+        return pooled, Routing(indices, drive)
+
+    return apply
+
+
 def _packs(edge: Edge, weight: Tensor) -> bool:
-    """Whether oneDNN can compute this edge on this machine."""
+    """Whether oneDNN can compute this edge on this machine, and repacks its weight in every call otherwise."""
     return (
         ONEDNN
         and bool(torch.backends.mkldnn.enabled)
         and edge.is_convolution
         and weight.device.type == "cpu"
         and weight.dtype == torch.float32
+        and not weight.is_contiguous()
     )

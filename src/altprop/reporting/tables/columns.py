@@ -64,8 +64,10 @@ def paper_value(row: Row) -> str:
 
 
 def source(row: Row) -> str:
-    """The paper and table of the published number."""
-    return ", ".join(part for part in (row.paper.reference, row.paper.table) if part) if row.paper else ""
+    """The paper and table of the published number; empty if the row has none."""
+    if row.paper is None or row.paper.value is None:
+        return ""
+    return ", ".join(part for part in (row.paper.reference, row.paper.table) if part)
 
 
 def verdict(row: Row) -> str:
