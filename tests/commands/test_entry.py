@@ -63,6 +63,12 @@ MISTAKES = {
     "trainer=null": ("trainer", "its choices: default"),
     "trainer.early_stopping.patience=3": ("trainer.early_stopping.patience", "try: trainer.early_stopping={patience:3}"),
     "hydra/launcher=nowhere": ("hydra/launcher", "basic"),
+    "optimizer={momentum:0.5}": ("optimizer.momentum", "there is no such key; keys of optimizer: lr, betas"),
+    "optimizer={lrr:0.5}": ("optimizer.lrr", "try: optimizer.lr=0.5"),
+    "+experiment=baseline/mnist_mlp": (
+        "experiment",
+        "has a choice already; + adds a group that has none; try: experiment=baseline/",
+    ),
     "dataset.workers=2": ("dataset.workers", "it is a key of dataset=cifar10_jpeg, image_folder, imagenet; keys of dataset: "),
     "trainer.clip_norm=None": ("trainer.clip_norm", "it must be a number or null; try: trainer.clip_norm=null"),
     "name=a=b": ("command line", "try: \"name='a=b'\""),

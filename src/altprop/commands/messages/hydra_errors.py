@@ -32,6 +32,7 @@ from altprop.commands.messages.quoting import GRAMMAR, in_shell, unreadable
 from altprop.config.checks.unused import LENGTHS
 from altprop.config.compose import all_choices, config_loader
 from altprop.config.plain import to_plain
+from altprop.config.typed import as_typed
 from altprop.problems import ConfigError, Problem, nearest
 from altprop.program import command
 from altprop.sweeping import grid
@@ -182,6 +183,8 @@ def _bad_override(error: Exception, override: Override, rest: CommandLine) -> Pr
         return Problem(
             key, f"{value} is a range", "a sweep takes lists of values, and a search takes ranges", "hydra/sweeper=optuna"
         )
+    if message.startswith("Multiple values for") and override.is_add():
+        return Problem(key, "has a choice already", "+ adds a group that has none", f"{key}={value}")
     if message.startswith("Could not append"):
         if (typed := rest.typed.get(str(override.input_line))) is not None:  # in some jobs of a sweep
             return Problem(key, "already exists", "+ adds a new key, ++ adds or sets it", f"+{typed}")
@@ -210,6 +213,11 @@ def _bad_override(error: Exception, override: Override, rest: CommandLine) -> Pr
 
 def _unknown_key(config: DictConfig | None, rest: CommandLine, override: Override) -> Problem:
     key, value = override.key_or_group, _value(override)
+    mapping = override.value()
+    if isinstance(mapping, dict) and (unknown := [name for name in mapping if str(name) not in names_of(config, key)]):
+        near = nearest(str(unknown[0]), names_of(config, key))
+        fix = f"{key}.{near}={as_typed(mapping[unknown[0]])}" if near else ""
+        return Problem(f"{key}.{unknown[0]}", "there is no such key", inventory(config, f"{key}.{unknown[0]}"), fix)
     if choices_of(rest, key):
         if override.package is not None:
             return Problem(
