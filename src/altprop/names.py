@@ -25,6 +25,7 @@ FOLDERS = {
     "altprop.estimators": ("altprop.nn.estimators",),
     "altprop.heads": ("altprop.nn.heads",),
     "altprop.losses": ("altprop.nn.losses",),
+    "altprop.metrics": ("altprop.nn.metrics",),
     "altprop.models": ("altprop.models",),
     "altprop.sweeping": ("altprop.sweeping",),
     "altprop.tasks": ("altprop.commands", "altprop.training"),

@@ -46,6 +46,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         return "<unresolved>" if value is UNRESOLVED else value
 
     plain, _ = to_plain(config)
+    if plain["metrics"] is None:  # the key is younger than the stored entries
+        del plain["metrics"]
     return readable(plain)
 
 

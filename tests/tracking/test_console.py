@@ -4,8 +4,8 @@ import re
 import pytest
 from rich.console import Console as RichConsole
 
-from altprop.tracking.columns import COLUMNS
-from altprop.tracking.console import Console
+from altprop.tracking.columns import COLUMNS, columns_of
+from altprop.tracking.console import Console, line
 
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 
@@ -147,3 +147,9 @@ def test_a_notebook_gets_a_table_and_one_line_of_progress(run_info, monkeypatch,
     erased, table = rest[1:].split("\r")
     assert erased == " " * len(progress)
     assert [line.split()[0] for line in table.splitlines() if line.strip()] == ["epoch", "1", "Test", "Run"]
+
+
+def test_own_metrics_have_columns_and_are_in_log_lines() -> None:
+    columns = columns_of(["top5"])
+    assert [column.title for column in columns][4:7] == ["test %", "validation top5", "test top5"]
+    assert "test top5 99.8" in line({"epoch": 1.0, "test/top5": 99.8}, 3, columns)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from altprop.algorithms.base import Algorithm, top1
+from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
@@ -40,7 +40,7 @@ class Backprop(Algorithm):
             scores = self.forward(inputs)
             loss = self.loss(scores, targets)
         self.optimization.backward(loss if share == 1.0 else loss * share)
-        return {"loss": loss.detach(), "accuracy": top1(scores, targets)}
+        return {"loss": loss.detach(), **self.measured(scores, targets)}
 
     def _backward_in_slices(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Accumulate the gradient of a mini-batch that does not fit into memory from slices.

@@ -100,6 +100,11 @@ class Algorithm:
         self.step += 1
         return metrics
 
+    def measured(self, scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return the metrics of training ``scores`` ``[batch, classes]``: ``accuracy`` (percent) and the run's own functions."""
+        own = {name: metric.mean(scores, targets) for name, metric in self.context.metrics.items() if metric.is_function}
+        return {"accuracy": top1(scores, targets), **own}
+
     def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Compute the gradients of one mini-batch and update the parameters. Returns metrics as :meth:`train_step` does."""
         raise NotImplementedError

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
+from altprop.nn.metrics.base import Metric
 from altprop.seeding import derive_seed
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -76,6 +77,8 @@ class Context:
     world_size: int = 1
     account: Account = uncounted
     """``with context.account(kind):`` goes around each piece of work if :attr:`Algorithm.step_kind` is None."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """The run's own metrics by name."""
     generators: dict[str, torch.Generator] = field(default_factory=dict)
 
     def generator(self, name: str) -> torch.Generator:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from altprop.files import write_text
+from altprop.nn.metrics.names import RESERVED
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.program import arguments
 from altprop.sweeping.jobs import Manifest, SweepRun, manifests
@@ -74,11 +75,18 @@ def row_of(run: SweepRun, states: Mapping[str, str]) -> dict[str, str]:
         "state": state,
         "epoch": f"{status['epoch']:g}/{status['total_epochs']:g}" if "total_epochs" in status else "",
         "accuracy": "" if accuracy is None else f"{accuracy:.2f}",
+        "metrics": _own_metrics(record, "test" if "test/accuracy" in record else "validation"),
         "left": _duration(float(status.get("eta_seconds") or 0.0)) if state == "running" else "",
         "job": run.job or "",
         "reason": _reason(state, status),
         "log": run.log or run.directory or "",
     }
+
+
+def _own_metrics(record: Mapping[str, Any], split: str) -> str:
+    """The run's own metrics on ``split``, such as ``top5 99.8``. Those of local heads have a longer name."""
+    names = {key: key.removeprefix(f"{split}/") for key in record if key.startswith(f"{split}/")}
+    return ", ".join(f"{name} {record[key]:.5g}" for key, name in names.items() if "/" not in name and name not in RESERVED)
 
 
 def _reason(state: str, status: Mapping[str, Any]) -> str:
@@ -93,11 +101,12 @@ def print_rows(console: Console, manifest: Manifest, rows: Sequence[Mapping[str,
     shown = [row for row in rows if only in (None, row["state"])]
     common = set.intersection(*(set(row["run"].split()) for row in rows)) if len(rows) > 1 else set()
     table = Table(title=f"{manifest.group}   {' '.join(sorted(common))}", title_justify="left", box=None, pad_edge=False)
-    for column in ("run", "state", "epoch", "accuracy", "left", "job"):
+    columns = ["state", "epoch", "accuracy", *(["metrics"] if any(row["metrics"] for row in rows) else []), "left", "job"]
+    for column in ("run", *columns):
         table.add_column(column, no_wrap=column != "run", justify="right" if column in ("epoch", "accuracy", "left") else "left")
     own = [" ".join(word for word in row["run"].split() if word not in common) for row in shown]
     for name, row in zip(own, shown, strict=True):
-        table.add_row(name, *(row[name] for name in ("state", "epoch", "accuracy", "left", "job")))
+        table.add_row(name, *(row[name] for name in columns))
     console.print(table, markup=False)
     counts = Counter(row["state"] for row in rows)
     console.print(", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]), highlight=False)

@@ -15,6 +15,7 @@ from altprop.config.checks.validation import plain_and_valid
 from altprop.config.key import run_key
 from altprop.config.resolvers import missing_sources
 from altprop.config.restore import stored_config
+from altprop.nn.metrics.base import Metric
 from altprop.problems import ConfigError, Problem
 from altprop.training.parts import Parts
 from altprop.training.settings import EarlyStopping, TrainerSettings
@@ -62,6 +63,7 @@ def build_parts(config: Mapping[str, Any]) -> Parts:
         config=config,
         config_text=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
         paper=config["paper"],
+        metrics={name: Metric(name, _instantiate(config["metrics"], name, "metrics.")) for name in config.get("metrics") or {}},
     )
 
 

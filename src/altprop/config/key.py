@@ -49,6 +49,8 @@ def run_key(config: Mapping[str, Any]) -> str:
     Numbers count by value (``1``, ``1.0`` and ``1e0`` are the same, ``true`` is different), and the order of keys does not count.
     Paths below ``paths.data`` or ``paths.outputs`` count relative to it, so a run has the same key on another machine.
     """
+    if not config.get("metrics"):  # runs without metrics of their own have the keys that they had before there were any
+        config = {name: value for name, value in config.items() if name != "metrics"}
     folders = {f"<{name}>": path for name, path in (config.get("paths") or {}).items() if isinstance(path, str) and path}
     text = json.dumps(_canonical(config, "", folders), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -119,6 +119,8 @@ class RootConfig:
     """The learning rate over the run: a node of ``conf/schedule``."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)  # type: ignore[valid-type]
     """Length, device, numerics, evaluation, checkpoints."""
+    metrics: Any = None
+    """Metrics besides loss and accuracy by name, or null: nodes of ``conf/metrics``."""
     logger: Any = None
     """Trackers by name, or null for the metrics file alone."""
     paths: PathsConfig = field(default_factory=PathsConfig)

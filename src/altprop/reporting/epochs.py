@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from altprop.nn.metrics.names import higher_is_better
 from altprop.reporting.binary_accuracies import FULLY
 from altprop.reporting.runs import Run
 
@@ -27,8 +28,7 @@ def best_record(records: Sequence[Mapping[str, Any]], metric: str, config: Mappi
     candidates = [record for record in candidates if _is_pruned(record, config)]
     if not candidates:
         return None
-    lower_is_better = metric.endswith(("loss", "error"))
-    return (min if lower_is_better else max)(candidates, key=lambda record: record[metric])
+    return (max if higher_is_better(metric) else min)(candidates, key=lambda record: record[metric])
 
 
 def comparable_records(run: Run) -> list[Mapping[str, Any]]:

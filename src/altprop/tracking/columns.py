@@ -38,6 +38,15 @@ COLUMNS = (
 """The main metrics. Others (for example one accuracy per local head) are in the metrics file only."""
 
 
+def columns_of(metrics: Iterable[str]) -> tuple[Column, ...]:
+    """:data:`COLUMNS` with those of the run's own ``metrics`` on the validation and the test split."""
+    own = [f"{split}/{name}" for name in metrics for split in ("validation", "test")]
+    titles = {name: name.replace("/", " ") for name in own}
+    columns = [Column(name, title, max(8, len(title)), ".5g") for name, title in titles.items()]
+    end = [column.name for column in COLUMNS].index("train/learning_rate")
+    return (*COLUMNS[:end], *columns, *COLUMNS[end:])
+
+
 def is_evaluation(record: Mapping[str, float]) -> bool:
     """Return whether ``record`` contains a result on the validation or test split."""
     return any(name.startswith(("validation/", "test/")) for name in record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from altprop.tracking.base import RunInfo, Status, Tracker
-from altprop.tracking.columns import COLUMNS, Column, header, is_evaluation, row
+from altprop.tracking.columns import COLUMNS, Column, columns_of, header, is_evaluation, row
 
 REFRESH = 0.2
 """Seconds between updates of the progress."""
@@ -43,6 +43,8 @@ class Console(Tracker):
             self.console = RichConsole(force_jupyter=False, force_terminal=False, width=NOTEBOOK_WIDTH)
         self.interactive = self.console.file.isatty() and self.console.is_terminal and not self.console.is_dumb_terminal
         self.run: RunInfo | None = None
+        self._own: list[str] = []
+        self._all_columns: tuple[Column, ...] = COLUMNS
         self._columns: list[Column] = []
         self._best = -math.inf
         self._line_epoch = -math.inf
@@ -54,6 +56,8 @@ class Console(Tracker):
     def start(self, run: RunInfo) -> None:
         """Print what is run, and show the progress bar on a terminal."""
         self.run = run
+        self._own = list(run.config.get("metrics") or {})
+        self._all_columns = columns_of(self._own)
         self._began = time.monotonic()
         self._print(
             f"{run.name}, seed {run.seed}: {run.total_epochs} epochs of {run.steps_per_epoch} steps in {relative(run.directory)}"
@@ -101,10 +105,10 @@ class Console(Tracker):
         if not (self.interactive or self.notebook):
             if math.floor(record["epoch"]) > self._line_epoch:
                 self._line_epoch = math.floor(record["epoch"])
-                self._print(line(values, self.run.total_epochs))
+                self._print(line(values, self.run.total_epochs, self._all_columns))
             return
         if not self._columns:
-            self._columns = [column for column in COLUMNS if column.name in values]
+            self._columns = [column for column in self._all_columns if column.name in values]
             self.console.print(header(self._columns))
         score = record.get("validation/accuracy", record.get("test/accuracy", -math.inf))
         self.console.print(row(self._columns, values, best=score > self._best))
@@ -123,7 +127,8 @@ class Console(Tracker):
         if status == "done":
             if "test/accuracy" in results:
                 accuracy = Text(f"Test accuracy {results['test/accuracy']:.2f} %", style="bold")
-                self._print(accuracy, selected_epoch(results), f" after {elapsed}")
+                own = [f", {name} {results[f'test/{name}']:.5g}" for name in self._own if f"test/{name}" in results]
+                self._print(accuracy, *own, selected_epoch(results), f" after {elapsed}")
         else:
             self._print(Text(status.capitalize(), style="bold red"), f" at step {results.get('step', self.run.start_step):.0f}")
         self._print(f"Run directory: {relative(self.run.directory)}")
@@ -146,9 +151,9 @@ class Console(Tracker):
         self.console.print(Text.assemble(stamp, *parts), soft_wrap=True)
 
 
-def line(values: Mapping[str, float], total_epochs: int) -> str:
+def line(values: Mapping[str, float], total_epochs: int, columns: Sequence[Column] = COLUMNS) -> str:
     """Return one evaluation as a line of a log file."""
-    cells = [f"{column.title} {column.text(values[column.name])}" for column in COLUMNS[1:] if column.name in values]
+    cells = [f"{column.title} {column.text(values[column.name])}" for column in columns[1:] if column.name in values]
     return f"epoch {values['epoch']:g}/{total_epochs}: " + ", ".join(cells)
 
 

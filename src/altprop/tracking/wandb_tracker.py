@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from altprop.nn.metrics.names import higher_is_better
 from altprop.problems import Problem
 from altprop.tracking.base import Histogram, RunInfo, Status, Tracker, Watched
 from altprop.tracking.metrics_file import JSON_NAME, read_metrics
@@ -57,6 +58,7 @@ class WandB(Tracker):
         self.finish_timeout = finish_timeout
         self._run: Any = None
         self._defined: set[str] = set()
+        self._own: tuple[str, ...] = ()
         self._extremes: dict[str, float] = {}
         self._histograms: dict[str, Any] = {}
         self._position: dict[str, float] = {}
@@ -80,6 +82,7 @@ class WandB(Tracker):
         """Open the W&B run, or resume it. In offline mode, errors of ``wandb.init`` are raised."""
         if self.mode == "disabled":
             return
+        self._own = tuple(run.config.get("metrics") or {})
         try:
             if self.mode == "online" and not has_credentials():
                 raise RuntimeError("no account is set up on this machine (wandb login)")  # wandb would prompt on the terminal
@@ -188,9 +191,9 @@ class WandB(Tracker):
         changed = {}
         for name, value in record.items():
             split, metric = name.split("/")[0], name.split("/")[-1]
-            if split not in SPLITS or not metric.startswith(("accuracy", "loss")):
+            if split not in SPLITS or not (metric.startswith(("accuracy", "loss")) or metric in self._own):
                 continue
-            key, better = (f"max/{name}", max) if metric.startswith("accuracy") else (f"min/{name}", min)
+            key, better = (f"max/{name}", max) if higher_is_better(metric) else (f"min/{name}", min)
             previous = self._extremes.get(key)
             if value == value and (previous is None or better(value, previous) != previous):
                 self._extremes[key] = changed[key] = value

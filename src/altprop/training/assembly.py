@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
 from altprop.data.base import Data, LoadContext
+from altprop.nn.metrics.base import Metric, check_on_example
 from altprop.nn.synchronized_batch_norm import synchronize_batch_norm
+from altprop.problems import ConfigError, Problem
 from altprop.seeding import derive_seed
 from altprop.training.cost import StepCosts
 from altprop.training.device import choose_device, configure_torch, place_model
@@ -43,6 +46,7 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
     model = place_model(model, device, settings.channels_last)
     if settings.sync_batch_norm and world_size > 1:
         model = synchronize_batch_norm(model)
+    check_metrics(parts.metrics, data.num_classes)
     steps_per_epoch = steps_in_epoch(settings, len(data.train))
     plan = make_plan(settings, steps_per_epoch, data.train.batch_size, parts.algorithm, model)
     costs = StepCosts(world_size)
@@ -63,10 +67,24 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
         rank=rank,
         world_size=world_size,
         account=costs.of,
+        metrics=parts.metrics,
     )
     parts.algorithm.setup(model, parts.optimizer_factory, parts.schedule, context)
     seed_globals(parts.seed)
     return Assembly(parts.algorithm, data, context, plan, costs)
+
+
+def check_metrics(metrics: Mapping[str, Metric], num_classes: int) -> None:
+    """Compute every metric once. Raises ConfigError for those that fail."""
+    problems = []
+    for name, metric in metrics.items():
+        try:
+            check_on_example(metric, num_classes)
+        except Exception as error:  # a user's function may raise anything
+            allowed = "a function of (scores [batch, classes], targets [batch]) or a class of torchmetrics"
+            problems.append(Problem(f"metrics.{name}", f"{type(error).__name__}: {' '.join(str(error).split())}", allowed))
+    if problems:
+        raise ConfigError(problems)
 
 
 def load_context(parts: Parts, device: torch.device, rank: int = 0, world_size: int = 1) -> LoadContext:

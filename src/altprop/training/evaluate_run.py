@@ -15,13 +15,15 @@ from altprop.problems import ConfigError, Problem
 from altprop.tracking.status_file import read_status
 from altprop.training.artifacts import draw_answers
 from altprop.training.assembly import Assembly, load_context
-from altprop.training.evaluation import evaluate
+from altprop.training.evaluation import SHARES, evaluate
 from altprop.training.parts import DataSet, Parts
 from altprop.training.trained import load_trained
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("test", "validation", "train")
+INFORMATION = ("split", "dataset", "checkpoint", "step", "samples", "limit_batches", "evaluated_at")
+"""Entries of a result that are not metrics."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,9 @@ def _with_other_data(run: Assembly, parts: Parts, data_set: DataSet) -> Assembly
 def summary(result: Mapping[str, Any]) -> str:
     """One line for the terminal."""
     metrics = ", ".join(
-        f"{name} {value:.4f}" if name.endswith("loss") else f"{name} {value:.2f} %"
+        f"{name} {value:.2f} %" if name.rpartition("/")[2] in SHARES else f"{name} {value:.4f}"
         for name, value in result.items()
-        if name.rpartition("/")[2] in ("loss", "accuracy", "accuracy_top5")
+        if name not in INFORMATION
     )
     data = f" of {result['dataset']}" if result["dataset"] else ""
     return f"{result['checkpoint']} (step {result['step']}) on {result['samples']:,} {result['split']} images{data}: {metrics}"

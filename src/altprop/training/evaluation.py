@@ -1,9 +1,10 @@
-"""Evaluation of a model on a split: loss, top-1 and top-5 accuracy of every answer it gives, summed on the device."""
+"""Evaluation of a model on a split: loss, accuracy and the run's own metrics of every answer, summed on the device."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from altprop.data.base import Split
 from altprop.training.processes import sum_over_processes
 
 SAMPLES = ""
+SHARES = ("accuracy", "accuracy_top5")
+"""Metrics that are counted and reported in percent."""
 TOP5_FROM_CLASSES = 11
 """Top-5 accuracy is reported for at least this many classes."""
 
@@ -22,9 +25,12 @@ def evaluate(algorithm: Algorithm, split: Split, *, limit_batches: int | None = 
 
     Metrics of answers other than the model's own have a prefix (``block1/accuracy``). Everything is summed over samples, so the
     result does not depend on the evaluation batch size, and the device is read once at the end. With ``world_size`` processes
-    each evaluates its share, and all return the metrics of the whole split.
+    each evaluates its share, and all return the metrics of the whole split. The run's own metrics (``context.metrics``) are
+    treated alike; classes of torchmetrics accumulate on the device and combine their states over the processes themselves.
     """
     sums: dict[str, Tensor] = {}
+    accumulators: dict[str, Any] = {}
+    classes = {name: metric for name, metric in algorithm.context.metrics.items() if not metric.is_function}
     samples = 0
     with algorithm.inference():
         for inputs, targets in islice(split.batches(), limit_batches):
@@ -33,14 +39,21 @@ def evaluate(algorithm: Algorithm, split: Split, *, limit_batches: int | None = 
                 for name, value in _sums(algorithm, scores, targets).items():
                     name = f"{answer}/{name}" if answer else name
                     sums[name] = sums[name] + value if name in sums else value
+                for own, metric in classes.items():
+                    name = f"{answer}/{own}" if answer else own
+                    if name not in accumulators:
+                        accumulators[name] = metric.build(scores.shape[1], scores.device)
+                    accumulators[name].update(scores, targets)
+        computed = {name: accumulator.compute() for name, accumulator in accumulators.items()}
     totals = torch.stack(list(sums.values())).tolist() if sums else []
     added = sum_over_processes({**dict(zip(sums, totals, strict=True)), SAMPLES: samples}, world_size)
     samples = int(added.pop(SAMPLES))
-    return {name: total / samples * (1.0 if name.endswith("loss") else 100.0) for name, total in added.items()}
+    means = {name: total / samples * (100.0 if name.rpartition("/")[2] in SHARES else 1.0) for name, total in added.items()}
+    return {**means, **{name: float(value) for name, value in computed.items()}}
 
 
 def _sums(algorithm: Algorithm, scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Sums over the batch: loss and number of correct answers."""
+    """Sums over the batch: loss, number of correct answers, and the run's own functions."""
     exact = torch.float32 if scores.device.type == "mps" else torch.float64  # MPS has no float64
     scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
     sums = {
@@ -49,6 +62,9 @@ def _sums(algorithm: Algorithm, scores: Tensor, targets: Tensor) -> dict[str, Te
     }
     if scores.shape[1] >= TOP5_FROM_CLASSES:
         sums["accuracy_top5"] = (scores.topk(5, dim=1).indices == targets[:, None]).any(dim=1).sum().to(exact)
+    for name, metric in algorithm.context.metrics.items():
+        if metric.is_function:
+            sums[name] = metric.mean(scores, targets).to(exact) * targets.shape[0]
     return sums
 
 

@@ -263,6 +263,8 @@ class Loop:
         rule = self.settings.early_stopping
         if rule is None:
             return
+        if rule.metric not in record:
+            raise RunFailed(f"trainer.early_stopping.metric: {type(self.algorithm).__name__} does not record {rule.metric}")
         value = monitored_value(record, rule.metric)
         if self.progress.monitored is None or value < self.progress.monitored - rule.min_delta:
             self.progress.monitored, self.progress.stale = value, 0

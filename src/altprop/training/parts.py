@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from altprop.algorithms.base import Algorithm
 from altprop.algorithms.optimization import OptimizerFactory
 from altprop.algorithms.schedule import Schedule
 from altprop.data.base import Data, LoadContext
+from altprop.nn.metrics.base import Metric
 from altprop.tracking.base import Tracker
 from altprop.training.settings import TrainerSettings
 
@@ -51,6 +52,7 @@ class Parts:
     paper: Mapping[str, Any] | None = None
     extends: Path | None = None
     """The directory of the finished run that this run makes longer."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     @property
     def directory(self) -> Path:

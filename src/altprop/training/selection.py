@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from altprop.nn.metrics.names import higher_is_better
+
 log = logging.getLogger(__name__)
 
 
@@ -16,6 +18,10 @@ def selection_metric(select_on: str, has_validation: bool) -> str | None:
             "the test accuracy of that checkpoint is not an estimate of anything"
         )
         return "test/accuracy"
+    if "/" in select_on:
+        if select_on.startswith("test/"):
+            log.warning("the best checkpoint is selected ON THE TEST SPLIT (trainer.select_on=%s)", select_on)
+        return select_on
     if select_on == "last" or (select_on == "auto" and not has_validation):
         return None
     return "validation/accuracy"
@@ -33,9 +39,9 @@ def warn_of_stopping_on_test(metric: str) -> None:
 
 def is_better(record: Mapping[str, float], best: Mapping[str, float], metric: str) -> bool:
     """Whether ``record`` is strictly better than ``best``, or ``best`` is empty."""
-    return not best or record[metric] > best[metric]
+    return not best or monitored_value(record, metric) < monitored_value(best, metric)
 
 
 def monitored_value(record: Mapping[str, float], metric: str) -> float:
     """The value of ``metric``, negated if higher is better."""
-    return -record[metric] if metric.endswith("accuracy") else record[metric]
+    return -record[metric] if higher_is_better(metric) else record[metric]

@@ -10,13 +10,16 @@ from typing import Literal
 
 from altprop.training.duration import Duration
 
+SELECTIONS = ("auto", "validation", "test", "last")
+"""Words for ``trainer.select_on``, besides names of metrics."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
     """Stop when ``metric`` has not improved by more than ``min_delta`` for ``patience`` evaluations."""
 
     metric: str = "validation/loss"
-    """``<split>/loss`` (lower is better) or ``<split>/accuracy`` (percent, higher is better)."""
+    """``<split>/loss`` (lower is better), ``<split>/accuracy`` (percent, higher is better) or a metric of the run's own."""
     patience: int = 5
     """Number of evaluations without an improvement."""
     min_delta: float = 0.0
@@ -24,8 +27,8 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         split, _, quantity = self.metric.partition("/")
-        if split not in ("train", "validation", "test") or quantity not in ("loss", "accuracy"):
-            raise ValueError("trainer.early_stopping.metric must be '<train|validation|test>/<loss|accuracy>'")
+        if split not in ("train", "validation", "test") or not quantity:
+            raise ValueError("trainer.early_stopping.metric must be '<train|validation|test>/<loss|accuracy|own metric>'")
         if self.patience < 1:
             raise ValueError("trainer.early_stopping.patience must be at least 1")
         if self.min_delta < 0:
@@ -67,8 +70,10 @@ class TrainerSettings:
     accumulate: int = 1
     """Number of slices of a mini-batch whose gradients are accumulated; saves memory."""
 
-    select_on: Literal["auto", "validation", "test", "last"] = "auto"
-    """Split whose accuracy selects the best checkpoint; auto: validation if there is one, else the last checkpoint."""
+    select_on: str = "auto"
+    """Split whose accuracy selects the best checkpoint, or another metric, such as ``validation/top5``; last: the last
+    checkpoint; auto: validation if there is one, else last.
+    """
     early_stopping: EarlyStopping | None = None
     """Rule for early stopping; null: train to the end."""
     evaluate_train: bool = False
@@ -98,6 +103,9 @@ class TrainerSettings:
                 _check_duration(name, text)
         if Duration.parse(self.duration).unit == "%":
             raise ValueError("trainer.duration is the length of the whole run: give epochs ('10ep') or steps ('500st'), not '%'")
+        split, _, metric = self.select_on.partition("/")
+        if self.select_on not in SELECTIONS and not (split in ("validation", "test") and metric):
+            raise ValueError(f"trainer.select_on must be {' | '.join(SELECTIONS)} | <validation|test>/<metric>")
         if not is_device(self.device):
             raise ValueError(f"trainer.device is {self.device!r}; it must be auto, cpu, cuda, cuda:N or mps")
         for name in ("log_every", "threads", "accumulate", "keep", "limit_batches", "profile_steps"):

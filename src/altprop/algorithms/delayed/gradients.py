@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from altprop.algorithms.base import top1
 from altprop.algorithms.blocks import BlockAlgorithm, BlockOptions
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
@@ -112,7 +111,7 @@ class DelayedGradients(BlockAlgorithm):
         for index in range(len(self.modules) - 1):
             sent[index] = self._backward(index)
         self.pending = [*sent[1:], None]
-        return {"loss": loss.detach(), "accuracy": top1(scores, targets)}
+        return {"loss": loss.detach(), **self.measured(scores, targets)}
 
     def _forward(self, index: int, module: nn.Module, features: Tensor) -> Tensor:
         """Make a forward pass, store what the delayed backward pass needs, and return the output without a graph."""

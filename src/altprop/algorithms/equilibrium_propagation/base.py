@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from altprop.algorithms.base import Algorithm, gradient_of, top1
+from altprop.algorithms.base import Algorithm, gradient_of
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.equilibrium_propagation.diagnostics import (
     CONVERGED,
@@ -179,7 +179,7 @@ class EnergyAlgorithm(Algorithm):
 
     def fit(self, scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return loss and accuracy (percent) of training scores, which come from a phase without a nudge."""
-        return {"loss": self.loss(scores, targets), "accuracy": top1(scores, targets)}
+        return {"loss": self.loss(scores, targets), **self.measured(scores, targets)}
 
     def reference_gradient(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Backpropagate through all steps of the free phase, with the positions of max poolings held constant."""

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from altprop.algorithms.backprop import Backprop
-from altprop.algorithms.base import top1
 from altprop.algorithms.blocks import cut, output_shapes
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
@@ -75,4 +74,4 @@ class DirectFeedbackAlignment(Backprop):
             for output, feedback in zip(outputs, self.feedback, strict=True)
         ]
         self.optimization.backward_from([*outputs, scores], [*gradients, error])
-        return {"loss": loss.detach(), "accuracy": top1(leaf.detach(), targets)}
+        return {"loss": loss.detach(), **self.measured(leaf.detach(), targets)}

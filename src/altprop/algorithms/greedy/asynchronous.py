@@ -185,8 +185,8 @@ class AsynchronousGreedy(LocalLosses):
                     outputs = self.blocks[worker](features)
             else:
                 self.rates[worker] = self.optimizers[worker].learning_rate
-                outputs, loss, accuracy = self.train_block(worker, features, targets)
-                result = (loss, accuracy)
+                outputs, loss, measured = self.train_block(worker, features, targets)
+                result = (loss, measured["accuracy"])
         if worker < self.num_blocks - 1 and targets.shape[0] == self.context.batch_size:
             self.buffers[worker].add(outputs, targets)
         return result

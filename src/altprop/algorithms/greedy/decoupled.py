@@ -24,7 +24,7 @@ class DecoupledGreedy(LocalLosses):
         metrics: dict[str, Tensor] = {}
         features = inputs
         for index in range(self.num_blocks):
-            features, loss, accuracy = self.train_block(index, features, targets)
+            features, loss, measured = self.train_block(index, features, targets)
             metrics[f"block{index + 1}/loss"] = loss
-            metrics[f"block{index + 1}/accuracy"] = accuracy
-        return {"loss": loss, "accuracy": accuracy, **metrics}
+            metrics[f"block{index + 1}/accuracy"] = measured["accuracy"]
+        return {"loss": loss, **measured, **metrics}

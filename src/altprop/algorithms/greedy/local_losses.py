@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from altprop.algorithms.base import top1
 from altprop.algorithms.blocks import BlockAlgorithm, BlockOptions, companions, output_shapes
 from altprop.algorithms.context import Capabilities, Context
 from altprop.algorithms.loss_scaling import LossScaling
@@ -136,10 +135,10 @@ class LocalLosses(BlockAlgorithm):
         """Whether ``epoch`` (0-based) starts with fresh optimizers."""
         return epoch in self.reset_optimizer_at
 
-    def train_block(self, index: int, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def train_block(self, index: int, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Update block ``index`` (0-based) and its head once on ``features``, which have no graph.
 
-        Returns the block's detached output from before the update, its loss and its accuracy.
+        Returns the block's detached output from before the update, its loss, and its accuracy and other metrics.
         """
         optimization = self.optimizers[index]
         optimization.zero_grad()
@@ -150,7 +149,7 @@ class LocalLosses(BlockAlgorithm):
         optimization.step()
         if is_half(loss):
             loss = loss.float()  # sums over an epoch overflow in fp16
-        return outputs.detach(), loss.detach(), top1(scores, targets)
+        return outputs.detach(), loss.detach(), self.measured(scores, targets)
 
     # -- prediction ------------------------------------------------------------------------------------------------------------
 

@@ -50,9 +50,9 @@ class SequentialGreedy(LocalLosses):
         with torch.no_grad(), self.optimizers[self.stage].autocast():
             for block in self.blocks[: self.stage]:
                 features = block.eval()(features)
-        _, loss, accuracy = self.train_block(self.stage, features, targets)
+        _, loss, measured = self.train_block(self.stage, features, targets)
         name = f"block{self.stage + 1}"
-        return {"loss": loss, "accuracy": accuracy, f"{name}/loss": loss, f"{name}/accuracy": accuracy}
+        return {"loss": loss, **measured, f"{name}/loss": loss, f"{name}/accuracy": measured["accuracy"]}
 
     def reference_gradient(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         for block in self.blocks[: self.stage]:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Unpack
 
 from torch import Tensor, nn
 
-from altprop.algorithms.base import top1
 from altprop.algorithms.blocks import BlockAlgorithm, BlockOptions, companions, output_shapes
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
@@ -82,7 +81,7 @@ class SyntheticGradients(BlockAlgorithm):
             loss = self.loss(scores, targets)
             loss.backward()
         self.optimization.step()
-        return {"loss": loss.detach(), "accuracy": top1(scores, targets)}
+        return {"loss": loss.detach(), **self.measured(scores, targets)}
 
     def _labels(self, inputs: Tensor, targets: Tensor) -> Tensor | None:
         if not self.label_context:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from altprop.algorithms.base import Algorithm, top1
+from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
@@ -109,7 +109,7 @@ class TargetSearch(Algorithm):
             scores = self.model(inputs)
         unreached, fits = (torch.tensor(float(value), device=inputs.device) for value in (self.best[0], search.fits))
         loss = self.loss(scores, targets)
-        return {"loss": loss, "accuracy": top1(scores, targets), "search/unreached": unreached, "search/fits": fits}
+        return {"loss": loss, **self.measured(scores, targets), "search/unreached": unreached, "search/fits": fits}
 
     def _parameters(self) -> list[nn.Parameter]:
         return [value for layer in self.layers for value in layer.parameters()]

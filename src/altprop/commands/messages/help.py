@@ -28,7 +28,7 @@ GROUPS = (
     "algorithm/loss",
     "schedule",
 )
-SMALL_GROUPS = ("optimizer", "logger", "debug", "cluster", "resources", "task")
+SMALL_GROUPS = ("optimizer", "metrics", "logger", "debug", "cluster", "resources", "task")
 
 _TIED = "\N{NO-BREAK SPACE}"
 HEAD = """\

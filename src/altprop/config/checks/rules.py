@@ -15,7 +15,7 @@ from altprop.models.base import FeedForward
 from altprop.models.energy import EnergyModel
 from altprop.nn.units.base import HardUnit
 from altprop.nn.weights.base import Dense
-from altprop.problems import Problem
+from altprop.problems import Problem, nearest
 
 
 def check(config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -27,6 +27,7 @@ def check(config: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _check_model(config, capabilities, name)
     yield from _check_units(config, capabilities, name)
     yield from _check_selection(config)
+    yield from _check_metrics(config)
     yield from _check_device(config["trainer"])
 
 
@@ -99,13 +100,32 @@ def _check_selection(config: Mapping[str, Any]) -> Iterator[Problem]:
     validation = (data_set.get("validation") if isinstance(data_set, Mapping) else None) or {}
     if not isinstance(validation, Mapping) or validation.get("size") or validation.get("file"):
         return
-    if trainer["select_on"] == "validation":
-        description = "validation, but there is no validation split"
+    if trainer["select_on"].partition("/")[0] == "validation":
+        description = f"{trainer['select_on']}, but there is no validation split"
         yield Problem("trainer.select_on", description, "auto | test | last", "dataset.validation.size=…")
     stopping = trainer["early_stopping"]
     if stopping is not None and stopping["metric"].startswith("validation/"):
         description = f"{stopping['metric']}, but there is no validation split"
         yield Problem("trainer.early_stopping.metric", description, "train/… or test/…", "dataset.validation.size=…")
+
+
+def _check_metrics(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check that selection and early stopping name metrics that the run records."""
+    trainer, own = config["trainer"], config.get("metrics") or {}
+    known = ["loss", "accuracy", *own]
+    names = {"trainer.select_on": trainer["select_on"] if "/" in trainer["select_on"] else None}
+    if trainer["early_stopping"] is not None:
+        names["trainer.early_stopping.metric"] = trainer["early_stopping"]["metric"]
+    for key, value in names.items():
+        if value is None:
+            continue
+        split, _, metric = value.partition("/")
+        if metric not in known:
+            near = nearest(metric, known)
+            description, allowed = f"{value}: there is no metric {metric}", f"{split}/<metric>: {', '.join(known)}"
+            yield Problem(key, description, allowed, f"{key}={split}/{near}" if near else f"metrics={metric}")
+        elif split == "train" and metric in own and isinstance(locate(own[metric]["_target_"]), type):
+            yield Problem(key, f"{value}: classes of torchmetrics are not computed in training", "validation/… or test/…")
 
 
 def _check_device(trainer: Mapping[str, Any]) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -17,10 +18,13 @@ from typing import Any, Union, get_args, get_origin
 from hydra.errors import HydraException
 from hydra.utils import get_object
 
+from altprop._torchvision import import_torchvision
 from altprop.names import public_name
 from altprop.problems import Problem, nearest
 
 Target = Callable[..., Any]
+EXTRAS = {"torchmetrics": "metrics"}
+"""Optional package -> the extra of altprop that installs it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,9 @@ class Signature:
 
 def locate(path: str) -> Target | None:
     """The class or function at the dotted ``path``; None if nothing callable is there or Hydra refuses it."""
+    if path.startswith("torchmetrics."):  # it imports torchvision if that is installed
+        with contextlib.suppress(ModuleNotFoundError):
+            import_torchvision()
     try:
         target = get_object(public_name(path))
     except (ImportError, ValueError, AttributeError, HydraException, SystemExit):  # a user's module may exit when it is imported
@@ -66,7 +73,8 @@ def unknown_target(key: str, path: str) -> Problem:
                 return Problem(key, f"{path}: importing {name} failed: {_where(error)}", "a module that can be imported")
             break
     if module is None:
-        return Problem(key, f"{path}: there is no module {parts[0]}", allowed)
+        fix = f"pip install 'altprop[{EXTRAS[parts[0]]}]'" if parts[0] in EXTRAS else ""
+        return Problem(key, f"{path}: there is no module {parts[0]}", allowed, fix)
     prefix, missing, rest = ".".join(parts[:found]), parts[found] if found < len(parts) else "", parts[found + 1 :]
     if not missing or hasattr(module, missing):
         return Problem(key, f"{path} is not a class or function that a configuration may call", allowed)

@@ -15,6 +15,7 @@ from altprop.algorithms.base import Algorithm
 from altprop.algorithms.schedule import TOTAL, Schedule
 from altprop.config.checks import rules, trial
 from altprop.config.checks.leftovers import leftovers
+from altprop.config.checks.metrics import METRIC, metric_place, metric_problem, metrics_problems
 from altprop.config.checks.nodes import Place, check_nested, check_node, wrong_type
 from altprop.config.checks.targets import locate, signature_of, unknown_target
 from altprop.config.checks.types import argument_errors, is_open, is_unresolved
@@ -44,7 +45,7 @@ PLACES = {
 """The keys whose nodes altprop builds and completes (docs/design.md, "Config in, objects out"), besides ``logger.<name>``."""
 _TRACKER = Place(Tracker)
 _ROOT_KEYS = tuple(field.name for field in dataclasses.fields(RootConfig))
-_RULED = ("algorithm", "model", "trainer")
+_RULED = ("algorithm", "model", "trainer", "metrics")
 """The keys that the rules look at. The rules are skipped if one of them has a problem of its own."""
 
 
@@ -79,6 +80,7 @@ def problems_of_node(key: str, node: Any, config: Mapping[str, Any]) -> list[Pro
 
 def _problems_of_nodes(config: Mapping[str, Any]) -> list[Problem]:
     problems = [*_check_places(config), *_check_trackers(config["logger"]), *_check_trainer(config["trainer"])]
+    problems += metrics_problems(config.get("metrics"))
     for key, value in config.items():
         if key != "trainer":
             problems += _walk(key, value, config)
@@ -151,6 +153,13 @@ def _check_target(key: str, node: Mapping[str, Any], root: Mapping[str, Any]) ->
         return
     place = _place(key)
     signature = signature_of(target)
+    if place is METRIC:
+        if problem := metric_problem(key, target):
+            yield problem
+            return
+        if isinstance(target, type):  # torchmetrics passes on arguments that signatures do not show; it is tried before training
+            signature = None
+        place = metric_place(signature)
     problems = leftovers(key, node, list(check_node(key, node, target, signature, place)))
     for name, child in node.items():
         parameter = signature.parameters.get(name) if signature is not None else None
@@ -171,6 +180,8 @@ def _check_target(key: str, node: Mapping[str, Any], root: Mapping[str, Any]) ->
 def _place(key: str) -> Place | None:
     if key.startswith("logger.") and key.count(".") == 1:
         return _TRACKER
+    if key.startswith("metrics.") and key.count(".") == 1:
+        return METRIC
     if key.startswith("schedule.scheduler.schedulers["):  # the parts of SequentialLR and ChainedScheduler
         return PLACES["schedule.scheduler"]
     return PLACES.get(key)
