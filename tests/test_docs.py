@@ -7,25 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
-
-from tests.algorithms.harness import Case, Training, assert_equal
-from tests.algorithms.registry import SMALL_MLP
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-
-def test_the_worked_example_of_an_algorithm_learns_and_resumes() -> None:
-    text = (ROOT / "docs" / "adding_an_algorithm.md").read_text()
-    namespace: dict[str, object] = {"__name__": "example"}
-    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1), namespace)  # type: ignore[union-attr]
-    algorithm = namespace["DirectFeedbackAlignment"]
-    torch.set_num_threads(1)
-    case = Case(lambda weights: algorithm(weights=weights), SMALL_MLP)  # type: ignore[operator]
-    assert Training(case).run().evaluate()["accuracy"] >= 95
-    half = Training(case).run(9)
-    assert_equal(Training(case).restore(half.state()).run(5).state(), half.run(5).state())
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -41,7 +41,7 @@ def test_devices(device: str) -> None:
     assert TrainerSettings(device=device).device == device
 
 
-@pytest.mark.parametrize("arguments", [{"metric": "accuracy"}, {"metric": "test/top5"}, {"patience": 0}, {"min_delta": -0.1}])
+@pytest.mark.parametrize("arguments", [{"metric": "accuracy"}, {"metric": "best/loss"}, {"patience": 0}, {"min_delta": -0.1}])
 def test_early_stopping_refuses(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"trainer\.early_stopping\.{next(iter(arguments))}"):
         EarlyStopping(**arguments)

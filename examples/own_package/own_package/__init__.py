@@ -1,0 +1,1 @@
+"""Weight perturbation, ternary weights, and what is needed to try them."""
