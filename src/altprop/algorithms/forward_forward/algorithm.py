@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from altprop.algorithms.base import Algorithm, AlgorithmOptions, gradient_of, top1
+from altprop.algorithms.base import Algorithm, AlgorithmOptions, gradient_of
 from altprop.algorithms.blocks import cut
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.forward_forward.goodness import (
@@ -99,7 +99,7 @@ class ForwardForward(Algorithm):
         self.optimization.zero_grad()
         self.optimization.backward(loss + readout_loss)
         self.optimization.step()
-        return {"loss": loss.detach(), "readout/loss": readout_loss.detach(), "accuracy": top1(scores.detach(), targets)}
+        return {"loss": loss.detach(), "readout/loss": readout_loss.detach(), **self.measured(scores.detach(), targets)}
 
     def _goodness_loss(self, inputs: Tensor, targets: Tensor, wrong: Tensor) -> Tensor:
         """Return the sum of the losses of all blocks, on ``inputs`` with their own and with ``wrong`` labels ``[batch]``."""

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Unpack, get_args
 from torch import Tensor, nn
 
 from altprop.algorithms.backprop import Backprop
-from altprop.algorithms.base import AlgorithmOptions, top1
+from altprop.algorithms.base import AlgorithmOptions
 from altprop.algorithms.blocks import cut
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
@@ -96,7 +96,7 @@ class PredictiveCoding(Backprop):
             scores = self._well_timed(inputs, total_loss, share / count)
         else:
             scores = self._with_moving_predictions(inputs, total_loss, share / count)
-        return {"loss": self.loss(scores, targets).detach(), "accuracy": top1(scores, targets)}
+        return {"loss": self.loss(scores, targets).detach(), **self.measured(scores, targets)}
 
     def _with_fixed_predictions(self, inputs: Tensor, loss: TotalLoss, share: float) -> Tensor:
         predictions = feed_forward(self.blocks, self._head, inputs)

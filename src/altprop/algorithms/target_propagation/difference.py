@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Unpack, get_args
 import torch
 from torch import Tensor, nn
 
-from altprop.algorithms.base import Algorithm, AlgorithmOptions, top1
+from altprop.algorithms.base import Algorithm, AlgorithmOptions
 from altprop.algorithms.blocks import companions, cut, output_shapes
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
@@ -131,7 +131,7 @@ class DifferenceTargetPropagation(Algorithm):
             top = leaf - self.target_step * count * leaf.grad
             aims = difference_targets(hidden, list(self.inverses), top)
             directions = [(value - aim) / (self.target_step * count) for value, aim in zip(hidden, aims, strict=True)]
-        metrics = {"loss": loss.detach(), "accuracy": top1(scores.detach(), targets)}
+        metrics = {"loss": loss.detach(), **self.measured(scores.detach(), targets)}
         if self.inverses:
             metrics["inverse_loss"] = self._train_inverses(hidden)
         self.optimization.backward_from(outputs, directions)
