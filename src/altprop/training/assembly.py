@@ -17,7 +17,7 @@ from altprop.nn.synchronized_batch_norm import synchronize_batch_norm
 from altprop.problems import ConfigError, Problem
 from altprop.seeding import derive_seed
 from altprop.training.cost import StepCosts
-from altprop.training.device import choose_device, configure_torch, place_model
+from altprop.training.device import choose_device, configure_torch, place_model, uses_channels_last
 from altprop.training.parts import Parts
 from altprop.training.plan import Plan, make_plan, steps_in_epoch
 
@@ -43,7 +43,8 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
     data = parts.data_set.load(load_context(parts, device, rank, world_size))
     torch.manual_seed(derive_seed(parts.seed, parts.algorithm.weights.initial_stream))
     model = parts.model_factory(input_shape=data.input_shape, num_classes=data.num_classes)
-    model = place_model(model, device, settings.channels_last)
+    channels_last = uses_channels_last(settings.channels_last, model, device)
+    model = place_model(model, device, channels_last)
     if settings.sync_batch_norm and world_size > 1:
         model = synchronize_batch_norm(model)
     check_metrics(parts.metrics, data.num_classes)
@@ -62,7 +63,7 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
         clip_norm=settings.clip_norm,
         accumulate=settings.accumulate,
         compile=settings.compile,
-        channels_last=settings.channels_last,
+        channels_last=channels_last,
         deterministic=settings.deterministic,
         rank=rank,
         world_size=world_size,
@@ -88,8 +89,8 @@ def check_metrics(metrics: Mapping[str, Metric], num_classes: int) -> None:
 
 
 def load_context(parts: Parts, device: torch.device, rank: int = 0, world_size: int = 1) -> LoadContext:
-    """How the data of ``parts`` is loaded."""
-    return LoadContext(parts.data_root, device, parts.seed, parts.settings.channels_last, rank, world_size)
+    """How the data of ``parts`` is loaded. ``trainer.channels_last=auto`` leaves it plain; convolutions convert it."""
+    return LoadContext(parts.data_root, device, parts.seed, parts.settings.channels_last is True, rank, world_size)
 
 
 def seed_globals(seed: int) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from altprop.algorithms.numerics import configure_numerics
+from altprop.nn.units.base import hard_units
 from altprop.problems import RunFailed
 from altprop.training.settings import TrainerSettings
 
@@ -33,6 +34,17 @@ def configure_torch(settings: TrainerSettings) -> None:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     configure_numerics(settings.precision, deterministic=settings.deterministic)
+
+
+def uses_channels_last(setting: bool | str, model: nn.Module, device: torch.device) -> bool:
+    """Whether ``trainer.channels_last`` asks for the channels-last memory format.
+
+    ``auto`` does on CUDA if ``model`` has convolutions and all units are graded: rounding would flip hard units.
+    """
+    if setting != "auto":
+        return bool(setting)
+    convolutions = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    return device.type == "cuda" and convolutions and not any(True for _ in hard_units(model))
 
 
 def place_model(model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:

@@ -58,8 +58,8 @@ class TrainerSettings:
     """torch.compile of the forward pass; changes rounding."""
     sync_batch_norm: bool = False
     """With several processes: batch norm over the whole mini-batch instead of each process's share."""
-    channels_last: bool = False
-    """Convolutions in the channels-last memory format; changes rounding."""
+    channels_last: bool | Literal["auto"] = False
+    """Convolutions in the channels-last memory format; changes rounding. auto: on CUDA, if no hard units could be flipped."""
     deterministic: bool = False
     """Use only deterministic kernels, which may be slower; an operation without one is an error."""
     threads: int | None = None

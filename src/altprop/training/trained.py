@@ -60,7 +60,7 @@ def require_same_scores(parts: Parts, run: Assembly, exported: Mapping[str, Tens
     """
     model = parts.model_factory(input_shape=run.data.input_shape, num_classes=run.data.num_classes)
     model.load_state_dict(exported)
-    model = place_model(model, run.context.device, parts.settings.channels_last).eval()
+    model = place_model(model, run.context.device, run.context.channels_last).eval()
     with run.algorithm.inference():
         for inputs, _ in run.data.test.batches():
             if not torch.equal(model(inputs), run.algorithm.model(inputs)):
