@@ -52,14 +52,14 @@ class Part:
     quick: float = 180.0
 
 
-def benchmark(name: str, full: str, quick: str) -> Callable[[argparse.Namespace], Iterator[Line]]:
-    """Return a function that yields the rows of the benchmark ``name`` with its command line ``full`` or ``quick``."""
+def benchmark(part: str) -> Callable[[argparse.Namespace], Iterator[Line]]:
+    """Return a function that yields the rows of a part of :data:`BENCHMARKS`."""
 
     def lines(args: argparse.Namespace) -> Iterator[Line]:
+        name, full, quick = BENCHMARKS[part]
         module: Any = importlib.import_module(name)
         arguments = f"{quick if args.quick else full} --device {args.device} --clock wall"
-        options = module.parser().parse_args(arguments.split())
-        for row in module.rows(options):
+        for row in module.rows(module.parser().parse_args(arguments.split())):
             [line] = as_json(Section(name, arguments, {}, (row,)))["rows"]
             yield line
 
@@ -140,28 +140,30 @@ def _state_of(outputs: Path) -> Line:
     return {"status": "nothing was written"}
 
 
+BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
+    "steps": (
+        "algorithm_step",
+        "--rounds 3 --groups algorithms rules_mlp rules_cnn energy_mlp",
+        "--rounds 1 --tiny --groups energy_mlp",
+    ),
+    "eqprop": ("equilibrium_propagation_step", "--cases cifar_cnn --rounds 3 --options", "--cases mnist_mlp --rounds 1"),
+    "loop": ("loop_overhead", "--rounds 7", "--steps 2 --rounds 1"),
+    "throughput": (
+        "throughput",
+        "--precisions fp32 tf32 bf16 --rounds 3",
+        "--models convnet4 --batch 2 --steps 1 --rounds 1",
+    ),
+}
+"""Part -> benchmark and its command line, without and with ``--quick``."""
+
 PARTS: Mapping[str, Part] = {
     "tests": Part(tests, 150),
-    "steps": Part(
-        benchmark(
-            "algorithm_step",
-            "--rounds 3 --groups algorithms rules_mlp rules_cnn energy_mlp",
-            "--rounds 1 --tiny --groups energy_mlp",
-        ),
-        75,
-    ),
-    "eqprop": Part(
-        benchmark("equilibrium_propagation_step", "--cases cifar_cnn --rounds 3 --options", "--cases mnist_mlp --rounds 1"), 75
-    ),
-    "loop": Part(benchmark("loop_overhead", "--rounds 7", "--steps 2 --rounds 1"), 30),
-    "throughput": Part(
-        benchmark(
-            "throughput", "--precisions fp32 tf32 bf16 --rounds 3", "--models convnet4 --batch 2 --steps 1 --rounds 1"
-        ),
-        45,
-    ),
+    "steps": Part(benchmark("steps"), 75),
+    "eqprop": Part(benchmark("eqprop"), 75),
+    "loop": Part(benchmark("loop"), 30),
+    "throughput": Part(benchmark("throughput"), 45),
     "training": Part(training, None),
-}  # fmt: skip
+}
 """The most valuable first."""
 
 
