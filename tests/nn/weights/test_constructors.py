@@ -31,8 +31,10 @@ def test_arguments_are_keyword_only(name):
 )
 def test_typed_options_are_the_arguments_of_the_base_class(options, rule):
     signature = signature_of(rule)
-    assert {name: parameter.hint for name, parameter in signature.parameters.items()} == get_type_hints(options)
-    assert {name for name, parameter in signature.parameters.items() if parameter.required} == options.__required_keys__
+    assert {name: parameter.annotation for name, parameter in signature.parameters.items()} == get_type_hints(options)
+    assert {
+        name for name, parameter in signature.parameters.items() if parameter.default is parameter.empty
+    } == options.__required_keys__
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_validation_knows_inherited_arguments_and_refuses_others(rule, inherited
     assert not signature.open_ended
     assert inherited <= signature.parameters.keys()
     assert not refused & signature.parameters.keys()
-    required = {name: None for name, parameter in signature.parameters.items() if parameter.required}
+    required = {name: None for name, parameter in signature.parameters.items() if parameter.default is parameter.empty}
     for name in refused:
         with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
             rule(**required, **{name: None})

@@ -13,7 +13,10 @@ EnsembleOf = Literal["probabilities", "logits"]
 
 def ensemble_weights(count: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return ``w_i = 2^i / sum_j 2^j`` for ``i = 0 … count - 1``, ``[count]``: each head weighs twice the previous one."""
-    return torch.tensor([2.0**i / (2.0**count - 1.0) for i in range(count)], device=device, dtype=dtype)
+    working = torch.float64 if dtype == torch.float64 else torch.float32
+    # made on the device, and exact powers of two, unlike those of exp2
+    powers = torch.ldexp(torch.ones(count, device=device, dtype=working), torch.arange(count, device=device))
+    return (powers / (2.0**count - 1.0)).to(dtype)
 
 
 def ensemble_scores(scores: Sequence[Tensor], average: EnsembleOf) -> Tensor:
