@@ -156,14 +156,14 @@ def compare(
 
 
 def feed_forward_algorithms() -> list[str]:
-    """Every ``conf/algorithm/*.yaml`` that trains a feed-forward network."""
+    """Every ``conf/algorithm/*.yaml`` that names an algorithm for feed-forward networks."""
     names = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml"))
-    return [name for name in names if name not in OWN_GROUPS and not is_energy_based(name)]
+    return [name for name in names if name not in OWN_GROUPS and trains_feed_forward(name)]
 
 
-def is_energy_based(name: str) -> bool:
+def trains_feed_forward(name: str) -> bool:
     cls = class_of(OmegaConf.to_container(OmegaConf.load(CONF / "algorithm" / f"{name}.yaml")))
-    return cls is not None and issubclass(cls, Algorithm) and cls.capabilities.needs_energy
+    return cls is not None and issubclass(cls, Algorithm) and not cls.capabilities.needs_energy
 
 
 def algorithms(args: argparse.Namespace, timer: Timer) -> Iterator[Row]:
