@@ -32,8 +32,8 @@ PARTS = {
     "its values resolved": ("altprop.sweeping.jobs", "to_plain"),
     "its key": ("altprop.sweeping.jobs", "run_key"),
     "copy of the code": ("altprop.sweeping.slurm", "take_snapshot"),
-    "array job, sbatch included": ("altprop.sweeping.slurm", "_submit"),
-    "table job, sbatch included": ("altprop.sweeping.slurm", "_submit_tables"),
+    "array job, sbatch included": ("altprop.sweeping.slurm", "submit_runs"),
+    "table job, sbatch included": ("altprop.sweeping.slurm", "submit_table"),
     "list of the runs": ("altprop.sweeping.jobs", "Manifest.write"),
 }
 REST = "start, imports and the rest"

@@ -5,8 +5,10 @@ Hydra imports this file with every command, so it must stay light.
 
 from __future__ import annotations
 
+import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,19 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLaunche
 from omegaconf import DictConfig
 
 from altprop.problems import ConfigError, RunFailed
+
+
+@contextmanager
+def disk_errors_explained() -> Iterator[None]:
+    """Raise :class:`RunFailed` if the disk is full, read-only or not the user's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        advice = "the same command submits or starts what is not in the queue yet"
+        raise RunFailed(f"the sweep cannot be written down ({error.strerror}{place}); {advice}") from error
 
 
 class OwnPackages(SearchPathPlugin):
@@ -77,7 +92,8 @@ class GridSweeper(AltpropSweeper):
 
         self.launcher.launch = launch_batch  # type: ignore[method-assign]
         self._arguments = arguments
-        returns = super().sweep(arguments)
+        with disk_errors_explained():
+            returns = super().sweep(arguments)
         if failures:
             raise RunFailed("\n".join(map(str, failures)), max(failures, key=lambda one: one.exit_code != 2).exit_code)
         return returns
@@ -124,9 +140,9 @@ class OptunaSearch(AltpropSweeper):
         name = (self.config.group or self.config.name).replace("/", "-")
         file = Path(self.config.paths.outputs).absolute() / ".studies" / f"{name}.db"
         composer = composer_of(self.hydra_context.config_loader, self.config)
-        Search(composer, self.launcher, file, self.trials, self.max_batch_size or self.trials).run(
-            arguments, self._parse_config()
-        )
+        search = Search(composer, self.launcher, file, self.trials, self.max_batch_size or self.trials)
+        with disk_errors_explained():
+            search.run(arguments, self._parse_config())
 
 
 class LocalWorkers(Launcher):
@@ -143,6 +159,13 @@ class LocalWorkers(Launcher):
 
 class SlurmQueue(SlurmLauncher):
     """submitit's launcher, but it returns after submitting, skips finished runs, and runs a snapshot of the code."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from altprop.sweeping.checks import problems_of_cluster
+
+        if problems := list(problems_of_cluster(config)):
+            raise ConfigError(problems)
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from altprop.sweeping.slurm import launch

@@ -16,7 +16,7 @@ import torch
 
 from altprop.config.project import ROOT
 from altprop.sweeping.jobs import Manifest, SweepRun, manifests
-from altprop.sweeping.outcome import WAITING, job_states
+from altprop.sweeping.queue import WAITING, job_states
 
 PATIENCE = 240
 """Seconds: the machine may be busy."""

@@ -62,6 +62,9 @@ def test_killed_task_resumes_when_submitted_again(undisturbed: SweepRun, tmp_pat
     assert run.status["status"] == "running"  # nobody was left to say otherwise
     told = command(tmp_path, "status.py")
     assert " failed " in told.stdout
+    assert ": killed from outside" in told.stdout
+    assert run.status["status"] == "running"  # looking at it writes nothing
+    wait_for("the table, which is written with the report", (Path(run.log or "").parents[2] / "status.txt").exists)
     assert run.status["status"] == "failed"
     assert run.status["error"].startswith("killed from outside")
     [again] = submit(tmp_path, *long).runs
@@ -86,12 +89,11 @@ def test_a_run_that_fails_and_one_over_its_memory_leave_the_others_alone(tmp_pat
     sweep = submit(tmp_path, *SMALL, "trainer.duration=1ep", "model.hidden=[16],[20000,20000]", "seed=0")
     broken = submit(tmp_path, *SMALL, "trainer.duration=1ep", "optimizer.lr=1e30", "seed=0")
     wait_for_end(*sweep.runs, *broken.runs)
-    fine, greedy = sweep.runs
+    fine, _ = sweep.runs
     assert fine.status["status"] == "done"
     told = command(tmp_path, "status.py", f"folder={sweep.folder}", "only=failed").stdout
     assert "out of memory: SLURM killed the run" in told
     assert "resources.memory=" in told
-    assert greedy.status["status"] == "failed"
     [run] = broken.runs
     assert run.status["status"] == "failed"
     assert "RunFailed: the loss became" in run.status["error"]

@@ -27,8 +27,8 @@ from altprop.sweeping import search as search_module
 from altprop.sweeping.jobs import sweep_runs
 from altprop.sweeping.local import REFUSED, is_taken
 from altprop.sweeping.search import Search
-from altprop.sweeping.slurm import SubmissionRefused
 from altprop.sweeping.space import Space
+from altprop.sweeping.submission import SubmissionRefused
 
 optuna = pytest.importorskip("optuna")
 CategoricalDistribution, FloatDistribution, IntDistribution = (

@@ -24,7 +24,8 @@ from altprop.problems import ConfigError
 from altprop.sweeping import local, slurm, snapshot
 from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs, unlisted
 from altprop.sweeping.local import objective_of, worker_slots
-from altprop.sweeping.outcome import _jobs_of, settle_killed
+from altprop.sweeping.outcome import settle_killed
+from altprop.sweeping.queue import Queue, jobs_of
 
 TINY = ["trainer.duration=1ep", "trainer.limit_batches=2", "trainer.figures=false", "model.hidden=[8]", "trainer.device=cpu"]
 
@@ -149,16 +150,17 @@ def test_a_snapshot_of_the_code_is_complete_and_knows_its_commit(tmp_path: Path)
 def test_a_refused_run_is_failed_and_not_waiting(tmp_path: Path) -> None:
     log = tmp_path / "0.log"
     run = SweepRun(["seed=0"], [], str(tmp_path / "scratch" / "key"), 0, log=str(log))
-    assert row_of(run, {})["state"] == "waiting"
+    assert row_of(run, Queue())["state"] == "waiting"
     log.write_text("trainer.keep: -1; at least 0\n")
-    row = row_of(run, {})
+    run.code = 2
+    row = row_of(run, Queue())
     assert (row["state"], row["reason"]) == ("failed", "trainer.keep: -1; at least 0")
 
 
 def test_job_ids_of_slurm_are_expanded() -> None:
-    assert _jobs_of("12") == ["12"]
-    assert _jobs_of("12_3") == ["12_3"]
-    assert _jobs_of("12_[4-6,8%2]") == ["12_4", "12_5", "12_6", "12_8"]
+    assert jobs_of("12") == ["12"]
+    assert jobs_of("12_3") == ["12_3"]
+    assert jobs_of("12_[4-6,8%2]") == ["12_4", "12_5", "12_6", "12_8"]
 
 
 def test_manifests_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from altprop.commands.train import check_task
 from altprop.problems import Problem, nearest
 from altprop.program import PACKAGE
 
-COMMANDS = {"train": "run_task", "evaluate": "evaluate", "report": "report", "status": "show", "data": "run"}
+COMMANDS = {"train": "run_task", "evaluate": "evaluate", "report": "report", "status": "status", "data": "run"}
 """Command -> function of ``altprop.commands.<command>`` that is called with the composed configuration."""
 COMPLETION = ("-sc", "--shell-completion")
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import socket
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +18,19 @@ from omegaconf import DictConfig, OmegaConf
 from altprop.config.compose import JobComposer
 from altprop.config.key import run_key
 from altprop.config.plain import to_plain
+from altprop.config.quoting import quoted
 from altprop.files import read_json, write_json
 from altprop.names import public_name
+from altprop.sweeping.queue import submitted_from
 from altprop.tracking.status_file import read_status
 
 TRAINING = ("altprop.tasks.train", "altprop.tasks.rank_then_train")
 """Tasks that write the run directory of their configuration."""
 MANIFEST = "runs.json"
+ONLY = "ALTPROP_ONLY"
+"""The environment variable with the run directories, as a JSON list, to which a command is restricted."""
+EMPTY_WORDS = re.compile(r"Exited with exit code|Job step aborted|submitit INFO|Terminating StepId")
+"""Lines of SLURM and submitit that say that a process has ended, but not why."""
 
 
 @dataclass
@@ -35,6 +46,12 @@ class SweepRun:
     """SLURM's job number."""
     log: str | None = None
     """The file with its output."""
+    submitting: bool = False
+    """True from before its submission until its job number is known."""
+    refused: str | None = None
+    """Why SLURM did not take it."""
+    code: int | None = None
+    """The exit code of its local process; only if it failed or has no directory."""
 
     @property
     def status(self) -> dict[str, Any]:
@@ -49,10 +66,11 @@ class SweepRun:
 
     @property
     def last_words(self) -> str:
-        """The last line that the run itself printed; empty if there is none."""
-        lines = [line.strip() for line in self.printed.splitlines()]
-        own = [line for line in lines if line and not line.startswith(("srun: ", "slurmstepd", "submitit "))]
-        return own[-1] if own else ""
+        """The last line that the run itself printed, or else that SLURM printed; empty if there is none."""
+        lines = [line.strip() for line in self.printed.splitlines() if line.strip()]
+        own = [line for line in lines if not line.startswith(("srun: ", "slurmstepd", "submitit "))]
+        others = [line for line in lines if not EMPTY_WORDS.search(line)]
+        return (own or others or [""])[-1]
 
 
 def status_of(directory: str | Path) -> dict[str, Any]:
@@ -63,7 +81,7 @@ def status_of(directory: str | Path) -> dict[str, Any]:
 def sweep_runs(composer: JobComposer, job_overrides: Sequence[Sequence[str]]) -> Iterator[tuple[SweepRun, bool]]:
     """Each run once, and whether it is already finished."""
     master = composer.master
-    paths = [f"paths.{name}={Path(master.paths[name]).absolute()}" for name in ("data", "outputs")]
+    paths = [f"paths.{name}={quoted(str(Path(master.paths[name]).absolute()))}" for name in ("data", "outputs")]
     hydra_overrides = [text for text in OmegaConf.to_container(master.hydra.overrides.hydra) if _is_search_path(str(text))]  # type: ignore[union-attr]
     config_folder = _config_folder()
     seen: set[str] = set()
@@ -118,17 +136,23 @@ class Manifest:
     job: str | None = None
     table: str | None = None
     """SLURM's number of the job that writes the tables."""
+    command: list[str] = field(default_factory=list)
+    """The arguments of the command that started the sweep."""
+    launcher: dict[str, Any] = field(default_factory=dict)
+    """Host and process number of that command."""
+    code: str | None = None
+    """The folder with the code that its jobs run."""
 
     @classmethod
     def begin(cls, folder: Path, group: str, cluster: str, runs: list[SweepRun]) -> Manifest:
         """The manifest of a sweep that starts ``runs``, in addition to the runs of its earlier batches."""
         before = cls.read(folder) or cls(folder, group, cluster, [])
-        return cls(folder, group, cluster, [*before.runs, *runs], before.job, before.table)
+        return cls(folder, group, cluster, [*before.runs, *runs], before.job, before.table, *_this_command())
 
     def write(self) -> None:
         """Write the manifest into the sweep's folder."""
-        numbers = {"job": self.job, "table": self.table}
-        content = {"group": self.group, "cluster": self.cluster, **numbers, "runs": [asdict(run) for run in self.runs]}
+        own = {name: getattr(self, name) for name in ("group", "cluster", "job", "table", "command", "launcher", "code")}
+        content = {**own, "runs": [asdict(run) for run in self.runs]}
         write_json(self.folder / MANIFEST, content)
 
     @classmethod
@@ -137,14 +161,44 @@ class Manifest:
         content = read_json(folder / MANIFEST)
         try:
             runs = [SweepRun(**run) for run in content["runs"]]
-            return cls(folder, content["group"], content["cluster"], runs, content["job"], content["table"])
+            later = (content.get("command", []), content.get("launcher", {}), content.get("code"))
+            return cls(folder, content["group"], content["cluster"], runs, content["job"], content["table"], *later)
         except (KeyError, TypeError):  # missing, damaged, or not a manifest
             return None
 
 
+def _this_command() -> tuple[list[str], dict[str, Any]]:
+    return sys.argv[1:], {"host": socket.gethostname(), "pid": os.getpid()}
+
+
+def adopt(manifest: Manifest) -> Manifest:
+    """``manifest``, with the jobs of a command that was killed while it submitted: found by the folder of their batch script."""
+    lost = [run for run in manifest.runs if run.submitting]
+    if not lost:
+        return manifest
+    jobs, complaint = submitted_from(manifest.folder)
+    known = {manifest.table, *(run.job for run in manifest.runs)}
+    for job in sorted(set(jobs) - known):
+        number = int(job.partition("_")[2] or 0)
+        if number < len(lost):
+            lost[number].job, lost[number].submitting = job, False
+            lost[number].log = str(manifest.folder / ".submitit" / job / f"{job}_0_log.out")
+    if not complaint:
+        for run in lost:
+            run.submitting = False
+    return manifest
+
+
 def manifests(outputs: Path) -> Iterator[Manifest]:
     """The sweeps below ``paths.outputs``, newest first (their folders are named after the time)."""
-    for folder in sorted((outputs / ".sweeps").glob("*"), reverse=True):
+    for folder in sorted((outputs / ".sweeps").glob("[!.]*"), reverse=True):
         manifest = Manifest.read(folder)
         if manifest is not None:
             yield manifest
+
+
+def to_be_run(planned: Sequence[tuple[SweepRun, bool]]) -> list[SweepRun]:
+    """The runs of ``planned`` that are not finished; if ``status.py action=retry`` started the command, only those it names."""
+    named = os.environ.get(ONLY)
+    directories = None if named is None else set(json.loads(named))
+    return [run for run, finished in planned if not finished and (directories is None or run.directory in directories)]

@@ -6,10 +6,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from filelock import FileLock
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
@@ -17,10 +20,10 @@ from omegaconf import DictConfig
 from altprop.config.compose import composer_of
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.program import arguments
-from altprop.sweeping.jobs import MANIFEST, Manifest, SweepRun, sweep_runs, unlisted
+from altprop.sweeping.jobs import MANIFEST, Manifest, SweepRun, sweep_runs, to_be_run, unlisted
 from altprop.sweeping.notes import SweepNotes
 from altprop.sweeping.outcome import settle_killed
-from altprop.training.rundir import is_locked
+from altprop.training.locks import LOCK, LOCKED, is_locked
 
 POLL_SECONDS = 0.1
 REFUSED = 2
@@ -34,7 +37,7 @@ def launch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Seq
     """
     planned = list(sweep_runs(composer_of(loader, config), job_overrides))
     runs = [run for run, _ in planned]
-    left = [run for run, finished in planned if not finished]
+    left = to_be_run(planned)
     folder = Path(config.hydra.sweep.dir).absolute()
     manifest = Manifest.begin(folder, config.group or config.name, "local", runs)
     for number, run in enumerate(runs, start=len(manifest.runs) - len(runs)):
@@ -43,8 +46,10 @@ def launch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Seq
     manifest.write()
     for line in unlisted(job_overrides, runs):
         print(line)
-    print(f"{len(runs)} runs, {len(runs) - len(left)} done already; {min(len(slots), len(left))} at a time; logs in {folder}")
-    codes = Workers(slots).run(left)
+    done = sum(finished for _, finished in planned)
+    print(f"{len(runs)} runs, {done} done already; {min(len(slots), len(left))} at a time; logs in {folder}")
+    with launching(folder):
+        codes = Workers(slots, manifest).run(left)
     if left and len(left) == len(manifest.runs) and all(code == REFUSED for code in codes):
         raise RunFailed(_discarded(folder, left), REFUSED)
     if any(codes):
@@ -84,17 +89,31 @@ def is_taken(run: SweepRun) -> bool:
     return run.directory is not None and is_locked(Path(run.directory))
 
 
+@contextmanager
+def launching(folder: Path) -> Iterator[None]:
+    """Lock the sweep's ``folder`` while its command is at work, so that ``status.py`` knows whether its runs will start."""
+    lock = FileLock(folder / LOCK)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
 class Workers:
     """Processes that train one run each, at most one per slot. A run that another process is training waits for that process."""
 
-    def __init__(self, slots: Sequence[dict[str, str]]) -> None:
+    def __init__(self, slots: Sequence[dict[str, str]], manifest: Manifest | None = None) -> None:
         self.free = list(slots)
+        self.manifest = manifest
         self.busy: dict[int, tuple[subprocess.Popen[bytes], dict[str, str]]] = {}
 
     def run(self, left: Sequence[SweepRun]) -> list[int]:
         """Run ``left`` and return the exit codes in order. Ctrl-C also reaches the workers, which save before this returns."""
         codes: dict[int, int] = {}
         waiting = list(range(len(left)))
+        before = signal.signal(signal.SIGTERM, _leave)
         try:
             while waiting or self.busy:
                 while self.free and (number := next((each for each in waiting if not is_taken(left[each])), None)) is not None:
@@ -103,12 +122,17 @@ class Workers:
                     self.busy[number] = (self._start(left[number], slot), slot)
                 time.sleep(POLL_SECONDS)
                 for number, code in self._ended():
+                    if code == LOCKED:  # another process was faster
+                        waiting.append(number)
+                        continue
                     codes[number] = code
-                    settle_killed(left[number], code)
+                    self._note(left[number], code)
                     print(f"{len(codes)}/{len(left)} {' '.join(left[number].overrides)}: {'done' if not code else 'failed'}")
         except BaseException:
             self._stop()
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
         return [codes[number] for number in range(len(left))]
 
     def _start(self, run: SweepRun, slot: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -117,6 +141,13 @@ class Workers:
         with Path(run.log).open("wb") as log:
             environment = {**os.environ, **slot}
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+    def _note(self, run: SweepRun, code: int) -> None:
+        """Note how the process of ``run`` ended, for ``status.py``."""
+        settle_killed(run, code)
+        if self.manifest is not None and (code or run.directory is None):
+            run.code = code
+            self.manifest.write()
 
     def _ended(self) -> list[tuple[int, int]]:
         ended = [(number, process.poll()) for number, (process, _) in self.busy.items()]
@@ -131,6 +162,10 @@ class Workers:
                 process.send_signal(signal.SIGTERM)
         for process, _ in self.busy.values():
             process.wait()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def finished_job(run: SweepRun) -> JobReturn:

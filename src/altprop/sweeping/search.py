@@ -24,8 +24,8 @@ from altprop.reporting.statistics import Statistic, statistic
 from altprop.sweeping.grid import check as check_lists
 from altprop.sweeping.jobs import SweepRun, sweep_runs
 from altprop.sweeping.local import REFUSED, objective_of
-from altprop.sweeping.slurm import SubmissionRefused
 from altprop.sweeping.space import SEED, Space
+from altprop.sweeping.submission import SubmissionRefused
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -1,10 +1,8 @@
-"""A sweep on SLURM: one array job, submitted through submitit."""
+"""A sweep on SLURM: what is left to do becomes one array job, and a table job follows it."""
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -12,29 +10,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from altprop.config.compose import composer_of
 from altprop.config.project import home
-from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.config.quoting import quoted
+from altprop.problems import RunFailed
 from altprop.program import command
-from altprop.sweeping.command import TrainJob
-from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs, unlisted
+from altprop.sweeping.jobs import Manifest, SweepRun, adopt, manifests, sweep_runs, to_be_run, unlisted
 from altprop.sweeping.local import finished_job
-from altprop.sweeping.outcome import WAITING, job_states, settle
+from altprop.sweeping.outcome import outcome, settle
+from altprop.sweeping.queue import Queue, ask, ask_surely
 from altprop.sweeping.snapshot import take_snapshot
+from altprop.sweeping.submission import SubmissionRefused, signals_postponed, submit_runs, submit_table
 
 POLL_SECONDS = 2.0
-COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout")
-"""Parameters that submitit knows for every kind of cluster; the others are passed to it as ``slurm_<name>``."""
-TABLE_MINUTES = 30
-SITE = ("partition", "account", "qos", "constraint")
-
-
-class SubmissionRefused(RunFailed):
-    """SLURM accepted none of the jobs."""
+NOTICE_SECONDS = 2.0
+"""After how long a command that waits for another one says so."""
 
 
 def launch(
@@ -42,38 +37,67 @@ def launch(
 ) -> list[JobReturn]:
     """Submit every run that is neither finished nor in the queue. ``parameters`` are those of hydra-submitit-launcher.
 
-    Returns at once, or with ``cluster.wait`` after the last job has ended.
+    Returns at once, or with ``cluster.wait`` after the last job has ended. Raises :class:`RunFailed` if SLURM does not answer, or
+    refuses the jobs.
     """
-    if shutil.which("sbatch") is None:
-        raise ConfigError([Problem("cluster", "slurm, but there is no sbatch here", "where SLURM is, or local", "cluster=local")])
     parameters = {**parameters, **_collections(config)}
     planned = list(sweep_runs(composer_of(loader, config), job_overrides))
     runs = [run for run, _ in planned]
-    unfinished = [run for run, finished in planned if not finished]
-    outputs = Path(config.paths.outputs).absolute()
-    queued = _find_queued(outputs, unfinished)
-    left = [run for run in unfinished if run.job is None]
-    folder = Path(config.hydra.sweep.dir).absolute()
-    manifest = Manifest.begin(folder, config.group or config.name, "slurm", runs)
-    summary = [f"{len(runs)} runs", f"{len(runs) - len(unfinished)} done already"]
-    summary += [f"{queued} in the queue already"] if queued else []
-    if left:
-        code = take_snapshot(outputs / ".snapshots") if config.cluster.snapshot else home()
-        manifest.job = _submit(left, folder, parameters, code)
-        if manifest.table is not None:  # of an earlier batch; the new one waits for all of them
-            subprocess.run(["scancel", "--state=PENDING", manifest.table], capture_output=True)
-        manifest.table = _submit_tables(manifest, outputs, parameters, code)
-        summary.append(f"{len(left)} submitted as job {manifest.job}")
-    else:
-        summary.append("nothing to submit")
-    manifest.write()
+    outputs, folder = Path(config.paths.outputs).absolute(), Path(config.hydra.sweep.dir).absolute()
+    with one_at_a_time(outputs):
+        earlier = list(map(adopt, manifests(outputs)))
+        queued, stuck, queue = _find_queued(earlier, [run for run, finished in planned if not finished])
+        left = [run for run in to_be_run(planned) if run.job is None]
+        manifest = Manifest.begin(folder, config.group or config.name, "slurm", runs)
+        summary = [f"{len(runs)} runs", f"{sum(finished for _, finished in planned)} done already"]
+        summary += [f"{queued} in the queue already"] if queued else []
+        code = home()
+        if left and config.cluster.snapshot:
+            code = take_snapshot(outputs / ".snapshots")
+        manifest.code = str(code)
+        for run in left:
+            run.submitting = True
+        manifest.write()  # before anything is in the queue
+        with signals_postponed():
+            if stuck:
+                subprocess.run(["scancel", *stuck], capture_output=True)
+                summary.append(f"{len(stuck)} that could never start canceled")
+            if left:
+                _submit(manifest, left, parameters, code)
+                summary.append(f"{len(left)} submitted as job {manifest.job}")
+            else:
+                summary.append("nothing to submit")
+            complaint = _order_table(manifest, runs, outputs, earlier, queue, parameters, code) if queued or left else ""
+            manifest.write()
     for line in unlisted(job_overrides, runs):
         print(line)
     print("; ".join(summary))
-    print(f"status: {command('status')} folder={folder}")
+    status = f"{command('status')} {shlex.quote(f'folder={quoted(str(folder))}')}"
+    if complaint:
+        print(f"the runs are in the queue, but there will be no table: {complaint}", file=sys.stderr)
+        print(f"write it with: {status} table=true", file=sys.stderr)
+    print(f"status: {status}")
     if config.cluster.wait:
         return _wait(runs)
     return [JobReturn(overrides=run.overrides, _return_value=None, status=JobStatus.COMPLETED) for run in runs]
+
+
+class one_at_a_time:  # noqa: N801 - used like a function
+    """A lock around look-up, submission and note, so that two commands at the same moment submit each run once."""
+
+    def __init__(self, outputs: Path) -> None:
+        self.lock = FileLock(outputs / ".sweeps" / ".lock")
+
+    def __enter__(self) -> None:
+        Path(self.lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lock.acquire(timeout=NOTICE_SECONDS)
+        except Timeout:
+            print("waiting for another command that is submitting", file=sys.stderr)
+            self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
 
 
 def _collections(config: DictConfig) -> dict[str, Any]:
@@ -85,123 +109,97 @@ def _collections(config: DictConfig) -> dict[str, Any]:
     }
 
 
-def _find_queued(outputs: Path, runs: Sequence[SweepRun]) -> int:
-    """Set ``job`` of the runs that an earlier command submitted and that may still run. Returns their number."""
-    submitted: dict[str | None, str | None] = {None: None}
-    for manifest in reversed(list(manifests(outputs))):
-        submitted |= {run.directory: run.job for run in manifest.runs if run.directory and run.job}
-    known = [job for run in runs if (job := submitted.get(run.directory)) is not None]
-    states = job_states(known) if known else {}
+def _find_queued(earlier: Sequence[Manifest], runs: Sequence[SweepRun]) -> tuple[int, list[str], Queue]:
+    """Set ``job`` of the runs that an earlier command submitted and that may still run.
+
+    Returns their number, the jobs that can never start, and SLURM's answer.
+    """
+    submitted: dict[str, SweepRun] = {}
+    for manifest in reversed(earlier):
+        submitted |= {run.directory: run for run in manifest.runs if run.directory and run.job}
+    known = {run.directory: submitted[run.directory] for run in runs if run.directory in submitted}
+    tables = [manifest.table for manifest in earlier]
+    queue = ask_surely([*(before.job for before in known.values()), *tables]) if known else Queue()
+    stuck: list[str] = []
     for run in runs:
-        job = submitted.get(run.directory)
-        if job is not None and states.get(job) in WAITING:
-            run.job = job
-    return sum(run.job is not None for run in runs)
+        before = known.get(run.directory or "")
+        job = queue.of(before.job) if before is not None else None
+        if before is None or job is None or not job.live:
+            continue
+        if job.never is not None:
+            stuck.append(str(before.job))
+        else:
+            run.job, run.log = before.job, before.log
+    return sum(run.job is not None for run in runs), stuck, queue
 
 
-def _submit(left: Sequence[SweepRun], folder: Path, parameters: Mapping[str, Any], code: Path) -> str:
-    """Submit ``left`` as one array and set each run's job. Returns the number of the array."""
-    executor = _executor(folder, parameters, code)
-    processes = parameters["tasks_per_node"] * parameters["nodes"]
-    # Since SLURM 22.05 srun does not inherit --cpus-per-task. If one process is lost, the others must not wait for it.
-    srun = [f"--cpus-per-task={parameters['cpus_per_task']}", *(["--kill-on-bad-exit=1"] if processes > 1 else [])]
-    executor.update_parameters(
-        slurm_srun_args=srun,
-        **{
-            name if name in COMMON else f"slurm_{name}": value
-            for name, value in parameters.items()
-            if name not in ("submitit_folder", "max_num_timeout", "setup")
-        },
-    )
-    with _refusals(), executor.batch():
-        jobs = [executor.submit(TrainJob(run.arguments)) for run in left]
-    for run, job in zip(left, jobs, strict=True):
-        run.job, run.log = str(job.job_id), str(job.paths.stdout)
-    return str(jobs[0].job_id).partition("_")[0]
+def _submit(manifest: Manifest, left: Sequence[SweepRun], parameters: Mapping[str, Any], code: Path) -> None:
+    """Submit ``left`` and note the result, also a refusal. Raises :class:`SubmissionRefused`."""
+    try:
+        manifest.job = submit_runs(left, manifest.folder, parameters, code)
+    except SubmissionRefused as refusal:
+        for run in left:
+            run.submitting, run.refused = False, str(refusal)
+        manifest.write()
+        raise
+    manifest.write()
 
 
-def _submit_tables(manifest: Manifest, outputs: Path, parameters: Mapping[str, Any], code: Path) -> str:
-    """Submit the job that writes the tables after every run of the sweep has ended, successful or not."""
-    executor = _executor(manifest.folder, {**parameters, "cpus_per_task": 1}, code)
-    site = {f"slurm_{name}": parameters[name] for name in SITE}
-    # Options of sbatch take precedence, and a dependency of the runs would replace the dependency on the runs.
-    additional = {name: value for name, value in parameters["additional_parameters"].items() if name != "dependency"}
-    executor.update_parameters(
-        name="altprop-table",
-        timeout_min=TABLE_MINUTES,
-        cpus_per_task=1,
-        mem_gb=parameters["mem_gb"],
-        stderr_to_stdout=True,
-        slurm_dependency=f"afterany:{':'.join(_arrays(manifest))}",
-        slurm_additional_parameters=additional,
-        **site,
-    )
-    from submitit.helpers import CommandFunction
-
-    with _refusals():
-        status = [
-            sys.executable,
-            "-m",
-            "altprop",
-            "status",
-            f"folder={manifest.folder}",
-            "table=true",
-            f"paths.outputs={outputs}",
-        ]
-        return str(executor.submit(CommandFunction(status)).job_id)
+def _order_table(
+    manifest: Manifest,
+    runs: Sequence[SweepRun],
+    outputs: Path,
+    earlier: Sequence[Manifest],
+    queue: Queue,
+    parameters: Mapping[str, Any],
+    code: Path,
+) -> str:
+    """See to it that a job writes the table after the last run. Returns why SLURM refused it; empty if it did not."""
+    waiting = {run.directory for run in runs if run.job is not None}
+    if not any(run.job is not None and run.job.partition("_")[0] == manifest.job for run in runs):
+        for before in earlier:  # nothing was submitted: an earlier command's table may still be to come
+            table = queue.of(before.table)
+            if table is not None and table.live and table.never is None and waiting <= {run.directory for run in before.runs}:
+                manifest.table = before.table
+                return ""
+    if manifest.table is not None:  # of an earlier batch; the new one waits for all of them
+        subprocess.run(["scancel", "--state=PENDING", manifest.table], capture_output=True)
+        manifest.table = None
+    try:
+        manifest.table = submit_table(manifest, outputs, _arrays(manifest), parameters, code)
+    except SubmissionRefused as refusal:
+        return str(refusal)
+    return ""
 
 
 def _arrays(manifest: Manifest) -> list[str]:
-    """The arrays that the table waits for: the newest, and those of earlier batches that may still run."""
-    others = {run.job for run in manifest.runs if run.job is not None and run.job.partition("_")[0] != manifest.job}
-    states = job_states(others) if others else {}
-    left = {job.partition("_")[0] for job, state in states.items() if state in WAITING}
-    return [*sorted(left), str(manifest.job)]
-
-
-def _executor(folder: Path, parameters: Mapping[str, Any], code: Path) -> Any:
-    from submitit import AutoExecutor
-
-    executor = AutoExecutor(folder / ".submitit" / "%j", cluster="slurm", slurm_max_num_timeout=parameters["max_num_timeout"])
-    folder_of_code, here = shlex.quote(str(code)), shlex.quote(os.getcwd())
-    executor.update_parameters(
-        slurm_setup=[
-            *parameters["setup"],
-            f"cd {folder_of_code}",
-            # The current folder comes last: it may contain the user's own modules, which train.py and altprop find as well.
-            f"export PYTHONPATH={folder_of_code}/src${{PYTHONPATH:+:$PYTHONPATH}}:{here}",
-            f"export OMP_NUM_THREADS={parameters['cpus_per_task']}",
-        ]
-    )
-    return executor
-
-
-class _refusals:  # noqa: N801 - used like a function
-    """Reports in one line why sbatch refused a job."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-        if isinstance(error, (FailedJobError, FailedSubmissionError)):
-            lines = [line.strip() for line in str(error).splitlines() if "sbatch: error" in line]
-            raise SubmissionRefused(f"SLURM refused the jobs: {'; '.join(lines) or error}") from None
+    """The arrays that the table waits for: all whose jobs may still run."""
+    jobs = {run.job for run in manifest.runs if run.job is not None}
+    queue = ask(jobs)
+    arrays = {job.partition("_")[0] for job in jobs if queue.may_run(job)} | ({manifest.job} if manifest.job else set())
+    return sorted(arrays, key=int)
 
 
 def _wait(runs: Sequence[SweepRun]) -> list[JobReturn]:
-    """Wait until every job has ended. Raises :class:`RunFailed` with one line for each run that is not done."""
+    """Wait until every job has ended or can never start.
+
+    Raises :class:`RunFailed` with one line for each run that is not done.
+    """
     jobs = {run.job for run in runs if run.job is not None}
-    while any(state in WAITING for state in job_states(jobs).values()):
+    silent = False
+    while True:
+        queue = ask(jobs)
+        if queue.complaint and not silent:
+            print(f"SLURM does not answer ({queue.complaint}); asking again", file=sys.stderr)
+        silent = not queue.answered
+        left = [job for job in jobs if queue.may_run(job)]
+        if not any((known := queue.of(job)) is None or known.never is None for job in left):
+            break
         time.sleep(POLL_SECONDS)
-    settle(runs)
-    failed = [run for run in runs if run.directory is not None and run.status.get("status") != "done"]
+    settle(runs, queue)
+    found = {id(run): outcome(run, queue) for run in runs}
+    failed = [run for run in runs if run.directory is not None and found[id(run)].state != "done"]
     if failed:
-        raise RunFailed("\n".join(f"{' '.join(run.overrides)}: {_reason(run)}" for run in failed))
+        lines = (f"{' '.join(run.overrides)}: {found[id(run)].state}: {found[id(run)].reason}".rstrip(": ") for run in failed)
+        raise RunFailed("\n".join(lines))
     return [finished_job(run) for run in runs]
-
-
-def _reason(run: SweepRun) -> str:
-    status = run.status
-    return f"{status.get('status', 'never started')}: {status.get('error', '')}".rstrip(": ")

@@ -51,7 +51,7 @@ def train(parts: Parts) -> Mapping[str, Any]:
         SystemExit: With 128 + the signal's number after a request to stop.
     """
     directory = RunDirectory(parts.directory, parts.name, parts.key)
-    if parts.resume and directory.finished:
+    if (parts.resume or directory.started_over) and directory.finished:
         return _already_done(directory, parts)
     requests = StopRequests()
     try:
@@ -89,7 +89,7 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes, requests
     # First, because it finds mistakes that only show with the model or the data, before anything is written or cleared.
     run = assemble(parts, rank=processes.rank, world_size=processes.world_size)
     if processes.first:
-        if not parts.resume:
+        if not (parts.resume or directory.started_over):
             directory.clear()
         elif directory.read_status() is None and (directory.path / "status.json").exists():
             log.warning("%s: status.json is damaged and is written anew", directory.path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,12 +21,12 @@ from altprop.files import read_bytes, remove_leftovers, temporary_path, write_js
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.tracking import status_file
 from altprop.training.checkpoint import CheckpointStore
+from altprop.training.locks import BEGUN, LOCK, LOCK_SECONDS, LOCKED, SUBMISSION, heartbeat
 
 log = logging.getLogger(__name__)
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 """Errors of file systems that have no locks."""
-LOCK = ".lock"
 JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "CUDA_VISIBLE_DEVICES")
 
 
@@ -60,7 +61,8 @@ class RunDirectory:
             raise ConfigError([self._unusable(error)]) from error
         try:
             remove_leftovers(self.path, self.checkpoints, self.figures)
-            yield
+            with heartbeat(self.path / LOCK):
+                yield
         finally:
             if new and not self.config.exists():
                 self._remove(new)
@@ -75,7 +77,7 @@ class RunDirectory:
         except Timeout as error:
             holder = (self.read_status() or {}).get("pid", "unknown")
             raise RunFailed(
-                f"{self.path}: another process ({holder}) is training this run; wait for it, or change the seed"
+                f"{self.path}: another process ({holder}) is training this run; wait for it, or change the seed", LOCKED
             ) from error
         except OSError as error:
             if error.errno not in NO_LOCKS:
@@ -132,6 +134,7 @@ class RunDirectory:
                 "key": self.key,
                 "started_at": previous.get("started_at", now),
                 "updated_at": now,
+                "host": socket.gethostname(),
                 "pid": os.getpid(),
                 **({"job": job} if job else {}),
                 **fields,
@@ -144,8 +147,14 @@ class RunDirectory:
             write_text(self.config, text)
         self.started = True
 
+    @property
+    def started_over(self) -> bool:
+        """Whether the submission of this job has started the run over already, so that a requeued job resumes it."""
+        submission = os.environ.get(SUBMISSION)
+        return submission is not None and (self.path / BEGUN).exists() and (self.path / BEGUN).read_text() == submission
+
     def clear(self) -> None:
-        """Remove the files of an earlier attempt, for a run that starts over (``resume=false``).
+        """Remove the files of an earlier attempt, for a run that starts over (``resume=false``), and store the submission.
 
         The status goes first, then all checkpoints at once. A process that is killed meanwhile thus leaves a run that is not
         done, and that resumes with all of its checkpoints or starts over.
@@ -155,6 +164,8 @@ class RunDirectory:
         for pattern in ("figures/*.png", "metrics.*", "train.log", "config.yaml", "meta.json"):
             for file in self.path.glob(pattern):
                 file.unlink()
+        if SUBMISSION in os.environ:
+            write_text(self.path / BEGUN, os.environ[SUBMISSION])
 
     def point_latest(self, outputs: Path) -> None:
         """Make ``outputs/latest`` a link to this run."""
@@ -168,19 +179,5 @@ class RunDirectory:
                 temporary.unlink()
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of the run in ``path``, which need not exist."""
-    lock = _lock(path)
-    if not Path(lock.lock_file).exists():
-        return False
-    try:
-        with lock:
-            return False
-    except Timeout:
-        return True
-    except OSError:  # no locks here, or not our file: the trainer will say so
-        return False
-
-
 def _lock(path: Path) -> FileLock:
-    return FileLock(path / LOCK, timeout=0)
+    return FileLock(path / LOCK, timeout=LOCK_SECONDS)

@@ -1,0 +1,192 @@
+"""The verbs of ``status.py`` that change something: cancel and retry runs, follow a log, remove what is old."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from altprop.config.quoting import quoted
+from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.program import arguments, command
+from altprop.sweeping.jobs import ONLY, Manifest, SweepRun, manifests
+from altprop.sweeping.outcome import outcome
+from altprop.sweeping.queue import Queue, ask, ask_surely
+from altprop.training.rundir import is_locked
+
+POLL_SECONDS = 0.5
+STATE_SECONDS = 5.0
+"""How often a command that follows a log looks whether the run has ended."""
+DAY = 86_400.0
+
+
+def cancel(config: DictConfig, manifest: Manifest, numbers: Sequence[int]) -> None:
+    """Cancel the runs ``numbers``: they save and stop. If they are all runs of the sweep, nothing of it is left to come.
+
+    Raises :class:`RunFailed` if SLURM does not answer, or a run is on another machine.
+    """
+    runs = [manifest.runs[number] for number in numbers]
+    whole = len(runs) == len(manifest.runs)
+    queue = ask_surely([*(run.job for run in runs), manifest.table if whole else None])
+    jobs = [run.job for run in runs if run.job is not None and (job := queue.of(run.job)) is not None and job.live]
+    table = manifest.table if whole and manifest.table is not None and queue.may_run(manifest.table) else None
+    if jobs or table:
+        _scancel([*jobs, *([table] if table else [])])
+    stopped = 0
+    if whole and is_locked(manifest.folder):
+        _terminate(manifest.launcher)  # the command stops its workers
+        stopped = sum(_is_training(run) for run in runs)
+    else:
+        for run in runs:
+            if run.job is None and _is_training(run):
+                _terminate(run.status)
+                stopped += 1
+    count = len(jobs) + stopped
+    print(f"canceled: {count} run{'s' * (count != 1)}{' and the table' if table else ''}")
+
+
+def _scancel(jobs: Sequence[str]) -> None:
+    done = subprocess.run(["scancel", *jobs], capture_output=True, text=True)
+    if done.returncode:
+        raise RunFailed(f"scancel: {done.stderr.strip() or done.returncode}")
+
+
+def _is_training(run: SweepRun) -> bool:
+    return run.directory is not None and is_locked(Path(run.directory)) and run.status.get("status") == "running"
+
+
+def _terminate(process: dict[str, object]) -> None:
+    """Send SIGTERM to the process with this ``pid`` on this ``host``."""
+    host, number = process.get("host"), process.get("pid")
+    if host != socket.gethostname() or not isinstance(number, int):
+        raise RunFailed(f"process {number} is on {host}; cancel it there")
+    with suppress(ProcessLookupError):
+        os.kill(number, signal.SIGTERM)
+
+
+def retry(config: DictConfig, manifest: Manifest, numbers: Sequence[int]) -> None:
+    """Give the sweep's command again, restricted to those of the runs ``numbers`` that have failed. Raises ConfigError."""
+    queue = ask_surely(run.job for run in manifest.runs)
+    failed = [run for run in (manifest.runs[number] for number in numbers) if outcome(run, queue).state == "failed"]
+    directories = [run.directory for run in failed if run.directory is not None]
+    if not directories:
+        print("nothing to retry: no run has failed")
+        return
+    if not manifest.command:
+        raise ConfigError([Problem("action", f"{manifest.folder} does not say how it was started", "repeat its command by hand")])
+    outputs = Path(config.paths.outputs).absolute()
+    line = [*arguments("train"), *manifest.command, f"paths.outputs={quoted(str(outputs))}"]
+    code = subprocess.run(line, env={**os.environ, ONLY: json.dumps(directories)}).returncode
+    if code:
+        raise RunFailed(f"{len(directories)} run{'s' * (len(directories) != 1)} retried; see above", code)
+
+
+def logs(config: DictConfig, manifest: Manifest, numbers: Sequence[int]) -> None:
+    """Print the log of one run and follow it until the run ends, or Ctrl-C. Raises ConfigError if it is not clear of which."""
+    if len(numbers) != 1:
+        raise ConfigError([Problem("run", "is not set", f"the number of one run, 0 to {len(manifest.runs) - 1}", "run=0")])
+    run = manifest.runs[numbers[0]]
+    path = Path(run.log) if run.log is not None else None
+    if path is None and run.directory is not None:
+        path = Path(run.directory) / "train.log"
+    if path is None:
+        raise ConfigError([Problem("run", f"{numbers[0]} has no log", "a run that was started")])
+    try:
+        for text in _followed(path, run):
+            print(text, end="", flush=True)
+    except KeyboardInterrupt:
+        return
+    if not path.exists():
+        raise RunFailed(f"{path} does not exist: the run has printed nothing")
+
+
+def _followed(path: Path, run: SweepRun) -> Iterator[str]:
+    """What is in ``path``, and what is added to it until ``run`` ends."""
+    place, asked, ended = 0, 0.0, False
+    while True:
+        if time.monotonic() - asked > STATE_SECONDS or not asked:
+            asked = time.monotonic()
+            ended = outcome(run, ask([run.job])).state not in ("running", "waiting", "preempted", "unknown")
+        with suppress(FileNotFoundError), path.open("rb") as stream:
+            stream.seek(place)
+            text = stream.read()
+            place += len(text)
+            yield text.decode(errors="replace")
+        if ended:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def clean(outputs: Path, days: float, *, delete: bool) -> None:
+    """Print what is older than ``days`` and not in use, with its size, and remove it if ``delete``. Runs are never removed."""
+    found = {"sweeps": _old_sweeps(outputs, days), "copies of the code": _old_snapshots(outputs, days)}
+    found["temporary files"] = _temporary(outputs)
+    total = 0
+    for name, paths in found.items():
+        size = sum(map(_size, paths))
+        total += size
+        print(f"{name}: {len(paths)}, {size / 1e6:.1f} MB")
+        for path in paths:
+            print(f"  {path.relative_to(outputs)}")
+    if not delete:
+        print(f"{total / 1e6:.1f} MB in all; to remove them: {command('status')} action=clean days={days:g} yes=true")
+        return
+    for path in (path for paths in found.values() for path in paths):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    print(f"removed: {total / 1e6:.1f} MB")
+
+
+def _in_use(manifest: Manifest, queue: Queue) -> bool:
+    jobs = [run.job for run in manifest.runs] + [manifest.table]
+    submitting = any(run.submitting for run in manifest.runs)
+    return submitting or is_locked(manifest.folder) or any(job is not None and queue.may_run(job) for job in jobs)
+
+
+def _used(outputs: Path) -> list[Manifest]:
+    """The sweeps that may still run."""
+    every = list(manifests(outputs))
+    queue = ask(job for manifest in every for job in (manifest.table, *(run.job for run in manifest.runs)))
+    return [manifest for manifest in every if _in_use(manifest, queue)]
+
+
+def _old_sweeps(outputs: Path, days: float) -> list[Path]:
+    used = {manifest.folder for manifest in _used(outputs)}
+    folders = sorted(path for path in (outputs / ".sweeps").glob("[!.]*") if path.is_dir())
+    return [path for path in folders if path not in used and _age(path) >= days]
+
+
+def _old_snapshots(outputs: Path, days: float) -> list[Path]:
+    used = {manifest.code for manifest in _used(outputs)}
+    if None in used:  # a sweep of an older version, which does not say which copy it runs
+        return []
+    folders = sorted(path for path in (outputs / ".snapshots").glob("[!.]*") if path.is_dir())
+    return [path for path in folders if str(path) not in used and _age(path) >= days]
+
+
+def _temporary(outputs: Path) -> list[Path]:
+    """Files and folders that a killed process left half-written, at least a day old."""
+    patterns = ("**/.*.tmp", ".latest.*", ".snapshots/.copying-*")
+    found = {path for pattern in patterns for path in outputs.glob(pattern)}
+    return sorted(path for path in found if _age(path) >= 1)
+
+
+def _age(path: Path) -> float:
+    """Days since ``path`` was last changed."""
+    return (time.time() - path.lstat().st_mtime) / DAY
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if not file.is_dir())
