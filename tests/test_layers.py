@@ -23,7 +23,12 @@ ROOMS = [
     {"testing"},
 ]
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
-CONFIG = [{"project", "key", "plain", "typed", "schema", "compose", "resolvers"}, {"checks"}, {"extend", "restore"}, {"build"}]
+CONFIG = [
+    {"project", "key", "plain", "typed", "quoting", "schema", "compose", "resolvers"},
+    {"checks"},
+    {"extend", "restore"},
+    {"build"},
+]
 """The order inside the room ``config``."""
 CONFIG_LEVEL = {name: level for level, names in enumerate(CONFIG) for name in names}
 FILES = {

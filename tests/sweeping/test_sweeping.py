@@ -21,7 +21,7 @@ from altprop.config.compose import JobComposer, config_loader
 from altprop.config.project import ROOT
 from altprop.files import write_json
 from altprop.problems import ConfigError
-from altprop.sweeping import local, slurm, snapshot
+from altprop.sweeping import local, snapshot, submission
 from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs, unlisted
 from altprop.sweeping.local import objective_of, worker_slots
 from altprop.sweeping.outcome import settle_killed
@@ -199,8 +199,17 @@ def test_the_job_of_the_tables_reads_the_runs_where_the_sweep_wrote_them(tmp_pat
         return SimpleNamespace(job_id="2")
 
     executor = SimpleNamespace(update_parameters=lambda **parameters: None, submit=submit)
-    monkeypatch.setattr(slurm, "_executor", lambda *arguments: executor)
-    parameters = {**dict.fromkeys(slurm.SITE), "mem_gb": 1, "additional_parameters": {}}
+    monkeypatch.setattr(submission, "_executor", lambda *arguments: executor)
+    parameters = {**dict.fromkeys(submission.SITE), "mem_gb": 1, "additional_parameters": {}}
     manifest = Manifest(tmp_path / "out" / ".sweeps" / "now", "group", "slurm", [], "1")
-    assert slurm._submit_tables(manifest, tmp_path / "out", parameters, tmp_path / "copy") == "2"
+    assert submission.submit_table(manifest, tmp_path / "out", ["1"], parameters, tmp_path / "copy") == "2"
     assert f"paths.outputs={tmp_path / 'out'}" in submitted[0].command
+
+
+def test_two_sweeps_of_the_same_runs_at_the_same_moment(tmp_path: Path) -> None:
+    line = [sys.executable, str(ROOT / "train.py"), "-m", *TINY, "seed=33,34"]
+    environment = {**os.environ, "ALTPROP_OUTPUTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    both = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=280) for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert [run.status["status"] for manifest in manifests(tmp_path) for run in manifest.runs] == ["done"] * 4

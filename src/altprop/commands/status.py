@@ -26,7 +26,7 @@ from altprop.reporting.runs import run_directories
 from altprop.sweeping.jobs import Manifest, SweepRun, adopt, manifests, status_of
 from altprop.sweeping.outcome import STATES, job_of, outcome, settle
 from altprop.sweeping.queue import Queue, ask
-from altprop.training.rundir import is_locked
+from altprop.training.locks import is_locked
 
 WIDTH = 160
 COLUMNS = ("#", "run", "state", "epoch", "accuracy", "left", "elapsed", "node", "job", "pending")
@@ -47,7 +47,7 @@ def status(config: DictConfig) -> None:
     _check(config)
     outputs = Path(config.paths.outputs).absolute()
     if config.action == "clean":
-        steering.clean(outputs, float(config.days), delete=bool(config.yes))
+        steering.clean(outputs, float(config.days), delete=bool(config.delete))
         return
     manifest = find(outputs, config.folder, config.group)
     if config.action in ACTIONS:

@@ -21,7 +21,7 @@ from altprop.program import arguments, command
 from altprop.sweeping.jobs import ONLY, Manifest, SweepRun, manifests
 from altprop.sweeping.outcome import outcome
 from altprop.sweeping.queue import Queue, ask, ask_surely
-from altprop.training.rundir import is_locked
+from altprop.training.locks import is_locked
 
 POLL_SECONDS = 0.5
 STATE_SECONDS = 5.0
@@ -138,7 +138,7 @@ def clean(outputs: Path, days: float, *, delete: bool) -> None:
         for path in paths:
             print(f"  {path.relative_to(outputs)}")
     if not delete:
-        print(f"{total / 1e6:.1f} MB in all; to remove them: {command('status')} action=clean days={days:g} yes=true")
+        print(f"{total / 1e6:.1f} MB in all; to remove them: {command('status')} action=clean days={days:g} delete=true")
         return
     for path in (path for paths in found.values() for path in paths):
         if path.is_dir():

@@ -109,15 +109,25 @@ figures  true: also draw the papers' figures from these runs
 columns  columns to show, in this order and in every format: columns=[experiment,seeds,last,paper]; default: all
 to       folder for the files; default: <paths.outputs>/report""",
     "status": """\
-Print the status of each run of a sweep and the reason for every failure.
+Print the status of each run of a sweep, cancel or retry runs, and follow their logs.
 
-  python status.py                                   the newest sweep
+  python status.py                                   the newest sweep; without any sweep, the runs that are there
   python status.py group=ftprop/cifar10              the newest sweep of this group
   python status.py folder=<folder> only=failed        a specific sweep; only the runs that failed
+  python status.py action=watch                      the table again every 5 seconds until all runs have ended
+  python status.py action=logs run=3                 follow the log of run 3
+  python status.py action=cancel                     cancel the whole sweep; with run=3 or run=[3,5], only these runs
+  python status.py action=retry                      run again what has failed
+  python status.py action=clean                      what old sweeps, copies of the code and temporary files take up
 
+action  show | watch | logs | cancel | retry | clean
 group   group of the sweep
 folder  folder of the sweep below <paths.outputs>/.sweeps
-only    done | running | waiting | failed | interrupted | preempted
+run     number of a run (first column of the table), or a list; for logs, cancel and retry
+only    done | running | waiting | stuck | preempted | interrupted | failed | unknown
+every   seconds between two tables of action=watch
+days    age from which action=clean calls something old
+delete  true: action=clean removes what it lists
 table   true: also write status.txt and the report into the sweep's folder""",
 }
 """The help pages of the other commands."""
