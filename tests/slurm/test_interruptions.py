@@ -59,11 +59,9 @@ def test_killed_task_resumes_when_submitted_again(undisturbed: SweepRun, tmp_pat
     wait_for_step(run, 400)
     os.kill(run.status["pid"], signal.SIGKILL)  # scancel would give it time to save
     wait_for_end(run)
-    assert run.status["status"] == "running"  # nobody was left to say otherwise
-    told = command(tmp_path, "status.py")
+    told = command(tmp_path, "status.py")  # the table job, which notes how the run ended, may have been faster
     assert " failed " in told.stdout
     assert ": killed from outside" in told.stdout
-    assert run.status["status"] == "running"  # looking at it writes nothing
     wait_for("the table, which is written with the report", (Path(run.log or "").parents[2] / "status.txt").exists)
     assert run.status["status"] == "failed"
     assert run.status["error"].startswith("killed from outside")
