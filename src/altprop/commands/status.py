@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -20,6 +21,7 @@ from rich.text import Text
 from altprop.commands import steering
 from altprop.config.quoting import quoted, quoted_list
 from altprop.files import write_text
+from altprop.nn.metrics.names import RESERVED
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.program import arguments
 from altprop.reporting.runs import run_directories
@@ -29,10 +31,10 @@ from altprop.sweeping.queue import Queue, ask
 from altprop.training.locks import is_locked
 
 WIDTH = 160
-COLUMNS = ("#", "run", "state", "epoch", "accuracy", "left", "elapsed", "node", "job", "pending")
+COLUMNS = ("#", "run", "state", "epoch", "accuracy", "metrics", "left", "elapsed", "node", "job", "pending")
 ALWAYS = ("#", "run", "state", "epoch", "accuracy")
 """Columns that are shown even if they are empty."""
-LEFT_ALIGNED = ("run", "state", "node", "job", "pending")
+LEFT_ALIGNED = ("run", "state", "metrics", "node", "job", "pending")
 ACTIONS: Mapping[str, Callable[[DictConfig, Manifest, Sequence[int]], None]] = {
     "cancel": steering.cancel,
     "retry": steering.retry,
@@ -161,6 +163,7 @@ def row_of(run: SweepRun, queue: Queue) -> dict[str, str]:
         "state": found.state,
         "epoch": f"{status['epoch']:g}/{status['total_epochs']:g}" if "total_epochs" in status else "",
         "accuracy": "" if accuracy is None else f"{accuracy:.2f}",
+        "metrics": _own_metrics(record, "test" if "test/accuracy" in record else "validation"),
         "left": _duration(float(status.get("eta_seconds") or 0.0)) if found.state == "running" and status else "",
         "elapsed": found.elapsed,
         "node": found.node,
@@ -169,6 +172,12 @@ def row_of(run: SweepRun, queue: Queue) -> dict[str, str]:
         "reason": found.reason or (str(status.get("stopped_early") or "") if found.state == "done" else ""),
         "log": run.log or run.directory or "",
     }
+
+
+def _own_metrics(record: Mapping[str, Any], split: str) -> str:
+    """The run's own metrics on ``split``, such as ``top5 99.8``. Those of local heads have a longer name."""
+    names = {key: key.removeprefix(f"{split}/") for key in record if key.startswith(f"{split}/")}
+    return ", ".join(f"{name} {record[key]:.5g}" for key, name in names.items() if "/" not in name and name not in RESERVED)
 
 
 def print_rows(
