@@ -31,7 +31,7 @@ def test_its_suite_passes(project: Path, call) -> None:
 
 def test_its_choices_are_used_like_those_of_altprop(project: Path, call) -> None:
     own = {"PYTHONPATH": str(project / "installed")}
-    short = ["trainer.duration=2st", "trainer.figures=false", "dataset.train_size=200"]
+    short = ["trainer.duration=2st", "trainer.figures=false"]
     assert "weight_perturbation" in call("altprop", "train", "--help", **own).stdout
     ternary = ["algorithm/weights=ternary", "dataset=gratings", "model=pooled_mlp", "metrics=margin"]
     assert "test margin" in call("altprop", "train", *ternary, *short, **own).stdout
