@@ -81,3 +81,12 @@ def test_the_same_run_on_another_machine_has_the_same_key() -> None:
 @given(st.dictionaries(st.text("abcdef", min_size=1, max_size=4), plain, max_size=4))
 def test_the_order_of_keys_does_not_count(config: dict[str, Any]) -> None:
     assert run_key(dict(reversed(list(config.items())))) == run_key(config)
+
+
+@pytest.mark.parametrize(("size", "same"), [(0, True), (0.1, False), (100, False)])
+def test_how_validation_images_are_chosen_counts_only_if_there_are_any(size: float, same: bool) -> None:
+    tail, stratified = (
+        {**CONFIG, "dataset": {**CONFIG["dataset"], "validation": {"size": size, "how": how, "seed": 0, "file": None}}}
+        for how in ("tail", "stratified")
+    )
+    assert (run_key(tail) == run_key(stratified)) is same

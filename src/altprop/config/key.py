@@ -64,6 +64,8 @@ def is_volatile(key: str) -> bool:
 def _canonical(value: Any, key: str, folders: Mapping[str, str]) -> Any:
     if isinstance(value, Mapping):
         arguments = with_key_arguments(value)
+        if key == "dataset.validation" and not arguments.get("size") and arguments.get("how") == "stratified":
+            arguments = {**arguments, "how": "tail"}  # no image is held out, and the default was another one once
         children = {str(name): (child, f"{key}.{name}" if key else str(name)) for name, child in arguments.items()}
         return {name: _canonical(child, path, folders) for name, (child, path) in children.items() if path not in VOLATILE}
     if isinstance(value, (list, tuple)):

@@ -241,3 +241,13 @@ def test_text_is_shown_with_the_quotes_that_it_needs(override: str, line: str, m
 def test_a_variable_of_the_environment_can_be_read_as_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LR", "0.5")
     assert keys('optimizer.lr="${oc.decode:${oc.env:LR}}"') == []
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/tmp/x", "''", "a//b", ".", "${oc.env:HOME}"])
+def test_a_name_stays_below_the_outputs(name: str) -> None:
+    assert keys(f"name={name}") == ["name"]
+
+
+@pytest.mark.parametrize("name", ["mine", "mine/quick", "a..b", "2.5"])
+def test_other_names_are_free(name: str) -> None:
+    assert keys(f"name='{name}'") == []

@@ -29,6 +29,19 @@ def printed(tables: Sequence[Table], width: int) -> str:
     return "\n".join(texts)
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1"])
+def test_a_spreadsheet_executes_no_name(text: str) -> None:
+    table = Table(columns=[Column("name")], rows=[], records=[{"name": text, "value": -1.5}])
+    [record] = csv.DictReader(io.StringIO(csv_text([table])))
+    assert record == {"name": f"'{text}", "value": "-1.5"}
+
+
+def test_markdown_holds_no_html_of_others() -> None:
+    text = "<script>alert(1)</script>"
+    table = Table(columns=[Column(text)], rows=[[Cell(text)]], title=text, notes=[text], messages=[text])
+    assert "<" not in markdown([table])
+
+
 def test_every_format_of_a_small_table() -> None:
     table = Table(
         columns=[Column("name", numeric=False), Column("value")],

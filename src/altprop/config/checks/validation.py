@@ -79,7 +79,12 @@ def problems_of_node(key: str, node: Any, config: Mapping[str, Any]) -> list[Pro
 
 
 def _problems_of_nodes(config: Mapping[str, Any]) -> list[Problem]:
-    problems = [*_check_places(config), *_check_trackers(config["logger"]), *_check_trainer(config["trainer"])]
+    problems = [
+        *_check_name(config["name"]),
+        *_check_places(config),
+        *_check_trackers(config["logger"]),
+        *_check_trainer(config["trainer"]),
+    ]
     problems += metrics_problems(config.get("metrics"))
     for key, value in config.items():
         if key != "trainer":
@@ -110,6 +115,15 @@ def _check_places(config: Mapping[str, Any]) -> Iterator[Problem]:
             continue
         group = key.replace(".", "/")
         yield Problem(key, "is not set" if value is None else "has no _target_", f"a choice of the group {group}", f"{group}=…")
+
+
+def _check_name(name: Any) -> Iterator[Problem]:
+    """Check that the run directory ``<paths.outputs>/<name>/<key>`` is below ``paths.outputs``."""
+    if name is UNRESOLVED or not isinstance(name, str):
+        return
+    if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        allowed = "a folder below paths.outputs, such as mine or mine/quick"
+        yield Problem("name", f"{name!r} is not a name", allowed, "name=mine")
 
 
 def _check_trackers(logger: Any) -> Iterator[Problem]:

@@ -12,6 +12,8 @@ from rich.table import Table as RichTable
 from altprop.reporting.tables.columns import DASH
 from altprop.reporting.tables.table import Table
 
+FORMULA = ("=", "+", "-", "@", "\t")
+"""Beginnings of text that spreadsheets execute."""
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -49,15 +51,21 @@ def markdown(tables: Iterable[Table]) -> str:
 
 def _markdown_table(table: Table) -> str:
     rule = "|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|"
-    heading = [f"### {table.title}\n"] if table.title else []
+    heading = [f"### {_without_html(table.title)}\n"] if table.title else []
     body = [_markdown_line(column.title for column in table.columns), rule]
     body += [_markdown_line(cell.text for cell in row) for row in table.rows]
-    messages = ["", *(f"- {message}" for message in table.messages)] if table.messages else []
-    return "\n".join([*heading, *body, *(f"\n{note}" for note in table.notes), *messages]) + "\n"
+    messages = ["", *(f"- {_without_html(message)}" for message in table.messages)] if table.messages else []
+    return "\n".join([*heading, *body, *(f"\n{_without_html(note)}" for note in table.notes), *messages]) + "\n"
 
 
 def _markdown_line(texts: Iterable[str]) -> str:
-    return "| " + " | ".join(" ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|") for text in texts) + " |"
+    cells = (" ".join(_without_html(text).split()).replace("\\", "\\\\").replace("|", "\\|") for text in texts)
+    return "| " + " | ".join(cells) + " |"
+
+
+def _without_html(text: str) -> str:
+    """``text`` in which ``<`` cannot begin an HTML tag, because names and messages may come from somebody else's runs."""
+    return text.replace("<", "&lt;")
 
 
 def latex(tables: Iterable[Table]) -> str:
@@ -95,5 +103,13 @@ def csv_text(tables: Sequence[Table]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(records[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({name: _without_formula(value) for name, value in record.items()} for record in records)
     return stream.getvalue()
+
+
+def _without_formula(value: object) -> object:
+    """``value``, after an apostrophe if it is text that a spreadsheet would execute as a formula."""
+    if not isinstance(value, str):
+        return value
+    line = value.replace("\r", " ")  # which Python's own reader would refuse
+    return f"'{line}" if line.startswith(FORMULA) else line
