@@ -309,3 +309,22 @@ def test_of_many_choices_the_nearest_few_are_named(train: CommandLine) -> None:
     assert len(line) < 250
     _, [line] = train("optimizer=adagrad")
     assert "optimizer=other takes any class" in line
+
+
+def test_a_configuration_folder_that_is_not_there_is_one_line(train: CommandLine) -> None:
+    assert train("--config-dir", "/nowhere", "seed=1") == (
+        2,
+        ["--config-dir: /nowhere is not a folder; a folder with configuration files"],
+    )
+    code, [line] = train("hydra.searchpath=[file:///nowhere]", "seed=1")
+    assert code == 2
+    assert line.startswith("hydra.searchpath: /nowhere is not a folder")
+
+
+def test_a_mistake_in_an_own_file_names_that_file(train: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "own" / "experiment" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("# @package _global_\ndefaults:\n  - override /modell: mlp\nname: mine\n")
+    code, [line] = train("--config-dir", "own", "experiment=mine")
+    assert code == 2
+    assert line.startswith(f"{path}: Could not override 'modell'")

@@ -75,6 +75,10 @@ def _run(config_name: str, run: Run, check: Check | None) -> None:
     if get_args().help:
         print(help_page(config_name, extra_folders(sys.argv[1:])))
         sys.exit(0)
+    for folder in extra_folders(sys.argv[1:]):
+        if not folder.is_dir():
+            key = "--config-dir" if str(folder) == str(get_args().config_dir) else "hydra.searchpath"
+            raise ConfigError([Problem(key, f"{folder} is not a folder", "a folder with configuration files")])
     execute(config_name, run, check)
 
 

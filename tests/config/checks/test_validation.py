@@ -68,6 +68,11 @@ def test_all_problems_are_reported_at_once() -> None:
     [
         ("torch.optim.Adamm", "torch.optim has no module, class or function Adamm", "optimizer._target_=torch.optim.Adam"),
         ("torch.optmi.Adam", "torch has no module, class or function optmi", "optimizer._target_=torch.optim.Adam"),
+        (
+            "altprop.algorithms.decoupled_greedy.Nope",
+            "altprop.algorithms has no module, class or function decoupled_greedy",
+            "optimizer._target_=altprop.algorithms.DecoupledGreedy",
+        ),
         ("nowhere.Adam", "no module nowhere", ""),
         ("torch.optim", "not a class or function", ""),
         ("os.system", "has no return type", ""),

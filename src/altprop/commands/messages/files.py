@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from altprop.commands.messages.command_line import CommandLine
+from altprop.config.project import CONF
 from altprop.problems import Problem
 
 PACKAGE_LINE = "# @package _global_"
@@ -26,6 +27,12 @@ def source_files(line: CommandLine, name: str) -> Iterator[Path]:
         scheme, _, path = folder.rpartition("://")
         if scheme in ("", "file"):
             yield Path(path) / name
+
+
+def shown_file(line: CommandLine, name: str) -> str:
+    """The file of the choice ``name`` (``experiment/mine``): its path if it is not one of altprop's own."""
+    file = next((file for file in source_files(line, f"{name}.yaml") if file.is_file()), None)
+    return f"conf/{name}.yaml" if file is None or file.is_relative_to(CONF) else str(file)
 
 
 def package_problem(line: CommandLine, name: str) -> Problem | None:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from altprop.commands.messages.command_line import CommandLine
-from altprop.commands.messages.files import choices_in_words, ending_problem, package_problem
+from altprop.commands.messages.files import choices_in_words, ending_problem, package_problem, shown_file
 from altprop.commands.messages.hints import (
     accepts,
     choices_of,
@@ -164,7 +164,7 @@ def _in_a_file(error: Exception, rest: CommandLine) -> Problem:
     match = re.match(r"In '([^']*)': (?:\w+ raised while composing config:)?\s*(.*)", str(error), flags=re.DOTALL)
     if match is not None and (problem := package_problem(rest, match[1])) is not None:
         return problem
-    where, text = (f"conf/{match[1]}.yaml", match[2]) if match else ("configuration", _whole_message(error))
+    where, text = (shown_file(rest, match[1]), match[2]) if match else ("configuration", _whole_message(error))
     key = re.search(r"full_key: (\S+)", text)
     description = " ".join(text.split("full_key:")[0].split())
     return Problem(f"{where}: {key[1]}" if key else where, description, "see conf/train.yaml for the keys and groups")

@@ -79,6 +79,8 @@ def unknown_target(key: str, path: str) -> Problem:
     if not missing or hasattr(module, missing):
         return Problem(key, f"{path} is not a class or function that a configuration may call", allowed)
     near = nearest(missing, [name for name in dir(module) if not name.startswith("_")])
+    if near and not inspect.ismodule(getattr(module, near, None)):
+        rest = []  # what was meant is the class itself
     fix = f"{key}={'.'.join([prefix, near, *rest])}" if near else ""
     return Problem(key, f"{path} does not exist: {prefix} has no module, class or function {missing}", allowed, fix)
 
