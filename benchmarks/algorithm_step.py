@@ -59,6 +59,7 @@ RULES = (
     "dynamic_sparse",
     "set",
     "deep_r",
+    "n_of_m",
     "rigl",
     "tied",
     "iterative_pruning",
@@ -162,7 +163,10 @@ def feed_forward_algorithms() -> list[str]:
 
 
 def trains_feed_forward(name: str) -> bool:
-    cls = class_of(OmegaConf.to_container(OmegaConf.load(CONF / "algorithm" / f"{name}.yaml")))
+    node: Any = OmegaConf.to_container(OmegaConf.load(CONF / "algorithm" / f"{name}.yaml"))
+    if "_target_" not in node:  # a variant of another file
+        return trains_feed_forward(next(entry for entry in node["defaults"] if isinstance(entry, str)))
+    cls = class_of(node)
     return cls is not None and issubclass(cls, Algorithm) and not cls.capabilities.needs_energy
 
 

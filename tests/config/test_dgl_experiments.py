@@ -221,9 +221,9 @@ def test_every_worker_of_the_asynchronous_row_has_its_rates_and_number_of_passes
     algorithm: Any = set_up(config_of("buffer_sync"), ROWS["buffer_sync"])
     rates_seen: list[list[float]] = [[] for _ in range(6)]
 
-    def train_block(worker: int, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def train_block(worker: int, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         rates_seen[worker].append(algorithm.optimizers[worker].learning_rate)
-        return features, torch.tensor(0.0), torch.tensor(0.0)
+        return features, torch.tensor(0.0), {"accuracy": torch.tensor(0.0)}
 
     algorithm.train_block = train_block
     algorithm.blocks = [nn.Identity() for _ in range(6)]

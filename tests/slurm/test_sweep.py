@@ -54,11 +54,13 @@ def test_a_finished_sweep_submits_nothing(sweep: Manifest, outputs: Path) -> Non
 
 
 def test_what_is_left_is_submitted(sweep: Manifest, outputs: Path) -> None:
-    more = submit(outputs, *SMALL, "trainer.duration=2ep", "seed=0,3", "optimizer.lr=0.001", "cluster.at_once=1")
+    hold = "+cluster.sbatch.hold=true"  # so that the job is still there when the command is repeated
+    more = submit(outputs, *SMALL, "trainer.duration=2ep", "seed=0,3", "optimizer.lr=0.001", "cluster.at_once=1", hold)
     assert [run.job is None for run in more.runs] == [True, False]
     assert state(more.runs[1]) in ("PENDING", "RUNNING")
     told = command(outputs, "train.py", "-m", "cluster=slurm", *SMALL, "trainer.duration=2ep", "seed=3", "optimizer.lr=0.001")
     assert "1 in the queue already; nothing to submit" in told.stdout
+    subprocess.run(["scontrol", "release", more.runs[1].job or ""], check=True)
     wait_for_end(more.runs[1])
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,15 +38,15 @@ class Slow(Backprop):
         return super().update(inputs, targets)
 
 
-def _train(outputs: Path) -> None:
+def _train(outputs: Path, settings: dict[str, Any]) -> None:
     torch.set_num_threads(1)
-    train(make_parts(outputs, algorithm=Slow(), **SETTINGS))
+    train(make_parts(outputs, algorithm=Slow(), **settings))
 
 
-def start(outputs: Path) -> BaseProcess:
+def start(outputs: Path, **settings: Any) -> BaseProcess:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training.test_hard_ends"])
-    process = context.Process(target=_train, args=(outputs,))
+    process = context.Process(target=_train, args=(outputs, {**SETTINGS, **settings}))
     process.start()
     return process
 
@@ -82,7 +83,7 @@ def test_killed_at_random_moments_the_finished_run_is_the_same(tmp_path: Path) -
 
 def test_the_lock_goes_with_a_killed_process(tmp_path: Path) -> None:
     directory = RunDirectory(make_parts(tmp_path).directory, "tiny", "")
-    process = start(tmp_path)
+    process = start(tmp_path, duration="10000ep")  # longer than a trainer waits for the lock
     wait_until_running(tmp_path, process)
     with pytest.raises(RunFailed, match=f"another process \\({process.pid}\\)"), directory.lock():
         pass

@@ -139,6 +139,8 @@ def _call(
             failure = ConfigError(_for_python(problem) for problem in error.problems)
         except SystemExit as stop:  # a signal stopped the run, which saved everything; its handlers are the caller's again
             received = int(stop.code or 0) - 128
+            if received == signal.SIGINT:  # not raised as a signal, which a process in the background may ignore
+                raise KeyboardInterrupt from None
             if received > 0:
                 signal.raise_signal(received)
             failure = RunFailed("the run was stopped; everything is saved")
