@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from altprop.files import write_bytes
+from altprop.nn.export.container import read_container, write_container
 from altprop.nn.weights.binary.base import latent_weight
 from altprop.nn.weights.binary.sign import Binarization, magnitude, sign
 
@@ -84,21 +82,13 @@ def save_packed(model: nn.Module, path: Path) -> int:
             state[f"{weight}.scale"] = magnitude(latent, binarization.scale).cpu()
     if not shapes:
         raise ValueError("no layer of this network is binary")
-    write_bytes(path, save(state, {"format": FORMAT, "shapes": json.dumps(shapes)}))
-    return path.stat().st_size
+    return write_container(path, state, FORMAT, shapes)
 
 
 def load_packed(path: Path) -> dict[str, Tensor]:
     """Load a file of :func:`save_packed` as the state of the plain network. Raises ``ValueError`` for any other file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: Mapping[str, str] = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} does not contain a packed binary network")
-    for weight, shape in json.loads(metadata["shapes"]).items():
+    state, shapes = read_container(path, FORMAT, "a packed binary network")
+    for weight, shape in shapes.items():
         bits, zeros, scale = (state.pop(f"{weight}.{part}", None) for part in _PARTS)
         assert bits is not None
         signs = unpack_signs(bits, torch.empty(0, dtype=torch.long) if zeros is None else zeros, tuple(shape))

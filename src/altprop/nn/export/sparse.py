@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from altprop.files import write_bytes
 from altprop.nn.export.binary import plain_state
+from altprop.nn.export.container import read_container, write_container
 from altprop.nn.weights.sparse.mask import Mask
 
 FORMAT = "altprop-sparse-1"
@@ -75,21 +72,13 @@ def save_sparse(model: nn.Module, path: Path) -> int:
         state.update({f"{key}.{part}": value.contiguous() for part, value in parts.items()})
     if not shapes:
         raise ValueError("no layer of this network is sparse")
-    write_bytes(path, save(state, {"format": FORMAT, "shapes": json.dumps(shapes)}))
-    return path.stat().st_size
+    return write_container(path, state, FORMAT, shapes)
 
 
 def load_sparse(path: Path) -> State:
     """Load a file of :func:`save_sparse` as the state of the plain network. Raises ``ValueError`` for any other file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: Mapping[str, str] = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} does not contain a sparse network")
-    for key, shape in json.loads(metadata["shapes"]).items():
+    state, shapes = read_container(path, FORMAT, "a sparse network")
+    for key, shape in shapes.items():
         names = ("rows", "columns", "values") if len(shape["weight"]) == 2 else ("mask", "values")
         parts = {part: state.pop(f"{key}.{part}") for part in names}
         if len(shape["weight"]) == 2:
