@@ -15,19 +15,22 @@ LIBRARIES = frozenset({"torch", "torchvision", "torchmetrics", "numpy", "hydra_p
 """Packages whose versions are recorded elsewhere in ``meta.json``."""
 
 
-def code_identity(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def code_identity(config: Mapping[str, Any], own_state: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
     """The code behind a run with the resolved ``config``, by top-level package.
 
     Each entry holds the installed ``version`` (None if the package is not installed), the git ``commit`` (None outside a
     repository), whether the working tree was ``dirty``, and ``content``: twelve hexadecimal digits of a hash of the package's
-    Python files, which decide whether two runs come from the same code.
+    Python files, which decide whether two runs come from the same code. ``own_state`` is altprop's own state in git, if the
+    caller has asked for it already.
     """
     packages = dict.fromkeys(["altprop", *(target.partition(".")[0] for target in _targets(config))])
     identity = {}
     for package in packages:
         folder = None if package in LIBRARIES else _location(package)
         if folder is not None:
-            state, _ = code_state(folder if folder.is_dir() else folder.parent)
+            state = own_state if package == "altprop" else None
+            if state is None:
+                state, _ = code_state(folder if folder.is_dir() else folder.parent)
             identity[package] = {
                 "version": _version(package),
                 "commit": state and state["commit"],

@@ -38,7 +38,7 @@ def write_metadata(directory: Path, device: torch.device, config: Mapping[str, A
     sessions = previous.get("sessions") if isinstance(previous, dict) else None
     sessions = sessions if isinstance(sessions, list) else []
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    identity = code_identity(config or {})
+    identity = code_identity(config or {}, code)
     session = {
         "started": started,
         "commit": code and code["commit"],
