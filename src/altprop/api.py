@@ -171,9 +171,9 @@ def runs(*patterns: str, outputs: str | Path | None = None) -> list[Run]:
         outputs: The folder of the runs; ``paths.outputs`` by default.
     """
     folder = Path(outputs if outputs is not None else calls.call_compose((), "report")["paths"]["outputs"]).resolve()
-    found = []
+    matches = []
     for directory in run_directories(folder):
         name = directory.relative_to(folder).as_posix()
         if any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns or ("*",) for text in (name, name.rpartition("/")[0])):
-            found.append(Run(directory))
-    return found
+            matches.append(Run(directory))
+    return matches

@@ -52,12 +52,12 @@ class Schedule:
 
 def _build(factory: SchedulerFactory, optimizer: torch.optim.Optimizer, total: int) -> LRScheduler:
     """The scheduler of ``factory``, with ``"total"`` replaced by ``total`` and its parts built, each for its own length."""
-    given: Mapping[str, Any] = getattr(factory, "keywords", {})
-    arguments: dict[str, Any] = {name: total for name, value in given.items() if isinstance(value, str) and value == TOTAL}
-    if "schedulers" in given:
-        parts = list(given["schedulers"])
-        limits = [0, *given.get("milestones", ()), total]
-        lengths = [max(1, end - start) for start, end in pairwise(limits)] if "milestones" in given else [total] * len(parts)
+    configured: Mapping[str, Any] = getattr(factory, "keywords", {})
+    arguments: dict[str, Any] = {name: total for name, value in configured.items() if isinstance(value, str) and value == TOTAL}
+    if "schedulers" in configured:
+        parts = list(configured["schedulers"])
+        limits = [0, *configured.get("milestones", ()), total]
+        lengths = [max(1, end - start) for start, end in pairwise(limits)] if "milestones" in configured else [total] * len(parts)
         if len(lengths) != len(parts):
             raise ValueError(f"{len(parts)} schedulers need {len(parts) - 1} milestones, not {len(lengths) - 1}")
         arguments["schedulers"] = [_build(part, optimizer, length) for part, length in zip(parts, lengths, strict=True)]

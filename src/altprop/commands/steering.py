@@ -128,10 +128,10 @@ def _followed(path: Path, run: SweepRun) -> Iterator[str]:
 
 def clean(outputs: Path, days: float, *, delete: bool) -> None:
     """Print what is older than ``days`` and not in use, with its size, and remove it if ``delete``. Runs are never removed."""
-    found = {"sweeps": _old_sweeps(outputs, days), "copies of the code": _old_snapshots(outputs, days)}
-    found["temporary files"] = _temporary(outputs)
+    leftovers = {"sweeps": _old_sweeps(outputs, days), "copies of the code": _old_snapshots(outputs, days)}
+    leftovers["temporary files"] = _temporary(outputs)
     total = 0
-    for name, paths in found.items():
+    for name, paths in leftovers.items():
         size = sum(map(_size, paths))
         total += size
         print(f"{name}: {len(paths)}, {size / 1e6:.1f} MB")
@@ -178,8 +178,8 @@ def _old_snapshots(outputs: Path, days: float) -> list[Path]:
 def _temporary(outputs: Path) -> list[Path]:
     """Files and folders that a killed process left half-written, at least a day old."""
     patterns = ("**/.*.tmp", ".latest.*", ".snapshots/.copying-*")
-    found = {path for pattern in patterns for path in outputs.glob(pattern)}
-    return sorted(path for path in found if _age(path) >= 1)
+    leftovers = {path for pattern in patterns for path in outputs.glob(pattern)}
+    return sorted(path for path in leftovers if _age(path) >= 1)
 
 
 def _age(path: Path) -> float:

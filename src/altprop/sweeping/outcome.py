@@ -37,7 +37,7 @@ VERDICTS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run fares: one of :data:`STATES`, and what is known about it."""
+    """The state of a run, one of :data:`STATES`, and what is known about it."""
 
     state: str
     reason: str = ""
@@ -85,9 +85,9 @@ def settle(runs: Iterable[SweepRun], queue: Queue) -> None:
     for run in runs:
         if run.directory is None or (run.job is not None and queue.of(run.job) is None and not queue.answered):
             continue
-        found = outcome(run, queue)
-        if found.state in ("failed", "interrupted") and found.state != run.status.get("status"):
-            _write(Path(run.directory), found.state, found.reason)
+        result = outcome(run, queue)
+        if result.state in ("failed", "interrupted") and result.state != run.status.get("status"):
+            _write(Path(run.directory), result.state, result.reason)
 
 
 def settle_killed(run: SweepRun, code: int) -> None:
@@ -126,7 +126,7 @@ def _without_an_answer(run: SweepRun, word: str, error: str) -> tuple[str, str]:
 
 
 def _verdict(run: SweepRun, job: Job | None) -> tuple[str, str]:
-    """The state of a run whose job has ended without a word of it. ``job`` is None if SLURM has forgotten it."""
+    """The state of a run that did not report its end. ``job`` is None if SLURM has forgotten it."""
     began = bool(run.status) and job_of(run.status) == run.job
     if job is None and not began and not Path(run.log or "").exists():
         return "interrupted", "canceled before it started"  # SLURM forgets a member of an array that is canceled by its number

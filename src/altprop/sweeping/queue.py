@@ -65,8 +65,8 @@ class Job:
     @property
     def never(self) -> str | None:
         """What to do if it can never start as it is; None if it may."""
-        found = [remedy for reason, remedy in NEVER.items() if re.fullmatch(reason, self.reason)]
-        return found[0] if found and self.pending else None
+        remedies = [remedy for reason, remedy in NEVER.items() if re.fullmatch(reason, self.reason)]
+        return remedies[0] if remedies and self.pending else None
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def _ask_once(names: set[str]) -> Queue:
             if new or (known is not None and not known.live and accounted.state == "OUT_OF_MEMORY"):  # which squeue calls FAILED
                 jobs[name] = accounted
     # Members of an array that never started may share one entry, under the number of the array.
-    found = {name: jobs.get(name) or jobs.get(name.partition("_")[0]) for name in names}
-    return Queue({name: job for name, job in found.items() if job is not None}, complaint)
+    by_name = {name: jobs.get(name) or jobs.get(name.partition("_")[0]) for name in names}
+    return Queue({name: job for name, job in by_name.items() if job is not None}, complaint)
 
 
 def _accounted(numbers: str) -> dict[str, Job]:

@@ -197,9 +197,11 @@ def _wait(runs: Sequence[SweepRun]) -> list[JobReturn]:
             break
         time.sleep(POLL_SECONDS)
     settle(runs, queue)
-    found = {id(run): outcome(run, queue) for run in runs}
-    failed = [run for run in runs if run.directory is not None and found[id(run)].state != "done"]
+    outcomes = {id(run): outcome(run, queue) for run in runs}
+    failed = [run for run in runs if run.directory is not None and outcomes[id(run)].state != "done"]
     if failed:
-        lines = (f"{' '.join(run.overrides)}: {found[id(run)].state}: {found[id(run)].reason}".rstrip(": ") for run in failed)
+        lines = (
+            f"{' '.join(run.overrides)}: {outcomes[id(run)].state}: {outcomes[id(run)].reason}".rstrip(": ") for run in failed
+        )
         raise RunFailed("\n".join(lines))
     return [finished_job(run) for run in runs]

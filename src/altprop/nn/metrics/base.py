@@ -48,8 +48,8 @@ class Metric:
         """
         supplied = {"num_classes": num_classes, "validate_args": False}
         known = inspect.signature(self.target).parameters
-        given = getattr(self.factory, "keywords", {})
-        arguments = {name: value for name, value in supplied.items() if name in known and name not in given}
+        configured = getattr(self.factory, "keywords", {})
+        arguments = {name: value for name, value in supplied.items() if name in known and name not in configured}
         return self.factory(**arguments).to(device)
 
 

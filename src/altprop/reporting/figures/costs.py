@@ -71,5 +71,5 @@ def legend_entry(row: Row, curve: Curve) -> str:
     widths = half_widths(curve)
     interval = f" ± {widths[-1]:.2g}" if widths else ""
     rate = learning_rate(row)
-    chosen = f", rate {rate:g}" if rate is not None else ""
-    return f"{row.name.rpartition('/')[2]}{chosen}: {curve.mean[-1]:.4g}{interval}"
+    suffix = f", rate {rate:g}" if rate is not None else ""
+    return f"{row.name.rpartition('/')[2]}{suffix}: {curve.mean[-1]:.4g}{interval}"
