@@ -140,7 +140,7 @@ def clean(outputs: Path, days: float, *, delete: bool) -> None:
     if not delete:
         print(f"{total / 1e6:.1f} MB in all; to remove them: {command('status')} action=clean days={days:g} delete=true")
         return
-    for path in (path for paths in found.values() for path in paths):
+    for path in (path for paths in leftovers.values() for path in paths):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
