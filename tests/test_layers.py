@@ -11,7 +11,19 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "altprop"
 ROOMS = [
-    {"problems", "faults", "files", "tensor_file", "seeding", "names", "program", "code_state", "code_identity", "_torchvision"},
+    {
+        "problems",
+        "faults",
+        "files",
+        "tensor_file",
+        "seeding",
+        "names",
+        "program",
+        "fonts",
+        "code_state",
+        "code_identity",
+        "_torchvision",
+    },
     {"nn", "data", "models", "tracking", "estimators", "heads", "losses", "units", "weights"},
     {"reporting"},
     {"algorithms"},
@@ -24,7 +36,7 @@ ROOMS = [
 ]
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 CONFIG = [
-    {"project", "key", "plain", "typed", "quoting", "schema", "compose", "resolvers"},
+    {"project", "enumerated", "key", "plain", "typed", "quoting", "schema", "compose", "resolvers"},
     {"checks"},
     {"extend", "restore"},
     {"build"},

@@ -8,6 +8,8 @@ from altprop.commands import evaluate
 from altprop.config.compose import compose
 from altprop.config.key import run_key
 from altprop.config.plain import to_plain
+from altprop.config.restore import find_run
+from altprop.problems import ConfigError
 
 
 @pytest.fixture
@@ -22,7 +24,8 @@ def directory(tmp_path: Path) -> Path:
 
 def options(directory: Path) -> dict[str, Any]:
     choices = {"split": "test", "checkpoint": "auto", "device": "cpu", "threads": None}
-    return {"run": str(directory), "paths": {"data": "/default/of/the/command"}, **choices}
+    paths = {"data": "/default/of/the/command", "outputs": str(directory.parents[1])}
+    return {"run": str(directory), "paths": paths, **choices}
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,14 @@ def test_data_are_read_from_where_the_run_read_them(
     monkeypatch.setattr(evaluate, "overridden_keys", lambda: overrides)
     _, stored = evaluate._stored(options(directory))
     assert stored["paths"]["data"] == expected
+
+
+def test_a_run_is_named_by_its_path_its_name_or_its_key(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = directory.parents[1]
+    for text in (str(directory), f"{directory.parent.name}/{directory.name}", directory.name):
+        assert find_run(text, outputs) == directory
+    assert find_run("nothing", outputs) == Path("nothing").resolve()
+    (outputs / "other" / directory.name).mkdir(parents=True)
+    (outputs / "other" / directory.name / "config.yaml").touch()
+    with pytest.raises(ConfigError, match=f"several runs have the key {directory.name}"):
+        find_run(directory.name, outputs)

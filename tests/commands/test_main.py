@@ -66,6 +66,7 @@ def test_an_unknown_command_is_one_line(word: str, fix: str, monkeypatch: pytest
     [
         ("altprop tr", " ".join(COMMANDS)),
         ("altprop train model=convnet", "model=convnet model=convnet4 model=convnet8"),
+        ("altprop train experiment=eq", "experiment=eqprop/"),
         ("altprop evaluate dataset=mn", "dataset=mnist dataset=mnist_sample"),
     ],
 )

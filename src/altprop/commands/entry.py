@@ -21,6 +21,7 @@ from hydra.core.utils import JobReturn
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from altprop.commands.completion import answer, is_query
 from altprop.commands.messages.arguments import flags_first
 from altprop.commands.messages.command_line import CompositionError
 from altprop.commands.messages.help import extra_folders, help_page
@@ -71,6 +72,9 @@ def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:
 
 
 def _run(config_name: str, run: Run, check: Check | None) -> None:
+    if is_query(sys.argv[1:]):
+        answer(config_name, sys.argv[1:])
+        return
     sys.argv[1:] = flags_first(sys.argv[1:])
     if get_args().help:
         print(help_page(config_name, extra_folders(sys.argv[1:])))

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from altprop.config.build import build_parts
 from altprop.config.checks.validation import problems_of_plain
 from altprop.config.key import run_key
-from altprop.config.restore import overridden_keys, read_config
+from altprop.config.restore import find_run, overridden_keys, read_config
 from altprop.problems import ConfigError, Problem
 
 CHOICES = {"split": ("test", "validation", "train"), "checkpoint": ("auto", "last", "best")}
@@ -68,7 +68,7 @@ def _stored(options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
         problems.append(Problem("run", "is missing", "the directory of a run", "run=outputs/latest"))
     if problems:
         raise ConfigError(problems)
-    directory = Path(options["run"]).resolve()
+    directory = find_run(options["run"], Path(options["paths"]["outputs"]))
     stored = read_config(directory)
     data = options["paths"]["data"] if {"paths", "paths.data"} & set(overridden_keys()) else stored["paths"]["data"]
     stored["paths"] = {**stored["paths"], "data": data, "outputs": str(_outputs(directory, stored["name"]))}

@@ -17,6 +17,7 @@ from altprop.config.key import is_volatile, run_key
 from altprop.config.schema import RootConfig
 from altprop.names import with_public_names
 from altprop.problems import ConfigError, Problem
+from altprop.reporting.runs import run_directories
 from altprop.training.settings import TrainerSettings
 
 _FROM_THE_COMMAND_LINE = ("run", "resume", "task")
@@ -29,7 +30,7 @@ def stored_config(config: Mapping[str, Any]) -> tuple[dict[str, Any], Path | Non
     The command line may change only keys that do not change the run (:data:`altprop.config.key.VOLATILE`), and make a finished
     run longer (:mod:`altprop.config.extend`). Raises ConfigError with every problem.
     """
-    directory = Path(config["run"]).resolve()  # outputs/latest is a link
+    directory = find_run(config["run"], Path(config["paths"]["outputs"]))
     stored = read_config(directory)
     overrides = overridden_keys()
     if fixed := [key for key in overrides if not is_volatile(key) and key != extend.KEY]:
@@ -51,6 +52,24 @@ def stored_config(config: Mapping[str, Any]) -> tuple[dict[str, Any], Path | Non
     if problems := problems_of_plain(stored):
         raise ConfigError(problems)
     return stored, extended
+
+
+def find_run(text: str, outputs: Path) -> Path:
+    """The directory of the run that ``run=<text>`` names: its path, ``<name>/<key>`` below ``outputs``, or its key.
+
+    Raises ConfigError if several runs have this key. If there is no run, this is the path as it was typed.
+    """
+    for path in (Path(text), outputs / text):
+        if (path / "config.yaml").exists():
+            return path.resolve()  # outputs/latest is a link
+    if text and not Path(text).exists() and "/" not in text:
+        found = [directory for directory in run_directories(outputs) if directory.name == text]
+        if len(found) > 1:
+            shown = ", ".join(f"{directory.parent.relative_to(outputs)}/{text}" for directory in found)
+            raise _not_a_run(f"several runs have the key {text}", f"one of {shown}")
+        if found:
+            return found[0].resolve()
+    return Path(text).resolve()
 
 
 def read_config(directory: Path) -> dict[str, Any]:

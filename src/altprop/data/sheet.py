@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from altprop.data.base import Data, Split
+from altprop.fonts import font_file, readable_names
 
 CLASSES = 10
 PLAIN, AUGMENTED = 3, 9
 """Images of each class: on the left as in evaluation, on the right as in training."""
 TILE = 64
+FONT_SIZE = 10
 GAP, MARGIN = 4, 110
 MAX_BATCHES = 200
 """Mini-batches searched for images of every class."""
@@ -24,7 +26,7 @@ MAX_BATCHES = 200
 
 def draw_sheet(data: Data, mean: Sequence[float], std: Sequence[float], path: Path) -> Path:
     """Write a PNG with one row for each of the first ten classes, and return ``path``."""
-    names = data.class_names[:CLASSES]
+    names = [name[:17] for name in readable_names(data.class_names[:CLASSES])]
     plain = _collect(data.train_plain, len(names), PLAIN)
     augmented = _collect(data.train, len(names), AUGMENTED)
     pitch = TILE + GAP
@@ -33,13 +35,19 @@ def draw_sheet(data: Data, mean: Sequence[float], std: Sequence[float], path: Pa
     text = ImageDraw.Draw(sheet)
     for row, name in enumerate(names):
         top = GAP + row * pitch
-        text.text((GAP, top + TILE // 2 - 6), name[:17], fill="black")
+        file = font_file(name)
+        font = None if file is None else ImageFont.truetype(str(file), FONT_SIZE)
+        text.text((GAP, top + TILE // 2 - 6), name if font is not None else _ascii(name), fill="black", font=font)
         for column, image in enumerate([*plain[row], *augmented[row]]):
             left = MARGIN + column * pitch + (3 * GAP if column >= len(plain[row]) else 0)
             sheet.paste(_tile(image, mean, std), (left, top))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
     return path
+
+
+def _ascii(name: str) -> str:
+    return name.encode("ascii", "backslashreplace").decode()
 
 
 def _collect(split: Split, classes: int, count: int) -> list[list[Tensor]]:

@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
+from altprop.fonts import readable_names
 from altprop.reporting.figures.style import GRAY, INK, SEQUENTIAL, SPLIT_COLORS, VERMILLION, label_ends, save, styled
 
 LOG_RANGE = 20.0
@@ -110,6 +111,7 @@ def draw_confusion(targets: Tensor, predicted: Tensor, class_names: Sequence[str
 
     ``targets`` and ``predicted`` are class numbers ``[samples]``. Counts are shown for up to 25 classes, names for up to 200.
     """
+    class_names = readable_names(class_names)
     counts = confusion_matrix(targets, predicted, len(class_names))
     percent = 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes = len(class_names)
@@ -163,6 +165,7 @@ def draw_mistakes(
     height, width]`` (see :func:`displayable`), ``targets`` class numbers ``[samples]`` and ``scores`` the model's outputs
     ``[samples, classes]`` on any scale. At most ``limit`` images are shown.
     """
+    class_names = readable_names(class_names)
     targets, scores = targets.cpu(), scores.float().cpu()
     predicted = scores.argmax(dim=1)
     wrong = (predicted != targets).nonzero().flatten()

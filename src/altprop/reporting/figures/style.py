@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from altprop.files import write_atomically
+from altprop.fonts import STANDARD, families_for, readable
 
 # The palette of Okabe and Ito.
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
@@ -21,7 +24,7 @@ SEQUENTIAL = "Blues"
 DOTS_PER_INCH = 150
 
 _STYLE: Any = {
-    "font.family": "DejaVu Sans",
+    "font.family": STANDARD,
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -52,14 +55,25 @@ def styled() -> Any:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write ``figure`` to ``path`` as PNG, atomically, and return ``path``."""
+    """Write ``figure`` to ``path`` as PNG, atomically, and return ``path``. Every text gets a font that has its letters."""
+    _choose_fonts(figure)
     write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DOTS_PER_INCH))
     return path
 
 
+def _choose_fonts(figure: Artist) -> None:
+    for text in figure.findobj(Text):
+        content = text.get_text()
+        if not content.isascii():
+            text.set_text(readable(content))
+            text.set_fontfamily(families_for(content))
+
+
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
     """Write the labels in ``ends`` (label -> height in data units, color) at the right edge without overlaps."""
-    axes.figure.canvas.draw()  # determines the limits and the layout, in which distances are measured
+    figure = axes.figure
+    _choose_fonts(figure)
+    figure.canvas.draw()  # determines the limits and the layout, in which distances are measured
     height = axes.get_window_extent().height * 72 / axes.figure.dpi
     line_height = 12 / height
     to_fraction = axes.transData + axes.transAxes.inverted()
