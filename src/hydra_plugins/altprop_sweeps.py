@@ -60,9 +60,7 @@ class AltpropSweeper(BasicSweeper):
     """What the sweepers share: ``params`` are read as if they were typed on the command line, before its own overrides."""
 
     def _parse_config(self) -> list[str]:
-        from altprop.sweeping.grid import written
-
-        return [f"{key}={written(value)}" for key, value in (self.params or {}).items()]
+        return _texts(self.params)
 
     def _check_folders(self) -> None:
         """Raise ConfigError if a folder of the sweep would be called ``~``."""
@@ -74,12 +72,48 @@ class AltpropSweeper(BasicSweeper):
 
 
 class GridSweeper(AltpropSweeper):
-    """Hydra's basic sweeper with ten times faster checks of the jobs. If a batch fails, the next ones still run."""
+    """Hydra's basic sweeper with ten times faster checks of the jobs. If a batch fails, the next ones still run.
+
+    Args:
+        max_batch_size: Number of jobs that are launched together; None launches all.
+        params: The overrides of the jobs, with lists of values.
+        search: Overrides of trials that come first, with lists of values: keys that are not in ``params`` are searched
+            (:mod:`altprop.sweeping.trials`). None starts the jobs of ``params`` at once.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: Any = None, search: Any = None) -> None:
+        super().__init__(max_batch_size, params)
+        self.search = search
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.launcher is not None
         self._check_folders()
-        self._jobs(arguments)  # refuses mistakes before anything is written
+        if self.search:
+            return self._sweep_with_trials(arguments)
+        self._plan = self._jobs(arguments)  # refuses mistakes before anything is written
+        return self._launch(arguments)
+
+    def _sweep_with_trials(self, arguments: list[str]) -> Any:
+        """Launch the trials and then, when all of them are done, the jobs with the values that the validation split chose."""
+        from altprop.config.compose import composer_of
+        from altprop.sweeping.trials import Trials
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        composer = composer_of(self.hydra_context.config_loader, self.config)
+        trials = Trials(composer, self._parse_config(), _texts(self.search), arguments)
+        self._plan = trials.jobs
+        self.validate_batch_is_legal(trials.first_choice())
+        self._launch(arguments)
+        if waiting := trials.unfinished():
+            print(f"{waiting} of {len(trials.jobs)} trials are not done; once they are, the same command starts the other runs")
+            return []
+        self._plan = trials.chosen_jobs()
+        return self._launch(arguments)
+
+    def _launch(self, arguments: list[str]) -> Any:
+        assert self.launcher is not None
+        self.batch_index = 0
         failures: list[RunFailed] = []
         launch = self.launcher.launch
 
@@ -91,16 +125,18 @@ class GridSweeper(AltpropSweeper):
                 return []
 
         self.launcher.launch = launch_batch  # type: ignore[method-assign]
-        self._arguments = arguments
-        with disk_errors_explained():
-            returns = super().sweep(arguments)
+        try:
+            with disk_errors_explained():
+                returns = super().sweep(arguments)
+        finally:
+            self.launcher.launch = launch  # type: ignore[method-assign]
         if failures:
             raise RunFailed("\n".join(map(str, failures)), max(failures, key=lambda one: one.exit_code != 2).exit_code)
         return returns
 
     def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:  # type: ignore[override]
         """The jobs in batches. Hydra's own method drops overrides: it keeps one per key, as if a mapping replaced a choice."""
-        return list(self.split_overrides_to_chunks(self._jobs(self._arguments), max_batch_size))  # type: ignore[arg-type]
+        return list(self.split_overrides_to_chunks(self._plan, max_batch_size))  # type: ignore[arg-type]
 
     def _jobs(self, arguments: list[str]) -> list[list[str]]:
         from altprop.sweeping.grid import jobs
@@ -116,6 +152,13 @@ class GridSweeper(AltpropSweeper):
         composer = composer_of(self.hydra_context.config_loader, self.config)
         for overrides in batch:
             composer.compose(overrides)
+
+
+def _texts(params: Any) -> list[str]:
+    """``params``, a mapping or None, as overrides."""
+    from altprop.sweeping.grid import written
+
+    return [f"{key}={written(value)}" for key, value in (params or {}).items()]
 
 
 class OptunaSearch(AltpropSweeper):

@@ -48,6 +48,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     plain, _ = to_plain(config)
     if plain["metrics"] is None:  # the key is younger than the stored entries
         del plain["metrics"]
+    if plain["trainer"]["evaluate_test"] == "always":  # likewise
+        del plain["trainer"]["evaluate_test"]
     return readable(plain)
 
 

@@ -24,7 +24,7 @@ def alignments(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [record for record in records if any(name.startswith("alignment/") for name in record)]
 
 
-@pytest.mark.parametrize(("every", "steps"), [("1ep", [1, 7, 13, 19]), ("5st", [1, 6, 11, 16, 21]), ("50%", [1, 13])])
+@pytest.mark.parametrize(("every", "steps"), [("1ep", [1, 7, 13, 19, 24]), ("5st", [1, 6, 11, 16, 21, 24]), ("50%", [1, 13, 24])])
 def test_probed_steps(tmp_path: Path, every: str, steps: list[int]) -> None:
     _, records = run(tmp_path, probe_every=every)
     probed = alignments(records)

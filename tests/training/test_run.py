@@ -251,6 +251,21 @@ def test_selection_on_test_is_said_loudly(tmp_path: Path, caplog: pytest.LogCapt
     assert read_checkpoint(make_parts(tmp_path).directory / "checkpoints" / "best.pt")["step"] == STEPS_PER_EPOCH
 
 
+@pytest.mark.parametrize(("when", "steps"), [("end", [4 * STEPS_PER_EPOCH]), ("never", [])])
+def test_the_test_split_is_evaluated_at_the_end_or_never(tmp_path: Path, when: str, steps: list[int]) -> None:
+    parts = make_parts(tmp_path, evaluate_test=when)
+    train(parts)
+    assert [record["step"] for record in records(parts.directory) if "test/accuracy" in record] == steps
+    assert len([record for record in records(parts.directory) if "validation/accuracy" in record]) == 4
+
+
+def test_a_run_that_stops_early_evaluates_the_test_split_at_its_end(tmp_path: Path) -> None:
+    rule = EarlyStopping(metric="validation/loss", patience=1, min_delta=100.0)
+    status = train(make_parts(tmp_path, duration="50ep", early_stopping=rule, evaluate_test="end"))
+    assert status["step"] == 2 * STEPS_PER_EPOCH
+    assert "test/accuracy" in status["last"]
+
+
 def test_early_stopping(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rule = EarlyStopping(metric="validation/loss", patience=2, min_delta=100.0)
     parts = make_parts(tmp_path, duration="50ep", early_stopping=rule)

@@ -51,6 +51,9 @@ def run_key(config: Mapping[str, Any]) -> str:
     """
     if not config.get("metrics"):  # runs without metrics of their own have the keys that they had before there were any
         config = {name: value for name, value in config.items() if name != "metrics"}
+    trainer = config.get("trainer")
+    if isinstance(trainer, Mapping) and trainer.get("evaluate_test") == "always":  # likewise
+        config = {**config, "trainer": {name: value for name, value in trainer.items() if name != "evaluate_test"}}
     folders = {f"<{name}>": path for name, path in (config.get("paths") or {}).items() if isinstance(path, str) and path}
     text = json.dumps(_canonical(config, "", folders), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

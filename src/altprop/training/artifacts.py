@@ -33,7 +33,8 @@ def draw_figures(run: Assembly, directory: RunDirectory, settings: TrainerSettin
         records = read_metrics(directory.metrics)
         drawn += run_figures.draw(records, directory.figures, title=title)
         run_figures.write_summaries(records, _sizes(run.data), directory.path)
-        drawn += draw_answers(run, run.data.test, directory.figures, "test", settings.limit_batches)
+        if settings.evaluate_test != "never":
+            drawn += draw_answers(run, run.data.test, directory.figures, "test", settings.limit_batches)
         drawn += run.algorithm.figures(directory.figures)
     except Exception as error:  # a figure must not cost a trained network
         log.warning("figures: %s: %s", type(error).__name__, error)

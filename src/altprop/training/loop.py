@@ -224,9 +224,12 @@ class Loop:
         metrics.update({name: float(value) for name, value in own.items()})
         started = time.perf_counter()
         metrics.update(self._evaluations())
-        progress.seconds = time.perf_counter() - self.started
         metrics["train/learning_rate"] = self.learning_rate
         metrics.update(self.algorithm.progress_metrics())
+        self._stop_early(metrics)
+        if self.settings.evaluate_test == "end" and self.done:
+            metrics.update(self._evaluate({"test": self.data.test}))
+        progress.seconds = time.perf_counter() - self.started
         metrics["time/train_seconds"] = progress.train_seconds
         metrics["time/evaluation_seconds"] = time.perf_counter() - started
         metrics["time/elapsed"] = progress.seconds
@@ -241,16 +244,21 @@ class Loop:
         best = self.select_by is not None and selectable and is_better(record, progress.best, self.select_by)
         progress.last = record
         progress.best = record if best else progress.best
-        self._stop_early(record)
         self.saver.status("running", progress)
         return best
 
     def _evaluations(self) -> dict[str, float]:
-        """The metrics of every split that is evaluated."""
-        share_running_statistics(self.algorithm.model, self.world_size)
-        splits: dict[str, Split | None] = {"validation": self.data.validation, "test": self.data.test}
+        """The metrics of every split that is part of each evaluation."""
+        splits: dict[str, Split | None] = {"validation": self.data.validation}
         if self.settings.evaluate_train:
             splits = {"train_plain": self.data.train_plain, **splits}
+        if self.settings.evaluate_test == "always":
+            splits["test"] = self.data.test
+        return self._evaluate(splits)
+
+    def _evaluate(self, splits: Mapping[str, Split | None]) -> dict[str, float]:
+        """The metrics of ``splits``, named ``<split>/<metric>``."""
+        share_running_statistics(self.algorithm.model, self.world_size)
         metrics: dict[str, float] = {}
         for name, split in splits.items():
             if split is not None:
@@ -259,7 +267,7 @@ class Loop:
         return metrics
 
     def _stop_early(self, record: Mapping[str, float]) -> None:
-        """Apply the early-stopping rule to the newest record."""
+        """Apply the early-stopping rule to the metrics of the newest evaluation."""
         rule = self.settings.early_stopping
         if rule is None:
             return

@@ -36,8 +36,8 @@ class Plan:
         return self.save_every is not None and step % self.save_every == 0
 
     def probe_at(self, step: int) -> bool:
-        """Whether the step after ``step`` finished ones is probed: the first one, then one per interval."""
-        return self.probe_every is not None and step % self.probe_every == 0
+        """Whether the step after ``step`` finished ones is probed: the first one, then one per interval, and the last one."""
+        return self.probe_every is not None and (step % self.probe_every == 0 or step == self.total_steps - 1)
 
 
 def steps_in_epoch(settings: TrainerSettings, batches: int) -> int:

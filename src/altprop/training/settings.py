@@ -78,6 +78,8 @@ class TrainerSettings:
     """Rule for early stopping; null: train to the end."""
     evaluate_train: bool = False
     """Also evaluate the training images, without augmentation."""
+    evaluate_test: Literal["always", "end", "never"] = "always"
+    """Evaluate the test split in every evaluation, only at the end of the run, or not at all."""
     evaluate_first: bool = False
     """Also evaluate before the first step, for runs that start from the weights of another run."""
     keep: int = 2

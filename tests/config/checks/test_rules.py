@@ -130,6 +130,14 @@ def test_selection_on_a_missing_split_is_refused(option: str) -> None:
     assert refusals(option, "dataset.validation.size=500") == []
 
 
+@pytest.mark.parametrize("option", ["trainer.select_on=test", "trainer.early_stopping={metric: test/loss}"])
+def test_selection_on_a_test_split_that_is_not_evaluated_is_refused(option: str) -> None:
+    for when in ("end", "never"):
+        [(key, fix)] = refusals(option, f"trainer.evaluate_test={when}")
+        assert key in ("trainer.select_on", "trainer.early_stopping.metric")
+        assert fix == "trainer.evaluate_test=always"
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:7"])
 def test_devices_that_this_machine_lacks_are_refused(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     count = {"cuda": 0, "cuda:7": 7}[device]

@@ -96,6 +96,12 @@ def _check_units(config: Mapping[str, Any], capabilities: Capabilities, name: st
 
 def _check_selection(config: Mapping[str, Any]) -> Iterator[Problem]:
     trainer = config["trainer"]
+    if trainer["evaluate_test"] != "always":
+        stopping = trainer["early_stopping"] or {"metric": ""}
+        for key, metric in (("select_on", trainer["select_on"]), ("early_stopping.metric", stopping["metric"])):
+            if metric.partition("/")[0] == "test":
+                description = f"{metric}, but trainer.evaluate_test is {trainer['evaluate_test']}"
+                yield Problem(f"trainer.{key}", description, "a metric of every evaluation", "trainer.evaluate_test=always")
     data_set = config["dataset"]
     validation = (data_set.get("validation") if isinstance(data_set, Mapping) else None) or {}
     if not isinstance(validation, Mapping) or validation.get("size") or validation.get("file"):
