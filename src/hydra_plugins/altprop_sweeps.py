@@ -94,7 +94,10 @@ class GridSweeper(AltpropSweeper):
         return self._launch(arguments)
 
     def _sweep_with_trials(self, arguments: list[str]) -> Any:
-        """Launch the trials and then, when all of them are done, the jobs with the values that the validation split chose."""
+        """Launch the trials and then, when all of them have ended, the jobs with the values that the validation split chose.
+
+        A value whose trial fails is not chosen.
+        """
         from altprop.config.compose import composer_of
         from altprop.sweeping.trials import Trials
 
@@ -104,9 +107,16 @@ class GridSweeper(AltpropSweeper):
         trials = Trials(composer, self._parse_config(), _texts(self.search), arguments)
         self._plan = trials.jobs
         self.validate_batch_is_legal(trials.first_choice())
-        self._launch(arguments)
+        try:
+            self._launch(arguments)
+        except RunFailed as failure:
+            if failure.exit_code == 2 or not trials.can_choose():  # refused
+                raise
+            print(failure, file=sys.stderr)
         if waiting := trials.unfinished():
-            print(f"{waiting} of {len(trials.jobs)} trials are not done; once they are, the same command starts the other runs")
+            print(
+                f"{waiting} of {len(trials.jobs)} trials have not ended; once they have, the same command starts the other runs"
+            )
             return []
         self._plan = trials.chosen_jobs()
         return self._launch(arguments)

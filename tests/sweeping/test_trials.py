@@ -11,7 +11,7 @@ import pytest
 
 from altprop.config.compose import JobComposer, config_loader
 from altprop.files import write_json
-from altprop.problems import ConfigError
+from altprop.problems import ConfigError, RunFailed
 from altprop.sweeping.jobs import sweep_runs
 from altprop.sweeping.trials import VALIDATION, Trials
 from tests.config.catalog import content
@@ -56,6 +56,23 @@ def test_each_setting_gets_the_rate_that_its_trials_chose(composer: JobComposer,
         "optimizer.lr=0.01 (validation accuracy with optimizer.lr=0.1: 10.00 %, optimizer.lr=0.01: 20.00 %)"
         in capsys.readouterr().out
     )
+
+
+def test_a_value_whose_trial_failed_is_not_chosen(composer: JobComposer) -> None:
+    trials = Trials(composer, PARAMS, SEARCH, ["trainer.duration=2ep", "optimizer.lr=0.2,0.01"])
+    assert not trials.can_choose()
+    finish(trials, {"lr=0.2": 70.0, "lr=0.01": 60.0})
+    for run, _ in sweep_runs(trials.composer, trials.jobs):
+        if "optimizer.lr=0.2" in run.overrides:
+            write_json(Path(str(run.directory)) / "status.json", {"status": "failed"})
+    assert trials.unfinished() == 0
+    assert trials.can_choose()
+    assert [job[-1] for job in trials.chosen_jobs()] == ["optimizer.lr=0.01"] * 4
+    for run, _ in sweep_runs(trials.composer, trials.jobs):
+        write_json(Path(str(run.directory)) / "status.json", {"status": "failed"})
+    assert not trials.can_choose()
+    with pytest.raises(RunFailed, match="every trial failed"):
+        trials.chosen_jobs()
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from altprop.config.compose import JobComposer
-from altprop.problems import ConfigError, Problem
-from altprop.reporting.statistics import statistic
+from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.sweeping.grid import jobs
 from altprop.sweeping.jobs import sweep_runs
 
 VALIDATION = "validation/accuracy"
 SEARCH = "hydra.sweeper.search"
+ENDED = ("done", "failed")
 
 Job = Sequence[str]
 """The overrides of one run."""
@@ -39,7 +40,8 @@ class Trials:
         self._searched = [key for key in self._names if key not in own]
         kept = [text for text, key in zip(params, own, strict=True) if key not in self._names]
         self.jobs: list[list[str]] = jobs(composer.loader, [*kept, *search], arguments)
-        self._runs: list[list[str]] = jobs(composer.loader, params, arguments)
+        typed = [text for text, key in zip(arguments, _keys(composer, arguments), strict=True) if key not in self._searched]
+        self._runs: list[list[str]] = jobs(composer.loader, params, typed)
         if not self._searched:
             raise ConfigError([Problem(SEARCH, "nothing is searched", "a list of values of a key that params does not have")])
         config = composer.compose(self.jobs[0])
@@ -55,23 +57,36 @@ class Trials:
         return [[*run, *first[self._setting(run)]] for run in self._runs]
 
     def unfinished(self) -> int:
-        """The number of trials that are not done."""
-        return sum(not done for _, done in sweep_runs(self.composer, self.jobs))
+        """The number of trials that have not ended: they are neither done nor failed."""
+        return sum(run.status.get("status") not in ENDED for run, _ in sweep_runs(self.composer, self.jobs))
+
+    def can_choose(self) -> bool:
+        """Whether at least one trial of every setting is done."""
+        runs = [run for run, _ in sweep_runs(self.composer, self.jobs)]
+        done = {self._setting(run.overrides) for run in runs if run.status.get("status") == "done"}
+        return done == {self._setting(run.overrides) for run in runs}
 
     def chosen_jobs(self) -> list[list[str]]:
-        """The runs, each with the values that its setting's trials have chosen. The earliest of equally good values wins."""
+        """The runs, each with the values that its setting's trials have chosen. The earliest of equally good values wins.
+
+        Values with a failed trial are not chosen. Raises RunFailed if every value of a setting has one.
+        """
         accuracies: dict[Job, dict[Job, list[float]]] = defaultdict(lambda: defaultdict(list))
         for run, _ in sweep_runs(self.composer, self.jobs):
             record = run.status.get("last") or {}
-            if VALIDATION not in record:
+            failed = run.status.get("status") == "failed"
+            if not failed and VALIDATION not in record:
                 raise ConfigError([Problem(SEARCH, "the trials have no validation split", "dataset.validation.size=0.1")])
-            accuracies[self._setting(run.overrides)][tuple(self._values(run.overrides))].append(record[VALIDATION])
-        chosen = {
-            setting: max(candidates, key=lambda each: _mean(candidates[each])) for setting, candidates in accuracies.items()
-        }
-        for setting, values in chosen.items():
-            tried = ", ".join(f"{' '.join(each)}: {_mean(found):.2f} %" for each, found in accuracies[setting].items())
-            print(f"{' '.join(setting)}: {' '.join(values)} (validation accuracy with {tried})")
+            accuracy = -math.inf if failed else record[VALIDATION]
+            accuracies[self._setting(run.overrides)][tuple(self._values(run.overrides))].append(accuracy)
+        chosen = {}
+        for setting, candidates in accuracies.items():
+            means = {values: sum(found) / len(found) for values, found in candidates.items()}
+            chosen[setting] = max(means, key=lambda values: means[values])
+            tried = ", ".join(f"{' '.join(each)}: {f'{mean:.2f} %' if mean >= 0 else 'failed'}" for each, mean in means.items())
+            if max(means.values()) < 0:
+                raise RunFailed(f"{' '.join(setting)}: every trial failed")
+            print(f"{' '.join(setting)}: {' '.join(chosen[setting])} (validation accuracy with {tried})")
         return [[*run, *chosen[self._setting(run)]] for run in self._runs]
 
     def _setting(self, job: Job) -> Job:
@@ -89,9 +104,3 @@ def _keys(composer: JobComposer, texts: Sequence[str]) -> list[str]:
 
 def _key(text: str) -> str:
     return text.partition("=")[0]
-
-
-def _mean(accuracies: Sequence[float]) -> float:
-    mean = statistic(accuracies)
-    assert mean is not None
-    return mean.mean

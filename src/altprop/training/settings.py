@@ -46,7 +46,7 @@ class TrainerSettings:
     checkpoint_every: str | None = "1ep"
     """Interval of checkpoints, like ``evaluate_every``; null: only at the end."""
     probe_every: str | None = None
-    """Interval of the alignment probe, like ``evaluate_every``, starting with the first step; null: never."""
+    """Interval of the alignment probe, like ``evaluate_every``, from the first step on, and the last step; null: never."""
     log_every: int = 50
     """Steps between two updates of the progress display."""
 
