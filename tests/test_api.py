@@ -95,6 +95,20 @@ def test_the_trained_model_is_the_one_that_was_evaluated(run: Run) -> None:
     result = altprop.evaluate(run, "device=cpu", "figures=false")
     assert result["accuracy"] == run.last["test/accuracy"]
     assert altprop.evaluate(run.directory, "split=train", "figures=false")["samples"] == 200
+
+
+def test_a_finished_run_gets_further_metrics(run: Run) -> None:
+    ce = "{_target_: torch.nn.functional.cross_entropy, _partial_: true}"
+    result = altprop.evaluate(run, "metrics=top5", f"+metrics.ce_loss={ce}", "device=cpu", "figures=false")
+    assert run.last["test/accuracy"] < 100 * result["top5"] / (100 if result["top5"] > 1 else 1) <= 100
+    assert result["ce_loss"] == pytest.approx(result["loss"], rel=1e-5)
+    assert "top5" not in run.last
+    for wrong, message in (
+        ("metrics=tpo5", "metrics"),
+        ("+metrics.loss={_target_: torch.nn.functional.cross_entropy}", "metrics.loss"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            altprop.evaluate(run, wrong)
     with pytest.raises(ConfigError, match=r"checkpoint: best is not in"):
         run.load("best")
 

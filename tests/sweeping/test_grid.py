@@ -77,13 +77,24 @@ def test_a_list_of_values_is_the_only_thing_that_changes(composer: Composer) -> 
     ]
 
 
-def test_what_is_typed_replaces_params_and_earlier_lists_of_the_same_key(composer: Composer) -> None:
+def test_what_is_typed_replaces_params_of_the_same_key(composer: Composer) -> None:
     params = ["model=mlp,convnet", "seed=0,1,2", "+tags=[x]"]
     assert jobs(composer.loader, params, ["seed=4", "model=mlp", "+tags=[y]"]) == [["seed=4", "model=mlp", "+tags=[y]"]]
     assert jobs(composer.loader, params, ["seed=4", "model={hidden:[7]}"]) == [
         [f"model={model}", "+tags=[x]", "seed=4", "model={hidden:[7]}"] for model in ("mlp", "convnet")
     ]
-    assert jobs(composer.loader, (), ["seed=0,1", "seed=2,3"]) == [["seed=2"], ["seed=3"]]
+    assert jobs(composer.loader, (), ["seed=0,1", "seed=2"]) == [["seed=2"]]
+
+
+@pytest.mark.parametrize(
+    ("second", "fix"),
+    [("seed=2,3", "seed=0,1,2,3"), ("seed=range(2,4)", "seed=range(2,4)"), ("seed=choice(2,3)", "seed=choice(2,3)")],
+)
+def test_two_lists_of_one_key_are_refused(composer: Composer, second: str, fix: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        jobs(composer.loader, (), ["seed=0,1", "model=mlp,convnet", second])
+    [problem] = caught.value.problems
+    assert str(problem) == f"seed: seed=0,1 and {second} are two lists of values; one list; try: {fix}"
 
 
 def test_params_are_written_as_one_types_them() -> None:

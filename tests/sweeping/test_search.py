@@ -123,7 +123,10 @@ def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Preten
 
 def search(launcher: Pretended, trials: int, *more: str, at_once: int = 2) -> optuna.Study:
     file = Path(os.environ["ALTPROP_OUTPUTS"]) / ".studies" / "scratch.db"
-    Search(launcher.composer, launcher, file, trials, at_once).run([*SPACE, *more])
+    typed = [text.partition("=")[0] for text in more]
+    Search(launcher.composer, launcher, file, trials, at_once).run(
+        [*(text for text in SPACE if text.partition("=")[0] not in typed), *more]
+    )
     return optuna.load_study(study_name=None, storage=f"sqlite:///{file}")
 
 
@@ -162,6 +165,19 @@ def test_seeds_repeat_each_trial_and_their_mean_is_maximized(launcher: Pretended
         search(launcher, 5, "seed=0,1")
     with pytest.raises(ConfigError, match=r"seed: seed=interval\(0,3\) is an interval.*try: seed=0,1,2"):
         search(launcher, 5, "seed=interval(0,3)")
+
+
+@pytest.mark.parametrize(("metric", "better"), [("validation/margin", max), ("validation/loss", min)])
+def test_the_metric_that_selects_is_optimized(
+    metric: str, better: Callable[..., float], launcher: Pretended, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launcher.outcome = lambda overrides: {"status": "done", "best": {metric: rate(overrides), "validation/accuracy": 50.0}}
+    study = search(launcher, 4, f"trainer.select_on={metric}", "seed=0,1")
+    assert study.best_value == pytest.approx(better(map(rate, launcher.launched)))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert f", mean of 2 seeds {metric} {study.best_value:.4f} (95 % interval " in last
+    with pytest.raises(ConfigError, match=r"trainer.select_on.* was different"):
+        search(launcher, 5, "trainer.select_on=validation/top5", "seed=0,1")
 
 
 def test_a_trial_fails_if_one_of_its_seeds_fails(launcher: Pretended) -> None:

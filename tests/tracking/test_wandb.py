@@ -353,14 +353,28 @@ def test_online_without_an_account_is_a_problem_before_the_run(monkeypatch):
         ("", None, "online"),
         ("offline", "online", "online"),
         ("online", "disabled", "disabled"),
+        ("WANDB_DISABLED=true", None, "disabled"),
+        ("WANDB_DISABLED=false", None, "online"),
+        ("WANDB_DISABLED=true", "offline", "offline"),
     ],
 )
 def test_the_environment_wins_over_the_default_and_a_key_over_the_environment(monkeypatch, environment, key, expected):
     if environment is not None:
-        monkeypatch.setenv("WANDB_MODE", environment)
+        name, _, value = environment.rpartition("=")
+        monkeypatch.setenv(name or "WANDB_MODE", value)
     assert WandB(mode=key).mode == expected
     asks_for_an_account = bool(list(WandB.check({"mode": key}, {})))
     assert asks_for_an_account == (expected == "online")
+
+
+def test_the_folder_of_the_environment_has_the_files(tmp_path, run_info, monkeypatch):
+    monkeypatch.setenv("WANDB_DIR", os.fspath(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere").mkdir()
+    tracker = WandB(mode="offline")
+    tracker.start(run_info())
+    tracker.finish("done", {})
+    assert len(list(tmp_path.glob("elsewhere/**/*.wandb"))) == 1
+    assert len(list(tmp_path.rglob("*.wandb"))) == 1
 
 
 def test_the_project_of_the_environment_is_used(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,8 +31,10 @@ def evaluation_of(config: DictConfig) -> dict[str, Any]:
     """Evaluate the run that ``config.run`` names and store the result in the run's directory. Returns the result."""
     options = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
     directory, stored = _stored(options)
-    other_data = options.get("dataset")
+    other_data, added = options.get("dataset"), options.get("metrics")
     changed = stored if other_data is None else {**stored, "dataset": other_data}
+    if added is not None:
+        changed = {**changed, "metrics": {**(stored.get("metrics") or {}), **added} if isinstance(added, dict) else added}
     if problems := problems_of_plain(changed):
         raise ConfigError(problems)
 
@@ -41,7 +44,9 @@ def evaluation_of(config: DictConfig) -> dict[str, Any]:
     parts = build_parts(stored)
     if parts.directory.resolve() != directory:
         raise ConfigError([Problem("run", f"{directory} does not match the configuration in it", f"expected {parts.directory}")])
-    other = None if other_data is None else build_parts(changed).data_set
+    new = build_parts(changed)
+    parts = replace(parts, metrics=new.metrics)
+    other = None if other_data is None else new.data_set
     evaluation = Evaluation(
         split=options["split"],
         checkpoint=options["checkpoint"],

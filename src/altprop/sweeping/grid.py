@@ -28,7 +28,9 @@ def jobs(loader: ConfigLoader, params: Sequence[str], arguments: Sequence[str]) 
     is empty or its key applies to the whole sweep, and HydraException for ranges of real numbers, which only a search takes.
     """
     parser = OverridesParser.create(config_loader=loader)
-    overrides = effective(parser.parse_overrides(list(params)), parser.parse_overrides(list(arguments)))
+    typed = parser.parse_overrides(list(arguments))
+    check_repetitions(typed)
+    overrides = effective(parser.parse_overrides(list(params)), typed)
     check(overrides, loader)
     return [list(job) for job in itertools.product(*(texts_of(override, loader) for override in overrides))]
 
@@ -45,6 +47,22 @@ def effective(params: Sequence[Override], typed: Sequence[Override]) -> list[Ove
         if not (override.is_sweep_override() and any(_same_whole_key(override, other) for other in later)):
             left.append(override)
     return left
+
+
+def check_repetitions(typed: Sequence[Override]) -> None:
+    """Raise ConfigError for each key with several lists of values, of which only the last would count."""
+    lists = [override for override in typed if override.is_sweep_override()]
+    problems = []
+    for index, override in enumerate(lists):
+        later = next((other for other in lists[index + 1 :] if _same_whole_key(override, other)), None)
+        if later is not None:
+            both = [override.get_value_string(), later.get_value_string()]
+            simple = all(isinstance(one.value(), ChoiceSweep) and "(" not in text for one, text in zip((override, later), both))
+            description = f"{override.input_line} and {later.input_line} are two lists of values"
+            fix = f"{override.get_key_element()}={','.join(both)}" if simple else str(later.input_line)
+            problems.append(Problem(override.key_or_group, description, "one list", fix))
+    if problems:
+        raise ConfigError(problems)
 
 
 def check(overrides: Sequence[Override], loader: ConfigLoader) -> None:

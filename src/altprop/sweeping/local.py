@@ -173,13 +173,13 @@ def finished_job(run: SweepRun) -> JobReturn:
     return JobReturn(overrides=run.overrides, _return_value=objective_of(run.status), status=JobStatus.COMPLETED)
 
 
-def objective_of(status: dict[str, Any]) -> float | None:
-    """The value that a search maximizes: the accuracy (percent) on the validation split, or on the test split without one.
+def objective_of(status: dict[str, Any], metric: str | None = None) -> float | None:
+    """The value of a run that a search compares: ``metric`` at the epoch that the run selected, or at its last one.
 
-    It is that of the best epoch if the run selected one, else of the last.
+    Without a ``metric``, it is the accuracy (percent) on the validation split, or on the test split if there is none.
     """
     record = status.get("best") or status.get("last") or {}
-    return record.get("validation/accuracy", record.get("test/accuracy"))
+    return record.get(metric) if metric else record.get("validation/accuracy", record.get("test/accuracy"))
 
 
 def _discarded(folder: Path, refused: Sequence[SweepRun]) -> str:

@@ -9,7 +9,8 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.launcher import Launcher
 
 from altprop.config.compose import JobComposer
+from altprop.nn.metrics.names import higher_is_better
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.program import command
 from altprop.reporting.statistics import Statistic, statistic
 from altprop.sweeping.grid import check as check_lists
+from altprop.sweeping.grid import check_repetitions
 from altprop.sweeping.jobs import SweepRun, sweep_runs
 from altprop.sweeping.local import REFUSED, objective_of
 from altprop.sweeping.space import SEED, Space
@@ -37,13 +40,18 @@ Values = Mapping[str, Any]
 
 @dataclass
 class Search:
-    """A search in the study in the sqlite ``file``: ``trials`` trials in total, ``at_once`` at the same time."""
+    """A search in the study in the sqlite ``file``: ``trials`` trials in total, ``at_once`` at the same time.
+
+    It optimizes the metric that ``trainer.select_on`` names, at the epoch that each run selects. Lower values are better if the
+    metric's name ends in ``loss`` or ``error``.
+    """
 
     composer: JobComposer
     launcher: Launcher
     file: Path
     trials: int
     at_once: int
+    objective: str = field(default="validation/accuracy", init=False)
 
     def run(self, arguments: Sequence[str], params: Sequence[str] = ()) -> None:
         """Start or resume the study: try values for the ranges among the overrides ``arguments`` and print the best.
@@ -68,11 +76,15 @@ class Search:
         parser = OverridesParser.create(self.composer.loader)
         typed = parser.parse_overrides(list(arguments))
         space = Space.of(typed, parser.parse_overrides(list(params)))
+        check_repetitions(typed)
         check_lists(typed, self.composer.loader)
         comparable = self._check(space)
         with self._alone():
             study = optuna.create_study(
-                storage=f"sqlite:///{self.file}", study_name=self.file.stem, direction="maximize", load_if_exists=True
+                storage=f"sqlite:///{self.file}",
+                study_name=self.file.stem,
+                direction="maximize" if higher_is_better(self.objective) else "minimize",
+                load_if_exists=True,
             )
             self._check_the_same(study, comparable)
             known = study.get_trials(deepcopy=False)
@@ -90,15 +102,18 @@ class Search:
         for values in reversed(samples):
             config = self.composer.compose(space.repetitions(values)[0])
         chosen_by = config.trainer.select_on
-        if chosen_by not in ("validation", "test"):
+        if chosen_by.partition("/")[0] not in ("validation", "test"):
             fix = "trainer.select_on=validation dataset.validation.size=500"
-            raise ConfigError([Problem("trainer.select_on", chosen_by, "validation (or test) in a search", fix)])
+            allowed = "validation (or test) in a search, or a metric such as validation/loss"
+            raise ConfigError([Problem("trainer.select_on", chosen_by, allowed, fix)])
+        self.objective = chosen_by if "/" in chosen_by else f"{chosen_by}/accuracy"
         directory = self._runs_of(space, samples[0])[0].directory
         if directory is None:
             raise ConfigError([Problem("task", "it has no run directory", "a search needs runs that train", "task=train")])
         searched = {key: distribution_to_json(distribution) for key, distribution in space.searched.items()}
         seeds = {SEED: ",".join(space.seeds)} if space.seeds else {}
-        return {**searched, **seeds, REST: "/".join(Path(directory).parts[-2:])}
+        of_own = {} if self.objective.endswith("/accuracy") else {"trainer.select_on": self.objective}
+        return {**searched, **seeds, **of_own, REST: "/".join(Path(directory).parts[-2:])}
 
     def _check_the_same(self, study: Study, comparable: dict[str, str]) -> None:
         before = study.user_attrs.get(COMPARABLE, comparable)
@@ -164,10 +179,10 @@ class Search:
         if failure is not None:
             print(failure, file=sys.stderr)
         for number, trial in trials.items():
-            result = _result_of(trial)
+            result = self._result_of(trial)
             study.tell(number, result.mean if result else None, None if result else TrialState.FAIL)
             words = " ".join(f"{key}={value}" for key, value in batch[number].items())
-            print(f"trial {number}: {_in_words(result) if result else 'failed'} with {words}")
+            print(f"trial {number}: {self._in_words(result) if result else 'failed'} with {words}")
 
     def _runs_of(self, space: Space, values: Values) -> list[SweepRun]:
         """The runs of the trial with ``values``: one for each seed."""
@@ -179,21 +194,27 @@ class Search:
             raise RunFailed(f"no trial of {self.file} was completed; {command('status')} shows why")
         best = study.best_trial
         runs = self._runs_of(space, best.params)
-        result = _result_of(runs)
+        result = self._result_of(runs)
         best_run = f"{command('train')} {shlex.join(runs[0].arguments)}"
-        value = _in_words(result) if result else f"{best.value:.2f} %"
+        value = self._in_words(result or Statistic(1, study.best_value))
         print(f"best of {len(done)}: trial {best.number}, {value}: {best_run}")
 
+    def _result_of(self, runs: Sequence[SweepRun]) -> Statistic | None:
+        """The value of a trial over its seeds; None if a run of it is not done or has no such metric."""
+        values = [objective_of(run.status, self.objective) if run.status.get("status") == "done" else None for run in runs]
+        known = [value for value in values if value is not None]
+        return statistic(known, (0.0, 100.0) if self._is_percent else (-inf, inf)) if len(known) == len(values) else None
 
-def _result_of(runs: Sequence[SweepRun]) -> Statistic | None:
-    """The value of a trial over its seeds; None if a run of it is not done."""
-    values = [objective_of(run.status) if run.status.get("status") == "done" else None for run in runs]
-    known = [value for value in values if value is not None]
-    return statistic(known, (0.0, 100.0)) if len(known) == len(values) else None
+    @property
+    def _is_percent(self) -> bool:
+        return self.objective.endswith("/accuracy")
 
-
-def _in_words(result: Statistic) -> str:
-    """``95.20 %``, or with several seeds their mean and its interval."""
-    if result.low is None:
-        return f"{result.mean:.2f} %"
-    return f"mean of {result.count} seeds {result.mean:.2f} % (95 % interval {result.low:.2f} to {result.high:.2f})"
+    def _in_words(self, result: Statistic) -> str:
+        """``95.20 %``, or with several seeds their mean and its interval; of other metrics their name and value."""
+        form, unit = ("{:.2f}", " %") if self._is_percent else ("{:.4f}", "")
+        named = "" if self._is_percent else f"{self.objective} "
+        value = f"{named}{form.format(result.mean)}{unit}"
+        if result.low is None or result.high is None:
+            return value
+        interval = f"95 % interval {form.format(result.low)} to {form.format(result.high)}"
+        return f"mean of {result.count} seeds {value} ({interval})"

@@ -23,6 +23,8 @@ INIT_TIMEOUT = 20.0
 """Seconds to wait for the service before the run is written to offline files."""
 EXIT_CODES: Mapping[Status, int] = {"done": 0, "failed": 1, "preempted": 1, "interrupted": 255}
 """W&B shows these as finished, failed, preempted (after ``mark_preempting``; 0 would show finished) and killed."""
+TRUE_WORDS = ("true", "1", "yes", "y", "on", "t")
+"""What W&B reads as true in the environment."""
 SPLITS = ("train", "train_plain", "validation", "test")
 
 
@@ -36,8 +38,8 @@ class WandB(Tracker):
     Args:
         project: The W&B project. None: ``WANDB_PROJECT`` in the environment, otherwise ``altprop``.
         entity: The W&B user or team. None: ``WANDB_ENTITY`` in the environment, otherwise the account's default.
-        mode: ``online``, ``offline`` (files in the run directory, for ``wandb sync``) or ``disabled``. None: ``WANDB_MODE`` in
-            the environment, otherwise ``online``.
+        mode: ``online``, ``offline`` (files for ``wandb sync``, in ``WANDB_DIR`` of the environment or else in the run
+            directory) or ``disabled``. None: ``WANDB_MODE`` or ``WANDB_DISABLED`` in the environment, otherwise ``online``.
         watch: Tensors to log histograms of: ``gradients``, ``parameters``, ``all``, or None.
         finish_timeout: Seconds to wait for uploads at the end of a run.
     """
@@ -118,7 +120,7 @@ class WandB(Tracker):
             job_type=run.job_type,
             tags=list(run.tags),
             config=dict(run.config),
-            dir=run.directory,
+            dir=os.environ.get("WANDB_DIR") or run.directory,
             resume="allow",
             reinit="finish_previous",
             settings=wandb.Settings(**quiet),
@@ -201,8 +203,13 @@ class WandB(Tracker):
 
 
 def mode_of_environment() -> Any:
-    """Return ``WANDB_MODE`` of the environment, with W&B's former words for modes translated; None if it is not set."""
+    """Return ``WANDB_MODE`` of the environment, with W&B's former words for modes translated; None if it is not set.
+
+    Without it, a true ``WANDB_DISABLED`` is the mode ``disabled``.
+    """
     word = os.environ.get("WANDB_MODE") or None
+    if word is None and os.environ.get("WANDB_DISABLED", "").lower() in TRUE_WORDS:
+        return "disabled"
     return {"dryrun": "offline", "run": "online"}.get(word or "", word)
 
 

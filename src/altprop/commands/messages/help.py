@@ -88,6 +88,7 @@ run          directory of the run
 split        test | validation | train
 checkpoint   auto (best if the run has one, otherwise last) | last | best
 dataset      any choice of conf/dataset; default: the run's own
+metrics      metrics besides those of the run: any choice of conf/metrics
 device       auto | cpu | cuda | cuda:N | mps
 figures      confusion matrix and misclassified images, below figures/ of the run
 

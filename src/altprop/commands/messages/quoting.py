@@ -15,6 +15,7 @@ from altprop.problems import Problem, nearest
 
 GRAMMAR = "overrides are key=value, +key=value (a new key), ~key (remove it) or group=choice"
 QUOTES = "text with = , ( ) [ ] { } # quotes or letters beyond ASCII needs quotes of its own, inside those of the shell"
+CLOSED = "each bracket is closed once"
 _FUNCTIONS = ("bool", "choice", "float", "glob", "int", "interval", "range", "shuffle", "sort", "str", "tag")
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
@@ -29,6 +30,8 @@ def unreadable(text: str) -> Problem:
         if _is_readable(f"{key}={candidate}"):
             return Problem("command line", description, allowed, in_shell(f"{key}={candidate}"))
     is_call = re.match(rf"({'|'.join(_FUNCTIONS)})\(", value) is not None
+    if value[:1] in ("[", "{") and _closed(value) != value:
+        return Problem("command line", description, CLOSED)
     return Problem("command line", description, GRAMMAR if is_call else QUOTES)
 
 
@@ -60,8 +63,9 @@ def _spellings(value: str) -> list[tuple[str, str]]:
             return [(f"functions: {', '.join(_FUNCTIONS)}", f"{near}({arguments})")]
     if value.strip(",") != value and value.strip(","):
         spellings.append(("a list of values neither begins nor ends with a comma", value.strip(",")))
-    if (closed := _closed(value)) != value:
-        spellings.append(("brackets are closed", closed))
+    closed = _closed(value)
+    if closed != value:
+        spellings += [(CLOSED, closed), (CLOSED, _closed(value.rstrip(", ")))]
     try:
         literal = ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -73,22 +77,26 @@ def _spellings(value: str) -> list[tuple[str, str]]:
         parts = [part.strip() for part in value[1:-1].split(",") if part.strip()]
         quoted = [part if _is_readable(f"key={part}") else as_typed(part) for part in parts]
         spellings.append((QUOTES, f"[{','.join(quoted)}]"))
-    if call is not None and call[1] in _FUNCTIONS:
+    if (call is not None and call[1] in _FUNCTIONS) or (closed != value and value[0] in "[{"):
         return spellings
     return [*spellings, (QUOTES, as_typed(value))]
 
 
 def _closed(value: str) -> str:
-    """``value`` with the brackets closed that it opens at its start or in a function."""
+    """``value`` with each bracket closed once, if it has brackets at its start or those of a function."""
     if not re.match(r"[\[{]|\w+\(", value):
         return value
-    missing = []
+    missing: list[str] = []
+    closed = ""
     for letter in value:
         if letter in _CLOSING:
             missing.append(_CLOSING[letter])
         elif missing and letter == missing[-1]:
             missing.pop()
-    return value + "".join(reversed(missing))
+        elif letter in _CLOSING.values():
+            continue  # nothing is open
+        closed += letter
+    return closed + "".join(reversed(missing))
 
 
 def _is_readable(text: str) -> bool:
