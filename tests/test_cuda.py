@@ -22,14 +22,18 @@ from altprop.algorithms.greedy.decoupled import DecoupledGreedy
 from altprop.algorithms.greedy.distributed import DistributedGreedy
 from altprop.algorithms.greedy.worker import pickled, unpickled
 from altprop.algorithms.numerics import configure_numerics
+from altprop.algorithms.recorder import CudaRecorder
 from altprop.config.project import ROOT
 from altprop.models.convnet import ConvNet
 from altprop.nn.pooling import AdaptiveAvgPool2d
+from altprop.nn.weights.base import Dense
+from altprop.problems import RunFailed
 from altprop.training.cost import peak_memory, watch_memory
 from altprop.training.device import choose_device
 from altprop.training.run import train
 from tests.algorithms.harness import STEPS_PER_EPOCH, Case, Training, assert_equal
 from tests.algorithms.registry import ALGORITHMS, LINEAR_HEAD, SMALL_MLP, WEIGHTS_RULES
+from tests.algorithms.test_graphs import CASES, SCHEDULES, interrupted
 from tests.training.fixtures import make_parts
 
 DEVICE = torch.device(os.environ.get("ALTPROP_CUDA_TESTS_ON", "cuda"))
@@ -148,6 +152,63 @@ def test_compiled_step_is_the_plain_step(name: str) -> None:
     plain = Training(ALGORITHMS[name], device=DEVICE).run(3)
     compiled = Training(ALGORITHMS[name], device=DEVICE, compile=True).run(3)
     assert compiled.losses == pytest.approx(plain.losses, rel=1e-3)
+
+
+@on_cuda_only
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("name", CASES)
+def test_graphs_are_the_eager_steps(name: str, schedule: str) -> None:
+    eager = interrupted(CASES[name], schedule, None, device=DEVICE)
+    graphs = interrupted(CASES[name], schedule, CudaRecorder(DEVICE), device=DEVICE)
+    assert graphs.algorithm.graphed is not None
+    assert graphs.algorithm.graphed.graphs
+    assert eager.losses == graphs.losses
+    assert_equal(on_host(eager.state()), on_host(graphs.state()))
+
+
+@on_cuda_only
+@pytest.mark.parametrize("rule", [name for name, make in WEIGHTS_RULES.items() if make().cuda_graph])
+def test_graphs_with_weights_rules_are_the_eager_steps(rule: str) -> None:
+    make = WEIGHTS_RULES[rule]
+    eager = interrupted(CASES["backprop"], "per step", None, make(), device=DEVICE)
+    graphs = interrupted(CASES["backprop"], "per step", CudaRecorder(DEVICE), make(), device=DEVICE)
+    assert_equal(on_host(eager.state()), on_host(graphs.state()))
+
+
+@on_cuda_only
+def test_a_run_with_graphs_is_the_eager_run(tmp_path: Path) -> None:
+    states = []
+    for graphs in (False, True):
+        settings: dict[str, Any] = {"device": "cuda", "deterministic": True, "cuda_graph": graphs, "probe_every": "5st"}
+        train(make_parts(tmp_path / str(graphs), **settings))
+        states.append(torch.load(next((tmp_path / str(graphs)).rglob("last.pt")), weights_only=True))
+    for key in ("algorithm", "random"):
+        assert_equal(states[0][key], states[1][key], key)
+    for metric in ("train/loss", "test/accuracy", "cost/flops"):
+        assert states[0]["progress"]["last"][metric] == states[1]["progress"]["last"][metric]
+
+
+@on_cuda_only
+def test_a_step_that_waits_cannot_be_captured() -> None:
+    def loss(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        result = nn.functional.cross_entropy(scores, targets)
+        return result * (2 if float(result.detach()) > 100 else 1)
+
+    case = Case(lambda weights: Backprop(loss=loss, weights=weights))
+    with pytest.raises(RunFailed, match=r"the step cannot be captured .*trainer\.cuda_graph=false"):
+        Training(case, Dense(), device=DEVICE, recorder=CudaRecorder(DEVICE)).run(5)
+
+
+@on_cuda_only
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_fused_optimizers_train_alike(optimizer: Any) -> None:
+    def trained(**options: Any) -> Training:
+        case = Case(lambda weights: Backprop(weights=weights), optimizer=partial(optimizer, lr=0.01, **options))
+        return Training(case, device=DEVICE).run(12)
+
+    fused, plain = trained(), trained(fused=False)
+    assert fused.algorithm.optimizers[0].optimizer.defaults["fused"] is True
+    assert fused.losses == pytest.approx(plain.losses, rel=1e-3)
 
 
 def test_channels_last_is_the_plain_step() -> None:

@@ -50,6 +50,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         del plain["metrics"]
     if plain["trainer"]["evaluate_test"] == "always":  # likewise
         del plain["trainer"]["evaluate_test"]
+    if not plain["trainer"]["cuda_graph"]:  # likewise
+        del plain["trainer"]["cuda_graph"]
     return readable(plain)
 
 

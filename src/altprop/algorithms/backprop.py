@@ -18,7 +18,9 @@ from altprop.algorithms.schedule import Schedule
 class Backprop(Algorithm):
     """Minimizes one loss at the output by a backward pass through the whole network, with one optimizer over all parameters."""
 
-    capabilities: ClassVar[Capabilities] = Capabilities(amp=True, compile=True, ddp=True, accumulate=True, clip=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        amp=True, compile=True, ddp=True, accumulate=True, clip=True, cuda_graph=True
+    )
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         self.forward = torch.compile(self.model) if self.context.compile else self.model

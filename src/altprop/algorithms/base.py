@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from altprop.algorithms.context import Capabilities, Context
+from altprop.algorithms.graphs import GraphedUpdate, refuse_graphs
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
 from altprop.nn.units.base import attach_estimator
@@ -54,6 +55,7 @@ class Algorithm:
         self.estimator = estimator
         self.model: nn.Module
         self.step = 0
+        self.graphed: GraphedUpdate | None = None
 
     # -- set-up ----------------------------------------------------------------------------------------------------------------
 
@@ -71,6 +73,10 @@ class Algorithm:
         )
         self.optimizers: list[OptimizerStep] = list(self.build(optimizer, schedule))
         self.weights.optimizers_built([step.optimizer for step in self.optimizers])
+        if context.recorder is not None:
+            supported = self.capabilities.cuda_graph and self.weights.cuda_graph
+            refuse_graphs(supported=supported, optimizers=self.optimizers, context=context)
+            self.graphed = GraphedUpdate(self.update, self.optimizers, context.recorder, context)
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         """Create what :meth:`update` needs and return the optimizer steps. The default is one step over all parameters."""
@@ -95,7 +101,7 @@ class Algorithm:
         """
         self.weights.step_start(self.step)
         self.weights.observe(inputs)
-        metrics = self.update(inputs, targets)
+        metrics = (self.graphed or self.update)(inputs, targets)
         self.weights.step_end(self.step, [optimizer.optimizer for optimizer in self.optimizers])
         self.step += 1
         return metrics

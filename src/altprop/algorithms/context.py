@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from altprop.algorithms.recorder import Recorder
 from altprop.nn.metrics.base import Metric
 from altprop.seeding import derive_seed
 
@@ -38,6 +39,9 @@ class Capabilities:
     """A mini-batch may be split into slices whose gradients are added up."""
     clip: bool = False
     """Gradient clipping by norm."""
+    cuda_graph: bool = False
+    """The whole update may be captured in a CUDA graph: it does the same on the host in every step, and never waits for the
+    device. The base class runs what happens before and after it."""
     probe: bool = True
     """The alignment probe. It requires that all updates go through :class:`OptimizerStep` objects in this process."""
     in_process: bool = True
@@ -73,6 +77,8 @@ class Context:
     compile: bool = False
     channels_last: bool = False
     deterministic: bool = False
+    recorder: Recorder | None = None
+    """Captures steps in CUDA graphs; None: steps are taken eagerly."""
     rank: int = 0
     world_size: int = 1
     account: Account = uncounted

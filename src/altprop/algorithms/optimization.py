@@ -14,8 +14,9 @@ import torch.distributed
 from torch import Tensor, nn
 
 from altprop.algorithms.context import Context
+from altprop.algorithms.fused import DeviceRates, fused_on, is_fused
 from altprop.algorithms.loss_scaling import LossScaling
-from altprop.algorithms.schedule import Schedule
+from altprop.algorithms.schedule import RunningSchedule, Schedule
 from altprop.nn.weights.base import WeightsRule
 
 GradientObserver = Callable[[Iterable[nn.Parameter]], None]
@@ -42,7 +43,7 @@ class OptimizerStep:
         loss_scaling: LossScaling | None = None,
     ) -> None:
         groups = list(parameters)
-        self.optimizer = optimizer(groups)
+        self.optimizer = fused_on(context.device, optimizer)(groups)
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.schedule = schedule.build(self.optimizer, context)
         self.weights = weights
@@ -51,6 +52,10 @@ class OptimizerStep:
         self.scaler = self._new_scaler()
         self._autocast_dtype = _AUTOCAST.get(context.precision)
         self._observer: GradientObserver | None = None
+        self._deferred: list[RunningSchedule] | None = None
+        self._replaced_states = 0
+        on_device = context.device.type == "cuda" or context.recorder is not None
+        self.rates = DeviceRates(self.optimizer, context.device) if on_device and is_fused(self.optimizer) else None
 
     @property
     def learning_rate(self) -> float:
@@ -94,12 +99,16 @@ class OptimizerStep:
         self.weights.adjust_gradients(self.parameters)
         if self.context.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.context.clip_norm)
-        if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.optimizer.step()
-        if advance_schedule:
+        self.refresh_rates()
+        with self.rates.in_place(capturing=self._deferred is not None) if self.rates is not None else nullcontext():
+            if self.scaler.is_enabled():
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+            else:
+                self.optimizer.step()
+        if advance_schedule and self._deferred is not None:
+            self._deferred.append(self.schedule)
+        elif advance_schedule:
             self.schedule.step_end()
 
     @contextmanager
@@ -111,6 +120,35 @@ class OptimizerStep:
         finally:
             self._observer = None
 
+    @property
+    def is_observed(self) -> bool:
+        """Whether an observer is called in every step."""
+        return self._observer is not None
+
+    # -- CUDA graphs -----------------------------------------------------------------------------------------------------------
+
+    def refresh_rates(self) -> None:
+        """Copy learning rates that have changed to where a fused optimizer reads them. A replayed step does not do it itself."""
+        if self.rates is not None:
+            self.rates.refresh()
+
+    @contextmanager
+    def captured(self, schedules: list[RunningSchedule]) -> Iterator[None]:
+        """Capture the steps inside in a CUDA graph. Schedules that they would advance are appended to ``schedules`` instead."""
+        self._deferred = schedules
+        try:
+            yield
+        finally:
+            self._deferred = None
+
+    def constants(self) -> tuple[Any, ...]:
+        """Return what a captured step takes for granted, besides what torch's schedulers never change.
+
+        That is the memory of the optimizer's state, and momentum and betas, which cyclic schedules change.
+        """
+        momenta = ((group.get("momentum"), group.get("betas")) for group in self.optimizer.param_groups)
+        return self._replaced_states, *momenta
+
     def _new_scaler(self) -> torch.amp.GradScaler:
         device = self.context.device.type
         if self.context.precision == "fp16" and self.loss_scaling is not None:
@@ -121,6 +159,7 @@ class OptimizerStep:
         """Reset the optimizer's state (momentum, moments) and the loss scale."""
         self.optimizer.state.clear()
         self.scaler = self._new_scaler()
+        self._replaced_states += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of optimizer, schedule and loss scale for an exact resume."""
@@ -133,6 +172,7 @@ class OptimizerStep:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
+        self._replaced_states += 1
         self.schedule.load_state_dict(state["schedule"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])

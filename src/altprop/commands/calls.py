@@ -95,7 +95,7 @@ def load_model(directory: Path, checkpoint: str, device: str) -> Predictor:
     directory = directory.resolve()
     stored = read_config(directory)
     outputs = directory.parents[len(Path(stored["name"]).parts)]
-    settings: Mapping[str, Any] = {"device": device, "threads": None}
+    settings: Mapping[str, Any] = {"device": device, "threads": None, "cuda_graph": False}
     changed = {
         "paths": {**stored["paths"], "outputs": str(outputs)},
         "trainer": {**stored["trainer"], **settings},

@@ -77,7 +77,7 @@ def _stored(options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
     stored = read_config(directory)
     data = options["paths"]["data"] if {"paths", "paths.data"} & set(overridden_keys()) else stored["paths"]["data"]
     stored["paths"] = {**stored["paths"], "data": data, "outputs": str(_outputs(directory, stored["name"]))}
-    stored["trainer"] = {**stored["trainer"], **{name: options[name] for name in SETTINGS}}
+    stored["trainer"] = {**stored["trainer"], **{name: options[name] for name in SETTINGS}, "cuda_graph": False}
     stored["logger"] = None
     if run_key(stored) != directory.name:
         raise ConfigError(

@@ -27,6 +27,7 @@ VOLATILE = (
     "logger",
     "trainer.device",
     "trainer.threads",
+    "trainer.cuda_graph",
     "trainer.log_every",
     "trainer.checkpoint_every",
     "trainer.keep",

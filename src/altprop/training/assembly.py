@@ -17,7 +17,7 @@ from altprop.nn.synchronized_batch_norm import synchronize_batch_norm
 from altprop.problems import ConfigError, Problem
 from altprop.seeding import derive_seed
 from altprop.training.cost import StepCosts
-from altprop.training.device import choose_device, configure_torch, place_model, uses_channels_last
+from altprop.training.device import choose_device, configure_torch, place_model, recorder_on, uses_channels_last
 from altprop.training.parts import Parts
 from altprop.training.plan import Plan, make_plan, steps_in_epoch
 
@@ -65,6 +65,7 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
         compile=settings.compile,
         channels_last=channels_last,
         deterministic=settings.deterministic,
+        recorder=recorder_on(device, settings.cuda_graph),
         rank=rank,
         world_size=world_size,
         account=costs.of,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from altprop.algorithms.graphs import KEY, OFF
 from altprop.algorithms.numerics import configure_numerics
+from altprop.algorithms.recorder import CudaRecorder, Recorder
 from altprop.nn.units.base import hard_units
-from altprop.problems import RunFailed
+from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.training.settings import TrainerSettings
 
 
@@ -45,6 +47,15 @@ def uses_channels_last(setting: bool | str, model: nn.Module, device: torch.devi
         return bool(setting)
     convolutions = any(isinstance(module, nn.Conv2d) for module in model.modules())
     return device.type == "cuda" and convolutions and not any(True for _ in hard_units(model))
+
+
+def recorder_on(device: torch.device, cuda_graph: bool) -> Recorder | None:
+    """What captures steps in CUDA graphs, if ``cuda_graph`` asks for it. Raises :class:`ConfigError` on other devices."""
+    if not cuda_graph:
+        return None
+    if device.type != "cuda":
+        raise ConfigError([Problem(KEY, "true needs a CUDA device", "false on other devices", OFF)])
+    return CudaRecorder(device)
 
 
 def place_model(model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:

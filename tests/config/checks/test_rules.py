@@ -153,6 +153,45 @@ def test_tf32_is_refused_without_a_cuda_device() -> None:
     assert refusals("trainer.device=cpu", "trainer.precision=tf32") == [("trainer.precision", "trainer.precision=fp32")]
 
 
+def test_cuda_graphs_are_refused_without_a_cuda_device() -> None:
+    assert refusals("trainer.device=cpu", "trainer.cuda_graph=true") == [("trainer.cuda_graph", "trainer.cuda_graph=false")]
+
+
+CYCLE = "schedule.scheduler={_target_: torch.optim.lr_scheduler.OneCycleLR, _partial_: true, max_lr: 0.1, total_steps: total}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        ([], None),
+        (["algorithm/weights=static_sparse", "optimizer=sgd"], None),
+        (["algorithm=decoupled_greedy", "model=convnet", "trainer.precision=bf16", "trainer.accumulate=1"], None),
+        (["algorithm=target_propagation", "model/units=sign_step"], None),
+        (["algorithm=equilibrium_propagation", "model=eqprop_mlp"], None),
+        (["schedule=cosine"], None),
+        (["algorithm=sequential_greedy"], "trainer.cuda_graph"),
+        (["algorithm=feedback_alignment"], "trainer.cuda_graph"),
+        (["algorithm=continual_equilibrium_propagation", "model=eqprop_mlp"], "trainer.cuda_graph"),
+        (["algorithm=equilibrium_propagation", "model=eqprop_mlp", "algorithm.tolerance=1e-6"], "algorithm.tolerance"),
+        (["algorithm=equilibrium_propagation", "model=eqprop_mlp", "algorithm.free_start=previous"], "algorithm.free_start"),
+        (["algorithm/weights=rigl"], "trainer.cuda_graph"),
+        (["trainer.compile=true"], "trainer.cuda_graph"),
+        (["trainer.precision=fp16"], "trainer.cuda_graph"),
+        (["resources.processes=2"], "trainer.cuda_graph"),
+        (["optimizer=rmsprop"], "optimizer._target_"),
+        (["+optimizer.fused=false"], "optimizer.fused"),
+        (["+optimizer.foreach=true"], "optimizer.foreach"),
+        (["optimizer=sgd", "schedule.interval=step", CYCLE], "schedule.scheduler"),
+    ],
+)
+def test_what_a_cuda_graph_cannot_capture_is_refused(
+    overrides: list[str], key: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert [problem for problem, _ in refusals("trainer.cuda_graph=true", *overrides)] == [key] * (key is not None)
+
+
 def test_rules_check_valid_nodes_even_if_another_key_is_wrong() -> None:
     unresolved = dict(refusals("optimizer.lr=-1", "model/units=sign_step", "name=${nothing}"))
     assert set(unresolved) == {"name"}  # rules need a resolved configuration

@@ -32,7 +32,7 @@ class EquilibriumPropagation(NudgedAlgorithm):
         **options: Those of :class:`NudgedAlgorithm` and :class:`EnergyAlgorithm`.
     """
 
-    capabilities: ClassVar[Capabilities] = replace(NudgedAlgorithm.capabilities, compile=True)
+    capabilities: ClassVar[Capabilities] = replace(NudgedAlgorithm.capabilities, compile=True, cuda_graph=True)
 
     def __init__(
         self,
@@ -112,6 +112,15 @@ class EquilibriumPropagation(NudgedAlgorithm):
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
         """Yield the problems of options that only vector-field networks have."""
         yield from super().check(config, root)
+        if root["trainer"].get("cuda_graph"):
+            for name, value, eager in (
+                ("tolerance", None, "reads the states"),
+                ("free_start", "zeros", "depends on the last step"),
+            ):
+                if config.get(name, value) != value:
+                    off = "null" if value is None else value
+                    description = f"{config[name]} with trainer.cuda_graph, whose steps are all alike; this one {eager}"
+                    yield Problem(f"algorithm.{name}", description, f"only {off}", f"algorithm.{name}={off}")
         vector_field = bool(root["model"].get("vector_field"))
         if config["same_update"] and not vector_field:
             allowed = "only vector-field models have separate feedback weights"

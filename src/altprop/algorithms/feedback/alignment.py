@@ -50,7 +50,7 @@ class FeedbackAlignment(Backprop):
         options: Arguments of :class:`~altprop.algorithms.base.Algorithm`.
     """
 
-    capabilities: ClassVar[Capabilities] = dataclasses.replace(Backprop.capabilities, compile=False)
+    capabilities: ClassVar[Capabilities] = dataclasses.replace(Backprop.capabilities, compile=False, cuda_graph=False)
 
     def __init__(self, *, mode: Mode = "random", **options: Unpack[AlgorithmOptions]) -> None:
         problems = list(_problems(mode))

@@ -48,7 +48,9 @@ class DirectFeedbackAlignment(Backprop):
     a residual network the layers of one residual block share their feedback.
     """
 
-    capabilities: ClassVar[Capabilities] = dataclasses.replace(Backprop.capabilities, compile=False, needs_blocks=True)
+    capabilities: ClassVar[Capabilities] = dataclasses.replace(
+        Backprop.capabilities, compile=False, cuda_graph=False, needs_blocks=True
+    )
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         blocks = cut(self.model, block_size=1, cut_points=None)

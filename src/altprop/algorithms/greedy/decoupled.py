@@ -18,7 +18,9 @@ class DecoupledGreedy(LocalLosses):
     only one block's graph is in memory at a time.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(amp=True, compile=True, ddp=True, clip=True, needs_blocks=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        amp=True, compile=True, ddp=True, clip=True, cuda_graph=True, needs_blocks=True
+    )
 
     def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         metrics: dict[str, Tensor] = {}

@@ -56,7 +56,9 @@ class PredictiveCoding(Backprop):
         options: Arguments of :class:`~altprop.algorithms.base.Algorithm`.
     """
 
-    capabilities: ClassVar[Capabilities] = dataclasses.replace(Backprop.capabilities, amp=False, compile=False, needs_blocks=True)
+    capabilities: ClassVar[Capabilities] = dataclasses.replace(
+        Backprop.capabilities, amp=False, compile=False, cuda_graph=False, needs_blocks=True
+    )
 
     def __init__(
         self,

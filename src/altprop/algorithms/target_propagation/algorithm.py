@@ -36,7 +36,7 @@ class TargetPropagation(Backprop):
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
-        amp=True, compile=True, ddp=True, accumulate=True, clip=True, needs_hard_units=True
+        amp=True, compile=True, ddp=True, accumulate=True, clip=True, cuda_graph=True, needs_hard_units=True
     )
 
     def __init__(

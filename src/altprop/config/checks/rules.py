@@ -9,6 +9,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from altprop.algorithms.context import Capabilities
+from altprop.algorithms.fused import FUSED
+from altprop.algorithms.graphs import KEY, OFF
 from altprop.config.checks.targets import locate, result_type
 from altprop.config.project import config_files
 from altprop.models.base import FeedForward
@@ -29,6 +31,8 @@ def check(config: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _check_selection(config)
     yield from _check_metrics(config)
     yield from _check_device(config["trainer"])
+    if config["trainer"]["cuda_graph"]:
+        yield from _check_cuda_graph(config)
 
 
 def _check_options(config: Mapping[str, Any], capabilities: Capabilities, name: str) -> Iterator[Problem]:
@@ -36,6 +40,7 @@ def _check_options(config: Mapping[str, Any], capabilities: Capabilities, name: 
     options = (
         ("precision", trainer["precision"] in ("bf16", "fp16"), capabilities.amp, "fp32"),
         ("compile", trainer["compile"], capabilities.compile, "false"),
+        ("cuda_graph", trainer["cuda_graph"], capabilities.cuda_graph, "false"),
         ("accumulate", trainer["accumulate"] > 1, capabilities.accumulate, "1"),
         ("clip_norm", trainer["clip_norm"] is not None, capabilities.clip, "null"),
         ("probe_every", trainer["probe_every"] is not None, capabilities.probe, "null"),
@@ -144,9 +149,39 @@ def _check_device(trainer: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("trainer.device", description, "auto | cpu", "trainer.device=auto")
     if device == "mps" and not torch.backends.mps.is_available():
         yield Problem("trainer.device", "mps, but this machine has no such device", "auto | cpu", "trainer.device=auto")
-    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if precision == "tf32" and not cuda:
+    if precision == "tf32" and not _on_cuda(trainer):
         yield Problem("trainer.precision", "tf32 needs a CUDA device", "fp32 on other devices", "trainer.precision=fp32")
+
+
+def _on_cuda(trainer: Mapping[str, Any]) -> bool:
+    device = trainer["device"]
+    return bool(device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()))
+
+
+def _check_cuda_graph(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """The problems of choices whose steps cannot be captured in a CUDA graph."""
+    trainer, optimizer = config["trainer"], config["optimizer"]
+    if not _on_cuda(trainer):
+        yield Problem(KEY, "true needs a CUDA device", "false on other devices", OFF)
+    if trainer["compile"]:
+        yield Problem(KEY, "true with trainer.compile", "one of the two", OFF)
+    if trainer["precision"] == "fp16":
+        yield Problem(KEY, "true with trainer.precision=fp16", "the scale of the loss changes: bf16", "trainer.precision=bf16")
+    processes = (config.get("resources") or {}).get("processes", 1)
+    if processes != 1:
+        yield Problem(KEY, f"true with {processes} processes", "1 process", OFF)
+    weights = config["algorithm"].get("weights")
+    rule = (weights and _type(weights)) or Dense
+    if not getattr(rule, "cuda_graph", False):
+        description = f"true with {rule.__name__}, which changes the weights between steps"
+        yield Problem(KEY, description, "weights whose structure is fixed: dense, static_sparse, tied, binary, n_of_m", OFF)
+    kind = _type(optimizer)
+    if kind is not None and kind not in FUSED:
+        names = ", ".join(each.__name__ for each in FUSED)
+        yield Problem("optimizer._target_", f"{kind.__name__} with {KEY}=true", f"a fused optimizer: {names}", "optimizer=adam")
+    elif optimizer.get("fused") is False or optimizer.get("foreach") or optimizer.get("differentiable"):
+        name = next(name for name in ("foreach", "differentiable", "fused") if optimizer.get(name) is not None)
+        yield Problem(f"optimizer.{name}", f"{optimizer[name]} with {KEY}=true", "fused", f"~optimizer.{name}")
 
 
 def _type(node: Any) -> type | None:

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from altprop.algorithms.context import Context
+from altprop.algorithms.schedule import RunningSchedule
 from altprop.problems import Problem
 from altprop.training.duration import Duration
 
@@ -45,9 +46,30 @@ def check(config: Mapping[str, Any], *, with_schedule: bool) -> Iterator[Problem
         batch_size=1,
     )
     try:
-        instantiate(config["schedule"], _convert_="all").build(optimizer, context)
+        schedule = instantiate(config["schedule"], _convert_="all").build(optimizer, context)
+        cycles = config["trainer"]["cuda_graph"] and _cycles_momentum(schedule, optimizer)
     except Exception as error:
         yield Problem("schedule", _reason(error), "arguments that the class of the scheduler accepts")
+        return
+    if cycles:
+        description = "changes the momentum, which a CUDA graph has fixed"
+        fix = "schedule.scheduler.cycle_momentum=false"
+        yield Problem(
+            "schedule.scheduler", description, "a schedule of the learning rate alone, or trainer.cuda_graph=false", fix
+        )
+
+
+def _cycles_momentum(schedule: RunningSchedule, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether one advance of ``schedule`` changes the momentum of ``optimizer``, as cyclic schedules do."""
+
+    def momenta() -> list[Any]:
+        return [(group.get("momentum"), group.get("betas")) for group in optimizer.param_groups]
+
+    before = momenta()
+    optimizer.step()
+    schedule.step_end()
+    schedule.epoch_end()
+    return momenta() != before
 
 
 def _step_problem(node: Mapping[str, Any]) -> Problem | None:

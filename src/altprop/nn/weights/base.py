@@ -37,6 +37,10 @@ class WeightsRule:
     """Whether the rule changes weights other than through their gradients, in all layers, as moving structure and layers that
     become binary do."""
 
+    cuda_graph: ClassVar[bool] = False
+    """Whether the rule may be part of a CUDA graph: its parametrizations and ``adjust_gradients`` do the same on the host in
+    every step. Its other methods run outside the graph, and change tensors only in place."""
+
     @property
     def initial_stream(self) -> str:
         """Name of the random stream from which the model's initial weights are drawn, before :meth:`attach`."""
@@ -82,3 +86,5 @@ class WeightsRule:
 
 class Dense(WeightsRule):
     """Ordinary weights: the rule that does nothing."""
+
+    cuda_graph: ClassVar[bool] = True

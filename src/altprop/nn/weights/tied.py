@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,8 @@ class TiedWeights(WeightsRule):
         dense: Roles or names of those among them that are not.
         penalty: Penalty on the free values, or with ``group_lasso`` on the expanded convolutions; None for no penalty.
     """
+
+    cuda_graph: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,8 @@ class Binary(WeightsRule):
         batch_norm_batches: Re-estimate batch-norm statistics after every epoch on this many of its last mini-batches, with the
             weights that are evaluated. 0 keeps the running statistics.
     """
+
+    cuda_graph: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class IterativeBinary(Binary):
     """
 
     moves: ClassVar[bool] = True
+    cuda_graph: ClassVar[bool] = False
 
     def __init__(
         self,

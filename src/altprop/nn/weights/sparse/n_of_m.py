@@ -7,7 +7,7 @@ ICLR, arXiv 2102.04010.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,8 @@ class NOfM(WeightsRule):
         layers: Roles or names of the layers that are sparse.
         dense: Roles or names of those among them that are not.
     """
+
+    cuda_graph: ClassVar[bool] = True
 
     def __init__(
         self,

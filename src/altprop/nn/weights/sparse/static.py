@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypedDict, Unpack
+from typing import Any, ClassVar, TypedDict, Unpack
 
 from altprop.nn.weights.base import KEY
 from altprop.nn.weights.layers import WeightLayer, value_for
@@ -96,3 +96,5 @@ class FixedBudget(SparseRule):
 
 class StaticSparse(FixedBudget):
     """Masks that are drawn at the start, or taken from another run, and never change."""
+
+    cuda_graph: ClassVar[bool] = True
