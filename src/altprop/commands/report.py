@@ -21,7 +21,8 @@ from altprop.reporting.html.page import has_plotly, html_page
 from altprop.reporting.milestones import milestones
 from altprop.reporting.rows import COMPARABLE, Row, collect_rows
 from altprop.reporting.runs import Run, read_runs
-from altprop.reporting.tables.build import comparison_table, milestone_tables, results_table, terminal_tables
+from altprop.reporting.searches import searches
+from altprop.reporting.tables.build import comparison_table, milestone_tables, results_table, search_tables, terminal_tables
 from altprop.reporting.tables.columns import COLUMNS, PUBLISHED
 from altprop.reporting.tables.notes import messages_about_runs, mixed_rows, notes, summary
 from altprop.reporting.tables.render import csv_text, latex, markdown, print_table
@@ -52,12 +53,15 @@ def report(config: DictConfig) -> None:
     totals = summary(rows, unreadable)
     columns = settings["columns"]
     messages = [*mixed_rows(rows), *messages_about_runs(rows, unreadable, outputs), *excluded(rows, all_runs)]
-    reached, compared = milestones(rows), comparisons(rows, all_runs)
-    milestone_part, comparison_part = milestone_tables(reached), [comparison_table(each) for each in compared]
+    found = searches(rows, all_runs)
+    in_searches = {id(row) for search in found for row in (*search.rows, *(trial for own in search.trials for trial in own))}
+    reached, compared = milestones(rows), comparisons([row for row in rows if id(row) not in in_searches], all_runs)
+    search_part, milestone_part = search_tables(found), milestone_tables(reached)
+    comparison_part = [comparison_table(each) for each in compared]
     _print_tables(
         [results_table(rows, columns)] if columns else terminal_tables(rows),
         [totals, *messages],
-        [*milestone_part, *comparison_part],
+        [*search_part, *milestone_part, *comparison_part],
         console,
     )
     figures = _figures(rows, compared, folder / "figures") if settings["figures"] else {}
@@ -65,14 +69,16 @@ def report(config: DictConfig) -> None:
     needs = r"needs \usepackage{booktabs}"
     published = results_table(rows, columns or PUBLISHED, notes=notes(rows), messages=[*messages, needs])
     contents: dict[str, Callable[[], str]] = {
-        "markdown": lambda: markdown([complete, *milestone_part, *comparison_part]),
+        "markdown": lambda: markdown([*search_part, complete, *milestone_part, *comparison_part]),
         "csv": lambda: csv_text([complete]),
-        "latex": lambda: latex([published, *milestone_part, *comparison_part]),
-        "html": lambda: html_page(rows, totals, messages, compared, reached, figures, columns),
+        "latex": lambda: latex([published, *search_part, *milestone_part, *comparison_part]),
+        "html": lambda: html_page(rows, totals, messages, compared, reached, figures, columns, found),
     }
     files = {FORMATS[name]: contents[name] for name in formats}
     if "csv" in formats and comparison_part:
         files["side_by_side.csv"] = lambda: csv_text(comparison_part)
+    if "csv" in formats and search_part:
+        files["searches.csv"] = lambda: csv_text(search_part)
     if "csv" in formats and milestone_part:
         files["milestones.csv"] = lambda: csv_text(milestone_part)
     for name, content in files.items():

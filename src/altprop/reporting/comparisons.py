@@ -61,10 +61,20 @@ def comparisons(rows: Sequence[Row], runs: Sequence[Run] = ()) -> list[Compariso
     for group in _groups(rows):
         members = [(row, prior) for row in group if (prior := _costs_before(row, prior_costs)) is not None]
         if len(members) > 1:
-            results.append(_comparison(members))
+            results.append(_comparison(members, members[0][0].metric))
     titles = [comparison.title for comparison in results]
     namesakes = {title: [entry.rows[0] for entry in results if entry.title == title] for title in titles}
     return [replace(entry, title=_distinct_title(entry, [_task(row) for row in namesakes[entry.title]])) for entry in results]
+
+
+def compare(rows: Sequence[Row], metric: str, runs: Sequence[Run] = ()) -> Comparison | None:
+    """The comparison of ``metric`` in ``rows``, which may have different models; None if there are fewer than two.
+
+    Rows for which it is not known what they started from are left out.
+    """
+    prior_costs = _prior_costs(rows, runs)
+    members = [(row, prior) for row in rows if (prior := _costs_before(row, prior_costs)) is not None]
+    return _comparison(members, metric) if len(members) > 1 else None
 
 
 def excluded(rows: Sequence[Row], runs: Sequence[Run] = ()) -> list[str]:
@@ -134,10 +144,9 @@ def _costs_before(row: Row, prior_costs: PriorCosts) -> list[Costs] | None:
     return known if len(known) == len(results) else None
 
 
-def _comparison(members: Sequence[tuple[Row, list[Costs]]]) -> Comparison:
-    """The comparison of rows, each with what was spent before each of its finished runs began."""
+def _comparison(members: Sequence[tuple[Row, list[Costs]]], metric: str) -> Comparison:
+    """The comparison of ``metric`` in rows, each with what was spent before each of its finished runs began."""
     rows = [row for row, _ in members]
-    metric = rows[0].metric
     runs = [pair for row, prior in members for pair in zip(row.finished, prior, strict=True)]
     budgets = {name: _budget(runs, metric, cost) for name, cost in COSTS.items()}
     values = [

@@ -1,50 +1,98 @@
-"""Sweeps that search for a learning rate: which of a signal's rates the validation split prefers."""
+"""Sweeps with a search: the runs at the chosen learning rates, and the trials on the validation split that chose them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from altprop.reporting.rows import Row, last_value
-from altprop.reporting.statistics import statistic
+from altprop.reporting.comparisons import Comparison, compare
+from altprop.reporting.rows import Row, flatten, last_value
+from altprop.reporting.runs import Run
+from altprop.reporting.statistics import Statistic, statistic
 
-VALIDATION = "validation/accuracy"
+VALIDATION, TEST = "validation/accuracy", "test/accuracy"
+ANGLE = "alignment/angle/"
+SEARCHED = ("optimizer", "trainer.evaluate_test")
+"""The keys in which a row may differ from its trials."""
 
 
-def searches(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Return, for each sweep in which several experiments were run at several learning rates, one row per experiment.
+@dataclass(frozen=True)
+class Search:
+    """One sweep with a search.
 
-    Rows that differ only in ``optimizer.lr`` are candidates, and the one with the best mean accuracy on the validation split at
-    the end of its runs is chosen. Only finished runs count; candidates without a validation accuracy are left out. The test
-    split plays no role.
+    Args:
+        group: The sweep's group.
+        rows: The runs after the search, one row for each setting, best test accuracy first.
+        trials: The trials of each row, by learning rate.
+        comparison: The validation accuracy of ``rows`` at equal cost; None if there is only one row or if a run did not record
+            its costs.
     """
-    sweeps: dict[str, dict[tuple[str, str], list[Row]]] = defaultdict(lambda: defaultdict(list))
+
+    group: str
+    rows: Sequence[Row]
+    trials: Sequence[Sequence[Row]]
+    comparison: Comparison | None
+
+
+def searches(rows: Sequence[Row], runs: Sequence[Run] = ()) -> list[Search]:
+    """The searches among ``rows``: the groups with finished trials and with finished runs after them.
+
+    ``runs`` are those that other runs may have started from, whose cost counts.
+    """
+    sweeps: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        if row.finished and validation_accuracy(row) is not None:
-            config = row.finished[0].config
-            others = repr(sorted(_without_rate(config.get("optimizer") or {}).items(), key=repr))
-            setting = " ".join(word for word in row.variant.split() if not word.startswith("optimizer.lr="))
-            sweeps[str(config.get("group") or "")][row.name, setting + others].append(row)
-    return {
-        group: [max(candidates, key=lambda row: validation_accuracy(row) or 0.0) for candidates in experiments.values()]
-        for group, experiments in sweeps.items()
-        if group and len(experiments) > 1 and any(len(candidates) > 1 for candidates in experiments.values())
-    }
+        if group := config_of(row).get("group"):
+            sweeps[str(group)].append(row)
+    found = []
+    for group, members in sweeps.items():
+        trials = [row for row in members if is_trial(row)]
+        chosen = [(row, _trials_of(row, trials)) for row in members if row.finished and not is_trial(row)]
+        ranked = sorted((pair for pair in chosen if pair[1]), key=lambda pair: _mean(at_the_end(pair[0], TEST)), reverse=True)
+        if ranked:
+            finals = [row for row, _ in ranked]
+            found.append(Search(group, finals, [own for _, own in ranked], compare(finals, VALIDATION, runs)))
+    return found
 
 
-def validation_accuracy(row: Row) -> float | None:
-    """Return the mean validation accuracy of the last evaluations of the row's finished runs; None if there are none."""
-    values = [value for run in row.finished if (value := last_value(run.records, VALIDATION)) is not None]
-    mean = statistic(values)
-    return None if mean is None else mean.mean
+def is_trial(row: Row) -> bool:
+    """Whether the row's runs never evaluated the test split."""
+    return (config_of(row).get("trainer") or {}).get("evaluate_test") == "never"
+
+
+def config_of(row: Row) -> Mapping[str, Any]:
+    """The configuration of the row's first run."""
+    return next(iter([*row.finished, *row.unfinished, *row.failed])).config
+
+
+def at_the_end(row: Row, metric: str) -> Statistic | None:
+    """``metric`` in the last record of each finished run that contains it."""
+    return statistic([value for run in row.finished if (value := last_value(run.records, metric)) is not None])
 
 
 def learning_rate(row: Row) -> float | None:
-    """Return the configured learning rate of the row's runs."""
-    rate = (row.finished[0].config.get("optimizer") or {}).get("lr")
+    """The configured learning rate of the row's runs."""
+    rate = (config_of(row).get("optimizer") or {}).get("lr")
     return None if rate is None else float(rate)
 
 
-def _without_rate(optimizer: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in optimizer.items() if key != "lr"}
+def angles(row: Row) -> dict[str, Statistic]:
+    """The last angle (degrees) between each layer's update and the gradient, by layer in forward order."""
+    layers = dict.fromkeys(name for run in row.finished for record in run.records for name in record if name.startswith(ANGLE))
+    values = {name.removeprefix(ANGLE): at_the_end(row, name) for name in layers}
+    return {layer: value for layer, value in values.items() if value is not None}
+
+
+def _trials_of(row: Row, trials: Sequence[Row]) -> list[Row]:
+    own = [trial for trial in trials if trial.name == row.name and _setting(trial) == _setting(row)]
+    return sorted(own, key=lambda trial: learning_rate(trial) or 0.0)
+
+
+def _setting(row: Row) -> dict[str, Any]:
+    values = flatten(config_of(row))
+    return {key: value for key, value in values.items() if not key.startswith(SEARCHED)}
+
+
+def _mean(value: Statistic | None) -> float:
+    return 0.0 if value is None else value.mean

@@ -59,7 +59,7 @@ seen.published = published().map((trace) => [trace.name, trace.x, trace.y]);
 change("axis", "seconds", "change");
 seen.seconds = lines()[0].x;
 seen.published_along_time = published().length;
-seen.milestones = [...document.querySelectorAll("#milestones tr")].map((line) => line.textContent);
+seen.milestones = [...document.querySelectorAll("#tables tr")].map((line) => line.textContent);
 change("axis", "flops", "change");
 seen.flops = lines()[0].x;
 seen.title = document.querySelector("#chart .xtitle").textContent;

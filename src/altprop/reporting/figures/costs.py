@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from scipy.special import stdtrit
 
-from altprop.reporting.curves import Curve
+from altprop.reporting.curves import Curve, mean_curve
 from altprop.reporting.figures.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, save, styled
 from altprop.reporting.rows import Row
-from altprop.reporting.searches import learning_rate
+from altprop.reporting.searches import TEST, VALIDATION, Search, at_the_end, learning_rate
 from altprop.reporting.statistics import CONFIDENCE
 
 COLORS = (INK, BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
@@ -31,24 +30,24 @@ def half_widths(curve: Curve) -> list[float]:
     return [quantile * deviation / math.sqrt(curve.count) for deviation in curve.std]
 
 
-def draw_over_cost(rows: Sequence[Row], path: Path) -> Path:
-    """Draw the metric of ``rows`` over epochs, training time and FLOPs, the latter two on logarithmic axes.
+def draw_over_cost(search: Search, path: Path) -> Path:
+    """Draw the validation accuracy of the rows of ``search`` over epochs, training time and FLOPs, the last two logarithmic.
 
-    A line is the mean over the seeds of a row, its band the 95 % interval of that mean. Rows are listed by their last value.
+    A line is the mean over the seeds of a row, its band the 95 % interval of that mean. The legend lists the rows by their test
+    accuracy at the end.
     """
-    curves = [(row, row.curve) for row in rows if row.curve is not None]
-    ranked = sorted(curves, key=lambda pair: pair[1].mean[-1], reverse=True)
-    looks = {row.label: (COLORS[n % len(COLORS)], LINES[n // len(COLORS) % len(LINES)]) for n, (row, _) in enumerate(ranked)}
+    curves = [(row, mean_curve([run.records for run in row.finished], VALIDATION)) for row in search.rows]
+    looks = {row.label: (COLORS[n % len(COLORS)], LINES[n // len(COLORS) % len(LINES)]) for n, (row, _) in enumerate(curves)}
     with styled():
-        figure = Figure(figsize=(9.6, 3.4 + 0.17 * len(ranked)))
+        figure = Figure(figsize=(9.6, 3.4 + 0.1 * len(curves)))
         panels = figure.subplots(1, len(COSTS), sharey=True)
         for axes, (cost, title) in zip(panels, COSTS, strict=True):
-            for row, curve in ranked:
-                costs = getattr(curve, cost)
-                if not costs:
+            for row, curve in curves:
+                costs = [] if curve is None else getattr(curve, cost)
+                if curve is None or not costs:
                     continue
                 color, line = looks[row.label]
-                axes.plot(costs, curve.mean, color=color, linestyle=line, marker="o", markersize=2.5)
+                axes.plot(costs, curve.mean, color=color, linestyle=line)
                 if widths := half_widths(curve):
                     low, high = zip(*((mean - half, mean + half) for mean, half in zip(curve.mean, widths)))
                     axes.fill_between(costs, low, high, color=color, alpha=0.15, linewidth=0)
@@ -58,18 +57,18 @@ def draw_over_cost(rows: Sequence[Row], path: Path) -> Path:
                 axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
                 axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # the default writes powers of ten as formulas
                 axes.xaxis.set_minor_formatter(NullFormatter())
-        panels[0].set_ylabel(ranked[0][0].metric if ranked else "")
+        panels[0].set_ylabel("Validation accuracy (%)")
         handles = [Line2D([], [], color=color, linestyle=line) for color, line in looks.values()]
-        figure.legend(
-            handles, [legend_entry(row, curve) for row, curve in ranked], loc="outside lower left", ncols=2, frameon=False
-        )
+        texts = [legend_entry(row) for row, _ in curves]
+        figure.legend(handles, texts, loc="outside lower left", ncols=2, frameon=False, title="Test accuracy at the end (%)")
         return save(figure, path)
 
 
-def legend_entry(row: Row, curve: Curve) -> str:
-    """Return the text of ``row`` in a legend: its name without the folder, its learning rate, the last mean and its interval."""
-    widths = half_widths(curve)
-    interval = f" ± {widths[-1]:.2g}" if widths else ""
-    rate = learning_rate(row)
+def legend_entry(row: Row) -> str:
+    """Return the text of ``row`` in the legend: the name without the folder, the rate, the test accuracy and its interval."""
+    test, rate = at_the_end(row, TEST), learning_rate(row)
     suffix = f", rate {rate:g}" if rate is not None else ""
-    return f"{row.name.rpartition('/')[2]}{suffix}: {curve.mean[-1]:.4g}{interval}"
+    if test is None:
+        return f"{row.name.rpartition('/')[2]}{suffix}"
+    interval = f" ± {test.high - test.mean:.2g}" if test.high is not None else ""
+    return f"{row.name.rpartition('/')[2]}{suffix}: {test.mean:.4g}{interval}"

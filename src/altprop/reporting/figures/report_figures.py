@@ -48,8 +48,8 @@ def draw(rows: Sequence[Row], comparisons: Sequence[Comparison], folder: Path) -
     - Of each row's first seed: learning curves, layers that become binary, moving structure, sparsity of layers, alignment,
       blocks, and the gradient check of equilibrium propagation if the run has one.
     - Of several runs: the accuracy curves of each comparison (means over seeds), parallel and sequential greedy learning,
-      accuracy over sparsity, over slow-down and over buffer size, and the sensitivity of every layer; and for every sweep that
-      searches learning rates, accuracy over cost at the rates that the validation split chose.
+      accuracy over sparsity, over slow-down and over buffer size, and the sensitivity of every layer; and for every sweep with a
+      search, accuracy over cost of the runs after it.
     """
     figures: dict[str, Path] = {}
     for row in rows:
@@ -61,8 +61,8 @@ def draw(rows: Sequence[Row], comparisons: Sequence[Comparison], folder: Path) -
         figures |= _parallel_and_sequential(comparison, folder / f"learning_curves_{number}.png")
     runs = [run for row in rows for run in row.finished]
     figures |= {
-        f"{group}: accuracy over cost": draw_over_cost(chosen, folder / _file_name(group, "cost"))
-        for group, chosen in searches(rows).items()
+        f"{search.group}: accuracy over cost": draw_over_cost(search, folder / _file_name(search.group, "cost"))
+        for search in searches(rows)
     }
     return figures | _over_sparsity(runs, folder) | _asynchronous(rows, folder) | _sensitivities(rows, folder)
 

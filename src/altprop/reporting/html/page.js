@@ -139,9 +139,9 @@
     notes.forEach((note) => add(section, "p", note, "remark"));
   }
 
-  function milestones() {
-    const section = element("milestones");
-    for (const table of data.milestones) {
+  function tables() {
+    const section = element("tables");
+    for (const table of data.tables) {
       add(section, "h2", table.title);
       plainTable(section, table);
     }
@@ -173,7 +173,7 @@
   data.messages.forEach((message) => add(element("messages"), "li", message));
   if (!data.messages.length) add(element("messages"), "li", "none");
   header();
-  milestones();
+  tables();
   comparisons();
   figures();
   element("filter").addEventListener("input", draw);

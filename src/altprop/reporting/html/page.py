@@ -15,7 +15,8 @@ from altprop.reporting.comparisons import Comparison
 from altprop.reporting.figures.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION
 from altprop.reporting.milestones import Milestone
 from altprop.reporting.rows import Row
-from altprop.reporting.tables.build import comparison_table, milestone_tables, results_table
+from altprop.reporting.searches import Search
+from altprop.reporting.tables.build import comparison_table, milestone_tables, results_table, search_tables
 from altprop.reporting.tables.columns import EMPTY
 from altprop.reporting.tables.notes import notes
 from altprop.reporting.tables.table import Cell, Column, Table
@@ -39,6 +40,7 @@ def html_page(
     milestones: Sequence[Milestone] = (),
     figures: Mapping[str, Path] | None = None,
     columns: Sequence[str] | None = None,
+    searches: Sequence[Search] = (),
 ) -> str:
     """The whole page.
 
@@ -50,6 +52,7 @@ def html_page(
         milestones: Published values after some epochs and ours.
         figures: PNG files to embed, by title.
         columns: Names of the columns to show; None shows all.
+        searches: Sweeps with a search.
 
     Raises:
         ImportError: If plotly is not installed.
@@ -59,7 +62,7 @@ def html_page(
     data = {
         **page_data(rows, summary, messages, columns),
         "comparisons": [{**_table_data(comparison_table(each)), "title": f"{each.title}, {each.metric}"} for each in comparisons],
-        "milestones": [_table_data(table) for table in milestone_tables(milestones)],
+        "tables": [_table_data(table) for table in (*search_tables(searches), *milestone_tables(milestones))],
         "figures": [
             {"title": title, "png": base64.b64encode(path.read_bytes()).decode()} for title, path in (figures or {}).items()
         ],

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from altprop.reporting.comparisons import Comparison
 from altprop.reporting.milestones import Milestone
 from altprop.reporting.rows import Row
+from altprop.reporting.searches import TEST, VALIDATION, Search, angles, at_the_end, learning_rate
+from altprop.reporting.statistics import Statistic
 from altprop.reporting.tables.columns import (
     CHANGED,
     COSTS,
+    DASH,
     EMPTY,
     PAPER,
     RESULTS,
     WORDY,
     columns_for,
     duration,
+    interval,
+    memory,
     operations,
     plain_columns,
     plain_values,
@@ -100,13 +105,94 @@ def _milestone_cells(milestone: Milestone) -> list[Cell]:
     ]
 
 
+def search_tables(searches: Sequence[Search]) -> list[Table]:
+    """One table for each search: what was tried, and what the runs after it reached at equal cost and at their end."""
+    return [_search_table(search) for search in searches]
+
+
+def _search_table(search: Search) -> Table:
+    comparison = search.comparison
+    budgets = {} if comparison is None else {name: value for name, value in comparison.budgets.items() if value is not None}
+    words = [Column("experiment", numeric=False), Column("rate"), Column("validation accuracy of the trials", numeric=False)]
+    ends = [Column("time"), Column("training FLOPs"), Column("peak memory"), Column("angle of each layer", numeric=False)]
+    rows, records = [], []
+    for row, trials in zip(search.rows, search.trials, strict=True):
+        rate, test = learning_rate(row), at_the_end(row, TEST)
+        equal = {name: _at_budget(comparison, row, name) for name in budgets}
+        tried = {learning_rate(trial): at_the_end(trial, VALIDATION) for trial in trials}
+        shown = ", ".join(
+            f"{each:g}: {spread(value) if value else 'failed'}" for each, value in tried.items() if each is not None
+        )
+        layers = {layer: value.mean for layer, value in angles(row).items()}
+        rows.append(
+            [
+                Cell(row.label),
+                Cell(DASH if rate is None else f"{rate:g}", rate),
+                Cell(shown),
+                Cell(str(len(row.finished)), len(row.finished)),
+                Cell(spread(test), test.mean if test else None),
+                Cell(interval(test)),
+                *(Cell(spread(value), value.mean if value else None) for value in equal.values()),
+                Cell(duration(row.seconds.mean) if row.seconds else DASH, row.seconds.mean if row.seconds else None),
+                Cell(operations(row.flops.mean) if row.flops else DASH, row.flops.mean if row.flops else None),
+                Cell(memory(row), row.peak_memory.mean if row.peak_memory else None),
+                Cell(", ".join(f"{mean:.0f}°" for mean in layers.values()) or DASH),
+            ]
+        )
+        records.append(
+            {
+                "group": search.group,
+                "experiment": row.name,
+                "variant": row.variant,
+                "rate": rate,
+                "tried": " ".join(f"{each}:{value.mean if value else 'failed'}" for each, value in tried.items()),
+                "count": len(row.finished),
+                **{f"test_{part}": getattr(test, part) if test else None for part in ("mean", "std", "low", "high")},
+                **{f"validation_at_equal_{name}": value.mean if value else None for name, value in equal.items()},
+                **{f"equal_{name}": budget for name, budget in budgets.items()},
+                "seconds": row.seconds.mean if row.seconds else None,
+                "flops": row.flops.mean if row.flops else None,
+                "peak_memory": row.peak_memory.mean if row.peak_memory else None,
+                "angles": " ".join(f"{layer}:{mean}" for layer, mean in layers.items()),
+            }
+        )
+    return Table(
+        title=f"Search and results: {search.group}",
+        columns=[
+            *words,
+            Column("seeds"),
+            Column("test accuracy at the end"),
+            Column("95 % interval", numeric=False),
+            *(Column(f"validation {BUDGETS[name](value)}") for name, value in budgets.items()),
+            *ends,
+        ],
+        rows=rows,
+        notes=[
+            "The learning rate is the one with the best validation accuracy at the end of its trials, which never evaluated the "
+            "test split. The runs evaluated it once, at their end.",
+            "Angles are those between each layer's update and the gradient, first layer first, in the last step of training.",
+            *(comparison.remarks if comparison else []),
+        ],
+        records=records,
+    )
+
+
+def _at_budget(comparison: Comparison | None, row: Row, cost: str) -> Statistic | None:
+    if comparison is None:
+        return None
+    return next((values[cost] for member, values in zip(comparison.rows, comparison.values, strict=True) if member is row), None)
+
+
+BUDGETS: Mapping[str, Callable[[float], str]] = {
+    "epochs": lambda value: f"at {value:g} {'epoch' if value == 1 else 'epochs'}",
+    "seconds": lambda value: f"at {duration(value)} of training",
+    "flops": lambda value: f"at {operations(value)} FLOPs",
+}
+"""Titles of columns with values at equal cost."""
+
+
 def comparison_table(comparison: Comparison) -> Table:
     """The values of a comparison's rows at every cost that all of their runs recorded."""
-    formats = {
-        "epochs": lambda value: f"at {value:g} {'epoch' if value == 1 else 'epochs'}",
-        "seconds": lambda value: f"at {duration(value)} of training",
-        "flops": lambda value: f"at {operations(value)} FLOPs",
-    }
     budgets = {name: value for name, value in comparison.budgets.items() if value is not None}
     words = [Column("experiment", numeric=False), Column("algorithm", numeric=False)]
     rows = []
@@ -132,7 +218,7 @@ def comparison_table(comparison: Comparison) -> Table:
         ]
     return Table(
         title=f"Side by side at equal cost: {comparison.title}, {comparison.metric}",
-        columns=[*words, Column("seeds"), *(Column(formats[name](value)) for name, value in budgets.items())],
+        columns=[*words, Column("seeds"), *(Column(BUDGETS[name](value)) for name, value in budgets.items())],
         rows=rows,
         notes=comparison.remarks,
         records=records,

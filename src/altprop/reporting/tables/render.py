@@ -26,6 +26,7 @@ LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "°": r"$^\circ$",
     DASH: "--",
 }
 
