@@ -127,8 +127,10 @@ class Algorithm:
         return self.weights_epoch_end(epoch)
 
     def weights_epoch_end(self, epoch: int) -> dict[str, Tensor]:
-        """End the epoch of the weights rule and return its metrics."""
-        return {f"weights/{name}": value for name, value in self.weights.epoch_end(epoch).items()}
+        """End the epoch of the weights rule and return its metrics, with the sizes of the weights that it leaves out."""
+        metrics = {f"weights/{name}": value for name, value in self.weights.epoch_end(epoch).items()}
+        sizes = self.weights.left_out.items()
+        return {**metrics, **{f"weights/left_out/{name}": torch.tensor(float(size)) for name, size in sizes}}
 
     def evaluated(self, metrics: Mapping[str, float]) -> None:
         """Called after an evaluation with its metrics (``train/loss``, ``validation/loss``…). Plateau schedules use it.

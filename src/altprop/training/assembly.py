@@ -14,6 +14,7 @@ from altprop.algorithms.context import Context
 from altprop.data.base import Data, LoadContext
 from altprop.nn.metrics.base import Metric, check_on_example
 from altprop.nn.synchronized_batch_norm import synchronize_batch_norm
+from altprop.nn.weights.base import WeightsRule
 from altprop.problems import ConfigError, Problem
 from altprop.seeding import derive_seed
 from altprop.training.cost import StepCosts
@@ -74,6 +75,12 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
     parts.algorithm.setup(model, parts.optimizer_factory, parts.schedule, context)
     seed_globals(parts.seed)
     return Assembly(parts.algorithm, data, context, plan, costs)
+
+
+def left_out_line(rule: WeightsRule) -> str:
+    """The line that names the weights of the model to which ``rule`` does not apply."""
+    sizes = ", ".join(f"{name} ({size:,} weights)" for name, size in rule.left_out.items())
+    return f"algorithm.weights: {type(rule).__name__} leaves out {sizes}; they stay as they are"
 
 
 def check_metrics(metrics: Mapping[str, Metric], num_classes: int) -> None:

@@ -21,7 +21,7 @@ from altprop.program import command
 from altprop.tracking.base import RunInfo, Status, Tracker
 from altprop.tracking.fanout import Trackers
 from altprop.tracking.metadata import write_metadata
-from altprop.training.assembly import Assembly, assemble, load_context
+from altprop.training.assembly import Assembly, assemble, left_out_line, load_context
 from altprop.training.cost import watch_memory
 from altprop.training.extend import take_over
 from altprop.training.logs import log_to_file
@@ -89,6 +89,8 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes, requests
     # First, because it finds mistakes that only show with the model or the data, before anything is written or cleared.
     run = assemble(parts, rank=processes.rank, world_size=processes.world_size)
     if processes.first:
+        if parts.algorithm.weights.left_out:
+            log.warning(left_out_line(parts.algorithm.weights))
         if not (parts.resume or directory.started_over):
             directory.clear()
         elif directory.read_status() is None and (directory.path / "status.json").exists():

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from altprop.nn.export.plain import without_parametrizations
+from altprop.nn.fused_attention import without_fused_attention
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.tensor_file import BadCheckpoint
 from altprop.training.assembly import Assembly, assemble
@@ -59,9 +61,10 @@ def require_same_scores(parts: Parts, run: Assembly, exported: Mapping[str, Tens
     Compares on the test split. Raises RunFailed if any score differs.
     """
     model = parts.model_factory(input_shape=run.data.input_shape, num_classes=run.data.num_classes)
+    model = without_parametrizations(model)  # a norm of the weights is part of the exported ones
     model.load_state_dict(exported)
     model = place_model(model, run.context.device, run.context.channels_last).eval()
-    with run.algorithm.inference():
+    with run.algorithm.inference(), without_fused_attention():
         for inputs, _ in run.data.test.batches():
             if not torch.equal(model(inputs), run.algorithm.model(inputs)):
                 raise RunFailed(f"{path} gives other scores than the run when it is read back")

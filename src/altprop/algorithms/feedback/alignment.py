@@ -12,18 +12,34 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Unpack, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from altprop.algorithms.backprop import Backprop
 from altprop.algorithms.base import AlgorithmOptions
 from altprop.algorithms.context import Capabilities
-from altprop.algorithms.feedback.paths import feedback_paths
+from altprop.algorithms.feedback.paths import Layer, feedback_paths
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
 from altprop.nn.weights.layers import weight_layers
 from altprop.problems import ConfigError, Problem
 
 Mode = Literal["random", "uniform_sign", "batchwise_random_sign", "fixed_random_sign"]
+
+
+def layers_with_feedback(model: nn.Module) -> list[Layer]:
+    """Return the linear layers and convolutions of ``model`` in registration order.
+
+    Raises ``ConfigError`` if it has other layers with weights: attention and recurrent layers use theirs inside of kernels that
+    know no other weights for the backward pass.
+    """
+    layers = weight_layers(model)
+    others = [layer for layer in layers if layer.roles & {"attention", "recurrent"}]
+    if others:
+        description = f"has no feedback weights for {', '.join(layer.name for layer in others)}"
+        allowed = "models whose weights are those of linear layers and convolutions"
+        raise ConfigError([Problem("algorithm", description, allowed, "algorithm=direct_feedback_alignment")])
+    return [layer.module for layer in layers if isinstance(layer.module, nn.Linear | _ConvNd)]
 
 
 def sign_concordant(weight: Tensor, magnitude: Tensor) -> Tensor:
@@ -60,7 +76,7 @@ class FeedbackAlignment(Backprop):
         self.mode = mode
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
-        self.layers = [layer.module for layer in weight_layers(self.model)]
+        self.layers = layers_with_feedback(self.model)
         with torch.no_grad():
             self.scales = [layer.weight.square().mean().sqrt() for layer in self.layers]
         self.magnitudes = self.scales if self.mode == "uniform_sign" else self._draw()

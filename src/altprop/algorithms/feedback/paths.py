@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-Layer = nn.Linear | nn.Conv2d
+Layer = nn.Linear | _ConvNd
 FeedbackOf = Callable[[int, Tensor], Tensor]
 """Takes the number of a layer and its effective weight, and returns the feedback weight of the same shape, without a graph."""
 
@@ -36,33 +37,24 @@ class _Linear(torch.autograd.Function):
         )
 
 
-class _Conv2d(torch.autograd.Function):
+class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, feedback: Tensor, layout: tuple[Any, ...]
     ) -> Tensor:
         ctx.save_for_backward(inputs, feedback)
         ctx.layout = layout
-        return nn.functional.conv2d(inputs, weight, bias, *layout)
+        result: Tensor = torch.ops.aten.convolution(inputs, weight, bias, *layout)
+        return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, feedback = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.layout
+        channels = gradient.shape[1]
         # the weight only enters the gradient of the inputs, so one call with the feedback gives all three gradients
         gradients = torch.ops.aten.convolution_backward(
-            gradient,
-            inputs,
-            feedback,
-            [feedback.shape[0]],
-            stride,
-            padding,
-            dilation,
-            False,
-            [0, 0],
-            groups,
-            list(ctx.needs_input_grad[:3]),
+            gradient, inputs, feedback, [channels], *ctx.layout, list(ctx.needs_input_grad[:3])
         )
         return (*gradients, None, None)
 
@@ -70,7 +62,7 @@ class _Conv2d(torch.autograd.Function):
 def forward_with_feedback(layer: Layer, inputs: Tensor, feedback: Tensor) -> Tensor:
     """Return ``layer(inputs)``, with the gradient of ``inputs`` computed with ``feedback`` in place of the layer's weight.
 
-    ``feedback`` has the shape of ``layer.weight``. The gradients of weight and bias, given that of the output, are exact.
+    ``feedback`` has the shape of the layer's weight. The gradients of weight and bias, given that of the output, are exact.
     """
     weight, bias = layer.weight, layer.bias
     device = inputs.device.type
@@ -80,8 +72,14 @@ def forward_with_feedback(layer: Layer, inputs: Tensor, feedback: Tensor) -> Ten
         bias = bias.to(dtype) if bias is not None else None
     if isinstance(layer, nn.Linear):
         return _Linear.apply(inputs, weight, bias, feedback)
-    layout = (layer.stride, layer.padding, layer.dilation, layer.groups)
-    return _Conv2d.apply(inputs, weight, bias, feedback, layout)
+    transposed = isinstance(layer, _ConvTransposeNd)
+    padding: Sequence[int] | str = layer.padding
+    if layer.padding_mode != "zeros" or isinstance(padding, str):
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        inputs = nn.functional.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
+        padding = [0] * len(layer.kernel_size)
+    layout = (list(layer.stride), list(padding), list(layer.dilation), transposed, list(layer.output_padding), layer.groups)
+    return _Convolution.apply(inputs, weight, bias, feedback, layout)
 
 
 @contextmanager
@@ -98,5 +96,6 @@ def feedback_paths(layers: Sequence[Layer], feedback_of: FeedbackOf) -> Iterator
 
 def _forward(layer: Layer, number: int, feedback_of: FeedbackOf, inputs: Tensor) -> Tensor:
     if not inputs.requires_grad:  # no gradient passes the first layer
-        return type(layer).forward(layer, inputs)  # type: ignore[arg-type]
+        outputs: Tensor = type(layer).forward(layer, inputs)  # type: ignore[arg-type]
+        return outputs
     return forward_with_feedback(layer, inputs, feedback_of(number, layer.weight.detach()))

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from altprop.files import write_bytes
 from altprop.nn.export.container import read_container, write_container
-from altprop.nn.weights.binary.base import latent_weight
-from altprop.nn.weights.binary.sign import Binarization, magnitude, sign
+from altprop.nn.export.plain import computed_by, plain_state
+from altprop.nn.weights.binary.sign import Binarization, Scale, sign
+from altprop.nn.weights.layers import parametrizations_of
 
 FORMAT = "altprop-binary-1"
 _PARTS = ("bits", "zeros", "scale")
@@ -39,21 +39,8 @@ def unpack_signs(bits: Tensor, zeros: Tensor, shape: tuple[int, ...]) -> Tensor:
     return signs.view(shape)
 
 
-def plain_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the state of ``model`` for the same network without parametrizations: effective weights under their plain names."""
-    state: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
-        owner, marker, rest = name.partition(".parametrizations.")
-        if not marker:
-            state[name] = value
-        elif rest.endswith(".original"):
-            tensor = rest.removesuffix(".original")
-            state[f"{owner}.{tensor}"] = getattr(model.get_submodule(owner), tensor).detach()
-    return {name: value.cpu().contiguous() for name, value in state.items()}
-
-
 def save_plain(model: nn.Module, path: Path) -> int:
-    """Write :func:`plain_state` as safetensors and return the file's size in bytes."""
+    """Write :func:`~altprop.nn.export.plain.plain_state` as safetensors and return the file's size in bytes."""
     write_bytes(path, save(plain_state(model)))
     return path.stat().st_size
 
@@ -61,28 +48,42 @@ def save_plain(model: nn.Module, path: Path) -> int:
 def save_packed(model: nn.Module, path: Path) -> int:
     """Write ``model`` with one bit per weight of its binary layers as safetensors and return the file's size in bytes.
 
-    A binary weight ``w`` becomes ``w.bits``, ``w.zeros`` if there are exact zeros, and ``w.scale`` if it has a scale; its shape
-    is stored in the file's metadata. Everything else is stored unchanged. Raises ``ValueError`` if no layer is binary.
+    A binary weight ``w`` becomes ``w.bits``, ``w.zeros`` if there are exact zeros, and ``w.scale`` if it has a scale or a
+    spectral norm; its shape is stored in the file's metadata. Everything else is stored unchanged. Raises ``ValueError`` if no
+    layer is binary.
     """
     state = plain_state(model)
     shapes: dict[str, list[int]] = {}
-    for name, module in model.named_modules():
-        binarization = binarization_of(module)
-        if binarization is None or not binarization.binary:
+    for weight, binarization in computed_by(model, Binarization):
+        if not binarization.binary:
             continue
-        latent = latent_weight(module).detach()
-        weight = f"{name}.weight" if name else "weight"
-        del state[weight]
-        shapes[weight] = list(latent.shape)
+        name, latent, effective = weight.name, weight.original, state.pop(weight.name)
+        shapes[name] = list(latent.shape)
         bits, zeros = pack_signs(sign(latent, binarization.zero))
-        state[f"{weight}.bits"] = bits
+        state[f"{name}.bits"] = bits
         if len(zeros):
-            state[f"{weight}.zeros"] = zeros
-        if binarization.scale != "none":
-            state[f"{weight}.scale"] = magnitude(latent, binarization.scale).cpu()
+            state[f"{name}.zeros"] = zeros
+        has_norm = len(parametrizations_of(weight.module, weight.tensor)) > 1
+        if binarization.scale != "none" or has_norm:
+            scale = binarization.scale if binarization.scale != "none" else "layer"
+            state[f"{name}.scale"] = common_magnitude(effective, scale, binarization.transposed_groups)
     if not shapes:
         raise ValueError("no layer of this network is binary")
     return write_container(path, state, FORMAT, shapes)
+
+
+def common_magnitude(weight: Tensor, scale: Scale, transposed_groups: int) -> Tensor:
+    """Return the magnitude that all non-zero entries of a binary ``weight`` share, in the shape of
+    :func:`altprop.nn.weights.binary.sign.magnitude`.
+    """
+    magnitudes = weight.abs()
+    if scale == "layer":
+        return magnitudes.max()
+    if transposed_groups:
+        grouped = magnitudes.unflatten(0, (transposed_groups, -1))
+        largest = grouped.amax(dim=(1, *range(3, grouped.dim())), keepdim=True)
+        return largest.expand(-1, grouped.shape[1], *largest.shape[2:]).flatten(0, 1).contiguous()
+    return magnitudes.amax(dim=tuple(range(1, weight.dim())), keepdim=True)
 
 
 def load_packed(path: Path) -> dict[str, Tensor]:
@@ -94,11 +95,3 @@ def load_packed(path: Path) -> dict[str, Tensor]:
         signs = unpack_signs(bits, torch.empty(0, dtype=torch.long) if zeros is None else zeros, tuple(shape))
         state[weight] = signs if scale is None else signs.mul_(scale)
     return state
-
-
-def binarization_of(module: nn.Module) -> Binarization | None:
-    """Return the :class:`Binarization` of a layer's weight, or None."""
-    if not parametrize.is_parametrized(module, "weight"):
-        return None
-    (first, *_) = module.parametrizations["weight"]  # type: ignore[index]
-    return first if isinstance(first, Binarization) else None

@@ -1,4 +1,4 @@
-"""Trained sparse networks as files: compressed rows for linear layers, bit masks for convolutions, nonzero weights only."""
+"""Trained sparse networks as files: compressed rows for matrices, bit masks for convolutions, nonzero weights only."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from altprop.nn.export.binary import plain_state
 from altprop.nn.export.container import read_container, write_container
+from altprop.nn.export.plain import computed_by, plain_state
 from altprop.nn.weights.sparse.mask import Mask
 
 FORMAT = "altprop-sparse-1"
@@ -52,17 +51,14 @@ def unpack_mask(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
 def save_sparse(model: nn.Module, path: Path) -> int:
     """Write ``model`` with its masked layers compressed as safetensors and return the file's size in bytes.
 
-    The weight ``w`` of a linear layer becomes ``w.rows``, ``w.columns`` and ``w.values``, that of a convolution ``w.mask`` (one
-    bit per unit) and ``w.values``; shapes are stored in the file's metadata. Everything else is stored unchanged. Raises
+    A matrix ``w`` becomes ``w.rows``, ``w.columns`` and ``w.values``, the weight of a convolution ``w.mask`` (one bit per unit)
+    and ``w.values``; shapes are stored in the file's metadata. Everything else is stored unchanged. Raises
     ``ValueError`` if no layer is masked.
     """
     state = plain_state(model)
     shapes: dict[str, dict[str, list[int]]] = {}
-    for name, module in model.named_modules():
-        masking = masking_of(module)
-        if masking is None:
-            continue
-        key = f"{name}.weight" if name else "weight"
+    for computed, masking in computed_by(model, Mask):
+        key = computed.name
         weight, mask = state.pop(key), masking.mask.detach().cpu()
         shapes[key] = {"weight": list(weight.shape), "mask": list(mask.shape)}
         if weight.dim() == 2:
@@ -89,11 +85,3 @@ def load_sparse(path: Path) -> State:
             weight[active] = parts["values"].view(-1, *shape["weight"][active.dim() :])
             state[key] = weight
     return state
-
-
-def masking_of(module: nn.Module) -> Mask | None:
-    """Return the :class:`Mask` of a layer's weight, or None."""
-    if not parametrize.is_parametrized(module, "weight"):
-        return None
-    (first, *_) = module.parametrizations["weight"]  # type: ignore[index]
-    return first if isinstance(first, Mask) else None

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 import warnings
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+
+from altprop.nn.export.plain import without_parametrizations
+
+__all__ = ["SparseLinear", "with_sparse_kernels", "without_parametrizations"]
 
 
 class SparseLinear(nn.Module):
-    """``y = x W^T + b`` with ``W`` in compressed sparse rows: ``[batch, in]`` -> ``[batch, out]``. Not trainable.
+    """``y = x W^T + b`` with ``W`` in compressed sparse rows: ``[..., in]`` -> ``[..., out]``. Not trainable.
 
     Args:
         weight: ``[out, in]``, dense.
@@ -28,8 +30,10 @@ class SparseLinear(nn.Module):
         self.bias = None if bias is None else bias.detach().clone()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs = (self.weight @ inputs.t()).t()
-        return outputs if self.bias is None else outputs + self.bias
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        outputs = (self.weight @ rows.t()).t()
+        outputs = outputs if self.bias is None else outputs + self.bias
+        return outputs.reshape(*inputs.shape[:-1], -1)
 
 
 @torch.no_grad()
@@ -37,40 +41,42 @@ def with_sparse_kernels(model: nn.Module, inputs: Tensor, repeats: int = 20) -> 
     """Return a copy of ``model`` for inference whose linear layers use sparse kernels if those are faster on this machine.
 
     Every linear layer is timed both ways, ``repeats`` times, on its own inputs when the model gets ``inputs``. The copy has plain
-    effective weights; its scores equal those of ``model`` up to the order of summation.
+    effective weights; its scores equal those of ``model`` up to the order of summation. Linear layers that other layers read
+    instead of calling them, as torch's attention and transformer layers do, stay dense.
     """
     plain = without_parametrizations(model).eval()
-    layer_inputs: dict[str, Tensor] = {}
-    linears = {name: module for name, module in plain.named_modules() if isinstance(module, nn.Linear)}
+    layer_inputs: dict[nn.Module, Tensor] = {}
+    read_by_others = {
+        child
+        for module in plain.modules()
+        if isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer)
+        for child in module.children()
+    }
+    linears = [module for module in plain.modules() if isinstance(module, nn.Linear) and module not in read_by_others]
     handles = [
-        module.register_forward_pre_hook(lambda _, arguments, name=name: layer_inputs.__setitem__(name, arguments[0]))
-        for name, module in linears.items()
+        module.register_forward_pre_hook(lambda module, arguments: layer_inputs.__setitem__(module, arguments[0]))
+        for module in linears
     ]
     plain(inputs)
     for handle in handles:
         handle.remove()
-    for name, module in linears.items():
+    for module, seen in layer_inputs.items():
+        assert isinstance(module, nn.Linear)
         sparse = SparseLinear(module.weight, module.bias)
-        if name not in layer_inputs:
-            continue
-        if _seconds(sparse, layer_inputs[name], repeats) < _seconds(module, layer_inputs[name], repeats):
-            parent, _, child = name.rpartition(".")
-            setattr(plain.get_submodule(parent), child, sparse)
+        if _seconds(sparse, seen, repeats) < _seconds(module, seen, repeats):
+            _replace(plain, module, sparse)
     return plain
 
 
-def without_parametrizations(model: nn.Module) -> nn.Module:
-    """Return a copy of ``model`` whose layers have their effective weights as plain parameters."""
-    plain = copy.deepcopy(model)
-    for module in list(plain.modules()):
-        if parametrize.is_parametrized(module):
-            weights = {name: getattr(module, name).detach().clone() for name in module.parametrizations}  # type: ignore[union-attr]
-            # torch's remove_parametrizations would delete the property from the class, which the copy shares with the original
-            module.__class__ = module.__class__.__bases__[0]
-            del module.parametrizations
-            for name, weight in weights.items():
-                module.register_parameter(name, nn.Parameter(weight))
-    return plain
+def _replace(model: nn.Module, layer: nn.Module, other: nn.Module) -> None:
+    """Put ``other`` in the place of ``layer`` under all of its names in ``model``, and in the chain of a feed-forward model."""
+    for module in list(model.modules()):
+        for name, child in list(module._modules.items()):
+            if child is layer:
+                setattr(module, name, other)
+    if hasattr(model, "chain") and hasattr(model, "blocks") and hasattr(model, "head"):
+        blocks = [other if block is layer else block for block in model.blocks]  # type: ignore[union-attr]
+        model.chain(blocks, other if model.head is layer else model.head)  # type: ignore[operator]
 
 
 def _seconds(module: nn.Module, inputs: Tensor, repeats: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +28,7 @@ class WeightsContext:
 class WeightsRule:
     """Dense weights, and the base of every other rule.
 
-    A rule works through ``torch.nn.utils.parametrize``, so layers remain ``nn.Linear`` and ``nn.Conv2d``. The algorithm calls its
+    A rule works through ``torch.nn.utils.parametrize``, so layers keep their classes. The algorithm calls its
     methods in this order: ``attach`` once before the optimizers are built and ``optimizers_built`` once after; ``epoch_start``
     and ``epoch_end`` in every epoch; ``step_start``, ``observe``, ``adjust_gradients`` (once per optimizer, between the backward
     pass and the update) and ``step_end`` in every step.
@@ -40,6 +41,9 @@ class WeightsRule:
     cuda_graph: ClassVar[bool] = False
     """Whether the rule may be part of a CUDA graph: its parametrizations and ``adjust_gradients`` do the same on the host in
     every step. Its other methods run outside the graph, and change tensors only in place."""
+
+    left_out: Mapping[str, int] = MappingProxyType({})
+    """Names and sizes of the model's weights to which the rule cannot be applied; set by :meth:`attach`."""
 
     @property
     def initial_stream(self) -> str:

@@ -16,8 +16,8 @@ _EPSILON = 1e-12
 
 
 def patch_norms(weight: Tensor) -> Tensor:
-    """``sqrt(|v|^2 + 1e-12)`` of every kernel slice ``v`` of ``weight`` ``[out, in, height, width]``: ``[out, in, 1, 1]``."""
-    return (weight.square().sum(dim=(2, 3), keepdim=True) + _EPSILON).sqrt()
+    """``sqrt(|v|^2 + 1e-12)`` of every kernel slice ``v`` of ``weight`` ``[out, in, *kernel]``: ``[out, in, 1, ...]``."""
+    return (weight.square().sum(dim=tuple(range(2, weight.dim())), keepdim=True) + _EPSILON).sqrt()
 
 
 class Penalty:
@@ -28,7 +28,7 @@ class Penalty:
     Args:
         coefficient: Factor of the penalty; at least 0.
         kind: ``l1`` is ``sum |w|``. ``group_lasso`` is the sum of the norms of the kernel slices of convolutions
-            (:func:`patch_norms`); linear layers use L1.
+            (:func:`patch_norms`); other layers use L1.
     """
 
     def __init__(self, *, coefficient: float, kind: PenaltyKind = "l1") -> None:
@@ -40,7 +40,7 @@ class Penalty:
         self.kind = kind
 
     def _grouped(self, weight: Tensor) -> bool:
-        return self.kind == "group_lasso" and weight.dim() == 4
+        return self.kind == "group_lasso" and weight.dim() > 2
 
     def raw(self, weight: Tensor) -> Tensor:
         """The penalty of one tensor without the coefficient, a scalar."""

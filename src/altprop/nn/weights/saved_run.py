@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from altprop.problems import ConfigError, Problem
 from altprop.tensor_file import BadCheckpoint, read_tensor_file
 
-_ORIGINAL = ".parametrizations.weight.original"
-_MASK = ".parametrizations.weight.0.mask"
+_ORIGINAL = re.compile(r"(^|\.)parametrizations\.(\w+)\.original$")
+_MASK = re.compile(r"(^|\.)parametrizations\.(\w+)\.0\.mask$")
 
 
 def read_algorithm_state(path: str, key: str) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def read_algorithm_state(path: str, key: str) -> dict[str, Any]:
 
 def plain_name(name: str) -> str:
     """Return the name of a parameter without parametrizations: ``fc.parametrizations.weight.original`` is ``fc.weight``."""
-    return name.replace(_ORIGINAL, ".weight")
+    return _ORIGINAL.sub(r"\1\2", name)
 
 
 def load_model_weights(model: nn.Module, state: Mapping[str, Any], key: str) -> None:
@@ -46,7 +47,7 @@ def load_model_weights(model: nn.Module, state: Mapping[str, Any], key: str) -> 
     tensor is missing or has another shape.
     """
     saved = {plain_name(name): value for name, value in state["model"].items()}
-    own = {name: value for name, value in model.state_dict().items() if not name.endswith(_MASK)}
+    own = {name: value for name, value in model.state_dict().items() if not _MASK.search(name)}
     for name, value in own.items():
         other = saved.get(plain_name(name))
         if other is None or other.shape != value.shape:
@@ -59,13 +60,16 @@ def load_model_weights(model: nn.Module, state: Mapping[str, Any], key: str) -> 
 
 
 def load_masks(names: Sequence[str], shapes: Sequence[Sequence[int]], state: Mapping[str, Any], key: str) -> Tensor:
-    """Return the masks of the layers ``names`` in an algorithm state as one flat buffer ``[units]``.
+    """Return the masks of the weights ``names`` in an algorithm state as one flat buffer ``[units]``.
 
     Raises ``ConfigError`` about configuration key ``key`` if a mask is missing or has another shape.
     """
+    saved = {
+        _MASK.sub(r"\1\2", name).removesuffix(".weight"): mask for name, mask in state["model"].items() if _MASK.search(name)
+    }
     masks = []
     for name, shape in zip(names, shapes):
-        mask = state["model"].get(name + _MASK)
+        mask = saved.get(name)
         if mask is None or tuple(mask.shape) != tuple(shape):
             actual = "has no mask" if mask is None else f"has a mask of shape {list(mask.shape)}"
             allowed = f"a sparse run of the same model and granularity, shape {list(shape)}"

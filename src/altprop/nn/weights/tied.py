@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
-from altprop.nn.weights.layers import register_on_weight, select, value_for
+from altprop.nn.weights.layers import left_out, register_on_weight, require_plain_weights, select, value_for, weight_count
 from altprop.nn.weights.penalties import Penalty, trained_among
 from altprop.nn.weights.sparse.base import sparsity_problems
 from altprop.problems import ConfigError, Problem
@@ -100,14 +100,16 @@ class TiedWeights(WeightsRule):
         """Draw the allocations and register them. Raises ``ConfigError`` if a tensor would have no free value at all."""
         self.tied: list[Tied] = []
         self.banks: list[nn.Parameter] = []
-        for layer in select(model, self.layer_selectors, self.dense_selectors):
-            weight = layer.module.weight
-            per_position = prod(weight.shape[2:]) if self.level == "kernel" else 1
-            size = bank_size(value_for(layer, self.sparsity), weight.numel() // per_position)
+        self.left_out = left_out(model)
+        layers = select(model, self.layer_selectors, self.dense_selectors)
+        require_plain_weights(model, layers, spectral_norm=False)
+        for layer in layers:
+            per_position = prod(layer.shape[2:]) if self.level == "kernel" else 1
+            size = bank_size(value_for(layer, self.sparsity), weight_count(layer) // per_position)
             if size == 0:
-                description = f"leaves no free value for the {weight.numel()} weights of {layer.name}"
+                description = f"leaves no free value for the {weight_count(layer)} weights of {layer.name}"
                 raise ConfigError([Problem(f"{KEY}.sparsity", description, "a smaller sparsity")])
-            tied = Tied(weight.shape, size, self.level, context.generator).to(context.device)
+            tied = Tied(layer.shape, size, self.level, context.generator).to(context.device)
             bank = register_on_weight(layer, tied)
             if self.zero_first and "linear" in layer.roles:
                 with torch.no_grad():
@@ -136,7 +138,7 @@ class TiedWeights(WeightsRule):
                 continue
             with torch.enable_grad():
                 leaf = bank.detach().requires_grad_()
-                if len(tied.shape) == 4:
+                if len(tied.shape) > 2:
                     weight = tied(leaf)
                     (gradient,) = torch.autograd.grad(weight, leaf, self.penalty.raw_gradient(weight.detach()))
                 else:
@@ -147,7 +149,7 @@ class TiedWeights(WeightsRule):
         """The penalty of the free values, or with ``group_lasso`` of the expanded convolutions (section 5.3)."""
         values = []
         for tied, bank in zip(self.tied, self.banks):
-            grouped = self.penalty.kind == "group_lasso" and len(tied.shape) == 4
+            grouped = self.penalty.kind == "group_lasso" and len(tied.shape) > 2
             values.append(self.penalty.raw(tied(bank.detach()) if grouped else bank.detach()))
         return torch.stack(values).sum() * self.penalty.coefficient
 

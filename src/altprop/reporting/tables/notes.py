@@ -9,6 +9,8 @@ from altprop.reporting.rows import COMPARABLE, Row
 from altprop.reporting.runs import Run, Unreadable
 from altprop.reporting.tables.columns import MIXED
 
+LEFT_OUT = "weights/left_out/"
+"""Beginning of the metrics that name such weights; their values are numbers of weights."""
 MEANING = {
     "last": "the last epoch",
     "selected": "the epoch that each run selected (by the validation split, unless configured otherwise)",
@@ -39,7 +41,10 @@ def mixed_rows(rows: Sequence[Row]) -> list[str]:
 
 
 def messages_about_runs(rows: Sequence[Row], unreadable: Sequence[Unreadable], outputs: Path) -> list[str]:
-    """One line for each run that failed, with its error; is unfinished, with its status; stopped early; or is unreadable."""
+    """One line for each run that failed, with its error; is unfinished, with its status; stopped early; or is unreadable.
+
+    And one for each row with weights to which its weights rule did not apply.
+    """
     lines = [
         f"failed: {_name(run, outputs)}: {run.error or 'no reason recorded'}, after {_progress(run)}"
         for row in rows
@@ -52,7 +57,19 @@ def messages_about_runs(rows: Sequence[Row], unreadable: Sequence[Unreadable], o
         for run in row.unfinished
     ]
     lines += [f"{run.stopped_early}: {_name(run, outputs)}" for row in rows for run in row.finished if run.stopped_early]
+    lines += [f"left out by the weights rule: {row.label}: {names}" for row in rows if (names := left_out(row))]
     return lines + [f"not counted: {_relative(entry.path, outputs)}: {entry.reason}" for entry in unreadable]
+
+
+def left_out(row: Row) -> str:
+    """The names and sizes of the weights to which the weights rule of ``row`` did not apply, as its runs recorded them."""
+    sizes = {
+        name.removeprefix(LEFT_OUT): value
+        for run in row.finished
+        for name, value in (run.records[-1] if run.records else {}).items()
+        if name.startswith(LEFT_OUT)
+    }
+    return ", ".join(f"{name} ({value:,.0f} weights)" for name, value in sizes.items())
 
 
 def summary(rows: Sequence[Row], unreadable: Sequence[Unreadable]) -> str:

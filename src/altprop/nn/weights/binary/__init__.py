@@ -1,1 +1,1 @@
-"""Weights rules for networks whose linear and convolutional weights are -1 or 1."""
+"""Weights rules for networks whose weights are -1 or 1."""

@@ -1,4 +1,4 @@
-"""Networks whose linear and convolutional weights are all binary, and the base of the rule that binarizes layer by layer."""
+"""Networks whose weights are all binary, and the base of the rule that binarizes layer by layer."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
 from altprop.nn.weights.batch_norm import RecentInputs, has_batch_norm, reestimate
 from altprop.nn.weights.binary.record import BinaryRecord
 from altprop.nn.weights.binary.sign import Binarization, Scale
-from altprop.nn.weights.layers import weight_layers
+from altprop.nn.weights.layers import KINDS, left_out, register_on_weight, require_plain_weights, total_weights, trained_layers
 from altprop.nn.weights.saved_run import load_model_weights, read_algorithm_state
 from altprop.problems import ConfigError, Problem
 
@@ -30,10 +29,10 @@ class BinaryOptions(TypedDict, total=False):
 
 
 class Binary(WeightsRule):
-    """Every linear and convolutional weight is ``sgn(W)`` of a latent float weight, from the first step on (Lan 2021, section 2).
+    """Every weight of a layer is ``sgn(W)`` of a latent float weight, from the first step on (Lan 2021, section 2).
 
     The gradient with respect to the sign is passed straight through to ``W``. Biases, norms and activations stay in floating
-    point.
+    point. Layers are linear, convolutional, attention and recurrent ones; weights that belong to none are left out and named.
 
     Args:
         epoch_end: ``legacy`` replaces, after every epoch and before evaluation, all weights by the *effective* ones that the last
@@ -79,20 +78,20 @@ class Binary(WeightsRule):
 
         Raises ``ConfigError`` if the model has no layer to binarize, or no batch norm for ``batch_norm_batches``.
         """
-        layers = weight_layers(model)
+        layers = trained_layers(model)
         if not layers:
-            raise ConfigError([Problem(KEY, "the model has no linear or convolutional layer", "dense weights", f"{KEY}=dense")])
+            raise ConfigError([Problem(KEY, f"the model has no {KINDS}", "dense weights", f"{KEY}=dense")])
+        require_plain_weights(model, layers)
         if self.recent.count and not has_batch_norm(model):
             key = f"{KEY}.batch_norm_batches"
             raise ConfigError([Problem(key, "the model has no batch norm", "0", f"{key}=0")])
         self.model = model
         self.context = context
         self.names = [layer.name for layer in layers]
-        self.binarizations = [Binarization(self.sign_zero, self.scale) for _ in layers]
-        for layer, binarization in zip(layers, self.binarizations):
-            parametrize.register_parametrization(layer.module, "weight", binarization, unsafe=True)
-        self.latents: list[nn.Parameter] = [latent_weight(layer.module) for layer in layers]
-        self.record = BinaryRecord(self.names)
+        self.left_out, weights = left_out(model), total_weights(model)
+        self.binarizations = [Binarization(self.sign_zero, self.scale, layer.transposed_groups) for layer in layers]
+        self.latents = [register_on_weight(layer, part) for layer, part in zip(layers, self.binarizations)]
+        self.record = BinaryRecord(self.names, weights)
 
     def binary_at(self, epoch: int) -> list[bool]:
         """Return which layers are binary in ``epoch`` (0-based), in forward order. A pure function of the epoch (section 2.3)."""
@@ -167,12 +166,3 @@ class Binary(WeightsRule):
             description = "legacy with a duration in steps"
             allowed = "a duration in whole epochs, because legacy acts at their end"
             yield Problem(f"{KEY}.epoch_end", description, allowed, "trainer.duration=10ep")
-
-
-def latent_weight(module: nn.Module) -> nn.Parameter:
-    """Return the latent float weight of a layer with a parametrized weight."""
-    parametrizations = module.parametrizations
-    assert isinstance(parametrizations, nn.ModuleDict)
-    latent = parametrizations["weight"].original
-    assert isinstance(latent, nn.Parameter)
-    return latent

@@ -12,13 +12,14 @@ from altprop.nn.weights.binary.sign import Binarization
 
 
 class BinaryRecord:
-    """Metrics of the layers ``names``.
+    """Metrics of the layers ``names`` of a network with ``weights`` weights in all, left-out ones included.
 
     Remembers the signs at the end of the last epoch, one byte per weight, to count those that flip.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], weights: int) -> None:
         self.names = list(names)
+        self.weights = weights
         self.signs: list[Tensor] = []
 
     @property
@@ -35,7 +36,8 @@ class BinaryRecord:
 
         Per layer: ``binary/`` 1 or 0; ``zeros/`` number of exact zeros; ``flips/`` fraction of the latent weights whose sign
         differs from that at the end of the last epoch; ``latent_min/`` and ``latent_max/``. Of the whole network:
-        ``binary_layers``; ``binary_weights``, the number of weights in binary layers; ``fully_binary`` 1 or 0; ``zeros``;
+        ``binary_layers``; ``binary_weights``, the number of weights in binary layers; ``binary_share``, their share of all
+        weights; ``fully_binary``, 1 if all these layers are binary, else 0; ``zeros``;
         ``flips`` in binary layers; ``min`` and ``max`` of the effective weights and 0.
         """
         metrics: dict[str, Tensor] = {}
@@ -59,6 +61,7 @@ class BinaryRecord:
         return {
             "binary_layers": torch.tensor(sum(flags)),
             "binary_weights": torch.tensor(binary_weights),
+            "binary_share": torch.tensor(binary_weights / self.weights),
             "fully_binary": torch.tensor(float(all(flags))),
             "zeros": torch.stack(zeros).sum(),
             "flips": flips_in_binary / max(1, binary_weights),

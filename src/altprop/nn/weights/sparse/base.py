@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
-from altprop.nn.weights.layers import WeightLayer, positions_per_weight, select, weight_count, weight_layers
+from altprop.nn.weights.costs import WeightCosts
+from altprop.nn.weights.layers import WeightLayer, left_out, select
 from altprop.nn.weights.penalties import Penalty, trained_among
 from altprop.nn.weights.saved_run import load_model_weights, load_momentum, read_algorithm_state
 from altprop.nn.weights.sparse.distribution import active_count, random_mask
@@ -68,16 +69,13 @@ class SparseRule(WeightsRule):
         self.generator = device_generator(context)
         self.optimizers: list[torch.optim.Optimizer] = []
         layers, sparsities = self.initial_sparsities(select(model, self.layer_selectors, self.dense_selectors))
-        is_chain = hasattr(model, "blocks") and hasattr(model, "input_shape")
-        uses = positions_per_weight(model, model.input_shape) if is_chain else {}  # type: ignore[arg-type]
-        sizes = Layout.of([tuple(layer.module.weight.shape) for layer in layers], self.granularity).sizes
+        self.left_out = left_out(model)
+        self.costs = WeightCosts(model, layers, context.device)
+        sizes = Layout.of([layer.shape for layer in layers], self.granularity).sizes
         counts = [active_count(sparsity, size) for sparsity, size in zip(sparsities, sizes)]
         mask = random_mask(sizes, counts, context.generator)
-        weight = layers[0].module.weight
-        self.weights = MaskedWeights(layers, self.granularity, mask.to(context.device, weight.dtype))
-        self.uses = torch.tensor([uses.get(name, 0) for name in self.weights.names], device=context.device)
-        self.dense_flops = 2.0 * sum(uses.get(layer.name, 0) * weight_count(layer) for layer in weight_layers(model))
-        self.other_parameters = sum(p.numel() for p in model.parameters()) - sum(w.numel() for w in self.weights.weights)
+        dtype = next(layers[0].module.parameters()).dtype
+        self.weights = MaskedWeights(layers, self.granularity, mask.to(context.device, dtype))
         self.record = MovementRecord(self.weights.mask)
 
     def initial_sparsities(self, layers: list[WeightLayer]) -> tuple[list[WeightLayer], list[float]]:
@@ -109,20 +107,11 @@ class SparseRule(WeightsRule):
             self.penalty.add_gradients(trained_among(self.weights.weights, list(parameters)))
 
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
-        """Return densities, non-zero parameters and operations as device scalars.
-
-        ``forward_flops`` are those of one input, two per multiply-add.
-        """
+        """Return the density of every layer, and the metrics of :class:`~altprop.nn.weights.costs.WeightCosts`."""
         weights = self.weights
         nonzero = weights.nonzero()
-        sizes = torch.tensor([weight.numel() for weight in weights.weights], device=weights.device)
-        metrics = {f"density/{name}": value for name, value in zip(weights.names, (nonzero / sizes).unbind())}
-        metrics["nonzero_parameters"] = nonzero.sum() + self.other_parameters
-        metrics["density"] = nonzero.sum() / sizes.sum()
-        if self.dense_flops:
-            forward = self.dense_flops - 2.0 * (self.uses * (sizes - nonzero)).sum()
-            metrics["forward_flops"] = forward
-            metrics["flops_share"] = forward / self.dense_flops
+        metrics = {f"density/{name}": value for name, value in zip(weights.names, (nonzero / self.costs.sizes).unbind())}
+        metrics.update(self.costs.metrics(nonzero))
         if self.penalty.coefficient:
             metrics["penalty"] = self.penalty.value(weights.weights)
         return metrics

@@ -213,5 +213,5 @@ def new_weight_deviation(shape: Sequence[int]) -> float:
 
     The variance is ``2 / (out kh kw)`` for a convolution and ``1 / in`` for a linear layer.
     """
-    variance = 2.0 / (shape[0] * prod(shape[2:])) if len(shape) == 4 else 1.0 / shape[1]
+    variance = 2.0 / (shape[0] * prod(shape[2:])) if len(shape) > 2 else 1.0 / shape[1]
     return float(variance**0.5)

@@ -1,7 +1,7 @@
 """Several weight tensors as one flat buffer of units, which are what is pruned and grown.
 
 A unit of a convolution is a single weight (granularity 4), a kernel row (3), a kernel slice (2) or a whole filter (1); a unit of
-a linear layer is always a single weight. The units of a tensor are contiguous and in memory order, tensors follow one another.
+any other layer is a single weight. The units of a tensor are contiguous and in memory order, tensors follow one another.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from torch import Tensor
 def unit_shape(shape: Sequence[int], granularity: int) -> tuple[int, ...]:
     """Return the shape of a weight's mask.
 
-    That is the shape of a linear weight ``[out, in]``, and the first ``granularity`` dimensions of a convolution's
-    ``[out, in, height, width]``. Raises ``ValueError`` for a granularity outside 1 to 4.
+    Matrices ``[out, in]`` have a mask of their own shape. For a convolution's ``[out, in, *kernel]`` that is all dimensions
+    (granularity 4), all but the last (3), the first two (2) or the first (1). The weight of a transposed convolution is
+    ``[in, out, *kernel]``, so its filters belong to input channels. Raises ``ValueError`` for a granularity outside 1 to 4.
     """
     if not 1 <= granularity <= 4:
         raise ValueError(f"granularity must be 1, 2, 3 or 4, not {granularity}")
-    return tuple(shape) if len(shape) == 2 else tuple(shape[:granularity])
+    if len(shape) == 2 or granularity == 4:
+        return tuple(shape)
+    return tuple(shape[:-1]) if granularity == 3 else tuple(shape[:granularity])
 
 
 @dataclass(frozen=True)

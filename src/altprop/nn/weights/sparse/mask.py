@@ -15,7 +15,7 @@ from altprop.nn.weights.sparse.layout import Layout, flat_weights, segment_count
 class Mask(nn.Module):
     """``theta -> theta * mask``, so that the loss gives an inactive entry of theta a gradient of exactly zero (section 2.1).
 
-    The mask, ``[out, in]`` or the first dimensions of ``[out, in, height, width]``, is saved with the model. While ``capture`` is
+    The mask has the shape of the weight or of its first dimensions and is saved with the model. While ``capture`` is
     set, the backward pass also stores the gradient of the effective weight, inactive entries included, in ``gradient``.
     """
 
@@ -56,7 +56,7 @@ class MaskedWeights:
 
     def __init__(self, layers: Sequence[WeightLayer], granularity: int, mask: Tensor) -> None:
         """Register :class:`Mask` on ``layers``. ``mask`` ``[units]`` is on the weights' device and in the order of ``layers``."""
-        shapes = [tuple(layer.module.weight.shape) for layer in layers]
+        shapes = [layer.shape for layer in layers]
         self.layers = list(layers)
         self.names = [layer.name for layer in layers]
         self.layout = Layout.of(shapes, granularity)

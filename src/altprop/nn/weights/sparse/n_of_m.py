@@ -14,16 +14,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
-from altprop.nn.weights.layers import register_on_weight, select
+from altprop.nn.weights.costs import WeightCosts
+from altprop.nn.weights.layers import WeightLayer, left_out, register_on_weight, select, weight_count
 from altprop.problems import ConfigError, Problem
 
 
-def n_of_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
+def n_of_m_mask(weight: Tensor, n: int, m: int, transposed_groups: int = 0) -> Tensor:
     """Return the boolean mask of the ``n`` largest magnitudes in every group of ``m`` weights, in the shape of ``weight``.
 
-    ``weight`` is ``[out, in]`` or ``[out, in, height, width]``. A group is ``m`` consecutive inputs of one output at one kernel
-    position. A last group that is smaller keeps ``n`` weights, or all if it has no more. Of equal magnitudes the first count.
+    ``weight`` is ``[out, in]`` or ``[out, in, *kernel]``; with ``transposed_groups``, that of a transposed convolution with so
+    many groups, ``[in, out, *kernel]``. A group of weights is ``m`` consecutive inputs of one output at one kernel position. A
+    last group that is smaller keeps ``n`` weights, or all if it has no more. Of equal magnitudes the first count.
     """
+    if transposed_groups:
+        by_group = weight.unflatten(0, (transposed_groups, -1)).transpose(1, 2).flatten(0, 1)
+        mask = n_of_m_mask(by_group, n, m)
+        return mask.unflatten(0, (transposed_groups, -1)).transpose(1, 2).flatten(0, 1)
     magnitudes = weight.detach().abs().movedim(1, -1)
     inputs = magnitudes.shape[-1]
     groups = functional.pad(magnitudes, (0, -inputs % m), value=-1.0).unflatten(-1, (-1, m))
@@ -35,13 +41,18 @@ def n_of_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
 class NOfMMask(nn.Module):
     """Parametrization of one layer's weight: latent ``W`` -> ``W * mask(W)``, with the identity as its derivative."""
 
-    def __init__(self, n: int, m: int) -> None:
+    def __init__(self, n: int, m: int, transposed_groups: int = 0) -> None:
         super().__init__()
         self.n = n
         self.m = m
+        self.transposed_groups = transposed_groups
+
+    def of(self, latent: Tensor) -> Tensor:
+        """Return the mask of ``latent``, see :func:`n_of_m_mask`."""
+        return n_of_m_mask(latent, self.n, self.m, self.transposed_groups)
 
     def forward(self, latent: Tensor) -> Tensor:
-        masked = latent.detach() * n_of_m_mask(latent, self.n, self.m)
+        masked = latent.detach() * self.of(latent)
         return latent + (masked - latent.detach())  # exactly the masked value: w + 0 or w - w
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -85,32 +96,47 @@ class NOfM(WeightsRule):
         self.dense_selectors = tuple(dense)
 
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
-        """Register :class:`NOfMMask`. Raises ``ConfigError`` if nothing is selected or a name fits no layer."""
-        layers = select(model, self.layer_selectors, self.dense_selectors)
-        self.latents = {register_on_weight(layer, NOfMMask(self.n, self.m)): layer.name for layer in layers}
-        self.other_parameters = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in self.latents)
+        """Register :class:`NOfMMask` on all layers whose outputs have more than ``n`` inputs.
+
+        The others, such as depthwise convolutions, are left out, because nothing could be inactive there. Raises ``ConfigError``
+        if nothing is selected or a name fits no layer.
+        """
+        selected = select(model, self.layer_selectors, self.dense_selectors)
+        layers = [layer for layer in selected if num_inputs(layer) > self.n]
+        if not layers:
+            description = f"no layer has outputs with more than n={self.n} inputs"
+            raise ConfigError([Problem(f"{KEY}.n", description, "a smaller n", "algorithm/weights=dense")])
+        self.left_out = {**left_out(model), **{layer.name: weight_count(layer) for layer in selected if layer not in layers}}
+        self.costs = WeightCosts(model, layers, context.device)
+        self.masks = [NOfMMask(self.n, self.m, layer.transposed_groups) for layer in layers]
+        self.latents = {register_on_weight(layer, mask): layer.name for layer, mask in zip(layers, self.masks)}
 
     @torch.no_grad()
     def adjust_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         if not self.decay:
             return
+        masks = dict(zip(self.latents, self.masks))
         for parameter in parameters:
-            if parameter in self.latents and parameter.grad is not None:
-                inactive = ~n_of_m_mask(parameter, self.n, self.m)
+            if parameter in masks and parameter.grad is not None:
+                inactive = ~masks[parameter].of(parameter)
                 parameter.grad.add_(parameter * inactive, alpha=self.decay)
 
     @torch.no_grad()
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
-        """Return the density of every layer and the number of non-zero parameters as device scalars."""
-        active = {name: n_of_m_mask(latent, self.n, self.m) for latent, name in self.latents.items()}
-        metrics = {f"density/{name}": mask.float().mean() for name, mask in active.items()}
-        metrics["nonzero_parameters"] = torch.stack([mask.sum() for mask in active.values()]).sum() + self.other_parameters
-        return metrics
+        """Return the density of every layer, and the metrics of :class:`~altprop.nn.weights.costs.WeightCosts`."""
+        active = torch.stack([mask.of(latent).sum() for latent, mask in zip(self.latents, self.masks)])
+        metrics = {f"density/{name}": value for name, value in zip(self.latents.values(), (active / self.costs.sizes).unbind())}
+        return {**metrics, **self.costs.metrics(active)}
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
         """Yield the problems of the node ``algorithm.weights``."""
         yield from _problems(config.get("n", 2), config.get("m", 4), config.get("decay", 0.0))
+
+
+def num_inputs(layer: WeightLayer) -> int:
+    """Return the number of inputs, or of input channels, of every output of ``layer``."""
+    return layer.shape[0] // layer.transposed_groups if layer.transposed_groups else layer.shape[1]
 
 
 def _problems(n: object, m: object, decay: object) -> Iterator[Problem]:

@@ -63,7 +63,7 @@ class FixedBudget(SparseRule):
         Layers that ``erk`` or ``uniform`` make dense are left out, because no weight could be moved there. Raises ``ConfigError``
         if none remains.
         """
-        shapes = [tuple(layer.module.weight.shape) for layer in layers]
+        shapes = [layer.shape for layer in layers]
         spread = sparsities(self.distribution, [value_for(layer, self.sparsity) for layer in layers], shapes)
         pairs = [(layer, value) for layer, value in zip(layers, spread) if self.distribution == "equal" or value > 0.0]
         if not pairs:
