@@ -99,9 +99,11 @@ def test_a_report_without_published_numbers_has_no_columns_for_them(tmp_path: Pa
     assert not {"paper", "difference", "inside", "paper's table"} & set(titles)
     assert "Somebody" not in printed(tables, width=200)
     write_run(tmp_path, "a/read", "00000000000b", [90.0])
-    shown = terminal_tables(rows_of(tmp_path))[1]
-    assert [column.title for column in shown.columns] == ["experiment", "paper", "difference", "paper's table"]
-    assert [row[0].text for row in shown.rows] == ["a/read"]
+    shown = terminal_tables(rows_of(tmp_path))[0]
+    assert [column.title for column in shown.columns] == ["experiment", "seeds", "last epoch", "paper", "difference", "epochs"]
+    complete = results_table(rows_of(tmp_path))
+    assert [column.title for column in complete.columns][:5] == ["experiment", "seeds", "last epoch", "paper", "difference"]
+    assert [row[3].text for row in complete.rows] == ["90.5 ± 0.2", "–"]  # noqa: RUF001
 
 
 def test_costs_are_in_every_format(tmp_path: Path) -> None:
@@ -159,17 +161,14 @@ def test_latex_has_a_cell_per_column_and_escapes_special_characters(outputs: Pat
 
 
 def test_terminal_shows_results_comparison_with_paper_and_costs(outputs: Path) -> None:
-    results, against, costs = printed(terminal_tables(rows_of(outputs)), width=100).split("\n\n")
+    results, details, costs = printed(terminal_tables(rows_of(outputs)), width=120).split("\n\n")
     header, first, second = results.splitlines()
-    assert header.split()[:3] == ["experiment", "seeds", "epochs"]
-    assert first.split()[:6] == ["a/row", "3", "3", "91.00", "±", "1.00"]
+    assert header.split()[:6] == ["experiment", "seeds", "last", "epoch", "paper", "difference"]
+    assert first.split()[:9] == ["a/row", "3", "91.00", "±", "1.00", "90.5", "±", "0.2", "+0.50"]
     assert "1 failed, 1 unfinished" in first
     assert second.split()[0] == "b/under_score"
-    assert "90.5 ± 0.2" in against
-    assert "+0.50" in against
-    assert "trainer.duration=3ep" in against
-    assert "Somebody" in against
-    assert "under_score" not in against  # it has no paper, and nothing was changed
+    assert "trainer.duration=3ep" in details
+    assert "Somebody" in details
     line = costs.splitlines()[1]
     assert line.split() == ["a/row", "9.0", "s", "500", "1.5e+10", "1.50", "GB", "(process)", "12,345"]
 

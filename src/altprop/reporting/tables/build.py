@@ -13,8 +13,8 @@ from altprop.reporting.tables.columns import (
     CHANGED,
     COSTS,
     DASH,
+    DETAILS,
     EMPTY,
-    PAPER,
     RESULTS,
     WORDY,
     columns_for,
@@ -47,12 +47,12 @@ def results_table(
 
 
 def terminal_tables(rows: Sequence[Row]) -> list[Table]:
-    """The results for a terminal: the values, their comparison with the paper, and what the runs cost.
+    """The results for a terminal: the values next to the paper's, their details, and what the runs cost.
 
     The second and third table contain only rows with something to show there.
     """
     tables = [results_table(rows, RESULTS)]
-    for names in (PAPER, COSTS):
+    for names in (DETAILS, COSTS):
         columns = columns_for(rows, names)
         relevant = [row for row in rows if any(column.text(row) not in EMPTY for column in columns)]
         if relevant:

@@ -13,9 +13,9 @@ from altprop.reporting.statistics import Statistic
 CHANGED = "changed by the command"
 DASH = "–"  # noqa: RUF001 - a dash, not a minus
 EMPTY = ("", DASH)
+"""Texts of cells without content."""
 MIXED = "*"
 """Follows the number of seeds if they come from different code or from different numbers of threads."""
-"""Texts of cells without content."""
 
 
 @dataclass(frozen=True)
@@ -121,24 +121,24 @@ def _count(value: float) -> str:
 
 COLUMNS = (
     ResultColumn("experiment", "experiment", lambda row: row.label),
-    ResultColumn("dataset", "data", lambda row: row.dataset),
-    ResultColumn("model", "model", lambda row: row.model),
-    ResultColumn("algorithm", "algorithm", lambda row: row.algorithm),
-    ResultColumn("metric", "metric", lambda row: row.metric),
     ResultColumn("seeds", "seeds", lambda row: f"{len(row.finished)}{MIXED if row.mixed else ''}", lambda row: len(row.finished)),
-    ResultColumn("epochs", "epochs", _formatted("epochs", lambda value: f"{value:g}"), mean_of("epochs")),
     ResultColumn("last", "last epoch", lambda row: spread(row.last), mean_of("last")),
-    ResultColumn("selected", "selected epoch", lambda row: spread(row.selected), mean_of("selected")),
-    ResultColumn("best", "best epoch", lambda row: spread(row.best), mean_of("best")),
+    ResultColumn("paper", "paper", paper_value, lambda row: row.paper.value if row.paper else None),
+    ResultColumn("difference", "difference", difference, lambda row: row.difference),
+    ResultColumn("inside", "inside", verdict),
     ResultColumn(
         "interval",
         "95 % interval",
         lambda row: interval(getattr(row, row.compared)),
         lambda row: value.low if (value := getattr(row, row.compared)) else None,
     ),
-    ResultColumn("paper", "paper", paper_value, lambda row: row.paper.value if row.paper else None),
-    ResultColumn("difference", "difference", difference, lambda row: row.difference),
-    ResultColumn("inside", "inside", verdict),
+    ResultColumn("selected", "selected epoch", lambda row: spread(row.selected), mean_of("selected")),
+    ResultColumn("best", "best epoch", lambda row: spread(row.best), mean_of("best")),
+    ResultColumn("epochs", "epochs", _formatted("epochs", lambda value: f"{value:g}"), mean_of("epochs")),
+    ResultColumn("dataset", "data", lambda row: row.dataset),
+    ResultColumn("model", "model", lambda row: row.model),
+    ResultColumn("algorithm", "algorithm", lambda row: row.algorithm),
+    ResultColumn("metric", "metric", lambda row: row.metric),
     ResultColumn("changed", CHANGED, lambda row: row.changed),
     ResultColumn("seconds", "time", _formatted("seconds", duration), mean_of("seconds")),
     ResultColumn("images_per_second", "images/s", _formatted("images_per_second", _count), mean_of("images_per_second")),
@@ -156,6 +156,7 @@ COLUMNS = (
     ResultColumn("source", "paper's table", source),
     ResultColumn("states", "not finished", states),
 )
+"""All columns: our value and the paper's come first, then the other epochs, what was trained, and what it cost."""
 
 OPTIONAL = (
     "selected",
@@ -173,13 +174,15 @@ OPTIONAL = (
     "states",
 )
 """Columns that are left out if they are empty in all rows."""
-RESULTS = ("experiment", "seeds", "epochs", "last", "selected", "best", "interval", "states")
+PAPER = ("paper", "difference", "inside")
+"""The comparison with the paper's number, next to ours."""
+RESULTS = ("experiment", "seeds", "last", *PAPER, "epochs", "states")
 """Columns of the first table on a terminal."""
-PAPER = ("paper", "difference", "inside", "changed", "source")
-"""Columns of the second table on a terminal, after the experiment: the comparison with the paper, and what was changed."""
+DETAILS = ("interval", "selected", "best", "changed", "source")
+"""Columns of the second table on a terminal, after the experiment: other epochs, what was changed, and the paper's table."""
 COSTS = ("seconds", "images_per_second", "flops", "peak_memory", "parameters", "nonzero", "binary_weights")
 """Columns of the third table on a terminal, after the experiment."""
-PUBLISHED = (*RESULTS, *PAPER, *COSTS)
+PUBLISHED = (*RESULTS, *DETAILS, *COSTS)
 """Columns of the LaTeX table, in the order of :data:`COLUMNS`."""
 WORDY = ("experiment", "changed", "source", "states")
 """Columns whose cells may be broken into several lines."""
