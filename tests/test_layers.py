@@ -12,17 +12,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "altprop"
 ROOMS = [
     {
-        "problems",
-        "faults",
-        "files",
-        "tensor_file",
-        "seeding",
-        "names",
-        "program",
-        "fonts",
-        "code_state",
-        "code_identity",
-        "_torchvision",
+        *("problems", "faults", "files", "tensor_file", "yaml_files", "seeding", "names", "program", "fonts"),
+        *("code_state", "code_identity", "_torchvision"),
     },
     {"nn", "data", "models", "tracking", "estimators", "heads", "losses", "units", "weights"},
     {"reporting"},
@@ -36,7 +27,10 @@ ROOMS = [
 ]
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 CONFIG = [
-    {"project", "enumerated", "key", "plain", "typed", "quoting", "schema", "compose", "resolvers"},
+    {
+        *("project", "enumerated", "key", "plain", "typed", "quoting", "schema", "compose", "resolvers"),
+        *("environment", "sources", "trust"),
+    },
     {"checks"},
     {"extend", "restore"},
     {"build"},

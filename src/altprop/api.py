@@ -88,18 +88,20 @@ class Run:
 
         return pandas.DataFrame(list(self.metrics))
 
-    def load(self, checkpoint: str = "auto", device: str = "auto") -> Predictor:
+    def load(self, checkpoint: str = "auto", device: str = "auto", *, trust: bool = False) -> Predictor:
         """The trained model, which returns scores for a tensor of images. Its data set must be in the run's ``paths.data``.
 
         Args:
             checkpoint: ``last``, ``best``, or ``auto``: best if the run selected one, otherwise last.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+            trust: Whether the run's ``config.yaml`` may name any code, which is then executed. Otherwise it may name classes of
+                altprop, torch and packages that announce themselves (docs/trust.md).
 
         Raises:
-            ConfigError: If the directory is not a run, or there is no such checkpoint.
+            ConfigError: If the directory is not a run, if it names what it may not, or if there is no such checkpoint.
             RunFailed: If the checkpoint is damaged.
         """
-        return calls.load_model(self.directory, checkpoint, device)
+        return calls.load_model(self.directory, checkpoint, device, trust=trust)
 
     @property
     def _status(self) -> Mapping[str, Any]:

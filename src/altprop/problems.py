@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class Problem:
 
     def __str__(self) -> str:
         line = f"{self.key}: {self.description}; {self.allowed}"
-        return f"{line}; try: {self.fix}" if self.fix else line
+        return on_one_line(f"{line}; try: {self.fix}" if self.fix else line)
 
 
 class ConfigError(Exception):
@@ -39,6 +40,11 @@ class ConfigError(Exception):
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[list[Problem]]]:
         return type(self), (self.problems,)  # a job on a cluster pickles its error
+
+
+def on_one_line(text: str) -> str:
+    r"""``text`` with control characters written as escapes (``\n``), which could break the line or steer the terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
 
 
 def nearest(word: str, known: Iterable[str], similarity: float = 0.6) -> str | None:

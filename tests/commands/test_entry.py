@@ -74,6 +74,8 @@ MISTAKES = {
     "name=a=b": ("command line", "try: \"name='a=b'\""),
     "optimizer.lr=choice(null,1.0)": ("command line", "try: optimizer.lr=null,1.0"),
     "sweep=quick/hard_units,quick/graded_units": ("sweep", "it takes one"),
+    "name=a\nb": ("command line", "cannot be parsed"),
+    "hydra.run.dir=elsewhere": ("hydra.run.dir", "try: paths.outputs=elsewhere"),
     "--multrun": ("command line", "try: --multirun"),
 }
 

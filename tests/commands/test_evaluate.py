@@ -25,7 +25,7 @@ def directory(tmp_path: Path) -> Path:
 def options(directory: Path) -> dict[str, Any]:
     choices = {"split": "test", "checkpoint": "auto", "device": "cpu", "threads": None}
     paths = {"data": "/default/of/the/command", "outputs": str(directory.parents[1])}
-    return {"run": str(directory), "paths": paths, **choices}
+    return {"run": str(directory), "trust_run": False, "paths": paths, **choices}
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_data_are_read_from_where_the_run_read_them(
     directory: Path, overrides: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "overridden_keys", lambda: overrides)
-    _, stored = evaluate._stored(options(directory))
+    stored = evaluate._stored(options(directory))
     assert stored["paths"]["data"] == expected
 
 

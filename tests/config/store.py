@@ -52,6 +52,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         del plain["trainer"]["evaluate_test"]
     if not plain["trainer"]["cuda_graph"]:  # likewise
         del plain["trainer"]["cuda_graph"]
+    plain.pop("trust_run")  # not stored
     return readable(plain)
 
 

@@ -203,6 +203,10 @@ def test_a_stored_configuration_is_checked_again(
     OmegaConf.save(stored, file)
     moved = run_directory.with_name(run_key(OmegaConf.to_container(stored)))  # type: ignore[arg-type]
     run_directory.rename(moved)
-    with pytest.raises(SystemExit):
-        restore(monkeypatch, f"run={moved}")
-    assert capsys.readouterr().err.startswith("optimizer._target_: os.system")
+    for switch, refusal in (
+        ("false", "names os.system, which a run directory may not"),
+        ("true", "os.system has no return type"),
+    ):
+        with pytest.raises(SystemExit):
+            restore(monkeypatch, f"run={moved}", f"trust_run={switch}")
+        assert capsys.readouterr().err.startswith(f"optimizer._target_: {refusal}")

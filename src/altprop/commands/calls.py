@@ -83,23 +83,23 @@ def call_evaluate(directory: Path, overrides: Sequence[str]) -> dict[str, Any]:
     return results[0]
 
 
-def load_model(directory: Path, checkpoint: str, device: str) -> Predictor:
-    """The trained model of the run in ``directory``."""
+def load_model(directory: Path, checkpoint: str, device: str, *, trust: bool) -> Predictor:
+    """The trained model of the run in ``directory``. With ``trust``, its configuration may name any code, which is executed."""
     from altprop.config.build import build_parts
     from altprop.config.checks.validation import problems_of_plain
-    from altprop.config.restore import read_config
+    from altprop.config.restore import UNUSED, check_place, read_config, trusted_config
     from altprop.training.isolation import isolated
     from altprop.training.predictor import Predictor
     from altprop.training.trained import load_trained
 
     directory = directory.resolve()
-    stored = read_config(directory)
-    outputs = directory.parents[len(Path(stored["name"]).parts)]
+    read = read_config(directory)
+    stored = trusted_config({**read, **UNUSED}, [*UNUSED, "paths.outputs"], trust=trust).config
+    outputs = check_place(stored, read, directory)
     settings: Mapping[str, Any] = {"device": device, "threads": None, "cuda_graph": False}
     changed = {
-        "paths": {**stored["paths"], "outputs": str(outputs)},
+        "paths": {**stored["paths"], "outputs": outputs},
         "trainer": {**stored["trainer"], **settings},
-        "logger": None,
     }
     with isolated():
         if problems := problems_of_plain({**stored, **changed}):

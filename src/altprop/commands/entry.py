@@ -28,6 +28,7 @@ from altprop.commands.messages.help import extra_folders, help_page
 from altprop.commands.messages.hydra_errors import Check, problems_of
 from altprop.config.checks.unused import problems_of_command
 from altprop.config.project import CONF
+from altprop.config.sources import measure_files
 from altprop.faults import describe
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.sweeping.notes import SweepNotes
@@ -131,6 +132,8 @@ def execute(config_name: str, run: Run, check: Check | None = None) -> None:
     """
     for chatty in ("hydra.core.utils", "hydra.utils"):  # they log what is reported here as problems
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    measure_files()
+    _refuse_run_dir(sys.argv[1:])
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     job = Job(run, config_name)
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
@@ -147,6 +150,15 @@ def execute(config_name: str, run: Run, check: Check | None = None) -> None:
             SweepNotes.discard()
             raise ConfigError(problems) from error
     job.finish()
+
+
+def _refuse_run_dir(words: list[str]) -> None:
+    """Raise ConfigError for ``hydra.run.dir``: Hydra would create that folder, and altprop would write nothing to it."""
+    for word in words:
+        if word.lstrip("+").startswith("hydra.run.dir="):
+            where = word.partition("=")[2]
+            allowed = "runs are in <paths.outputs>/<name>/<key>"
+            raise ConfigError([Problem("hydra.run.dir", "is not used by altprop", allowed, f"paths.outputs={where}")])
 
 
 class JobsFailed(Exception):  # noqa: N818 - named after the event

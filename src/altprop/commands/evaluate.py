@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from altprop.config.build import build_parts
 from altprop.config.checks.validation import problems_of_plain
-from altprop.config.key import run_key
-from altprop.config.restore import find_run, overridden_keys, read_config
+from altprop.config.restore import UNUSED, check_place, find_run, overridden_keys, read_config, trusted_config
+from altprop.config.trust import KEY as TRUST
 from altprop.problems import ConfigError, Problem
 
 CHOICES = {"split": ("test", "validation", "train"), "checkpoint": ("auto", "last", "best")}
@@ -30,7 +30,7 @@ def evaluate(config: DictConfig) -> None:
 def evaluation_of(config: DictConfig) -> dict[str, Any]:
     """Evaluate the run that ``config.run`` names and store the result in the run's directory. Returns the result."""
     options = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
-    directory, stored = _stored(options)
+    stored = _stored(options)
     other_data, added = options.get("dataset"), options.get("metrics")
     changed = stored if other_data is None else {**stored, "dataset": other_data}
     if added is not None:
@@ -42,8 +42,6 @@ def evaluation_of(config: DictConfig) -> dict[str, Any]:
     from altprop.training.isolation import isolated
 
     parts = build_parts(stored)
-    if parts.directory.resolve() != directory:
-        raise ConfigError([Problem("run", f"{directory} does not match the configuration in it", f"expected {parts.directory}")])
     new = build_parts(changed)
     parts = replace(parts, metrics=new.metrics)
     other = None if other_data is None else new.data_set
@@ -59,10 +57,11 @@ def evaluation_of(config: DictConfig) -> dict[str, Any]:
         return evaluate_run(parts, evaluation)
 
 
-def _stored(options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The run's directory and its configuration, with the device of this command line.
+def _stored(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of the run, with the device of this command line.
 
-    The data are read from where the run read them, unless the command line says otherwise.
+    The data are read from where the run read them, unless the command line says otherwise. Raises ConfigError if the directory is
+    not a run, or names what it may not.
     """
     problems = [
         Problem(key, f"is {options[key]!r}", f"must be {' or '.join(choices)}", f"{key}={choices[0]}")
@@ -74,18 +73,12 @@ def _stored(options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
     if problems:
         raise ConfigError(problems)
     directory = find_run(options["run"], Path(options["paths"]["outputs"]))
-    stored = read_config(directory)
-    data = options["paths"]["data"] if {"paths", "paths.data"} & set(overridden_keys()) else stored["paths"]["data"]
-    stored["paths"] = {**stored["paths"], "data": data, "outputs": str(_outputs(directory, stored["name"]))}
+    read = read_config(directory)
+    replaced = [*UNUSED, "paths.outputs"]
+    if {"paths", "paths.data"} & set(overridden_keys()):
+        replaced.append("paths.data")
+        read["paths"] = {**read["paths"], "data": options["paths"]["data"]}
+    stored = trusted_config({**read, **UNUSED}, replaced, trust=options[TRUST]).config
+    stored["paths"]["outputs"] = check_place(stored, read, directory)
     stored["trainer"] = {**stored["trainer"], **{name: options[name] for name in SETTINGS}, "cuda_graph": False}
-    stored["logger"] = None
-    if run_key(stored) != directory.name:
-        raise ConfigError(
-            [Problem("run", f"{directory} does not match the configuration in it", f"its key is {run_key(stored)}")]
-        )
-    return directory, stored
-
-
-def _outputs(directory: Path, name: str) -> Path:
-    """The outputs folder of ``directory``, which is <outputs>/<name>/<key>."""
-    return directory.parents[len(Path(name).parts)]
+    return stored

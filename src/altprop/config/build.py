@@ -12,9 +12,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from altprop.config.checks.validation import plain_and_valid
+from altprop.config.environment import without_environment
 from altprop.config.key import run_key
 from altprop.config.resolvers import missing_sources
 from altprop.config.restore import stored_config
+from altprop.config.trust import KEY as TRUST
 from altprop.nn.metrics.base import Metric
 from altprop.problems import ConfigError, Problem
 from altprop.training.parts import Parts
@@ -26,20 +28,29 @@ Task = Callable[[Parts], object]
 def build(config: DictConfig) -> tuple[Parts, Task]:
     """Build the parts of the run that ``config`` describes and the task to run with them.
 
-    With ``run=<directory>`` the stored configuration of that run replaces ``config``. Raises ConfigError with every problem.
+    With ``run=<directory>`` the stored configuration of that run replaces ``config``. Raises ConfigError with every problem;
+    nothing that a run directory may not name is imported.
     """
     plain = plain_and_valid(config)
-    extended = None
+    shown = without_environment(config, plain)
+    extends = None
     if plain["run"] is not None:
-        plain, extended = stored_config(plain)
+        stored = stored_config(plain, shown)
+        plain, shown, extends = stored.config, stored.shown, stored.extends
+    elif plain[TRUST]:
+        raise ConfigError([Problem(TRUST, "there is no run to trust", "only with run=<directory>", f"{TRUST}=false")])
     elif missing := list(missing_sources(plain, Path(plain["paths"]["outputs"]) / plain["name"] / run_key(plain))):
         raise ConfigError(missing)
     task = _instantiate(plain, "task")
-    return replace(build_parts(plain), extends=extended), task
+    return replace(build_parts(plain, shown), extends=extends), task
 
 
-def build_parts(config: Mapping[str, Any]) -> Parts:
-    """Build the parts of a valid, resolved configuration in plain containers."""
+def build_parts(config: Mapping[str, Any], shown: Mapping[str, Any] | None = None) -> Parts:
+    """Build the parts of a valid, resolved configuration in plain containers.
+
+    ``shown`` is the configuration as it is stored, with the names of variables instead of their values; None if it has none.
+    """
+    shown = {name: value for name, value in (shown or config).items() if name != TRUST}  # a run cannot ask for trust
     return Parts(
         data_set=_instantiate(config, "dataset"),
         model_factory=_instantiate(config, "model"),
@@ -57,12 +68,12 @@ def build_parts(config: Mapping[str, Any]) -> Parts:
         name=config["name"],
         key=run_key(config),
         seed=config["seed"],
-        group=config["group"] or config["name"],
-        tags=tuple(config["tags"]),
+        group=shown["group"] or config["name"],
+        tags=tuple(shown["tags"]),
         resume=config["resume"],
-        config=config,
-        config_text=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
-        paper=config["paper"],
+        config=shown,
+        config_text=OmegaConf.to_yaml(OmegaConf.create(shown)),
+        paper=shown["paper"],
         metrics={name: Metric(name, _instantiate(config["metrics"], name, "metrics.")) for name in config.get("metrics") or {}},
     )
 

@@ -17,12 +17,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from altprop.config.project import CONF
+from altprop.config.sources import measure_files
 
 
 @contextmanager
 def config_loader(extra_folder: str | None = None) -> Iterator[Composer]:
     """A composer for ``conf``, which searches ``extra_folder`` (Hydra's ``--config-dir``) first."""
     GlobalHydra.instance().clear()
+    measure_files()
     with initialize_config_dir(str(CONF), job_name="train", version_base="1.3"):
         yield Composer(GlobalHydra.instance().config_loader(), extra_folder)
 

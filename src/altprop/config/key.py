@@ -17,6 +17,7 @@ VOLATILE = (
     "paper",
     # how it is started and what it is used for
     "run",
+    "trust_run",
     "resume",
     "task",
     # where it runs and what it reports

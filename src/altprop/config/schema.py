@@ -142,6 +142,8 @@ class RootConfig:
     """Whether to resume the same run, or skip it if it is done; false starts it again from scratch."""
     run: str | None = None
     """Directory of a run whose stored configuration replaces this one."""
+    trust_run: bool = False
+    """Whether the configuration stored in ``run`` may name anything: its code is then imported and executed."""
     tags: list[str] = field(default_factory=list)
     """Free-form tags for the tracker."""
     paper: PaperConfig | None = None

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
-from altprop.files import read_bytes, read_json
+from altprop.files import read_json
 from altprop.names import with_public_names
 from altprop.tracking.metrics_file import JSON_NAME, read_metrics
 from altprop.tracking.status_file import read_status
+from altprop.yaml_files import one_line, read_yaml
 
 RUN_FILES = ("config.yaml", "status.json")
 IRRELEVANT_KEYS = (
     *("experiment", "sweep", "seed", "name", "group", "tags", "paths", "logger"),
-    *("cluster", "resources", "hydra", "resume", "run", "task"),
+    *("cluster", "resources", "hydra", "resume", "run", "trust_run", "task"),
     *("trainer.device", "trainer.threads", "trainer.figures", "trainer.log_every", "trainer.checkpoint_every"),
     *("trainer.keep", "trainer.keep_epochs", "trainer.save_initial", "trainer.evaluate_first"),
     *("trainer.probe_every", "trainer.profile_steps"),
@@ -100,7 +99,7 @@ def read_runs(outputs: Path) -> tuple[list[Run], list[Unreadable]]:
         try:
             run = read_run(path)
         except Exception as error:  # a damaged run can break its reader in any way, and must not hide the others
-            unreadable.append(Unreadable(path, " ".join(str(error).split())))
+            unreadable.append(Unreadable(path, one_line(error)))
             continue
         other = newest.get((run.name, run.key))
         if other is not None:
@@ -114,7 +113,7 @@ def read_run(path: Path) -> Run:
     """The run in ``path``. Raises ``ValueError``, ``OSError`` or ``yaml.YAMLError`` if its files are not those of a run."""
     if not (path / "config.yaml").exists():
         raise ValueError("config.yaml is missing")
-    config = yaml.load(read_bytes(path / "config.yaml"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    config = read_yaml(path / "config.yaml")
     if not isinstance(config, dict) or not isinstance(config.get("name"), str) or not isinstance(config.get("seed"), int):
         raise ValueError("config.yaml is not a run's configuration: it has no name or no seed")
     status, meta = read_status(path) or {}, _object(path / "meta.json")

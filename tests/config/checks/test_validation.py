@@ -256,3 +256,21 @@ def test_a_name_stays_below_the_outputs(name: str) -> None:
 @pytest.mark.parametrize("name", ["mine", "mine/quick", "a..b", "2.5"])
 def test_other_names_are_free(name: str) -> None:
     assert keys(f"name='{name}'") == []
+
+
+@pytest.mark.parametrize("name", ["latest", "latest/a", ".hidden", "a/.b", " ", "a/ /b", "a\nb", "a\x1b[31m", "a\0b"])
+def test_names_that_a_folder_or_a_report_cannot_use_are_refused(name: str) -> None:
+    config = compose()
+    config.name = name
+    [problem] = problems_of(config)
+    assert problem.key == "name"
+    assert str(problem).isprintable()
+
+
+@pytest.mark.parametrize("path", ["", "  ", "a\0b", "a\nb"])
+def test_empty_and_unprintable_folders_are_refused(path: str) -> None:
+    config = compose()
+    config.paths.outputs = path
+    [problem] = problems_of(config)
+    assert problem.key == "paths.outputs"
+    assert str(problem).isprintable()

@@ -85,6 +85,7 @@ Evaluate a trained network and store the result in the directory of its run.
   python evaluate.py run=outputs/<name>/<key> dataset=mnist      another data set of the same shape
 
 run          directory of the run
+trust_run    true: the run's configuration may name any code, which is executed; see docs/trust.md
 split        test | validation | train
 checkpoint   auto (best if the run has one, otherwise last) | last | best
 dataset      any choice of conf/dataset; default: the run's own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -43,6 +44,9 @@ PLACES = {
     "task": Place(partial=True, supplied=("parts",)),
 }
 """The keys whose nodes altprop builds and completes (docs/design.md, "Config in, objects out"), besides ``logger.<name>``."""
+LATEST = "latest"
+"""The link in ``paths.outputs`` to the newest run, which no run can have as its name."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TRACKER = Place(Tracker)
 _ROOT_KEYS = tuple(field.name for field in dataclasses.fields(RootConfig))
 _RULED = ("algorithm", "model", "trainer", "metrics")
@@ -81,6 +85,7 @@ def problems_of_node(key: str, node: Any, config: Mapping[str, Any]) -> list[Pro
 def _problems_of_nodes(config: Mapping[str, Any]) -> list[Problem]:
     problems = [
         *_check_name(config["name"]),
+        *_check_paths(config["paths"]),
         *_check_places(config),
         *_check_trackers(config["logger"]),
         *_check_trainer(config["trainer"]),
@@ -121,9 +126,17 @@ def _check_name(name: Any) -> Iterator[Problem]:
     """Check that the run directory ``<paths.outputs>/<name>/<key>`` is below ``paths.outputs``."""
     if name is UNRESOLVED or not isinstance(name, str):
         return
-    if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
-        allowed = "a folder below paths.outputs, such as mine or mine/quick"
+    parts = name.split("/")
+    if _CONTROL.search(name) or any(not part.strip() or part.startswith(".") for part in parts) or parts[0] == LATEST:
+        allowed = f"a folder below paths.outputs, such as mine or mine/quick, but neither {LATEST} nor a hidden one"
         yield Problem("name", f"{name!r} is not a name", allowed, "name=mine")
+
+
+def _check_paths(paths: Any) -> Iterator[Problem]:
+    """Check that the folders of data and runs are paths."""
+    for key, path in paths.items() if isinstance(paths, Mapping) else ():
+        if isinstance(path, str) and (not path.strip() or _CONTROL.search(path)):
+            yield Problem(f"paths.{key}", f"{path!r} is not a path", "a folder; . is the current one", f"paths.{key}=.")
 
 
 def _check_trackers(logger: Any) -> Iterator[Problem]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
-import yaml  # type: ignore[import-untyped]
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -25,6 +24,7 @@ from matplotlib.lines import Line2D
 from altprop.reporting.curves import mean_curve
 from altprop.reporting.figures.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, label_ends, save, styled
 from altprop.tracking.metrics_file import read_metrics
+from altprop.yaml_files import read_yaml
 
 Line = Literal["-", "--", ":", "-."]
 COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
@@ -208,7 +208,7 @@ def _panel(
 
 def sweep_point(run: Path) -> SweepPoint:
     """The point of the finished asynchronous run in the directory ``run``. Raises ``KeyError`` for runs of other algorithms."""
-    algorithm = yaml.safe_load((run / "config.yaml").read_text())["algorithm"]
+    algorithm = read_yaml(run / "config.yaml")["algorithm"]
     _, accuracies = series(read_metrics(run / "metrics.jsonl"), "test/accuracy")
     return SweepPoint(algorithm["slow_block"], algorithm["slowdown"], algorithm["buffer_size"], accuracies[-1])
 

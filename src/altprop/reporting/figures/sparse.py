@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,6 +23,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from altprop.reporting.figures.style import BLUE, GRAY, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, label_ends, save, styled
 from altprop.tracking.metrics_file import read_metrics
+from altprop.yaml_files import read_yaml
 
 DENSITY = "weights/density/"
 DENSE = "dense"
@@ -230,7 +230,7 @@ def collect(folder: Path, rows: str) -> tuple[dict[str, dict[float, list[float]]
     for method in METHODS:
         accuracies: dict[float, list[float]] = defaultdict(list)
         for run in _finished(folder / f"{rows}_{method}"):
-            sparsity = sparsity_of(rows, method, yaml.safe_load((run / "config.yaml").read_text()))
+            sparsity = sparsity_of(rows, method, read_yaml(run / "config.yaml"))
             if sparsity is not None:
                 accuracies[sparsity].append(_accuracy(run))
         results[method] = dict(accuracies)
@@ -266,7 +266,7 @@ def main() -> None:
     name = f"dynamic_sparse_{arguments.rows}"
     print(draw_accuracy_over_sparsity(results, dense, arguments.figures / f"{name}_accuracy.png"))
     for run in _finished(arguments.folder / f"{arguments.rows}_dynamic"):
-        config = yaml.safe_load((run / "config.yaml").read_text())
+        config = read_yaml(run / "config.yaml")
         level, seed = config["algorithm"]["weights"]["sparsity"], config["seed"]
         title = f"{config['name']}, sparsity {level:g}, seed {seed}"
         for kind, function in (("structure", draw_structure), ("layers", draw_layers)):
