@@ -254,7 +254,6 @@ def parser() -> argparse.ArgumentParser:
     parser = standard_parser(__doc__, rounds=7)
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--tiny", action="store_true", help="use small networks and mini-batches, to test that everything runs")
-    parser.add_argument("--device", default="cpu", help="on CUDA with --clock wall")
     return parser
 
 

@@ -1,6 +1,7 @@
 """Block-local algorithms compared with the same algorithms in plain PyTorch.
 
-    OMP_NUM_THREADS=1 python benchmarks/block_algorithms_step.py [--batch 64] [--width 32] [--rounds 7] [--json result.json]
+    OMP_NUM_THREADS=1 python benchmarks/block_algorithms_step.py [--batch 64] [--width 32] [--rounds 7] [--device cuda]
+        [--json result.json]
 
 Both sides train the same blocks, heads and synthesizers with SGD on the same noise and make the same updates (a test compares
 them): decoupled and sequential greedy learning, delayed gradients (DDG), features replay, synthetic gradients (DNI) and backprop.
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import straightforward_greedy as plain
+import torch
 from command_line import main, standard_parser
 from measuring import CPU, Row, Timer, alternate, at_most, paired
 from memory import peak_bytes
@@ -49,9 +51,9 @@ ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
 }
 
 
-def make(name: str, batch: int, width: int, shape: Shape = CIFAR) -> Algorithm:
+def make(name: str, batch: int, width: int, shape: Shape = CIFAR, device: torch.device = CPU) -> Algorithm:
     model = partial(GreedyCNN, width=width, units=nn.ReLU, input_shape=shape, num_classes=CLASSES)
-    return set_up(ALGORITHMS[name](), model, shape, batch)
+    return set_up(ALGORITHMS[name](), model, shape, batch, device=device)
 
 
 def twin(algorithm: Algorithm) -> Step:
@@ -82,7 +84,7 @@ def every_stage(step: Step, batch: tuple[Tensor, Tensor]) -> None:
 
 def straightforward(name: str, batch: tuple[Tensor, Tensor], width: int) -> Callable[[], None]:
     """Return a training step of the straightforward side."""
-    step = twin(make(name, len(batch[1]), width))
+    step = twin(make(name, len(batch[1]), width, device=batch[0].device))
     if name == "sequential_greedy":
         assert isinstance(step, plain.Greedy)
         step.stage = 0
@@ -98,12 +100,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
-    batch = noise(args.batch, CIFAR)
+    device = torch.device(args.device)
+    batch = noise(args.batch, CIFAR, device)
     for name in args.algorithms:
-        ours = partial(lambda name: stepper(make(name, args.batch, args.width), batch)[0], name)
+        ours = partial(lambda name: stepper(make(name, args.batch, args.width, device=device), batch)[0], name)
         theirs = partial(straightforward, name, batch, args.width)
-        mine, other = (peak_bytes(side, CPU, WARM_UP) for side in (ours, theirs))
-        seconds = alternate({"ours": ours(), "plain": theirs()}, args.rounds, Timer(args.clock), warm_up=WARM_UP)
+        mine, other = (peak_bytes(side, device, WARM_UP) for side in (ours, theirs))
+        seconds = alternate({"ours": ours(), "plain": theirs()}, args.rounds, Timer(args.clock, device), warm_up=WARM_UP)
         yield paired(
             name,
             "plain PyTorch",

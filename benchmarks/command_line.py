@@ -13,10 +13,11 @@ from reporting import Section, aligned, line, machine, write_json
 
 
 def standard_parser(doc: str | None, rounds: int, clock: str = "process") -> argparse.ArgumentParser:
-    """Return a parser with ``--rounds``, ``--clock`` and ``--json``."""
+    """Return a parser with ``--rounds``, ``--clock``, ``--device`` and ``--json``."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds, help=f"default {rounds}")
     parser.add_argument("--clock", choices=sorted(CLOCKS), default=clock, help=f"default {clock}")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda, with --clock wall")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     return parser
 
@@ -30,7 +31,7 @@ def main(parser: argparse.ArgumentParser, rows: Callable[[argparse.Namespace], I
         print(line(row), file=sys.stderr, flush=True)
         results.append(row)
     name = Path(sys.argv[0]).stem
-    section = Section(name, " ".join(sys.argv[1:]), machine(args.clock, getattr(args, "device", "cpu")), tuple(results))
+    section = Section(name, " ".join(sys.argv[1:]), machine(args.clock, args.device), tuple(results))
     print(aligned([section]))
     if args.json:
         write_json([section], args.json)

@@ -1,11 +1,12 @@
 """Speedup of data-parallel backprop on two processes over one process, for the same mini-batch.
 
-    OMP_NUM_THREADS=1 python benchmarks/data_parallel.py [--batch 64] [--steps 4] [--rounds 5] [--json result.json]
+    OMP_NUM_THREADS=1 python benchmarks/data_parallel.py [--batch 64] [--steps 4] [--rounds 5] [--device cuda]
+        [--json result.json]
 
 Every process has one thread; time is wall time until the last process is done. One process takes the whole mini-batch; two
-processes take half of it each and average their gradients (gloo). With fewer idle cores than processes there is no speedup; the
-limit assumes two idle cores. The model has 6 blocks of 3 x 3 convolutions (``greedy_cnn``), images are 32 x 32. For blocks on
-separate processes see ``parallel_blocks.py``.
+processes take half of it each and average their gradients, by gloo, or with ``--device cuda`` by NCCL on two GPUs. With fewer
+idle cores than processes there is no speedup; the limit assumes two idle cores. The model has 6 blocks of 3 x 3 convolutions
+(``greedy_cnn``), images are 32 x 32. For blocks on separate processes see ``parallel_blocks.py``.
 """
 
 from __future__ import annotations
@@ -37,17 +38,23 @@ def make_model(width: int) -> nn.Module:
     return GreedyCNN(depth=6, width=width, units=nn.ReLU, input_shape=CIFAR, num_classes=CLASSES)
 
 
-def worker(rank: int, world_size: int, address: str, width: int, batch: int, pipe: Any) -> None:
+def worker(rank: int, world_size: int, address: str, width: int, batch: int, kind: str, pipe: Any) -> None:
     """Run one process of a data-parallel training: receive a number of steps, take them, and repeat until it is 0."""
     torch.set_num_threads(1)
+    device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if world_size > 1:
-        torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, init_method=address, rank=rank, world_size=world_size)
     size = batch // world_size
-    algorithm = set_up(Backprop(), partial(make_model, width), CIFAR, size, rank=rank, world_size=world_size)
-    mini_batch = noise(size, CIFAR)
+    algorithm = set_up(Backprop(), partial(make_model, width), CIFAR, size, device=device, rank=rank, world_size=world_size)
+    mini_batch = noise(size, CIFAR, device)
     while steps := pipe.recv():
         for _ in range(steps):
             algorithm.train_step(*mini_batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         pipe.send(steps)
     if world_size > 1:
         torch.distributed.destroy_process_group()
@@ -56,14 +63,14 @@ def worker(rank: int, world_size: int, address: str, width: int, batch: int, pip
 class DataParallel:
     """``world_size`` worker processes, which wait between rounds."""
 
-    def __init__(self, world_size: int, width: int, batch: int) -> None:
+    def __init__(self, world_size: int, width: int, batch: int, kind: str) -> None:
         self.folder = tempfile.TemporaryDirectory()
         address = f"file://{Path(self.folder.name) / 'rendezvous'}"
         spawn = multiprocessing.get_context("spawn")
         self.pipes, self.processes = [], []
         for rank in range(world_size):
             mine, theirs = spawn.Pipe()
-            process = spawn.Process(target=worker, args=(rank, world_size, address, width, batch, theirs), daemon=True)
+            process = spawn.Process(target=worker, args=(rank, world_size, address, width, batch, kind, theirs), daemon=True)
             process.start()
             theirs.close()
             self.pipes.append(mine)
@@ -95,7 +102,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
-    with DataParallel(1, args.width, args.batch) as one, DataParallel(2, args.width, args.batch) as two:
+    if args.device == "cuda" and torch.cuda.device_count() < 2:
+        raise SystemExit("--device cuda needs two GPUs, one for each process")
+    forms = (DataParallel(count, args.width, args.batch, args.device) for count in (1, 2))
+    with next(forms) as one, next(forms) as two:
         sides = {"1": partial(one, args.steps), "2": partial(two, args.steps)}
         seconds = alternate(sides, args.rounds, Timer("wall"))
     what, limit = f"backprop, batch {args.batch}, two processes", at_least(1.6, "2 idle cores, 80 % of them used")

@@ -39,7 +39,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--head", choices=["mlp_sr", "mlp", "cnn"], default="mlp_sr")
-    parser.add_argument("--device", default="cpu")
     return parser
 
 

@@ -34,6 +34,8 @@ from subjects import CIFAR, MNIST, set_up
 from torch import Tensor
 
 from altprop.algorithms.equilibrium_propagation.algorithm import EquilibriumPropagation
+from altprop.algorithms.graphs import WARM_UP
+from altprop.algorithms.recorder import CudaRecorder
 from altprop.models.energy import EnergyConvNet, EnergyMLP, EnergyModel
 from altprop.nn.energy.fixed_edges import Apply, fixed_convolution, fixed_transpose
 
@@ -93,6 +95,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "early exit at 1e-6": {"tolerance": 1e-6},
     "red-black, 60 + 2 x 20 sweeps": {"update_order": "red_black", "free_steps": 60, "nudge_steps": 20},
     "compiled": {"compile": True},
+    "graph": {"cuda_graph": True},
+    "graph, bf16 convolutions": {"cuda_graph": True, "precision": "bf16"},
+    "graph, tf32, red-black": {
+        "cuda_graph": True, "precision": "tf32", "update_order": "red_black", "free_steps": 60, "nudge_steps": 20
+    },
     "all of tf32, early exit, red-black": {
         "precision": "tf32", "tolerance": 1e-6, "update_order": "red_black", "free_steps": 60, "nudge_steps": 20
     },
@@ -148,6 +155,8 @@ class Straightforward:
 def closed_form(model: EnergyModel, case: Case, device: torch.device, **options: Any) -> EquilibriumPropagation:
     """Return altprop's algorithm for the same case."""
     runtime = {name: options.pop(name) for name in ("precision", "compile", "channels_last") if name in options}
+    if options.pop("cuda_graph", False):
+        runtime["recorder"] = CudaRecorder(device)
     settings = {"free_steps": case.free_steps, "nudge_steps": case.nudge_steps, **options}
     nudging = "symmetric" if case.symmetric else "one_sided"
     algorithm = EquilibriumPropagation(beta=case.beta, nudging=nudging, **settings)  # type: ignore[arg-type]
@@ -166,6 +175,11 @@ def make_model(case: Case, device: torch.device, dtype: torch.dtype = torch.floa
 
 
 def gradients(side: Straightforward | EquilibriumPropagation, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Return the gradients of a step by name; of a replayed one if ``side`` captures its steps."""
+    initial = copy.deepcopy(side.model.state_dict())
+    for _ in range(WARM_UP + 1 if isinstance(side, EquilibriumPropagation) and side.graphed is not None else 0):
+        side.train_step(inputs, targets)
+        side.model.load_state_dict(initial)
     side.train_step(inputs, targets)
     return {name: parameter.grad.detach().double() for name, parameter in side.model.named_parameters()}  # type: ignore[union-attr]
 
@@ -252,6 +266,8 @@ def measure(name: str, case: Case, timer: Timer, rounds: int, limit: Limit, valu
             tf32, partial(repeated, partial(ours.train_step, *batch), case.steps), options.get("precision") == "tf32"
         ),
     }
+    if ours.graphed is not None:
+        tf32(partial(repeated, partial(ours.train_step, *batch), WARM_UP + 1), options.get("precision") == "tf32")
     seconds = alternate(sides, rounds, timer)
     form = f"batch {case.batch}, T1 {case.free_steps}, T2 {'2 x ' if case.symmetric else ''}{case.nudge_steps}"
     exit_early = ", early exit" if "tolerance" in options else ""
@@ -314,12 +330,14 @@ def option_costs(case: Case, timer: Timer, rounds: int) -> Iterator[Row]:
     few, device = replace(case, batch=4), timer.device
     truth = gradients(closed_form(make_model(few, device, torch.float64), few, device), *mini_batch(few, device, torch.float64))
     for name, options in OPTIONS.items():
-        if device.type != "cuda" and (options.get("precision") == "tf32" or options.get("compile")):
+        needs_cuda = options.get("precision") == "tf32" or options.get("compile") or options.get("cuda_graph")
+        if device.type != "cuda" and needs_cuda:
             continue
         side = closed_form(make_model(few, device), few, device, **options)
         estimates = tf32(partial(gradients, side, *mini_batch(few, device)), options.get("precision") == "tf32")
         errors = named_errors("", relative_errors(estimates, truth))
-        yield measure(name, case, timer, rounds, at_least(1.0, "not slower"), errors, **options)
+        row = measure(name, case, timer, rounds, at_least(1.0, "not slower"), errors, **options)
+        yield replace(row, what=f"{row.what}; {name}")
 
 
 def named_errors(side: str, errors: Mapping[str, float]) -> dict[str, float]:
@@ -331,7 +349,6 @@ def named_errors(side: str, errors: Mapping[str, float]) -> dict[str, float]:
 def parser() -> argparse.ArgumentParser:
     parser = standard_parser(__doc__, rounds=5)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--device", default="cpu", help="on CUDA with --clock wall")
     parser.add_argument("--seeds", type=int, help="only compare gradients in float32 and float64 on this many mini-batches")
     parser.add_argument("--options", action="store_true", help="also measure every option of the last case")
     parser.add_argument(

@@ -50,7 +50,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--steps", type=int, help="in a round")
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--device", default="cpu")
     return parser
 
 

@@ -12,7 +12,9 @@ the ones after it; the exit status is then 1.
 - ``steps``: one step of every algorithm and weights rule, compared with backprop (``algorithm_step.py``).
 - ``eqprop``: equilibrium propagation at the paper's size, compared with the straightforward form, with every option and the error
   of its gradient (``equilibrium_propagation_step.py``).
+- ``graphs``: steps replayed as CUDA graphs, compared with the same eager steps (``cuda_graphs.py``).
 - ``loop``: the training loop compared with a bare loop (``loop_overhead.py``).
+- ``airbench``: the network of arXiv 2404.00498 in altprop's loop, compared with a loop as in its paper (``airbench.py``).
 - ``throughput``: images per second of whole networks, compared with plain PyTorch (``throughput.py``).
 - ``training``: runs on CIFAR-10 (JPEG) for the time that is left. The same command resumes them.
 """
@@ -147,7 +149,9 @@ BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
         "--rounds 1 --tiny --groups energy_mlp",
     ),
     "eqprop": ("equilibrium_propagation_step", "--cases cifar_cnn --rounds 3 --options", "--cases mnist_mlp --rounds 1"),
+    "graphs": ("cuda_graphs", "--rounds 5", "--cases backprop_mlp --steps 2 --rounds 1"),
     "loop": ("loop_overhead", "--rounds 7", "--steps 2 --rounds 1"),
+    "airbench": ("airbench", "--rounds 3", "--images 64 --batch 32 --epochs 1 --rounds 1 --widths 4 4 4"),
     "throughput": (
         "throughput",
         "--precisions fp32 tf32 bf16 --rounds 3",
@@ -160,7 +164,9 @@ PARTS: Mapping[str, Part] = {
     "tests": Part(tests, 150),
     "steps": Part(benchmark("steps"), 75),
     "eqprop": Part(benchmark("eqprop"), 75),
+    "graphs": Part(benchmark("graphs"), 45),
     "loop": Part(benchmark("loop"), 30),
+    "airbench": Part(benchmark("airbench"), 30),
     "throughput": Part(benchmark("throughput"), 45),
     "training": Part(training, None),
 }

@@ -1,6 +1,6 @@
-"""Augmented CIFAR-10-like mini-batches on one CPU core: altprop against torchvision's transforms in a DataLoader.
+"""Augmented CIFAR-10-like mini-batches: altprop on ``--device``, compared with torchvision's transforms on the CPU.
 
-    python benchmarks/input_pipeline.py [--images 5000] [--rounds 5] [--json result.json]
+    python benchmarks/input_pipeline.py [--images 5000] [--rounds 5] [--device cuda] [--json result.json]
 
 Random pixels, random crop after padding by 4, horizontal flip, normalization, mini-batches of 128. All pipelines run in this
 process, one after the other in every round; a ratio is formed in every round.
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from command_line import main, standard_parser
-from measuring import CPU, Row, Timer, alternate, at_least, paired
+from measuring import Row, Timer, alternate, at_least, paired
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -45,7 +45,7 @@ class Transformed(Dataset):
         return self.transform(self.images[index]), self.labels[index]
 
 
-def pipelines(count: int) -> dict[str, Callable[[], Iterable]]:
+def pipelines(count: int, device: torch.device) -> dict[str, Callable[[], Iterable]]:
     """Return, by name, functions that iterate over the mini-batches of an epoch."""
     tv = import_torchvision()
     from torchvision.transforms import v2
@@ -67,14 +67,14 @@ def pipelines(count: int) -> dict[str, Callable[[], Iterable]]:
         "torchvision v2, tensors": (list(pixels), v2.Compose(second)),
     }
     ours, _ = device_splits(
-        pixels,
-        labels,
+        pixels.to(device),
+        labels.to(device),
         batch_size=BATCH,
         eval_batch_size=BATCH,
         drop_last=False,
-        normalization=Normalization.of(MEAN, STD, CPU),
+        normalization=Normalization.of(MEAN, STD, device),
         augmentation=Augmentation(padding=4, padding_mode="zeros", flip=0.5),
-        context=LoadContext(Path("."), CPU, seed=0),
+        context=LoadContext(Path("."), device, seed=0),
     )
     result: dict[str, Callable[[], Iterable]] = {"altprop": ours.batches}
     for name, (images, transform) in transformed.items():
@@ -93,8 +93,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
-    sides = {name: partial(consume, batches, args.images) for name, batches in pipelines(args.images).items()}
-    seconds = alternate(sides, args.rounds, Timer(args.clock))
+    device = torch.device(args.device)
+    sides = {name: partial(consume, batches, args.images) for name, batches in pipelines(args.images, device).items()}
+    seconds = alternate(sides, args.rounds, Timer(args.clock, device))
     for name, values in seconds.items():
         if name != "altprop":
             ours = seconds["altprop"]

@@ -1,6 +1,7 @@
 """Cost of binary weights compared with float weights: a training step of the 300-100-10 network and of Vgg-5 (Lan 2021).
 
-    OMP_NUM_THREADS=1 python benchmarks/iterative_binary_step.py [--rounds 400] [--nets 300 vgg5] [--json result.json]
+    OMP_NUM_THREADS=1 python benchmarks/iterative_binary_step.py [--rounds 400] [--nets 300 vgg5] [--device cuda]
+        [--json result.json]
 
 Three sides train the same network with the same fused Adam on the same random mini-batch of 100, one step each in turn: float
 weights (`Dense`), altprop's `Binary`, and the straightforward implementation, in which every layer copies its weights twice in
@@ -70,15 +71,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
+    device = torch.device(args.device)
     for net in args.nets:
         rounds = args.rounds if net == "300" else max(3, args.rounds // 10)
-        batch = noise(BATCH, SHAPES[net])
+        batch = noise(BATCH, SHAPES[net], device)
         rules: dict[str, WeightsRule] = {"float": Dense(), "binary": Binary(), "copying": CopyingRule()}
         steps = {
-            name: partial(set_up(Backprop(weights=rule), NETS[net], SHAPES[net], BATCH, ADAM).train_step, *batch)
+            name: partial(set_up(Backprop(weights=rule), NETS[net], SHAPES[net], BATCH, ADAM, device).train_step, *batch)
             for name, rule in rules.items()
         }
-        seconds = alternate(steps, rounds, Timer(args.clock), warm_up=3)
+        seconds = alternate(steps, rounds, Timer(args.clock, device), warm_up=3)
         limit = at_most(TARGETS[net], "target: one pass over the weights for the signs")
         yield paired(f"binary step, {net}", "float step", seconds["binary"], seconds["float"], limit)
         limit = at_least(0.95, "not slower, 5 % for noise")

@@ -26,6 +26,7 @@ from subjects import CLASSES, MNIST, set_up
 from torch import Tensor, nn
 
 from altprop.algorithms.backprop import Backprop
+from altprop.algorithms.base import Algorithm
 from altprop.data.base import Data, LoadContext
 from altprop.data.sets.in_memory import Images, InMemory, RawData
 from altprop.models.mlp import MLP
@@ -97,7 +98,7 @@ def bare(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, tar
 
 def ours(loop: Loop, steps: int) -> None:
     """Run altprop's loop for ``steps`` more steps."""
-    loop.plan = Plan(loop.plan.steps_per_epoch, loop.progress.step + steps, BATCH, None, None)
+    loop.plan = Plan(loop.plan.steps_per_epoch, loop.progress.step + steps, loop.plan.batch_size, None, None)
     loop.run(StopRequests())
 
 
@@ -105,9 +106,14 @@ def make_loop(data: Data, device: torch.device = CPU) -> Loop:
     """Return altprop's loop on ``data``, without a test split, trackers or checkpoints."""
     steps_per_epoch = len(data.train)
     algorithm = set_up(Backprop(), make_model, MNIST, BATCH, ADAM, device, steps_per_epoch=steps_per_epoch, total_epochs=1000)
+    return loop_on(algorithm, data, BATCH)
+
+
+def loop_on(algorithm: Algorithm, data: Data, batch: int) -> Loop:
+    """Return altprop's loop of ``algorithm``, without a test split, trackers or checkpoints."""
     empty: Any = type("NoData", (), {"batches": lambda self: iter(()), "__len__": lambda self: 0})()
     saver: Any = NoSaver()
-    plan = Plan(steps_per_epoch, 0, BATCH, None, None)
+    plan = Plan(len(data.train), 0, batch, None, None)
     without_test = replace(data, validation=None, test=empty)
     profiler = Profiler(None, Path("."))
     return Loop(algorithm, without_test, TrainerSettings(), plan, Progress(), Tracker(), saver, profiler, StepCosts())
@@ -116,7 +122,6 @@ def make_loop(data: Data, device: torch.device = CPU) -> Loop:
 def parser() -> argparse.ArgumentParser:
     parser = standard_parser(__doc__, rounds=15, clock="wall")
     parser.add_argument("--steps", type=int, default=600, help="steps per round; an epoch has 600")
-    parser.add_argument("--device", default="cpu", help="on CUDA with --clock wall")
     return parser
 
 

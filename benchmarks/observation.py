@@ -1,6 +1,6 @@
 """Cost of observing a training: the alignment probe in a probed step, and counting FLOPs in the first step of an epoch.
 
-    OMP_NUM_THREADS=1 python benchmarks/observation.py [--rounds 9] [--json result.json]
+    OMP_NUM_THREADS=1 python benchmarks/observation.py [--rounds 9] [--device cuda] [--json result.json]
 
 For several algorithms: a step with the probe (``trainer.probe_every``) compared with a step without it, where the reference
 gradient is one more forward and backward pass and the limit is the FLOPs of both; a step with counting compared with one without;
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
+import torch
 from command_line import main, standard_parser
 from measuring import Row, Timer, alternate, at_most, paired, repeated
 from subjects import CIFAR, MNIST, Shape, flops, noise, recipe
@@ -42,10 +43,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
+    device = torch.device(args.device)
     for name, (overrides, shape, size) in CASES.items():
         size = 4 if args.tiny else size
-        algorithm = recipe(overrides.split(), shape, size)()
-        batch = noise(size, shape)
+        algorithm = recipe(overrides.split(), shape, size, device=device)()
+        batch = noise(size, shape, device)
         steps: dict[str, Callable[[], object]] = {
             "step": partial(algorithm.train_step, *batch),
             "probed": partial(AlignmentProbe(algorithm).step, *batch),
@@ -53,7 +55,7 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
         }
         times = 1 if args.tiny or name.endswith("CNN") else 10
         sides = {side: partial(repeated, step, times) for side, step in steps.items()}
-        seconds = alternate(sides, args.rounds, Timer(args.clock), warm_up=2)
+        seconds = alternate(sides, args.rounds, Timer(args.clock, device), warm_up=2)
         more = flops(steps["probed"]) / flops(steps["step"])
         limit = at_most(1.25 * more, "1.25 times the FLOPs")
         yield replace(

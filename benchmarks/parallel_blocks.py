@@ -1,6 +1,7 @@
 """Speedup of decoupled greedy learning with blocks on several processes over the same blocks in one process.
 
     OMP_NUM_THREADS=1 python benchmarks/parallel_blocks.py [--batch 64] [--steps 12] [--workers 2] [--rounds 3]
+        [--device cuda]
 
 Both sides train the 6-layer CIFAR network (width 128, mlp_sr heads, one layer per block) with SGD on the same noise; every
 process has one thread. A round is ``--steps`` steps. On several processes it ends when the last process has made its last update
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import torch
 from command_line import main, standard_parser
-from measuring import CPU, Row, Timer, alternate, at_least, paired
+from measuring import Row, Timer, alternate, at_least, paired
 from subjects import CIFAR, CLASSES, noise, set_up
 from torch import nn
 
@@ -44,10 +45,11 @@ def parser() -> argparse.ArgumentParser:
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
     make_model = partial(GreedyCNN, depth=6, width=args.width, units=nn.ReLU, input_shape=CIFAR, num_classes=CLASSES)
-    inputs, targets = noise(args.batch, CIFAR, CPU)
+    device = torch.device(args.device)
+    inputs, targets = noise(args.batch, CIFAR, device)
     single, several = DecoupledGreedy(), DistributedGreedy(workers=args.workers)
     for algorithm in (single, several):
-        set_up(algorithm, make_model, CIFAR, args.batch, SGD, CPU)
+        set_up(algorithm, make_model, CIFAR, args.batch, SGD, device)
     computed: dict[str, list[list[float]]] = {"single": [], "several": []}
 
     def train(name: str) -> None:
@@ -60,7 +62,7 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
     several.train_step(inputs, targets)  # starts the processes
     load = os.getloadavg()[0]
     try:
-        seconds = alternate({name: partial(train, name) for name in computed}, args.rounds, Timer(args.clock))
+        seconds = alternate({name: partial(train, name) for name in computed}, args.rounds, Timer(args.clock, device))
     finally:
         several.close()
     what, baseline = f"decoupled greedy, {args.workers} processes, batch {args.batch}", "the same blocks in one process"

@@ -29,6 +29,8 @@ from altprop.files import write_bytes
 NAMES = (
     "loop_overhead",
     "throughput",
+    "airbench",
+    "cuda_graphs",
     "input_pipeline",
     "algorithm_step",
     "block_algorithms_step",
@@ -50,13 +52,15 @@ NAMES = (
 WALL = ("parallel_blocks", "data_parallel")
 
 
-def measure(name: str, arguments: str, clock: str | None) -> Section:
+def measure(name: str, arguments: str, clock: str | None, device: str) -> Section:
     """Run one benchmark and print its rows one by one."""
     module: Any = importlib.import_module(name)
     if clock and name not in WALL:
         arguments = f"{arguments} --clock {clock}"
+    if device != "cpu":
+        arguments = f"{arguments} --device {device}"
     args = module.parser().parse_args(arguments.split())
-    facts = machine(args.clock, getattr(args, "device", "cpu"))
+    facts = machine(args.clock, args.device)
     rows = []
     for row in module.rows(args):
         print(line(row), flush=True)
@@ -64,7 +68,7 @@ def measure(name: str, arguments: str, clock: str | None) -> Section:
     return Section(name, arguments, facts, tuple(rows))
 
 
-def sections(names: Sequence[str], quick: bool, clock: str | None, failed: list[str]) -> Iterator[Section]:
+def sections(names: Sequence[str], quick: bool, clock: str | None, device: str, failed: list[str]) -> Iterator[Section]:
     """Run all benchmarks in turn; names of those that fail are added to ``failed``."""
     for position, name in enumerate(names, start=1):
         module: Any = importlib.import_module(name)
@@ -72,7 +76,7 @@ def sections(names: Sequence[str], quick: bool, clock: str | None, failed: list[
         print(f"[{position}/{len(names)}] {name} {arguments}", flush=True)
         wall, processor = time.perf_counter(), time.process_time()
         try:
-            yield measure(name, arguments, clock)
+            yield measure(name, arguments, clock, device)
         except Exception:
             traceback.print_exc()
             failed.append(name)
@@ -97,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="use tiny sizes; takes a minute or two")
     parser.add_argument("--clock", choices=sorted(CLOCKS), help="for all benchmarks; default: processor time")
+    parser.add_argument("--device", default="cpu", help="of all benchmarks: cpu (default), or cuda with --clock wall")
     parser.add_argument("--json", type=Path, help="write the rows to this file, and the tables as Markdown next to it")
     parser.add_argument(
         "--document", type=Path, help="replace the tables in this Markdown file; figures go to figures/ next to it"
@@ -109,7 +114,7 @@ def main() -> int:
     torch.set_num_threads(1)
     failed: list[str] = []
     results: list[Section] = []
-    for section in sections(args.only, args.quick, args.clock, failed):
+    for section in sections(args.only, args.quick, args.clock, args.device, failed):
         results.append(section)
         write(results, args.json, args.document)
     print(aligned(results))

@@ -1,7 +1,7 @@
 """How time and memory of a training step grow with depth, width, mini-batch, relaxation steps and number of blocks.
 
     OMP_NUM_THREADS=1 python benchmarks/scaling.py [--sweeps depth width ...] [--rounds 5] [--figure scaling.png]
-        [--json result.json]
+        [--device cuda] [--json result.json]
 
 Each row is a ratio to the smallest setting of its sweep. The limit of the time is the FLOPs of a step. The limit of the memory
 (peak of tensor bytes in a step) is what the algorithm must keep: activations of every layer for backprop, and of one block for
@@ -21,8 +21,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from command_line import main, standard_parser
-from measuring import CPU, Limit, Row, Timer, alternate, at_most, paired
+from measuring import Limit, Row, Timer, alternate, at_most, paired
 from memory import peak_bytes
 from subjects import CIFAR, MNIST, Shape, flops, noise, recipe, stepper
 from torch import Tensor
@@ -115,21 +116,21 @@ def _step(make: Callable[[], Algorithm], batch: tuple[Tensor, Tensor]) -> Callab
 def measure(axis: str, sweep: Sweep, args: argparse.Namespace) -> Iterator[Row]:
     """Yield the rows of one sweep; all its sides take turns in the same rounds."""
     settings = sweep.tiny if args.tiny else sweep.settings
+    timer = Timer(args.clock, torch.device(args.device))
     sides: dict[tuple[str, int], Callable[[], object]] = {}
     memory: dict[tuple[str, int], int] = {}
     work: dict[tuple[str, int], int] = {}
     for subject in sweep.subjects:
         for setting in settings:
             key, size = (subject, setting), 2 if args.tiny else sweep.batch(setting)
-            make, batch = recipe(sweep.overrides(subject, setting).split(), sweep.shape, size), noise(size, sweep.shape)
-            memory[key] = peak_bytes(partial(_step, make, batch), CPU, sweep.warm_up)
+            make = recipe(sweep.overrides(subject, setting).split(), sweep.shape, size, device=timer.device)
+            batch = noise(size, sweep.shape, timer.device)
+            memory[key] = peak_bytes(partial(_step, make, batch), timer.device, sweep.warm_up)
             sides[key] = _step(make, batch)
             for _ in range(sweep.warm_up):
                 sides[key]()
             work[key] = flops(sides[key])
-    seconds = alternate(
-        {f"{subject} {setting}": side for (subject, setting), side in sides.items()}, args.rounds, Timer(args.clock)
-    )
+    seconds = alternate({f"{subject} {setting}": side for (subject, setting), side in sides.items()}, args.rounds, timer)
     for subject in sweep.subjects:
         first = settings[0]
         for setting in settings[1:]:

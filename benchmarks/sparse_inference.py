@@ -1,6 +1,6 @@
 """Linear layers with torch's sparse kernels against dense ones: when are they faster?
 
-    OMP_NUM_THREADS=1 python benchmarks/sparse_inference.py [--rounds 30] [--json result.json]
+    OMP_NUM_THREADS=1 python benchmarks/sparse_inference.py [--rounds 30] [--device cuda] [--json result.json]
 
 Layers 784 -> 300 and 2048 -> 1000, for several sparsities and mini-batches; both kernels alternate in one process. The ratio is
 dense time / sparse time, above 1 if the sparse kernel is faster. The FLOPs are the share of weights that remain.
@@ -29,10 +29,10 @@ BREAK_EVEN = 0.9
 @torch.inference_mode()
 def speed(shape: str, sparsity: float, batch: int, rounds: int, timer: Timer) -> Row:
     width, outputs = map(int, shape.split("x"))
-    dense = nn.Linear(width, outputs)
+    dense = nn.Linear(width, outputs, device=timer.device)
     dense.weight.mul_(torch.rand_like(dense.weight) >= sparsity)
     sparse = SparseLinear(dense.weight, dense.bias)
-    inputs = torch.randn(batch, dense.in_features)
+    inputs = torch.randn(batch, dense.in_features, device=timer.device)
     seconds = alternate({"dense": partial(dense, inputs), "sparse": partial(sparse, inputs)}, rounds, timer, warm_up=3)
     limit = at_least(1.0, "break-even from 0.9 on") if sparsity >= BREAK_EVEN else at_least(0.1, "no target at this density")
     what = f"sparse kernel, {shape}, sparsity {sparsity}, batch {batch}"
@@ -52,7 +52,7 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
     for shape in args.shapes:
         for sparsity in args.sparsities:
             for batch in args.batches:
-                yield speed(shape, sparsity, batch, args.rounds, Timer(args.clock))
+                yield speed(shape, sparsity, batch, args.rounds, Timer(args.clock, torch.device(args.device)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Cost of a structure update of sparse weights, and of sparse training steps compared with dense ones.
 
-    OMP_NUM_THREADS=1 python benchmarks/sparse_structure_update.py [--rounds 9] [--json result.json]
+    OMP_NUM_THREADS=1 python benchmarks/sparse_structure_update.py [--rounds 9] [--device cuda] [--json result.json]
 
 Update: WRN-28-2 at sparsity 0.9. The baseline is the obvious implementation, one tensor after another with boolean index
 assignments, sets of free positions (in Python or NumPy) and permutations of them; all sides start from the same weights and
@@ -44,28 +44,29 @@ SGD = partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True, weight_deca
 Times = dict[str, list[float]]
 
 
-def set_up(rule: WeightsRule, shape: Shape, depth: int, batch: int) -> Backprop:
+def set_up(rule: WeightsRule, shape: Shape, depth: int, batch: int, device: torch.device) -> Backprop:
     """Set up ``rule`` under backprop on the MNIST perceptron or on a WRN of ``depth`` layers and width 2."""
     make_model: Callable[..., nn.Module] = partial(WideResNet, depth=depth, width=2)
     if shape == MNIST:
         make_model = partial(MLP, hidden=(300, 100), batch_norm=True, batch_norm_logits=True)
     make_model = partial(make_model, units=nn.ReLU, input_shape=shape, num_classes=CLASSES)
-    return set_up_algorithm(Backprop(weights=rule), make_model, shape, batch, SGD, steps_per_epoch=500)
+    return set_up_algorithm(Backprop(weights=rule), make_model, shape, batch, SGD, device, steps_per_epoch=500)
 
 
 def of_python(positions: Tensor, others: Tensor) -> Tensor:
     """Return the ``positions`` that are not in ``others``, with Python's sets."""
-    return torch.tensor(sorted(set(positions.tolist()) - set(others.tolist())), dtype=torch.int64)
+    return torch.tensor(sorted(set(positions.tolist()) - set(others.tolist())), dtype=torch.int64, device=positions.device)
 
 
 def of_numpy(positions: Tensor, others: Tensor) -> Tensor:
     """Return the same with the usual NumPy function."""
-    return torch.from_numpy(np.setdiff1d(positions.numpy(), others.numpy()))
+    return torch.from_numpy(np.setdiff1d(positions.cpu().numpy(), others.cpu().numpy())).to(positions.device)
 
 
 def of_numpy_unique(positions: Tensor, others: Tensor) -> Tensor:
     """Return the same with ``assume_unique``, which saves NumPy two sorts."""
-    return torch.from_numpy(np.setdiff1d(positions.numpy(), others.numpy(), assume_unique=True))
+    difference = np.setdiff1d(positions.cpu().numpy(), others.cpu().numpy(), assume_unique=True)
+    return torch.from_numpy(difference).to(positions.device)
 
 
 DIFFERENCES = {"Python": of_python, "NumPy": of_numpy, "NumPy with assume_unique": of_numpy_unique}
@@ -104,7 +105,7 @@ class IndexSets:
         """Grow weights at random free positions that were not just pruned; return their number."""
         candidates = self.difference((mask.view(-1) == 0).nonzero().view(-1), pruned)
         count = min(count, len(candidates))
-        mask.view(-1)[candidates[torch.randperm(len(candidates))[:count]]] = 1
+        mask.view(-1)[candidates[torch.randperm(len(candidates), device=mask.device)[:count]]] = 1
         return count
 
     def update(self) -> None:
@@ -145,7 +146,7 @@ def compare_updates(args: argparse.Namespace, timer: Timer) -> Iterator[Row]:
         rule = DynamicSparse(
             sparsity=0.9, prune=prune(), redistribute=redistribute(), grow=RandomGrow(), period={0: 100}, dense=WRN_DENSE
         )
-        algorithm = set_up(rule, CIFAR, args.depth, args.batch)
+        algorithm = set_up(rule, CIFAR, args.depth, args.batch, timer.device)
         weights = rule.weights
         masks = [masking.mask for masking in weights.maskings]
         forms = {of: IndexSets(list(weights.weights), masks, target, 0.138, function) for of, function in DIFFERENCES.items()}
@@ -167,8 +168,8 @@ def compare_updates(args: argparse.Namespace, timer: Timer) -> Iterator[Row]:
 
 def compare_steps(args: argparse.Namespace, timer: Timer, shape: Shape, steps: int, rules: dict[str, WeightsRule]) -> Times:
     """Return the seconds of ``steps`` training steps for every rule, in each round."""
-    batch = noise(args.batch, shape)
-    algorithms = {name: set_up(rule, shape, args.depth, args.batch) for name, rule in rules.items()}
+    batch = noise(args.batch, shape, timer.device)
+    algorithms = {name: set_up(rule, shape, args.depth, args.batch, timer.device) for name, rule in rules.items()}
     sides = {name: partial(repeated, partial(algorithm.train_step, *batch), steps) for name, algorithm in algorithms.items()}
     return alternate(sides, args.rounds, timer)
 
@@ -196,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
-    timer = Timer(args.clock)
+    timer = Timer(args.clock, torch.device(args.device))
     updates = list(compare_updates(args, timer))
     yield from updates
     rules: dict[str, WeightsRule] = {"dense": Dense(), "static": StaticSparse(sparsity=0.98, dense=()), "deep_r": deep_r()}

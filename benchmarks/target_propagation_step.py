@@ -70,7 +70,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["convnet4", "convnet8"])
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--device", default="cpu")
     return parser
 
 

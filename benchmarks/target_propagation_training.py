@@ -1,6 +1,7 @@
 """Images per second of the 4-layer network with sign units and published settings, compared with a straightforward one.
 
-    OMP_NUM_THREADS=1 python benchmarks/target_propagation_training.py [--rounds 7] [--batches 8] [--json result.json]
+    OMP_NUM_THREADS=1 python benchmarks/target_propagation_training.py [--rounds 7] [--batches 8] [--device cuda]
+        [--json result.json]
 
 One CPU thread, batch 64, 32 x 32 color images with random crop from a padding of 4 and random flip, Adam with weight decay, loss
 and accuracies tracked. The straightforward implementation is in this file: torchvision's transforms on one PIL image after
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 from command_line import main, standard_parser
-from measuring import CPU, Row, Timer, alternate, at_least, paired
+from measuring import Row, Timer, alternate, at_least, paired
 from PIL import Image
 from subjects import CIFAR, CLASSES, set_up
 from torch import Tensor, nn
@@ -88,9 +89,10 @@ class PlainImages(torch.utils.data.Dataset):
 class Straightforward:
     """The straightforward implementation."""
 
-    def __init__(self, images: Tensor, targets: Tensor) -> None:
+    def __init__(self, images: Tensor, targets: Tensor, device: torch.device) -> None:
         torch.manual_seed(0)
-        self.model = ConvNet4(units=PlainUnits, input_shape=CIFAR, num_classes=CLASSES)
+        self.device = device
+        self.model = ConvNet4(units=PlainUnits, input_shape=CIFAR, num_classes=CLASSES).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LR, weight_decay=DECAY, foreach=False, fused=False)
         self.loader = torch.utils.data.DataLoader(PlainImages(images, targets), BATCH, shuffle=True)
         self.total = [0.0, 0.0, 0.0]
@@ -99,6 +101,7 @@ class Straightforward:
         return iter(self.loader)
 
     def step(self, inputs: Tensor, targets: Tensor) -> None:
+        inputs, targets = inputs.to(self.device), targets.to(self.device)
         self.optimizer.zero_grad()
         scores = self.model(inputs)
         loss = nn.functional.cross_entropy(scores, targets)
@@ -113,7 +116,7 @@ class Straightforward:
 class Ours:
     """altprop's implementation."""
 
-    def __init__(self, size: int, channels_last: bool) -> None:
+    def __init__(self, size: int, channels_last: bool, device: torch.device) -> None:
         data_set = Shapes(
             train_size=size,
             batch_size=BATCH,
@@ -122,13 +125,14 @@ class Ours:
             std=STD,
             augmentation=Augmentation(padding=4, flip=0.5),
         )
-        self.data = data_set.load(LoadContext(Path(), CPU, 0, channels_last))
+        self.data = data_set.load(LoadContext(Path(), device, 0, channels_last))
         self.algorithm = set_up(
             TargetPropagation(estimator=SoftHinge()),
             partial(self._model, channels_last),
             CIFAR,
             BATCH,
             partial(torch.optim.Adam, lr=LR, weight_decay=DECAY, fused=True),
+            device,
             steps_per_epoch=len(self.data.train),
             channels_last=channels_last,
         )
@@ -167,16 +171,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
-    size = BATCH * 40
+    size, device = BATCH * 40, torch.device(args.device)
     images = torch.randint(256, (size, *CIFAR), dtype=torch.uint8)
     targets = torch.arange(size) % CLASSES
     sides: dict[str, Straightforward | Ours] = {
-        "straightforward": Straightforward(images, targets),
-        "ours": Ours(size, channels_last=False),
-        "ours, channels_last": Ours(size, channels_last=True),
+        "straightforward": Straightforward(images, targets, device),
+        "ours": Ours(size, False, device),
+        "ours, channels_last": Ours(size, True, device),
     }
     rounds = {name: partial(train, side, endless(side), args.batches) for name, side in sides.items()}
-    seconds = alternate(rounds, args.rounds, Timer(args.clock))
+    seconds = alternate(rounds, args.rounds, Timer(args.clock, device))
     limits = {"ours": at_least(1.2, "no target; to notice slowdowns"), "ours, channels_last": at_least(1.5, "target")}
     for name, limit in limits.items():
         plain, scale = seconds["straightforward"], 1e3 / args.batches

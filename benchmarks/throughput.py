@@ -52,7 +52,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, help="images in a mini-batch; default: as in training")
     parser.add_argument("--steps", type=int, default=20, help="steps per round")
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "tf32", "bf16"), default=["fp32"])
-    parser.add_argument("--device", default="cpu", help="on CUDA with --clock wall")
     return parser
 
 
