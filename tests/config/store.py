@@ -15,7 +15,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig
 
 from altprop.config.compose import Composer, config_loader
-from altprop.config.key import run_key
+from altprop.config.key import run_key, without_unused_options
 from altprop.config.plain import UNRESOLVED, to_plain
 from altprop.config.project import CONF
 from altprop.names import key_name, with_key_arguments
@@ -46,14 +46,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         return "<unresolved>" if value is UNRESOLVED else value
 
     plain, _ = to_plain(config)
-    if plain["metrics"] is None:  # the key is younger than the stored entries
-        del plain["metrics"]
-    if plain["trainer"]["evaluate_test"] == "always":  # likewise
-        del plain["trainer"]["evaluate_test"]
-    if not plain["trainer"]["cuda_graph"]:  # likewise
-        del plain["trainer"]["cuda_graph"]
     plain.pop("trust_run")  # not stored
-    return readable(plain)
+    return readable(without_unused_options(plain))  # options that are younger than the stored entries
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

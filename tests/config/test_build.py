@@ -130,7 +130,8 @@ def test_a_run_of_an_older_version_resumes(
 ) -> None:
     file = run_directory / "config.yaml"
     stored = OmegaConf.load(file)
-    del stored.trainer["probe_every"], stored.trainer["keep_epochs"]  # do not change what a run computes
+    for younger in ("probe_every", "keep_epochs", "evaluate_test"):  # do not change what a run computes
+        del stored.trainer[younger]
     OmegaConf.save(stored, file)
     parts = restore(monkeypatch, f"run={run_directory}")
     assert (parts.directory, parts.settings.probe_every, parts.settings.keep_epochs) == (run_directory, None, [])

@@ -131,7 +131,8 @@ def set_up(config: DictConfig, expected: dict[str, Any]) -> Algorithm:
     shape, classes = expected["data"]["sizes"]
     algorithm = instantiate(config.algorithm)
     with META:
-        model = instantiate(config.model)(input_shape=shape, num_classes=classes)
+        node = {name: value for name, value in config.model.items() if name != "weights_from"}
+        model = instantiate(node)(input_shape=shape, num_classes=classes)
     length = algorithm.total_epochs(int(config.trainer.duration.removesuffix("ep")), model)
     context = Context(2, length, META, 0, shape, classes, config.dataset.batch_size)
     algorithm.setup(model, instantiate(config.optimizer), instantiate(config.schedule), context)

@@ -58,7 +58,8 @@ def check_gradients(
         raise ConfigError(
             [Problem("task", description, "an algorithm on energy-based models", "algorithm=equilibrium_propagation")]
         )
-    run = assemble(parts)
+    fresh = checkpoint is None and CheckpointStore(parts.directory / "checkpoints", parts.key).newest()[0] is None
+    run = assemble(parts, start=fresh)
     algorithm = parts.algorithm
     source = _load_parameters(parts, algorithm, checkpoint)
     steps = _value_of("steps", steps, getattr(algorithm, "nudge_steps", None))

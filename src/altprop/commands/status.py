@@ -28,13 +28,14 @@ from altprop.reporting.runs import run_directories
 from altprop.sweeping.jobs import Manifest, SweepRun, adopt, manifests, status_of
 from altprop.sweeping.outcome import STATES, job_of, outcome, settle
 from altprop.sweeping.queue import Queue, ask
+from altprop.tracking.parent_file import started_from
 from altprop.training.locks import is_locked
 
 WIDTH = 160
-COLUMNS = ("#", "run", "state", "epoch", "accuracy", "metrics", "left", "elapsed", "node", "job", "pending")
+COLUMNS = ("#", "run", "state", "epoch", "accuracy", "metrics", "left", "elapsed", "node", "job", "pending", "from")
 ALWAYS = ("#", "run", "state", "epoch", "accuracy")
 """Columns that are shown even if they are empty."""
-LEFT_ALIGNED = ("run", "state", "metrics", "node", "job", "pending")
+LEFT_ALIGNED = ("run", "state", "metrics", "node", "job", "pending", "from")
 ACTIONS: Mapping[str, Callable[[DictConfig, Manifest, Sequence[int]], None]] = {
     "cancel": steering.cancel,
     "retry": steering.retry,
@@ -169,6 +170,7 @@ def row_of(run: SweepRun, queue: Queue) -> dict[str, str]:
         "node": found.node,
         "job": run.job or "",
         "pending": found.pending,
+        "from": "" if run.directory is None else started_from(Path(run.directory)),
         "reason": found.reason or (str(status.get("stopped_early") or "") if found.state == "done" else ""),
         "log": run.log or run.directory or "",
     }

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from altprop.config.checks.validation import plain_and_valid
 from altprop.config.environment import without_environment
 from altprop.config.key import run_key
-from altprop.config.resolvers import missing_sources
+from altprop.config.resolvers import missing_sources, start_sources
 from altprop.config.restore import stored_config
 from altprop.config.trust import KEY as TRUST
 from altprop.nn.metrics.base import Metric
@@ -51,9 +51,10 @@ def build_parts(config: Mapping[str, Any], shown: Mapping[str, Any] | None = Non
     ``shown`` is the configuration as it is stored, with the names of variables instead of their values; None if it has none.
     """
     shown = {name: value for name, value in (shown or config).items() if name != TRUST}  # a run cannot ask for trust
+    model = config["model"]
     return Parts(
         data_set=_instantiate(config, "dataset"),
-        model_factory=_instantiate(config, "model"),
+        model_factory=_instantiate({"model": {name: value for name, value in model.items() if name != "weights_from"}}, "model"),
         algorithm=_instantiate(config, "algorithm"),
         optimizer_factory=_instantiate(config, "optimizer"),
         schedule=_instantiate(config, "schedule"),
@@ -74,6 +75,7 @@ def build_parts(config: Mapping[str, Any], shown: Mapping[str, Any] | None = Non
         config=shown,
         config_text=OmegaConf.to_yaml(OmegaConf.create(shown)),
         paper=shown["paper"],
+        sources=start_sources(config),
         metrics={name: Metric(name, _instantiate(config["metrics"], name, "metrics.")) for name in config.get("metrics") or {}},
     )
 

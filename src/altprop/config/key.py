@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from altprop.names import key_name, with_key_arguments
+from altprop.names import key_name, public_name, with_key_arguments
 
 VOLATILE = (
     # the name of a run and what it is compared with
@@ -43,6 +43,16 @@ VOLATILE = (
 )
 """Dotted keys that do not change what a run computes and therefore do not enter its key."""
 
+YOUNGER_KEYS: Mapping[str, Any] = {
+    "metrics": None,
+    "model.weights_from": None,
+    "trainer.evaluate_test": "always",
+    "trainer.cuda_graph": False,
+}
+"""Dotted keys that were added after the first runs -> the value that means what a configuration without the key means."""
+YOUNGER_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {}
+"""Public name of a class -> its arguments that were added after the first runs, with values as in :data:`YOUNGER_KEYS`."""
+
 
 def run_key(config: Mapping[str, Any]) -> str:
     """The key of the resolved, plain ``config``: SHA-256 over its canonical JSON without :data:`VOLATILE`.
@@ -50,15 +60,33 @@ def run_key(config: Mapping[str, Any]) -> str:
     Classes count by name, regardless of the file that defines them (:func:`altprop.names.key_name`).
     Numbers count by value (``1``, ``1.0`` and ``1e0`` are the same, ``true`` is different), and the order of keys does not count.
     Paths below ``paths.data`` or ``paths.outputs`` count relative to it, so a run has the same key on another machine.
+    Options that are younger than altprop's first runs count only if they are used (:func:`without_unused_options`).
     """
-    if not config.get("metrics"):  # runs without metrics of their own have the keys that they had before there were any
-        config = {name: value for name, value in config.items() if name != "metrics"}
-    trainer = config.get("trainer")
-    if isinstance(trainer, Mapping) and trainer.get("evaluate_test") == "always":  # likewise
-        config = {**config, "trainer": {name: value for name, value in trainer.items() if name != "evaluate_test"}}
+    config = without_unused_options(config)
     folders = {f"<{name}>": path for name, path in (config.get("paths") or {}).items() if isinstance(path, str) and path}
     text = json.dumps(_canonical(config, "", folders), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def without_unused_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``config`` without the :data:`YOUNGER_KEYS` and :data:`YOUNGER_ARGUMENTS` that have their neutral value.
+
+    A configuration that does not use such an option thus has the key that it had before the option existed.
+    """
+    return _without_unused(config, "")
+
+
+def _without_unused(node: Mapping[str, Any], key: str) -> dict[str, Any]:
+    target = node.get("_target_")
+    arguments = YOUNGER_ARGUMENTS.get(public_name(target), {}) if isinstance(target, str) else {}
+    kept = {}
+    for name, child in node.items():
+        path = f"{key}.{name}" if key else str(name)
+        value = _without_unused(child, path) if isinstance(child, Mapping) else child
+        neutral = [table[entry] for table, entry in ((YOUNGER_KEYS, path), (arguments, name)) if entry in table]
+        if not any(value == each or (each is None and value == {}) for each in neutral):
+            kept[name] = value
+    return kept
 
 
 def is_volatile(key: str) -> bool:

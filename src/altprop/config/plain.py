@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -24,11 +25,23 @@ UNRESOLVED = _Unresolved()
 
 def to_plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     """``config`` as dicts, lists and scalars with all interpolations resolved, and the problems of those that cannot be."""
+    problems: list[Problem] = []
     try:
-        return with_public_names(OmegaConf.to_container(config, resolve=True, throw_on_missing=True)), []
+        plain = with_public_names(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException:  # it names only the first problem
-        problems: list[Problem] = []
-        return with_public_names(_plain(config, "", problems)), problems
+        plain = with_public_names(_plain(config, "", problems))
+    model = plain.get("model")
+    if isinstance(model, dict) and isinstance(path := model.get("weights_from"), str):
+        model["weights_from"] = _lasting(path)
+    return plain, problems
+
+
+def _lasting(path: str) -> str:
+    """``path`` as an absolute path that means the same tomorrow: what ``outputs/latest`` is a link to now."""
+    if path.startswith("~"):  # refused elsewhere
+        return path
+    target = os.path.join(os.path.dirname(path), os.readlink(path)) if os.path.islink(path) else path
+    return os.path.abspath(target)
 
 
 def _plain(node: Any, key: str, problems: list[Problem]) -> Any:

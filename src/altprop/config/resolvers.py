@@ -69,17 +69,23 @@ def _composer() -> JobComposer:
         GlobalHydra.instance().hydra = running
 
 
+def start_sources(config: Mapping[str, Any]) -> dict[str, str]:
+    """The paths of other runs and files that a run starts from, by the dotted keys that name them."""
+    weights = config["algorithm"].get("weights")
+    paths = {f"algorithm.weights.{name}": weights.get(name) for name in _SOURCES} if isinstance(weights, Mapping) else {}
+    paths["model.weights_from"] = config["model"].get("weights_from")
+    return {key: path for key, path in paths.items() if isinstance(path, str)}
+
+
 def missing_sources(config: Mapping[str, Any], directory: Path) -> Iterator[Problem]:
     """The problems of checkpoints of other runs that the run in ``directory`` starts from and that do not exist.
 
     A run that has begun has already copied what it needs, so it resumes without them.
     """
-    weights = config["algorithm"].get("weights")
-    if not isinstance(weights, Mapping) or (directory / "checkpoints").exists():
+    if (directory / "checkpoints").exists():
         return
-    for name in _SOURCES:
-        path = weights.get(name)
-        if isinstance(path, str) and not Path(path).is_file():
-            command = next((text for folder, text in _COMMANDS.items() if path.startswith(f"{folder}/")), "")
-            allowed = "the checkpoint of a finished run" if not command else "train that run first"
-            yield Problem(f"algorithm.weights.{name}", f"{path} does not exist", allowed, command)
+    for key, path in start_sources(config).items():
+        if not Path(path).exists():
+            command = next((text for folder, text in _COMMANDS.items() if f"{path}/".startswith(f"{folder}/")), "")
+            allowed = "the directory or the checkpoint of a finished run" if not command else "train that run first"
+            yield Problem(key, f"{path} does not exist", allowed, command)

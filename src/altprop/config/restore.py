@@ -22,7 +22,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from altprop.config import extend
 from altprop.config.checks.validation import problems_of_plain
 from altprop.config.environment import variables_of, with_environment
-from altprop.config.key import is_volatile, run_key
+from altprop.config.key import YOUNGER_KEYS, is_volatile, run_key
 from altprop.config.schema import RootConfig
 from altprop.config.trust import KEY as TRUST
 from altprop.config.trust import problems_of_run
@@ -175,9 +175,11 @@ def _not_a_run(description: str, allowed: str = "the file as altprop wrote it") 
 
 
 def _complete(stored: dict[str, Any], directory: Path) -> None:
-    """Add the defaults of ``trainer`` keys that are newer than the run, if they do not change what it computes."""
+    """Add the values of ``trainer`` keys that are newer than the run, if they do not change what it computes."""
     missing = {key: value for key, value in dataclasses.asdict(TrainerSettings()).items() if key not in stored["trainer"]}
-    if significant := [f"trainer.{key}" for key in missing if not is_volatile(f"trainer.{key}")]:
+    missing |= {key: YOUNGER_KEYS[f"trainer.{key}"] for key in missing if f"trainer.{key}" in YOUNGER_KEYS}
+    known = [key for key in missing if is_volatile(f"trainer.{key}") or f"trainer.{key}" in YOUNGER_KEYS]
+    if significant := [f"trainer.{key}" for key in missing if key not in known]:
         description = f"{directory} is a run of another version: {', '.join(significant)} missing"
         raise _not_a_run(description, "a run of this version; resume it with the version that started it")
     stored["trainer"] |= missing

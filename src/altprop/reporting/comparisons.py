@@ -22,10 +22,11 @@ COSTS = {"epochs": "epoch", "seconds": TIME, "flops": FLOPS}
 TRAINING_KEYS = (
     *("units", "batch_size", "eval_batch_size", "drop_last", "mean", "std"),
     *("conv_init", "linear_init", "linear_bias_init", "batch_norm_init", "init_scale"),
-    *("dropout", "channel_dropout", "keep_probabilities"),
+    *("dropout", "channel_dropout", "keep_probabilities", "weights_from"),
 )
 """Keys of ``model`` and ``dataset`` in which compared rows may differ, because they belong to how a network is trained:
-activations, mini-batches, how pixels are scaled, initial values, dropout. All other keys define the network and its task."""
+activations, mini-batches, how pixels are scaled, initial values, weights to start from, dropout. All other keys define the
+network and its task."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from altprop.reporting.runs import Run
 
 START_KEYS = ("weights_from", "mask_from")
-"""Configuration keys that contain the path of another run's checkpoint, ``<run>/checkpoints/<state>.pt``."""
+"""Configuration keys that contain the path of another run, of its checkpoint ``<run>/checkpoints/<state>.pt``, or of a file."""
 
 
 class PriorCosts:
@@ -41,7 +41,7 @@ class PriorCosts:
             state = PurePath(text).stem
             if state == "initial":
                 continue
-            folder = Path(text).parent.parent
+            folder = Path(text).parent.parent if PurePath(text).suffix else Path(text)  # a file, or the directory of a run
             predecessor = self.by_path.get(folder) or self.by_key.get(folder.name)
             epoch = state.removeprefix("epoch-")
             records = [

@@ -11,6 +11,7 @@ from typing import Any
 from altprop.files import read_json
 from altprop.names import with_public_names
 from altprop.tracking.metrics_file import JSON_NAME, read_metrics
+from altprop.tracking.parent_file import started_from
 from altprop.tracking.status_file import read_status
 from altprop.yaml_files import one_line, read_yaml
 
@@ -61,6 +62,8 @@ class Run:
     updated: str
     stopped_early: str = ""
     """When and why early stopping ended the run; empty if it did not."""
+    started_from: str = ""
+    """The runs and files whose weights or masks the run started from; empty if there are none."""
 
     @property
     def done(self) -> bool:
@@ -143,6 +146,7 @@ def read_run(path: Path) -> Run:
         threads=_threads(meta),
         updated=status.get("updated_at", ""),
         stopped_early=str(status.get("stopped_early") or ""),
+        started_from=started_from(path),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
@@ -15,12 +16,17 @@ from altprop.data.base import Data, LoadContext
 from altprop.nn.metrics.base import Metric, check_on_example
 from altprop.nn.synchronized_batch_norm import synchronize_batch_norm
 from altprop.nn.weights.base import WeightsRule
+from altprop.nn.weights.saved_run import load_weights, own_tensors
+from altprop.nn.weights.start import read_start_weights
 from altprop.problems import ConfigError, Problem
 from altprop.seeding import derive_seed
 from altprop.training.cost import StepCosts
 from altprop.training.device import choose_device, configure_torch, place_model, recorder_on, uses_channels_last
 from altprop.training.parts import Parts
 from altprop.training.plan import Plan, make_plan, steps_in_epoch
+
+START = "model.weights_from"
+"""Configuration key of the weights that a run starts from."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,12 @@ class Assembly:
     costs: StepCosts
 
 
-def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
-    """Load the data, build the model from the random stream that the weights rule names, and set up the algorithm."""
+def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1, start: bool = True) -> Assembly:
+    """Load the data, build the model from the random stream that the weights rule names, and set up the algorithm.
+
+    With ``start`` the model gets the weights in ``model.weights_from``, if any. Without, the caller loads a checkpoint. Raises
+    ConfigError if they do not fit the model.
+    """
     settings = parts.settings
     configure_torch(settings)
     device = choose_device(settings.device)
@@ -44,6 +54,8 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1) -> Assembly:
     data = parts.data_set.load(load_context(parts, device, rank, world_size))
     torch.manual_seed(derive_seed(parts.seed, parts.algorithm.weights.initial_stream))
     model = parts.model_factory(input_shape=data.input_shape, num_classes=data.num_classes)
+    if start and START in parts.sources:
+        start_from(parts.sources[START], model, parts.algorithm.weights)
     channels_last = uses_channels_last(settings.channels_last, model, device)
     model = place_model(model, device, channels_last)
     if settings.sync_batch_norm and world_size > 1:
@@ -81,6 +93,14 @@ def left_out_line(rule: WeightsRule) -> str:
     """The line that names the weights of the model to which ``rule`` does not apply."""
     sizes = ", ".join(f"{name} ({size:,} weights)" for name, size in rule.left_out.items())
     return f"algorithm.weights: {type(rule).__name__} leaves out {sizes}; they stay as they are"
+
+
+def start_from(path: str, model: nn.Module, rule: WeightsRule) -> None:
+    """Copy the weights in ``path`` into ``model``, before ``rule`` is attached. Raises ConfigError if they do not fit."""
+    weights = read_start_weights(path, model, START, with_masks=not rule.has_saved_mask)
+    if weights.masked:
+        rule.refuse_masks(str(weights.file), START)
+    load_weights(own_tensors(model), weights.tensors, START)
 
 
 def check_metrics(metrics: Mapping[str, Metric], num_classes: int) -> None:

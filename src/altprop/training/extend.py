@@ -7,13 +7,11 @@ import shutil
 from pathlib import Path
 
 from altprop.files import write_json
+from altprop.tracking.parent_file import NAME, read_parent
 from altprop.training.checkpoint import CheckpointStore, read_checkpoint
 from altprop.training.rundir import RunDirectory
 
 log = logging.getLogger(__name__)
-
-PARENT = "parent.json"
-"""The file that names the run that a longer run started from."""
 
 
 def take_over(parent: Path, directory: RunDirectory, config_text: str) -> None:
@@ -32,5 +30,5 @@ def take_over(parent: Path, directory: RunDirectory, config_text: str) -> None:
         if not file.name.startswith("last-"):
             state = read_checkpoint(file, parent.name)
             store.write(file.name, {**state, "key": directory.key, "config": config_text})
-    write_json(directory.path / PARENT, {"run": f"{directory.name}/{parent.name}"})
+    write_json(directory.path / NAME, {**read_parent(parent), "run": f"{directory.name}/{parent.name}"})
     log.info("starts from the end of %s", parent)

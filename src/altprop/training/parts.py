@@ -53,6 +53,8 @@ class Parts:
     extends: Path | None = None
     """The directory of the finished run that this run makes longer."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """The directories and files whose weights or masks the run starts from, by configuration key."""
 
     @property
     def directory(self) -> Path:

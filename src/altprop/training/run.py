@@ -21,7 +21,9 @@ from altprop.program import command
 from altprop.tracking.base import RunInfo, Status, Tracker
 from altprop.tracking.fanout import Trackers
 from altprop.tracking.metadata import write_metadata
+from altprop.training.ancestry import changed_sources, record_ancestry
 from altprop.training.assembly import Assembly, assemble, left_out_line, load_context
+from altprop.training.checkpoint import CheckpointStore
 from altprop.training.cost import watch_memory
 from altprop.training.extend import take_over
 from altprop.training.logs import log_to_file
@@ -87,7 +89,8 @@ def _train_or_explain(parts: Parts, directory: RunDirectory, processes: Processe
 
 def _train(parts: Parts, directory: RunDirectory, processes: Processes, requests: StopRequests) -> Mapping[str, Any]:
     # First, because it finds mistakes that only show with the model or the data, before anything is written or cleared.
-    run = assemble(parts, rank=processes.rank, world_size=processes.world_size)
+    starts = bool(parts.sources) and _starts(parts, directory)
+    run = assemble(parts, rank=processes.rank, world_size=processes.world_size, start=starts)
     if processes.first:
         if parts.algorithm.weights.left_out:
             log.warning(left_out_line(parts.algorithm.weights))
@@ -97,6 +100,8 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes, requests
             log.warning("%s: status.json is damaged and is written anew", directory.path)
         directory.point_latest(parts.outputs)
         directory.write_config(parts.config_text)
+        if starts:
+            record_ancestry(parts.sources, directory.path, parts.outputs)
         if parts.extends is not None:
             take_over(parts.extends, directory, parts.config_text)
     wait_for_all(processes.world_size)  # until the first process has cleared the directory
@@ -145,6 +150,15 @@ def _train(parts: Parts, directory: RunDirectory, processes: Processes, requests
         finally:
             tracker.finish(status, _summary(progress))
     return directory.read_status() or {}
+
+
+def _starts(parts: Parts, directory: RunDirectory) -> bool:
+    """Whether the run begins now, instead of resuming from a checkpoint or taking over a shorter run."""
+    if parts.extends is not None:
+        return False
+    if not (parts.resume or directory.started_over):
+        return True
+    return CheckpointStore(directory.checkpoints, directory.key).newest()[0] is None
 
 
 def _early_stop(parts: Parts, progress: Progress) -> dict[str, str]:
@@ -224,6 +238,7 @@ def _warn_of_differences(directory: RunDirectory, parts: Parts, event: str) -> N
     threads = parts.settings.threads or torch.get_num_threads()
     if meta.get("device") == "cpu" and meta.get("threads") not in (None, threads):
         differences.append(f"torch used {meta['threads']} threads and has {threads}, which changes rounding")
+    differences += changed_sources(parts.sources, directory.path)
     if differences:
         log.warning("this run is %s: %s; resume=false starts it over", event, "; ".join(differences))
 

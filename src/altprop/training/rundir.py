@@ -161,7 +161,7 @@ class RunDirectory:
         """
         (self.path / status_file.NAME).unlink(missing_ok=True)
         CheckpointStore(self.checkpoints, self.key).clear()
-        for pattern in ("figures/*.png", "metrics.*", "train.log", "config.yaml", "meta.json"):
+        for pattern in ("figures/*.png", "metrics.*", "train.log", "config.yaml", "meta.json", "parent.json"):
             for file in self.path.glob(pattern):
                 file.unlink()
         if SUBMISSION in os.environ:

@@ -40,7 +40,7 @@ def load_trained(parts: Parts, checkpoint: str) -> Trained:
         state = read_checkpoint(path, parts.key)
     except BadCheckpoint as error:
         raise RunFailed(str(error)) from error
-    run = assemble(parts)
+    run = assemble(parts, start=False)
     load_state(run.algorithm, Checkpoint(path, state))
     return Trained(run, path, state)
 

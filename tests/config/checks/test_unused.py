@@ -18,7 +18,7 @@ from altprop.config.compose import compose
         ("+lr=0.1", "optimizer.lr=0.1"),
         ("+batch_size=50", "dataset.batch_size=50"),
         ("+ckpt_path=x", "run=outputs/<name>/<key>"),
-        ("+weights_from=/nowhere", ""),
+        ("+weights_from=/nowhere", "model.weights_from=/nowhere"),
         ("+width=24", ""),
         ("+my.width=24", ""),
     ],

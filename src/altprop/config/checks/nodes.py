@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
 
 from altprop.config.checks.targets import Signature, Target, members, result_type
-from altprop.config.checks.types import argument_errors, choices_of, readable, with_article
+from altprop.config.checks.types import argument_errors, choices_of, is_open, readable, with_article
 from altprop.config.typed import as_typed, looks_like_a_value
 from altprop.names import renamed_problem
 from altprop.problems import Problem, nearest
@@ -30,6 +30,7 @@ class Place:
         supplied_first: Whether altprop supplies the first argument by position, or the one called ``optimizer`` by name.
         placeholders: Words that may stand for any argument.
         nullable: Whether null is allowed instead of a node.
+        own: Keys of the node that altprop itself uses, with their types; they are no arguments.
     """
 
     base: type | None = None
@@ -38,6 +39,7 @@ class Place:
     supplied_first: bool = False
     placeholders: tuple[str, ...] = ()
     nullable: bool = False
+    own: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_node(
@@ -57,7 +59,10 @@ def _check_arguments(key: str, node: Mapping[str, Any], signature: Signature, pl
     must_be_complete = place is not None or not node.get("_partial_", False)
     place = place or Place()
     supplied = {*place.supplied, *(_first(signature) if place.supplied_first else [])}
-    arguments = {name: value for name, value in node.items() if name not in RESERVED}
+    arguments = {name: value for name, value in node.items() if name not in RESERVED and name not in place.own}
+    for name, hint in place.own.items():
+        if not is_open(node.get(name)) and not isinstance(node.get(name), hint):
+            yield wrong_type(f"{key}.{name}", node[name], hint)
     for name in [name for name in arguments if name in supplied]:
         yield Problem(f"{key}.{name}", "is supplied by altprop", "it cannot be configured", f"~{key}.{name}")
         del arguments[name]

@@ -34,7 +34,7 @@ from altprop.training.settings import EarlyStopping, TrainerSettings
 
 PLACES = {
     "dataset": Place(),
-    "model": Place(nn.Module, partial=True, supplied=("input_shape", "num_classes")),
+    "model": Place(nn.Module, partial=True, supplied=("input_shape", "num_classes"), own={"weights_from": str | None}),
     "model.units": Place(nn.Module, partial=True),
     "algorithm": Place(Algorithm),
     "algorithm.weights": Place(WeightsRule),

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from altprop.nn.weights.layers import WeightLayer
 
 KEY = "algorithm.weights"
 """Configuration key of the weights rule, for messages."""
@@ -79,6 +82,39 @@ class WeightsRule:
     def complete(self) -> bool:
         """Whether the weights have reached the form that the run ends with. Only then may a checkpoint be the best one."""
         return True
+
+    # -- weights of other runs -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def computed_weights(
+        cls,
+        stored: Mapping[str, Mapping[str, Tensor]],
+        layers: Mapping[str, WeightLayer],
+        options: Mapping[str, Any],
+        state: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        """Return the weights that a network under this rule computed with, by plain name, from a checkpoint of its run.
+
+        Another run may start from them (``model.weights_from``). The default raises ``NotImplementedError``, which refuses that.
+
+        Args:
+            stored: Plain name of a weight, such as ``fc.weight`` -> the tensors below its parametrizations: ``original`` is the
+                stored parameter, ``0.mask`` the buffer ``mask`` of the rule's own module.
+            layers: Plain name of a weight -> its layer in the model that the weights are for, in the order of layers.
+            options: The configuration of the rule in that run.
+            state: What :meth:`state_dict` returned there.
+        """
+        raise NotImplementedError
+
+    @property
+    def has_saved_mask(self) -> bool:
+        """Whether this rule takes a mask from a checkpoint, which then decides what is active in weights from another one."""
+        return False
+
+    def refuse_masks(self, file: str, key: str) -> None:
+        """Raise ``ConfigError`` if this rule cannot start from the sparse weights in ``file``, which ``key`` names."""
+
+    # -- state -----------------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact resume needs in addition to the model's parameters and buffers."""

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
-from altprop.nn.weights.layers import left_out, register_on_weight, require_plain_weights, select, value_for, weight_count
+from altprop.nn.weights.layers import (
+    WeightLayer,
+    left_out,
+    register_on_weight,
+    require_plain_weights,
+    select,
+    value_for,
+    weight_count,
+)
 from altprop.nn.weights.penalties import Penalty, trained_among
 from altprop.nn.weights.sparse.base import sparsity_problems
 from altprop.problems import ConfigError, Problem
@@ -21,6 +29,14 @@ Level = Literal["element", "kernel"]
 def bank_size(sparsity: float, positions: int) -> int:
     """Return the number of free values (or kernels): ``round((1 - s) n)``, rounded half to even."""
     return round((1.0 - sparsity) * positions)
+
+
+def expanded(bank: Tensor, permutation: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the weight of ``shape`` whose position ``permutation[j]`` holds entry ``j mod U`` of the bank of U entries."""
+    positions, kernel = len(permutation), bank.shape[1:]
+    entries = bank.repeat(-(-positions // len(bank)), *(1 for _ in kernel))[:positions]
+    # scattering along a permutation: the backward pass is a gather and a sum, bitwise the same on every device and run
+    return bank.new_empty(positions, *kernel).index_copy(0, permutation, entries).view(tuple(shape))
 
 
 class Tied(nn.Module):
@@ -50,10 +66,7 @@ class Tied(nn.Module):
         return torch.empty_like(entries).index_copy_(0, self.permutation, entries)
 
     def forward(self, bank: Tensor) -> Tensor:
-        copies = -(-self.positions // self.size)
-        entries = bank.repeat(copies, *(1 for _ in self.kernel))[: self.positions]
-        # scattering along a permutation: the backward pass is a gather and a sum, bitwise the same on every device and run
-        return bank.new_empty(self.positions, *self.kernel).index_copy(0, self.permutation, entries).view(self.shape)
+        return expanded(bank, self.permutation, self.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return a bank with the distribution of ``weight``: every entry takes the value at the first of its positions."""
@@ -159,6 +172,22 @@ class TiedWeights(WeightsRule):
         if self.penalty.coefficient:
             metrics["penalty"] = self.penalty_value()
         return metrics
+
+    @classmethod
+    def computed_weights(
+        cls,
+        stored: Mapping[str, Mapping[str, Tensor]],
+        layers: Mapping[str, WeightLayer],
+        options: Mapping[str, Any],
+        state: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        """Return the expanded weights; see :meth:`.WeightsRule.computed_weights`. Those of another shape stay banks."""
+        weights = {}
+        for name, parts in stored.items():
+            bank, permutation = parts["original"], parts["0.permutation"]
+            fits = len(permutation) * prod(bank.shape[1:]) == prod(layers[name].shape)
+            weights[name] = expanded(bank, permutation, layers[name].shape) if fits else bank
+        return weights
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:

@@ -80,6 +80,12 @@ def difference(row: Row) -> str:
     return DASH if row.difference is None else f"{row.difference:+.2f}"
 
 
+def started_from(row: Row) -> str:
+    """``baseline/mnist_mlp/0123456789ab (9f86d081884c)``: the run or file whose weights the row's first run started from."""
+    sources = list(dict.fromkeys(run.started_from for run in row.finished if run.started_from))
+    return sources[0] + (f" and {len(sources) - 1} more" if len(sources) > 1 else "") if sources else ""
+
+
 def states(row: Row) -> str:
     """``1 failed, 2 unfinished``, the number of runs that did not finish."""
     parts = [(len(row.failed), "failed"), (len(row.unfinished), "unfinished")]
@@ -140,6 +146,7 @@ COLUMNS = (
     ResultColumn("algorithm", "algorithm", lambda row: row.algorithm),
     ResultColumn("metric", "metric", lambda row: row.metric),
     ResultColumn("changed", CHANGED, lambda row: row.changed),
+    ResultColumn("started_from", "started from", started_from),
     ResultColumn("seconds", "time", _formatted("seconds", duration), mean_of("seconds")),
     ResultColumn("images_per_second", "images/s", _formatted("images_per_second", _count), mean_of("images_per_second")),
     ResultColumn("flops", "training FLOPs", _formatted("flops", operations), mean_of("flops")),
@@ -171,6 +178,7 @@ OPTIONAL = (
     "binary_layers",
     "binary_weights",
     "changed",
+    "started_from",
     "states",
 )
 """Columns that are left out if they are empty in all rows."""
@@ -178,13 +186,13 @@ PAPER = ("paper", "difference", "inside")
 """The comparison with the paper's number, next to ours."""
 RESULTS = ("experiment", "seeds", "last", *PAPER, "epochs", "states")
 """Columns of the first table on a terminal."""
-DETAILS = ("interval", "selected", "best", "changed", "source")
+DETAILS = ("interval", "selected", "best", "changed", "started_from", "source")
 """Columns of the second table on a terminal, after the experiment: other epochs, what was changed, and the paper's table."""
 COSTS = ("seconds", "images_per_second", "flops", "peak_memory", "parameters", "nonzero", "binary_weights")
 """Columns of the third table on a terminal, after the experiment."""
 PUBLISHED = (*RESULTS, *DETAILS, *COSTS)
 """Columns of the LaTeX table, in the order of :data:`COLUMNS`."""
-WORDY = ("experiment", "changed", "source", "states")
+WORDY = ("experiment", "changed", "started_from", "source", "states")
 """Columns whose cells may be broken into several lines."""
 
 

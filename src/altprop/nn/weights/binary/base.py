@@ -11,9 +11,17 @@ from torch import Tensor, nn
 from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
 from altprop.nn.weights.batch_norm import RecentInputs, has_batch_norm, reestimate
 from altprop.nn.weights.binary.record import BinaryRecord
-from altprop.nn.weights.binary.sign import Binarization, Scale
-from altprop.nn.weights.layers import KINDS, left_out, register_on_weight, require_plain_weights, total_weights, trained_layers
-from altprop.nn.weights.saved_run import load_model_weights, read_algorithm_state
+from altprop.nn.weights.binary.sign import Binarization, Scale, binarized
+from altprop.nn.weights.layers import (
+    KINDS,
+    WeightLayer,
+    left_out,
+    register_on_weight,
+    require_plain_weights,
+    total_weights,
+    trained_layers,
+)
+from altprop.nn.weights.saved_run import computed_weights, load_weights, own_tensors, read_checkpoint_state
 from altprop.problems import ConfigError, Problem
 
 
@@ -41,7 +49,8 @@ class Binary(WeightsRule):
         sign_zero: The sign of an exact zero: 0 (as published) or 1.
         clip: Keep the latent weights of binary layers within [-clip, clip] after every step; None for no clipping.
         scale: Multiply the signs by the mean magnitude of the ``layer`` or output ``channel``; ``none`` for plain signs.
-        weights_from: Checkpoint of another run of the same model to start from, for example a float one.
+        weights_from: Checkpoint of another run of the same model to start from, for example a float one: the weights that its
+            network computed with.
         batch_norm_batches: Re-estimate batch-norm statistics after every epoch on this many of its last mini-batches, with the
             weights that are evaluated. 0 keeps the running statistics.
     """
@@ -107,7 +116,8 @@ class Binary(WeightsRule):
         """Called once in a run, before its first step."""
         if self.weights_from is not None:
             key = f"{KEY}.weights_from"
-            load_model_weights(self.model, read_algorithm_state(self.weights_from, key), key)
+            weights = computed_weights(read_checkpoint_state(self.weights_from, key), self.model, key)
+            load_weights(own_tensors(self.model), weights, key)
         self.record.start(self.latents)
 
     def _set_flags(self, epoch: int) -> None:
@@ -145,6 +155,30 @@ class Binary(WeightsRule):
         if self.recent.count:
             reestimate(self.model, self.recent.take())
         return self.record.epoch_end(self.latents, self.binarizations)
+
+    # -- weights of other runs -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def computed_weights(
+        cls,
+        stored: Mapping[str, Mapping[str, Tensor]],
+        layers: Mapping[str, WeightLayer],
+        options: Mapping[str, Any],
+        state: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        """Return signs, times their scale, of the layers that are binary; see :meth:`.WeightsRule.computed_weights`."""
+        latents = {name: parts["original"] for name, parts in stored.items()}
+        places = cls.saved_places(options, state, len(latents))
+        zero, scale = options.get("sign_zero", 0), options.get("scale", "none")
+        return {
+            name: binarized(latent, zero, scale, layers[name].transposed_groups) if place in places else latent
+            for place, (name, latent) in enumerate(latents.items(), 1)
+        }
+
+    @classmethod
+    def saved_places(cls, options: Mapping[str, Any], state: Mapping[str, Any], layers: int) -> Sequence[int]:
+        """Return which of ``layers`` layers (1-based, in forward order) are binary in the ``state`` of a checkpoint."""
+        return () if state["epoch"] is None else range(1, layers + 1)
 
     # -- state -----------------------------------------------------------------------------------------------------------------
 

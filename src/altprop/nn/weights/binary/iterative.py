@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
 from torch import nn
@@ -87,6 +87,12 @@ class IterativeBinary(Binary):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.positions = tuple(state["positions"])  # a run keeps the order that it began with, even if the file has changed
         super().load_state_dict(state)
+
+    @classmethod
+    def saved_places(cls, options: Mapping[str, Any], state: Mapping[str, Any], layers: int) -> Sequence[int]:
+        if state["epoch"] is None:
+            return ()
+        return state["positions"][: num_binary_layers(state["epoch"], options["epochs_per_layer"], layers)]
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:

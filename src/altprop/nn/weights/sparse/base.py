@@ -12,7 +12,15 @@ from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
 from altprop.nn.weights.costs import WeightCosts
 from altprop.nn.weights.layers import WeightLayer, left_out, select
 from altprop.nn.weights.penalties import Penalty, trained_among
-from altprop.nn.weights.saved_run import load_model_weights, load_momentum, read_algorithm_state
+from altprop.nn.weights.saved_run import (
+    MASK,
+    computed_weights,
+    load_momentum,
+    load_weights,
+    masked_names,
+    own_tensors,
+    read_checkpoint_state,
+)
 from altprop.nn.weights.sparse.distribution import active_count, random_mask
 from altprop.nn.weights.sparse.layout import Layout
 from altprop.nn.weights.sparse.mask import MaskedWeights
@@ -38,7 +46,7 @@ class SparseRule(WeightsRule):
         dense: Roles or names of those among them that are not.
         granularity: The unit of a convolution that a mask entry covers: 4 weight, 3 kernel row, 2 kernel slice, 1 filter.
         penalty: Penalty on the dense storage; None for no penalty.
-        weights_from: Checkpoint of another run of the same model whose weights to start from.
+        weights_from: Checkpoint of another run of the same model to start from: the weights that its network computed with.
     """
 
     momentum_from_weights: ClassVar[bool] = False
@@ -95,10 +103,20 @@ class SparseRule(WeightsRule):
         """Copy weights and, if the rule wants it, momentum from the checkpoint ``weights_from`` (section 2.8)."""
         if self.weights_from is not None:
             key = f"{KEY}.weights_from"
-            state = read_algorithm_state(self.weights_from, key)
-            load_model_weights(self.model, state, key)
+            state = read_checkpoint_state(self.weights_from, key)
+            if masked_names(state):
+                self.take_masks(state, key)
+            weights = computed_weights(state, self.model, key, with_masks=not self.has_saved_mask)
+            load_weights(own_tensors(self.model), weights, key)
             if self.momentum_from_weights:
-                load_momentum(self.model, self.optimizers, state, key)
+                load_momentum(self.model, self.optimizers, state["algorithm"], key)
+
+    def take_masks(self, state: Mapping[str, Any], key: str) -> None:
+        """Called before the weights of the sparse network in the checkpoint ``state`` are copied. Refuses it unless overridden.
+
+        Raises ``ConfigError``.
+        """
+        self.refuse_masks(str(self.weights_from), key)
 
     # -- training --------------------------------------------------------------------------------------------------------------
 
@@ -115,6 +133,21 @@ class SparseRule(WeightsRule):
         if self.penalty.coefficient:
             metrics["penalty"] = self.penalty.value(weights.weights)
         return metrics
+
+    # -- weights of other runs -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def computed_weights(
+        cls,
+        stored: Mapping[str, Mapping[str, Tensor]],
+        layers: Mapping[str, WeightLayer],
+        options: Mapping[str, Any],
+        state: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        """Return ``theta * m`` of every weight; see :meth:`.WeightsRule.computed_weights`."""
+        if any(set(parts) != {"original", MASK} for parts in stored.values()):
+            raise NotImplementedError
+        return {name: parts["original"] * full_mask(parts[MASK], parts["original"]) for name, parts in stored.items()}
 
     # -- state -----------------------------------------------------------------------------------------------------------------
 
@@ -138,6 +171,11 @@ class SparseRule(WeightsRule):
         granularity = config.get("granularity", 4)
         if granularity not in (1, 2, 3, 4):
             yield Problem(f"{KEY}.granularity", repr(granularity), "1, 2, 3 or 4", f"{KEY}.granularity=4")
+
+
+def full_mask(mask: Tensor, weight: Tensor) -> Tensor:
+    """Return ``mask``, which has the first dimensions of ``weight``, in a shape that broadcasts to it."""
+    return mask.reshape(*mask.shape, *(1 for _ in range(weight.dim() - mask.dim())))
 
 
 def reset_inactive_state(

@@ -129,6 +129,21 @@ class NOfM(WeightsRule):
         return {**metrics, **self.costs.metrics(active)}
 
     @classmethod
+    def computed_weights(
+        cls,
+        stored: Mapping[str, Mapping[str, Tensor]],
+        layers: Mapping[str, WeightLayer],
+        options: Mapping[str, Any],
+        state: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        """Return the active weights; see :meth:`.WeightsRule.computed_weights`."""
+        latents = {name: parts["original"] for name, parts in stored.items()}
+        return {
+            name: latent * n_of_m_mask(latent, options["n"], options["m"], layers[name].transposed_groups)
+            for name, latent in latents.items()
+        }
+
+    @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
         """Yield the problems of the node ``algorithm.weights``."""
         yield from _problems(config.get("n", 2), config.get("m", 4), config.get("decay", 0.0))

@@ -10,24 +10,29 @@ from torch import Tensor, nn
 
 from altprop.nn.weights.base import KEY, WeightsContext
 from altprop.nn.weights.layers import WeightLayer, refuse_unknown, value_for, weight_layers
-from altprop.nn.weights.sparse.base import SparseOptions, SparseRule, reset_inactive_state, sparsity_problems
+from altprop.nn.weights.saved_run import saved_masks
+from altprop.nn.weights.sparse.base import SparseOptions, SparseRule, full_mask, reset_inactive_state, sparsity_problems
 from altprop.nn.weights.sparse.distribution import capped
 from altprop.nn.weights.sparse.layout import Layout
 from altprop.nn.weights.sparse.prune import smallest_active
+from altprop.nn.weights.sparse.record import MovementRecord
 from altprop.problems import ConfigError, Problem
 
 Profile = Literal["exponential", "cubic"]
 
 
-def event_fraction(profile: Profile, target: float, event: int, events: int) -> float:
+def event_fraction(profile: Profile, target: float, event: int, events: int, initial: float = 0.0) -> float:
     """Return the fraction of the active units that event ``event`` (0-based) of ``events`` prunes.
 
-    Together the events lead to the sparsity ``target``. ``exponential``: ``1 - (1 - S)^(1/n)`` every time. ``cubic`` (Zhu and
-    Gupta): the density after k events is ``1 - S + S (1 - k/n)^3``.
+    Together the events lead from the sparsity ``initial``, s, to ``target``, S; the fraction is 0 if s is S or more.
+    ``exponential``: ``1 - ((1 - S) / (1 - s))^(1/n)`` every time. ``cubic`` (Zhu and Gupta): the density after k events is
+    ``1 - S + (S - s) (1 - k/n)^3``.
     """
+    if initial >= target:
+        return 0.0
     if profile == "exponential":
-        return 1.0 - (1.0 - target) ** (1.0 / events)
-    before, after = (1.0 - target + target * (1.0 - k / events) ** 3 for k in (event, event + 1))
+        return 1.0 - ((1.0 - target) / (1.0 - initial)) ** (1.0 / events)
+    before, after = (1.0 - target + (target - initial) * (1.0 - k / events) ** 3 for k in (event, event + 1))
     return 1.0 - after / before
 
 
@@ -44,8 +49,9 @@ class IterativePruning(SparseRule):
         optimizer_state: Whether to ``keep`` momentum and other optimizer state of pruned weights, as published, or to ``reset``
             it to zero.
         **options: Those of :class:`SparseRule`. ``weights_from`` is a checkpoint of the dense run: weights and momentum come from
-            it, while learning rate, weight decay and so on are those of this run's configuration. Without it the network is
-            pruned while it is trained from scratch.
+            it, while learning rate, weight decay and so on are those of this run's configuration. From a sparse run its masks
+            come, too, and pruning leads from its sparsity to ``sparsity``. Without it the network is pruned while it is trained
+            from scratch.
     """
 
     moves: ClassVar[bool] = True
@@ -72,6 +78,8 @@ class IterativePruning(SparseRule):
         self.caps = dict(caps or {})
         self.optimizer_state = optimizer_state
         self.epoch: int | None = None
+        self.initial: list[float] | None = None
+        """The sparsity of every layer at the start, if that came from a sparse run."""
 
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
         """Register the masks, all of them ones. Raises ``ConfigError`` if the run is too short for all events."""
@@ -90,6 +98,38 @@ class IterativePruning(SparseRule):
         caps = [next((cap for name, cap in self.caps.items() if layer.matches(name)), None) for layer in layers]
         sizes = Layout.of([tuple(weight.shape) for weight in self.weights.weights], self.granularity).sizes
         return capped(targets, caps, sizes)
+
+    def refuse_masks(self, file: str, key: str) -> None:
+        if key != f"{KEY}.weights_from":
+            description = f"{file} is sparse, and pruning would make all of its weights active"
+            raise ConfigError([Problem(key, description, "its masks as well as its weights", f"{KEY}.weights_from={file}")])
+
+    def take_masks(self, state: Mapping[str, Any], key: str) -> None:
+        """Start with the masks of a sparse network. Layers without one stay dense.
+
+        Raises ``ConfigError`` if its masks cover smaller units.
+        """
+        saved, masks = saved_masks(state["algorithm"]), []
+        for name, masking, weight in zip(self.weights.names, self.weights.maskings, self.weights.weights):
+            own, mask = masking.mask, saved.get(name)
+            if mask is None:
+                masks.append(torch.ones_like(own))
+            elif mask.shape[: own.dim()] == own.shape:
+                share = mask.flatten(own.dim()).mean(dim=-1) if mask.dim() > own.dim() else mask
+                if not torch.equal(share, (share > 0).to(share)):
+                    description = f"{self.granularity} with a run whose masks cover smaller units, in {name}"
+                    fix = f"{KEY}.granularity={mask.dim()}"
+                    raise ConfigError([Problem(f"{KEY}.granularity", description, "that of the other run", fix)])
+                masks.append(share)
+            elif own.shape[: mask.dim()] == mask.shape:
+                masks.append(full_mask(mask, own).expand_as(own))
+            else:
+                description = f"the mask of {name} has shape {list(mask.shape)}"
+                raise ConfigError([Problem(key, description, f"the same model, weight {list(weight.shape)}")])
+        self.weights.mask.copy_(torch.cat([mask.reshape(-1) for mask in masks]))
+        self.weights.recount()
+        self.record = MovementRecord(self.weights.mask)
+        self.initial = [1.0 - active / size for active, size in zip(self.weights.active, self.weights.layout.sizes)]
 
     @property
     def last_event(self) -> int:
@@ -112,8 +152,14 @@ class IterativePruning(SparseRule):
 
     def _prune(self, number: int) -> None:
         weights = self.weights
-        fractions = [event_fraction(self.profile, target, number, self.iterations) for target in self.targets]
+        initial = self.initial or [0.0] * len(self.targets)
+        fractions = [
+            event_fraction(self.profile, target, number, self.iterations, start) for target, start in zip(self.targets, initial)
+        ]
         pruned = smallest_active(weights, fractions)
+        if self.initial is not None:  # a layer that started at its target or beyond loses nothing
+            parts = pruned.split(weights.counts(pruned))
+            pruned = torch.cat([part for part, fraction in zip(parts, fractions) if fraction > 0] or [pruned[:0]])
         lost = weights.counts(pruned)
         weights.switch(pruned, False)
         weights.active = [before - count for before, count in zip(weights.active, lost)]
@@ -127,6 +173,13 @@ class IterativePruning(SparseRule):
     def complete(self) -> bool:
         """Whether the last event is over. Before it the network has more weights than the run ends with."""
         return self.epoch is not None and self.epoch >= self.last_event
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), **({} if self.initial is None else {"initial": self.initial})}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.initial = state.get("initial")
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:

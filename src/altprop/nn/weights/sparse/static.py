@@ -71,6 +71,15 @@ class FixedBudget(SparseRule):
             raise ConfigError([Problem(f"{KEY}.distribution", description, "equal, or more layers")])
         return [layer for layer, _ in pairs], [value for _, value in pairs]
 
+    @property
+    def has_saved_mask(self) -> bool:
+        return self.mask_from is not None
+
+    def refuse_masks(self, file: str, key: str) -> None:
+        if self.mask_from is None:
+            description = f"{file} is sparse, and its weights are zero at most positions that are drawn anew"
+            raise ConfigError([Problem(key, description, "with the mask of that run", f"{key}={file} {KEY}.mask_from={file}")])
+
     def start_from_other_runs(self) -> None:
         """Copy weights and then the mask from the checkpoints named in the options (section 2.8)."""
         super().start_from_other_runs()
