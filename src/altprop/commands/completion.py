@@ -116,8 +116,9 @@ class Query:
         config = self._config
         if config is None:
             return
+        hidden = tuple(start for start in ("hydra", "_") if not name.rpartition(".")[2].startswith(start[0]))
         for match in CompletionPlugin._get_matches(config, name):
-            if not match.startswith("hydra") or name.startswith("h"):
+            if not match.rstrip(".=").rpartition(".")[2].startswith(hidden):
                 yield f"{prefix[0]}{match}"
 
     def values(self) -> Iterator[str]:
@@ -139,7 +140,7 @@ class Query:
         """The choices of ``group``, in subfolders as ``<folder>/<name>``."""
         choices = self._listed(group, ObjectType.CONFIG)
         for folder in self._listed(group, ObjectType.GROUP) if group in PAPERS else ():
-            if not folder.startswith("_"):  # shared parts of experiments
+            if not folder.startswith("_") and folder != "wandb":  # shared parts of experiments; files for agents of W&B
                 choices += [f"{folder}/{name}" for name in self._listed(f"{group}/{folder}", ObjectType.CONFIG)]
         return choices
 

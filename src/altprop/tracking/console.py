@@ -59,9 +59,8 @@ class Console(Tracker):
         self._own = list(run.config.get("metrics") or {})
         self._all_columns = columns_of(self._own)
         self._began = time.monotonic()
-        self._print(
-            f"{run.name}, seed {run.seed}: {run.total_epochs} epochs of {run.steps_per_epoch} steps in {relative(run.directory)}"
-        )
+        epochs = f"{run.total_epochs} {'epoch' if run.total_epochs == 1 else 'epochs'}"
+        self._print(f"{run.name}, seed {run.seed}: {epochs} of {run.steps_per_epoch} steps in {relative(run.directory)}")
         if run.resumed:
             self._print(f"Resumed at step {run.start_step}, epoch {run.start_step / run.steps_per_epoch:.4g}")
         if self.interactive:
