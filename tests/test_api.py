@@ -103,6 +103,8 @@ def test_a_finished_run_gets_further_metrics(run: Run) -> None:
     assert run.last["test/accuracy"] < 100 * result["top5"] / (100 if result["top5"] > 1 else 1) <= 100
     assert result["ce_loss"] == pytest.approx(result["loss"], rel=1e-5)
     assert "top5" not in run.last
+    by_key = altprop.evaluate(run.key, f"paths.outputs={run.directory.parents[1]}", "device=cpu", "figures=false")
+    assert by_key["loss"] == result["loss"]
     for wrong, message in (
         ("metrics=tpo5", "metrics"),
         ("+metrics.loss={_target_: torch.nn.functional.cross_entropy}", "metrics.loss"),

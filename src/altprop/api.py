@@ -147,12 +147,14 @@ def sweep(*overrides: str) -> list[Run]:
 
 
 def evaluate(run: Run | str | Path, *overrides: str) -> dict[str, Any]:
-    """Evaluate a trained run like ``altprop evaluate run=<run> <overrides>``; overrides are ``split=train`` and the like.
+    """Evaluate a trained run like ``altprop evaluate run=<run> <overrides>``; overrides are ``split=train``, ``metrics=top5``.
+
+    ``run`` may also be a path, ``<name>/<key>`` below ``paths.outputs``, or a key.
 
     Returns the result, which is also appended to ``evaluations.jsonl`` in the run's directory: ``accuracy`` (percent), ``loss``,
     ``samples`` and more. Raises ConfigError or RunFailed.
     """
-    return calls.call_evaluate(run.directory if isinstance(run, Run) else Path(run), overrides)
+    return calls.call_evaluate(run.directory if isinstance(run, Run) else run, overrides)
 
 
 def validate(*overrides: str) -> list[Problem]:

@@ -74,12 +74,12 @@ def call_compose(overrides: Sequence[str], command: str = "train") -> dict[str, 
     return plain
 
 
-def call_evaluate(directory: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Run ``altprop evaluate run=<directory> <overrides>``. Returns what it appends to ``evaluations.jsonl``."""
+def call_evaluate(run: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Run ``altprop evaluate run=<run> <overrides>``. Returns what it appends to ``evaluations.jsonl``."""
     from altprop.commands.evaluate import evaluation_of
 
     results: list[dict[str, Any]] = []
-    _call("evaluate", [_override("run", directory), *overrides], lambda config: results.append(evaluation_of(config)))
+    _call("evaluate", [_override("run", run), *overrides], lambda config: results.append(evaluation_of(config)))
     return results[0]
 
 
@@ -161,8 +161,8 @@ def _for_python(problem: Problem) -> Problem:
     return Problem(problem.key, problem.description, problem.allowed, f'altprop.sweep("{problem.fix.removeprefix("-m ")}")')
 
 
-def _override(key: str, path: Path) -> str:
-    quoted = str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+def _override(key: str, path: str | Path) -> str:
+    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{quoted}'"
 
 
