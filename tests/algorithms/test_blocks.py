@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -11,13 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from altprop.algorithms.blocks import cut, cut_positions, output_shapes
+from altprop.algorithms.blocks import BlockAlgorithm, cut, cut_positions, output_shapes
+from altprop.algorithms.delayed.gradients import DelayedGradients
+from altprop.algorithms.greedy.asynchronous import AsynchronousGreedy
+from altprop.algorithms.greedy.decoupled import DecoupledGreedy
+from altprop.algorithms.greedy.sequential import SequentialGreedy
+from altprop.algorithms.synthetic.gradients import SyntheticGradients
 from altprop.models.cifar_resnet import CifarResNet
 from altprop.models.mlp import MLP
 from altprop.models.resnet import ResNet
 from altprop.models.vgg import VGG
 from altprop.nn.heads.local import mlp_sr_head
 from altprop.problems import ConfigError
+from altprop.testing import SMALL_MLP, Case, Training
+from altprop.testing.examples import LINEAR_HEAD
+from altprop.testing.problem import STEPS_PER_EPOCH
 
 
 def counts(blocks: list[nn.Sequential]) -> list[int]:
@@ -39,9 +48,9 @@ def test_cut_points_start_blocks(layers: int, data: st.DataObject) -> None:
     assert cut_positions(layers, 1, points) == [0, *points, layers]
 
 
-@pytest.mark.parametrize("points", [[0], [5], [3, 2], [2, 2], [-1]])
+@pytest.mark.parametrize("points", [[0], [6], [3, 2], [5, 5], [-1]])
 def test_invalid_cut_points_are_refused(points: list[int]) -> None:
-    with pytest.raises(ConfigError, match=r"algorithm\.cut_points.*from 1 to 4"):
+    with pytest.raises(ConfigError, match=r"algorithm\.cut_points.*from 1 to 5"):
         cut_positions(5, 1, points)
 
 
@@ -121,3 +130,29 @@ def test_published_cut_of_resnet_110() -> None:
     assert shape == (32, 16, 16)
     assert counts([*parts, head, model.head]) == [228_432, 1_498_880, 54_922, 650]
     assert sum(counts([*parts, head, model.head])) == 1_782_884
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(DecoupledGreedy, head=LINEAR_HEAD),
+        partial(SequentialGreedy, head=LINEAR_HEAD),
+        partial(AsynchronousGreedy, head=LINEAR_HEAD, buffer_size=1),
+        DelayedGradients,
+        SyntheticGradients,
+    ],
+)
+def test_the_last_cut_may_leave_only_pooling_and_the_classifier(make: Callable[..., BlockAlgorithm]) -> None:
+    training = Training(Case(lambda weights: make(cut_points=[1, 2], weights=weights), SMALL_MLP, epochs=3))
+    model = training.algorithm.model
+    parameters = [value.detach().clone() for value in model.parameters()]
+    training.run(training.context.total_epochs * STEPS_PER_EPOCH)
+    assert not any(torch.equal(before, after) for before, after in zip(parameters, model.parameters()))
+    resumed = Training(training.case).restore(training.state())
+    assert resumed.algorithm.step == training.algorithm.step
+
+
+def test_the_head_alone_is_a_block() -> None:
+    model = MLP(hidden=(4,), units=nn.ReLU, input_shape=(1, 2, 2), num_classes=2)
+    first, last = cut(model, 1, [1])
+    assert counts([first, last]) == [counts(model.blocks)[0], 0]

@@ -79,3 +79,15 @@ def test_a_width_without_channels_raises(width):
     with pytest.raises(ConfigError, match=r"model\.width: "):
         ResNet(depth=18, width=width, **CIFAR)
     assert [problem.key for problem in ResNet.check({"width": width}, {})] == ["model.width"]
+
+
+def test_stages_replace_those_of_the_depth() -> None:
+    model = ResNet(depth=18, stages=[1, 1, 2, 1], units=nn.ReLU, input_shape=(3, 32, 32), num_classes=4)
+    assert [len(getattr(model, f"layer{number}")) for number in range(1, 5)] == [1, 1, 2, 1]
+    assert len(model.blocks) == 1 + 5
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 4)
+    two = ResNet(depth=50, stages=[1, 2], units=nn.ReLU, input_shape=(3, 32, 32), num_classes=4)
+    assert two.fc.in_features == 128 * 4
+    for stages in ([], [0], [1.5], 3):
+        with pytest.raises(ConfigError, match=r"model\.stages"):
+            ResNet(stages=stages, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=4)

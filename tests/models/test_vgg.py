@@ -69,3 +69,13 @@ def test_dropout_is_an_option():
 def test_images_that_are_too_small_raise():
     with pytest.raises(ConfigError, match=r"dataset: images of 28 x 28 pixels; vgg16 needs at least 32 x 32"):
         VGG(depth=16, units=nn.ReLU, input_shape=(1, 28, 28), num_classes=10)
+
+
+def test_the_width_scales_channels_and_hidden_units() -> None:
+    model = VGG(depth=11, width=0.125, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=4)
+    channels = [layer.out_channels for layer in model.features if isinstance(layer, nn.Conv2d)]
+    assert channels == [8, 16, 32, 32, 64, 64, 64, 64]
+    assert [layer.out_features for layer in model.classifier if isinstance(layer, nn.Linear)] == [512, 512, 4]
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 4)
+    with pytest.raises(ConfigError, match=r"model\.width"):
+        VGG(width=0.001, units=nn.ReLU, input_shape=(3, 32, 32), num_classes=4)

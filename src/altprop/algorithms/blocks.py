@@ -28,7 +28,8 @@ class BlockAlgorithm(Algorithm):
 
     Args:
         block_size: Number of layers per block. A remainder at the end becomes a block of its own.
-        cut_points: 0-based indices of the layers that start a new block. Replaces ``block_size``.
+        cut_points: 0-based indices of the layers that start a new block. Replaces ``block_size``. If the last is the number of
+            layers, the model's head, which is pooling and the classifier, is a block of its own.
         options: Arguments of :class:`Algorithm`.
     """
 
@@ -59,15 +60,15 @@ def cut_positions(num_layers: int, block_size: int, cut_points: Sequence[int] | 
     """Return the indices of the layers at which blocks start and end: ``[0, …, num_layers]``.
 
     ``cut_points`` are the 0-based layers that start a new block. Without them every ``block_size`` layers form a block, and a
-    remainder at the end forms a block of its own.
+    remainder at the end forms a block of its own. ``num_layers`` as the last cut point leaves a last block without layers.
 
-    Raises ``ConfigError`` if cut points are outside ``1 … num_layers - 1`` or not increasing.
+    Raises ``ConfigError`` if cut points are outside ``1 … num_layers`` or not increasing.
     """
     if cut_points is None:
         return [*range(0, num_layers, block_size), num_layers]
     positions = [0, *cut_points, num_layers]
-    if any(later <= earlier for earlier, later in pairwise(positions)):
-        allowed = f"increasing whole numbers from 1 to {num_layers - 1}: this model can be cut between its {num_layers} layers"
+    if any(later <= earlier for earlier, later in pairwise([0, *cut_points, num_layers + 1])):
+        allowed = f"increasing whole numbers from 1 to {num_layers}: this model can be cut after each of its {num_layers} layers"
         raise ConfigError([Problem("algorithm.cut_points", str(list(cut_points)), allowed, "algorithm.cut_points=null")])
     return positions
 

@@ -61,5 +61,7 @@ def _depends_on_length(stored: Mapping[str, Any]) -> Iterator[Problem]:
     if algorithm is not None and issubclass(algorithm, Algorithm) and algorithm.total_epochs is not Algorithm.total_epochs:
         yield Problem("algorithm", f"{algorithm.__name__} divides the length of the run among its blocks", new_run)
     weights = stored["algorithm"].get("weights") or {}
+    if str(weights.get("stop_epoch")).endswith("%"):
+        yield Problem("algorithm.weights.stop_epoch", f"{weights['stop_epoch']} of a longer run is another epoch", new_run)
     if (weights.get("prune") or {}).get("decay") == "cosine" and weights.get("stop_epoch") is None:
         yield Problem("algorithm.weights.prune.decay", "cosine ends with the run", new_run)

@@ -50,7 +50,12 @@ YOUNGER_KEYS: Mapping[str, Any] = {
     "trainer.cuda_graph": False,
 }
 """Dotted keys that were added after the first runs -> the value that means what a configuration without the key means."""
-YOUNGER_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {}
+YOUNGER_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    "altprop.models.ResNet": {"stages": None},
+    "altprop.models.VGG": {"width": 1.0},
+    "altprop.weights.Binary": {"dense": []},
+    "altprop.weights.IterativeBinary": {"dense": []},
+}
 """Public name of a class -> its arguments that were added after the first runs, with values as in :data:`YOUNGER_KEYS`."""
 
 

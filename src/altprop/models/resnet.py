@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import nn
 
 from altprop.models.base import FeedForward, InputShape
-from altprop.models.checks import refuse
+from altprop.models.checks import list_of_sizes, refuse
 from altprop.models.residual import BasicBlock, Bottleneck, projection
 from altprop.nn.initialization import (
     BatchNormInit,
@@ -34,12 +34,15 @@ class ResNet(FeedForward):
     """Deep residual network for ImageNet (He et al., arXiv:1512.03385, table 1), or with a stem for small images.
 
     ``stem="imagenet"`` is a 7 x 7 convolution with stride 2 and a 3 x 3 max-pool with stride 2; ``"cifar"`` is a 3 x 3
-    convolution with stride 1. The four stages have p, 2p, 4p and 8p planes with p = round(64 * ``width``), half to even. The
-    blocks are the stem and every residual block; the head pools globally, so images may have any size. With the default options
-    the initial values are torchvision's. Raises ``ConfigError`` if ``width`` leaves no channel.
+    convolution with stride 1. The stages, four of them by default, have p, 2p, 4p, 8p, … planes with p = round(64 * ``width``),
+    half to even. The blocks are the stem and every residual block; the head pools globally, so images may have any size. With the
+    default options the initial values are torchvision's. Raises ``ConfigError`` if ``width`` leaves no channel, or if ``stages``
+    is not a list of numbers from 1 on.
 
     Args:
-        depth: Number of layers, as in the paper.
+        depth: Number of layers, as in the paper. Up to 34 the residual blocks are pairs of 3 x 3 convolutions, then bottlenecks.
+        stages: Number of residual blocks in each stage, such as ``[1, 1, 2, 1]``; None for those of ``depth``, which then only
+            says of which kind the blocks are.
         width: Factor on all numbers of planes.
         stem: First layers, ``imagenet`` or ``cifar``.
         conv_init: Initial weights of the convolutions.
@@ -56,11 +59,12 @@ class ResNet(FeedForward):
         conv_init: ConvInit = "fan_out_normal",
         batch_norm_init: BatchNormInit = "ones",
         linear_bias_init: LinearBiasInit = "default",
+        stages: Sequence[int] | None = None,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,
     ) -> None:
-        refuse(_problems(width))
+        refuse(_problems(width, stages))
         super().__init__()
         self.input_shape = input_shape
         self.num_classes = num_classes
@@ -78,7 +82,7 @@ class ResNet(FeedForward):
         block, counts = STAGES[depth]
         channels = planes
         blocks: list[nn.Module] = [nn.Sequential(*first)]
-        for number, count in enumerate(counts, start=1):
+        for number, count in enumerate(counts if stages is None else stages, start=1):
             stage = _stage(block, channels, planes, count, 1 if number == 1 else 2, units)
             self.add_module(f"layer{number}", stage)
             blocks.extend(stage)
@@ -94,7 +98,7 @@ class ResNet(FeedForward):
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
         """Problems in the model's own node ``config``."""
-        yield from _problems(config.get("width", 1.0))
+        yield from _problems(config.get("width", 1.0), config.get("stages"))
 
 
 def _stage(
@@ -115,7 +119,11 @@ def _stage(
     return nn.Sequential(*blocks)
 
 
-def _problems(width: object) -> Iterator[Problem]:
+def _problems(width: object, stages: object) -> Iterator[Problem]:
+    if stages is not None:
+        yield from list_of_sizes("model.stages", stages, "model.stages=[1,1,2,1]")
+        if not stages:
+            yield Problem("model.stages", "[]", "at least one stage", "model.stages=[1,1,2,1]")
     if not isinstance(width, int | float) or round(64 * width) < 1:
         allowed = "a number for which round(64 * width), the channels of the first stage, is at least 1"
         yield Problem("model.width", str(width), allowed, "model.width=1.0")

@@ -29,7 +29,14 @@ class VGG(FeedForward):
     3 x 3 convolutions with bias in five groups, a 2 x 2 max-pool after each group, adaptive pooling to 7 x 7, and three linear
     layers with ``dropout`` between them. Each convolution with its batch norm and units is one block. A max-pool belongs to the
     block of the convolution that follows it, the last one to the head with everything after it (the cut of decoupled greedy
-    learning, arXiv:1901.08164). Raises ``ConfigError`` for images below 32 x 32 pixels and for a ``dropout`` outside [0, 1].
+    learning, arXiv:1901.08164). Raises ``ConfigError`` for images below 32 x 32 pixels, for a ``dropout`` outside [0, 1] and for
+    a ``width`` that leaves no channel.
+
+    Args:
+        depth: Number of layers, as in the paper.
+        batch_norm: Whether a batch norm follows every convolution.
+        dropout: Probability of dropout between the linear layers.
+        width: Factor on all numbers of channels and of hidden units, which are then rounded, half to even.
     """
 
     def __init__(
@@ -38,11 +45,12 @@ class VGG(FeedForward):
         depth: Literal[11, 13, 16, 19] = 11,
         batch_norm: bool = True,
         dropout: float = 0.5,
+        width: float = 1.0,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,
     ) -> None:
-        refuse(_problems(dropout))
+        refuse(_problems(dropout, width))
         require_size(f"vgg{depth}", input_shape, 2 ** len(CHANNELS), "model=convnet")
         super().__init__()
         self.input_shape = input_shape
@@ -51,7 +59,8 @@ class VGG(FeedForward):
         blocks: list[nn.Sequential] = []
         channels = input_shape[0]
         pool: list[nn.Module] = []
-        for count, planes in zip(CONVOLUTIONS[depth], CHANNELS, strict=True):
+        for count, full in zip(CONVOLUTIONS[depth], CHANNELS, strict=True):
+            planes = round(full * width)
             for _ in range(count):
                 layers = [*pool, nn.Conv2d(channels, planes, 3, padding=1)]
                 layers += [nn.BatchNorm2d(planes), units()] if batch_norm else [units()]
@@ -61,14 +70,15 @@ class VGG(FeedForward):
             pool = [nn.MaxPool2d(2, 2)]
         self.features.extend(pool)
         self.avgpool = AdaptiveAvgPool2d(7)
+        hidden = round(4096 * width)
         self.classifier = nn.Sequential(
-            nn.Linear(channels * 7 * 7, 4096),
+            nn.Linear(channels * 7 * 7, hidden),
             units(),
             nn.Dropout(dropout),
-            nn.Linear(4096, 4096),
+            nn.Linear(hidden, hidden),
             units(),
             nn.Dropout(dropout),
-            nn.Linear(4096, num_classes),
+            nn.Linear(hidden, num_classes),
         )
         self._init_weights()
         self.chain(blocks, nn.Sequential(*pool, self.avgpool, nn.Flatten(), self.classifier))
@@ -76,7 +86,7 @@ class VGG(FeedForward):
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
         """Problems in the model's own node ``config``."""
-        yield from _problems(config.get("dropout", 0.5))
+        yield from _problems(config.get("dropout", 0.5), config.get("width", 1.0))
 
     def _init_weights(self) -> None:
         for layer in self.modules():
@@ -88,6 +98,9 @@ class VGG(FeedForward):
                 nn.init.zeros_(layer.bias)
 
 
-def _problems(dropout: object) -> Iterator[Problem]:
+def _problems(dropout: object, width: object) -> Iterator[Problem]:
+    if not isinstance(width, int | float) or round(CHANNELS[0] * width) < 1:
+        allowed = f"a number for which round({CHANNELS[0]} * width), the channels of the first group, is at least 1"
+        yield Problem("model.width", str(width), allowed, "model.width=1.0")
     if not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
         yield Problem("model.dropout", str(dropout), "a probability from 0 to 1", "model.dropout=0.5")

@@ -6,6 +6,7 @@ extended from the command line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from altprop.problems import Problem
@@ -48,3 +49,16 @@ def _is_table(values: object, kinds: tuple[type, ...], least: float) -> bool:
     # type() and not isinstance(), because True is an int in Python
     numbers_valid = all(type(number) in kinds and float(number) >= least for number in numbers)
     return epochs_valid and numbers_valid and 0 in epochs
+
+
+def epoch_of(value: int | str, total_epochs: int) -> int:
+    """Return the 0-based epoch that ``value`` names: a number, or a share of the run such as ``75%``, rounded to whole epochs.
+
+    Raises ``ValueError`` if it is neither.
+    """
+    if isinstance(value, int):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)%", value)
+    if match is None or float(match[1]) > 100:
+        raise ValueError(f"{value} is neither an epoch nor a share of the run such as 75%")
+    return round(float(match[1]) / 100 * total_epochs)

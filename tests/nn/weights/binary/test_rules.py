@@ -14,7 +14,9 @@ from altprop.nn.weights.base import Dense
 from altprop.nn.weights.binary import sign as binary_sign
 from altprop.nn.weights.binary.base import Binary
 from altprop.nn.weights.binary.iterative import IterativeBinary
+from altprop.nn.weights.binary.orders import resolve_order
 from altprop.nn.weights.binary.sign import sign
+from altprop.nn.weights.layers import weight_layers
 from altprop.problems import ConfigError
 from tests.algorithms.harness import assert_equal
 from tests.nn.weights.binary.driver import Driver, batches, is_weight, latents, network
@@ -402,3 +404,30 @@ def test_signs_are_taken_once_per_step_and_once_per_evaluation(monkeypatch):
         for inputs, _ in batches(2):
             driver.algorithm.predict(inputs)
     assert len(calls) == 2
+
+
+def test_dense_layers_stay_in_floating_point():
+    driver = Driver(Binary(dense=["first", "classifier"]), network())
+    every = [layer.name for layer in weight_layers(network())]
+    assert driver.algorithm.weights.names == every[1:-1]
+    driver.epoch(0)
+    for layer in weight_layers(driver.model):
+        assert bool((layer.weight.abs() == 1).all()) == (layer.name in every[1:-1])
+    with pytest.raises(ConfigError, match=r"algorithm\.weights\.dense: 'nothing' fits no layer"):
+        Driver(Binary(dense=["nothing"]), network())
+    with pytest.raises(ConfigError, match=r"algorithm\.weights\.dense: \[.*\] leaves no layer"):
+        Driver(Binary(dense=["linear", "conv"]), network())
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"), [("reverse", (2, 1)), (2, (2, 1)), ([1, 2], (1, 2)), ([4, 3, 2, 1], (2, 1)), ([1, 3, 2, 4], (2, 1))]
+)
+def test_orders_leave_dense_layers_out(order, expected):
+    layers = ["a", "b", "c", "d"]
+    assert resolve_order(order, ["b", "c"], torch.Generator(), "order", layers) == expected
+
+
+def test_published_orders_leave_dense_layers_out():
+    layers = [str(place) for place in range(1, 6)]
+    order = resolve_order("vgg5_ascend", layers[1:-1], torch.Generator(), "order", layers)
+    assert [layers[1:-1][place - 1] for place in order] == ["4", "3", "2"]

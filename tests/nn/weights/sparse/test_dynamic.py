@@ -230,7 +230,7 @@ def test_gradient_growth_uses_the_gradient_of_the_step():
     for fresh, gradient, on in zip(*(weights.parts(flat) for flat in (grown, gradients, before))):
         assert gradient[fresh].min() >= gradient[~on & ~fresh].max()
     assert weights.maskings[0].gradient is not None
-    trained.rule.stop_epoch = 0
+    trained.rule.last_epoch = 0
     trained.step()
     assert weights.maskings[0].gradient is None
 
@@ -295,3 +295,17 @@ def test_the_metrics_of_movement():
     assert metrics["weights/pruned_again"].item() == pytest.approx(int((gone & first_grown).sum()) / int(first_grown.sum()))
     assert metrics["weights/ever_active"].item() == pytest.approx(ever.float().mean().item())
     assert metrics["weights/unplaced"] == 0
+
+
+@pytest.mark.parametrize(("stop_epoch", "last"), [("75%", 3), ("0%", 0), ("100%", 4), ("12.5%", 0), (2, 2)])
+def test_the_stop_epoch_may_be_a_share_of_the_run(stop_epoch, last):
+    weights = make("fraction", "within", "random", stop_epoch=stop_epoch)
+    Trained(weights, small_mlp(), epochs=4)
+    for weights.epoch in range(4):
+        assert weights.moving == (weights.epoch < last)
+
+
+@pytest.mark.parametrize("stop_epoch", ["75", "-1%", "101%", "never", -1])
+def test_other_stop_epochs_are_refused(stop_epoch):
+    (problem,) = DynamicSparse.check({"stop_epoch": stop_epoch, "period": [[0, 1]]}, {})
+    assert problem.key == "algorithm.weights.stop_epoch"

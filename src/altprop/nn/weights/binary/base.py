@@ -16,10 +16,12 @@ from altprop.nn.weights.layers import (
     KINDS,
     WeightLayer,
     left_out,
+    refuse_unknown,
     register_on_weight,
     require_plain_weights,
     total_weights,
     trained_layers,
+    weight_layers,
 )
 from altprop.nn.weights.saved_run import computed_weights, load_weights, own_tensors, read_checkpoint_state
 from altprop.problems import ConfigError, Problem
@@ -34,6 +36,7 @@ class BinaryOptions(TypedDict, total=False):
     scale: Scale
     weights_from: str | None
     batch_norm_batches: int
+    dense: Sequence[str]
 
 
 class Binary(WeightsRule):
@@ -53,6 +56,7 @@ class Binary(WeightsRule):
             network computed with.
         batch_norm_batches: Re-estimate batch-norm statistics after every epoch on this many of its last mini-batches, with the
             weights that are evaluated. 0 keeps the running statistics.
+        dense: Roles or names of the layers that stay in floating point, such as ``first`` and ``classifier``.
     """
 
     cuda_graph: ClassVar[bool] = True
@@ -66,6 +70,7 @@ class Binary(WeightsRule):
         scale: Scale = "none",
         weights_from: str | None = None,
         batch_norm_batches: int = 0,
+        dense: Sequence[str] = (),
     ) -> None:
         if clip is not None and clip <= 0:
             raise ValueError(f"clip must be positive, not {clip}; null leaves the latent weights alone")
@@ -76,6 +81,7 @@ class Binary(WeightsRule):
         self.clip = clip
         self.scale: Scale = scale
         self.weights_from = weights_from
+        self.dense_selectors = tuple(dense)
         self.recent = RecentInputs(batch_norm_batches)
         self.epoch: int | None = None
         self.before_last_update: list[Tensor] = []
@@ -83,13 +89,19 @@ class Binary(WeightsRule):
     # -- set-up ----------------------------------------------------------------------------------------------------------------
 
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
-        """Register :class:`Binarization` on every layer.
+        """Register :class:`Binarization` on every layer that is not ``dense``.
 
-        Raises ``ConfigError`` if the model has no layer to binarize, or no batch norm for ``batch_norm_batches``.
+        Raises ``ConfigError`` if the model has no layer to binarize, a name fits no layer, or there is no batch norm for
+        ``batch_norm_batches``.
         """
-        layers = trained_layers(model)
-        if not layers:
+        every = trained_layers(model)
+        if not every:
             raise ConfigError([Problem(KEY, f"the model has no {KINDS}", "dense weights", f"{KEY}=dense")])
+        refuse_unknown([(f"{KEY}.dense", self.dense_selectors)], weight_layers(model))
+        layers = [layer for layer in every if not any(layer.matches(selector) for selector in self.dense_selectors)]
+        if not layers:
+            description = f"{list(self.dense_selectors)} leaves no layer to binarize"
+            raise ConfigError([Problem(f"{KEY}.dense", description, "fewer layers", f"{KEY}.dense=[first,classifier]")])
         require_plain_weights(model, layers)
         if self.recent.count and not has_batch_norm(model):
             key = f"{KEY}.batch_norm_batches"
@@ -97,6 +109,7 @@ class Binary(WeightsRule):
         self.model = model
         self.context = context
         self.names = [layer.name for layer in layers]
+        self.all_names = [layer.name for layer in every]
         self.left_out, weights = left_out(model), total_weights(model)
         self.binarizations = [Binarization(self.sign_zero, self.scale, layer.transposed_groups) for layer in layers]
         self.latents = [register_on_weight(layer, part) for layer, part in zip(layers, self.binarizations)]

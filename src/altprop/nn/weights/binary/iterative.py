@@ -59,7 +59,7 @@ class IterativeBinary(Binary):
         """Register the parametrizations and fix the order. Raises ``ConfigError`` if the order does not fit the layers."""
         super().attach(model, context)
         if self.order != FROM_SENSITIVITY:
-            self._set_order(resolve_order(self.order, self.names, context.generator, f"{KEY}.order"))
+            self._set_order(resolve_order(self.order, self.names, context.generator, f"{KEY}.order", self.all_names))
         count = num_binary_layers(context.total_epochs - 1, self.epochs_per_layer, len(self.names))
         log.info("%d of %d layers become binary in %d epochs", count, len(self.names), context.total_epochs)
 

@@ -1,6 +1,7 @@
 """The order in which layers become binary: forward, reverse, random, published, explicit, or by measured sensitivity.
 
-Layers have positions 1..L in forward order. An order is a permutation of them; its first entry is binarized first.
+The layers that become binary have positions 1..L in forward order. An order is a permutation of them; its first entry is
+binarized first.
 """
 
 from __future__ import annotations
@@ -47,11 +48,15 @@ def random_order(length: int, generator: torch.Generator) -> tuple[int, ...]:
     return tuple((torch.randperm(length, generator=generator) + 1).tolist())
 
 
-def resolve_order(order: Order, layers: Sequence[str], generator: torch.Generator, key: str) -> tuple[int, ...]:
+def resolve_order(
+    order: Order, layers: Sequence[str], generator: torch.Generator, key: str, every: Sequence[str] = ()
+) -> tuple[int, ...]:
     """Return ``order`` as a permutation of the positions of ``layers`` (names in forward order).
 
-    ``from_sensitivity`` is not resolved here but by :func:`read_order`. Raises ``ConfigError`` about ``key``, with the list of
-    layers, if the order has a wrong length or names an unknown layer or the same layer twice.
+    ``every`` are the names of all layers if some of them stay in floating point: a published order or a list of as many entries
+    is about all of them, and the others are left out. ``from_sensitivity`` is not resolved here but by :func:`read_order`. Raises
+    ``ConfigError`` about ``key``, with the list of layers, if the order has a wrong length or names an unknown layer or the same
+    layer twice.
     """
     length = len(layers)
     if order == "forward":
@@ -64,6 +69,10 @@ def resolve_order(order: Order, layers: Sequence[str], generator: torch.Generato
         if not 1 <= order <= length:
             raise _refused(key, f"{order} is not the position of a layer", layers)
         return rotation(order, length)
+    entries = PUBLISHED[order] if isinstance(order, str) else order
+    if len(entries) == len(every) != length:
+        names = [every[place - 1] for place in _permutation(entries, every, key)]
+        return tuple(layers.index(name) + 1 for name in names if name in layers)
     if isinstance(order, str):
         return _permutation(PUBLISHED[order], layers, key, f"{order} has {len(PUBLISHED[order])} layers")
     return _permutation(order, layers, key)

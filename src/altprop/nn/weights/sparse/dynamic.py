@@ -20,7 +20,7 @@ from altprop.nn.weights.sparse.noise import LangevinNoise
 from altprop.nn.weights.sparse.prune import Prune, SignChangePrune
 from altprop.nn.weights.sparse.redistribute import Redistribute, WithinTensor
 from altprop.nn.weights.sparse.static import FixedBudget, FixedBudgetOptions
-from altprop.nn.weights.tables import Table, as_table, at_epoch, table_problems
+from altprop.nn.weights.tables import Table, as_table, at_epoch, epoch_of, table_problems
 from altprop.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class DynamicSparse(FixedBudget):
         redistribute: How many of the freed units each tensor gets back.
         grow: Which free units to activate.
         period: Steps between updates, as a table over epochs.
-        stop_epoch: 0-based epoch from which on nothing moves; None for no stop.
+        stop_epoch: 0-based epoch from which on nothing moves, or a share of the run such as ``75%``; None for no stop.
         noise: Langevin noise in the gradients while the structure moves; None for no noise.
         new_weights: ``zero``: new weights are zero; ``init``: all inactive weights are redrawn at every update.
         optimizer_state: Whether to ``keep`` momentum and other optimizer state of pruned and grown weights, as published, or to
@@ -54,7 +54,7 @@ class DynamicSparse(FixedBudget):
         redistribute: Redistribute,
         grow: Grow,
         period: Table,
-        stop_epoch: int | None = None,
+        stop_epoch: int | str | None = None,
         noise: LangevinNoise | None = None,
         new_weights: Literal["zero", "init"] = "zero",
         optimizer_state: Literal["keep", "reset"] = "keep",
@@ -76,7 +76,8 @@ class DynamicSparse(FixedBudget):
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
         super().attach(model, context)
         self.prune.attach(self.weights, context.generator)
-        last_epoch = context.total_epochs if self.stop_epoch is None else min(self.stop_epoch, context.total_epochs)
+        self.last_epoch = None if self.stop_epoch is None else epoch_of(self.stop_epoch, context.total_epochs)
+        last_epoch = context.total_epochs if self.last_epoch is None else min(self.last_epoch, context.total_epochs)
         self.update_steps = max(1, last_epoch * context.steps_per_epoch)
         # DeepR moves weights after every step, so there its update must not synchronize; on a CPU there is nothing to wait for
         self.without_sync = (
@@ -103,7 +104,7 @@ class DynamicSparse(FixedBudget):
     @property
     def moving(self) -> bool:
         """Whether the structure can change in this epoch."""
-        return self.stop_epoch is None or self.epoch < self.stop_epoch
+        return self.last_epoch is None or self.epoch < self.last_epoch
 
     def due(self, step: int) -> bool:
         """Return whether an update follows step ``step`` (0-based, counted over all epochs)."""
@@ -198,9 +199,14 @@ class DynamicSparse(FixedBudget):
         yield from super().check(config, root)
         yield from table_problems(f"{KEY}.period", config.get("period"), whole=True, least=1)
         stop_epoch = config.get("stop_epoch")
-        if isinstance(stop_epoch, int) and stop_epoch < 0:
-            allowed = "an epoch, counted from 0, or null for no stop"
-            yield Problem(f"{KEY}.stop_epoch", str(stop_epoch), allowed, f"{KEY}.stop_epoch=null")
+        if stop_epoch is not None:
+            try:
+                wrong = epoch_of(stop_epoch, 1) < 0
+            except ValueError:
+                wrong = True
+            if wrong:
+                allowed = "an epoch, counted from 0, a share of the run such as 75%, or null for no stop"
+                yield Problem(f"{KEY}.stop_epoch", str(stop_epoch), allowed, f"{KEY}.stop_epoch=75%")
         if builds(config.get("prune"), SignChangePrune) and config.get("granularity", 4) != 4:
             description = f"{config.get('granularity')} with prune=sign_change"
             yield Problem(
