@@ -13,7 +13,7 @@ from altprop.algorithms.recorder import Recorder
 from altprop.nn.metrics.base import Metric
 from altprop.seeding import derive_seed
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp64"]
 ON_DEVICE = "@device"
 """End of the name of a generator on the run's device, if that is not a CPU."""
 Account = Callable[[str], AbstractContextManager[object]]

@@ -13,6 +13,7 @@ from torch import nn
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
 from altprop.data.base import Data, LoadContext
+from altprop.data.converted import converted
 from altprop.nn.metrics.base import Metric, check_on_example
 from altprop.nn.synchronized_batch_norm import synchronize_batch_norm
 from altprop.nn.weights.base import WeightsRule
@@ -21,8 +22,8 @@ from altprop.nn.weights.start import read_start_weights
 from altprop.problems import ConfigError, Problem
 from altprop.seeding import derive_seed
 from altprop.training.cost import StepCosts
-from altprop.training.device import choose_device, configure_torch, place_model, recorder_on, uses_channels_last
-from altprop.training.parts import Parts
+from altprop.training.device import choose_device, configure_torch, dtype_of, place_model, recorder_on, uses_channels_last
+from altprop.training.parts import DataSet, Parts
 from altprop.training.plan import Plan, make_plan, steps_in_epoch
 
 START = "model.weights_from"
@@ -51,13 +52,13 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1, start: bool = 
     device = choose_device(settings.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # new tensors, random states and streams are those of the current device
-    data = parts.data_set.load(load_context(parts, device, rank, world_size))
+    data = load_data(parts, device, rank, world_size)
     torch.manual_seed(derive_seed(parts.seed, parts.algorithm.weights.initial_stream))
     model = parts.model_factory(input_shape=data.input_shape, num_classes=data.num_classes)
     if start and START in parts.sources:
         start_from(parts.sources[START], model, parts.algorithm.weights)
     channels_last = uses_channels_last(settings.channels_last, model, device)
-    model = place_model(model, device, channels_last)
+    model = place_model(model, device, channels_last, dtype_of(settings.precision))
     if settings.sync_batch_norm and world_size > 1:
         model = synchronize_batch_norm(model)
     check_metrics(parts.metrics, data.num_classes)
@@ -114,6 +115,13 @@ def check_metrics(metrics: Mapping[str, Metric], num_classes: int) -> None:
             problems.append(Problem(f"metrics.{name}", f"{type(error).__name__}: {' '.join(str(error).split())}", allowed))
     if problems:
         raise ConfigError(problems)
+
+
+def load_data(parts: Parts, device: torch.device, rank: int = 0, world_size: int = 1, data_set: DataSet | None = None) -> Data:
+    """Load the data of ``parts``, or ``data_set`` in its place, in the precision of the run."""
+    data = (data_set or parts.data_set).load(load_context(parts, device, rank, world_size))
+    dtype = dtype_of(parts.settings.precision)
+    return data if dtype == torch.float32 else converted(data, dtype)
 
 
 def load_context(parts: Parts, device: torch.device, rank: int = 0, world_size: int = 1) -> LoadContext:

@@ -58,7 +58,15 @@ def recorder_on(device: torch.device, cuda_graph: bool) -> Recorder | None:
     return CudaRecorder(device)
 
 
-def place_model(model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
-    """Move ``model`` to ``device``, with ``channels_last`` its 4-d weights to the channels-last memory format."""
-    model = model.to(device)
+def dtype_of(precision: str) -> torch.dtype:
+    """The type of parameters and images in ``trainer.precision``; autocast keeps both in float32."""
+    return torch.float64 if precision == "fp64" else torch.float32
+
+
+def place_model(model: nn.Module, device: torch.device, channels_last: bool, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Move ``model`` to ``device``, with ``channels_last`` its 4-d weights to the channels-last memory format.
+
+    Its parameters are converted to ``dtype`` if that is not float32, the type in which models are made.
+    """
+    model = model.to(device) if dtype == torch.float32 else model.to(device, dtype)
     return model.to(memory_format=torch.channels_last) if channels_last else model  # type: ignore[call-overload]

@@ -14,7 +14,7 @@ from altprop.faults import describe
 from altprop.problems import ConfigError, Problem
 from altprop.tracking.status_file import read_status
 from altprop.training.artifacts import draw_answers
-from altprop.training.assembly import Assembly, load_context
+from altprop.training.assembly import Assembly, load_data
 from altprop.training.evaluation import SHARES, evaluate
 from altprop.training.parts import DataSet, Parts
 from altprop.training.trained import load_trained
@@ -88,7 +88,7 @@ def choose_split(run: Assembly, name: str) -> Split:
 
 def _with_other_data(run: Assembly, parts: Parts, data_set: DataSet) -> Assembly:
     """The same algorithm with another data set of the same shape and number of classes."""
-    data = data_set.load(load_context(parts, run.context.device))
+    data = load_data(parts, run.context.device, data_set=data_set)
     mine, other = (run.data.input_shape, run.data.num_classes), (data.input_shape, data.num_classes)
     if mine != other:
         raise ConfigError(

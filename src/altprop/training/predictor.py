@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from altprop.data.normalization import Normalization
+from altprop.training.device import dtype_of
 from altprop.training.parts import Parts
 from altprop.training.trained import Trained
 
@@ -20,6 +21,7 @@ class Predictor:
     def __init__(self, parts: Parts, trained: Trained) -> None:
         self._algorithm = trained.run.algorithm
         self._normalization: Normalization | None = None
+        self._dtype = dtype_of(parts.settings.precision)
         self.device = trained.run.context.device
         """Where the model is. Inputs are moved there, and answers are there."""
         self.input_shape = trained.run.data.input_shape
@@ -54,7 +56,7 @@ class Predictor:
         if not images.is_floating_point():
             raise ValueError(f"images of type {images.dtype}; 8-bit pixels (uint8) or normalized floating-point numbers")
         with self._algorithm.inference():
-            scores = self._algorithm.predict(images.float())
+            scores = self._algorithm.predict(images.to(self._dtype))
         return scores.clone()  # a normal tensor, outside of inference mode
 
     def classify(self, images: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from altprop.tracking.base import RunInfo, Status, Tracker
 from altprop.tracking.fanout import Trackers
 from altprop.tracking.metadata import write_metadata
 from altprop.training.ancestry import changed_sources, record_ancestry
-from altprop.training.assembly import Assembly, assemble, left_out_line, load_context
+from altprop.training.assembly import Assembly, assemble, left_out_line, load_data
 from altprop.training.checkpoint import CheckpointStore
 from altprop.training.cost import watch_memory
 from altprop.training.extend import take_over
@@ -194,7 +194,7 @@ def _with_all_data(run: Assembly, parts: Parts) -> Assembly:
     """``run`` with all samples of its data instead of this process's share."""
     if run.context.world_size == 1:
         return run
-    return replace(run, data=parts.data_set.load(load_context(parts, run.context.device)))
+    return replace(run, data=load_data(parts, run.context.device))
 
 
 def _run_info(parts: Parts, run: Assembly, progress: Progress) -> RunInfo:

@@ -52,8 +52,9 @@ class TrainerSettings:
 
     device: str = "auto"
     """``auto`` (cuda, else mps, else cpu), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    """fp32 (the papers' numerics) or tf32 matrix products, bf16 or fp16 autocast."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "fp64"] = "fp32"
+    """fp32 (the papers' numerics), fp64 (parameters and everything computed from them), tf32 matrix products, bf16 or fp16
+    autocast."""
     compile: bool = False
     """torch.compile of the forward pass; changes rounding."""
     cuda_graph: bool = False

@@ -16,7 +16,7 @@ from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.tensor_file import BadCheckpoint
 from altprop.training.assembly import Assembly, assemble
 from altprop.training.checkpoint import BEST, LAST, Checkpoint, CheckpointStore, read_checkpoint
-from altprop.training.device import place_model
+from altprop.training.device import dtype_of, place_model
 from altprop.training.parts import Parts
 from altprop.training.saving import load_state
 
@@ -62,8 +62,9 @@ def require_same_scores(parts: Parts, run: Assembly, exported: Mapping[str, Tens
     """
     model = parts.model_factory(input_shape=run.data.input_shape, num_classes=run.data.num_classes)
     model = without_parametrizations(model)  # a norm of the weights is part of the exported ones
+    dtype = dtype_of(parts.settings.precision)
+    model = place_model(model, run.context.device, run.context.channels_last, dtype).eval()
     model.load_state_dict(exported)
-    model = place_model(model, run.context.device, run.context.channels_last).eval()
     with run.algorithm.inference(), without_fused_attention():
         for inputs, _ in run.data.test.batches():
             if not torch.equal(model(inputs), run.algorithm.model(inputs)):

@@ -151,6 +151,8 @@ def _check_device(trainer: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("trainer.device", "mps, but this machine has no such device", "auto | cpu", "trainer.device=auto")
     if precision == "tf32" and not _on_cuda(trainer):
         yield Problem("trainer.precision", "tf32 needs a CUDA device", "fp32 on other devices", "trainer.precision=fp32")
+    if precision == "fp64" and device in ("auto", "mps") and not _on_cuda(trainer) and torch.backends.mps.is_available():
+        yield Problem("trainer.precision", "fp64 on mps, which has no float64", "cpu or cuda", "trainer.device=cpu")
 
 
 def _on_cuda(trainer: Mapping[str, Any]) -> bool:
