@@ -321,6 +321,21 @@ def test_a_configuration_folder_that_is_not_there_is_one_line(train: CommandLine
     code, [line] = train("hydra.searchpath=[file:///nowhere]", "seed=1")
     assert code == 2
     assert line.startswith("hydra.searchpath: /nowhere is not a folder")
+    code, [line] = train("hydra.searchpath=[pkg://nowhere.conf]", "seed=1")
+    assert code == 2
+    assert line.startswith("hydra.searchpath: nowhere/conf is not a folder")
+
+
+def test_a_configuration_folder_without_an_init_file_is_read_without_a_warning(
+    train: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    (tmp_path / "foundhere" / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "foundhere" / "__init__.py").touch()
+    (tmp_path / "foundhere" / "conf" / "model" / "tiny.yaml").write_text("_target_: altprop.models.MLPP\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert train("hydra.searchpath=[pkg://foundhere.conf]", "model=tiny") == (0, [])
+    assert [str(one.message) for one in recwarn if "is not available" in str(one.message)] == []
+    assert train("hydra.searchpath=[pkg://foundhere.conf]", "model=tyni")[0] == 2
 
 
 def test_a_mistake_in_an_own_file_names_that_file(train: CommandLine, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -84,6 +85,8 @@ def _run(config_name: str, run: Run, check: Check | None) -> None:
         if not folder.is_dir():
             key = "--config-dir" if str(folder) == str(get_args().config_dir) else "hydra.searchpath"
             raise ConfigError([Problem(key, f"{folder} is not a folder", "a folder with configuration files")])
+    # Hydra says so of packages without __init__.py, whose files it reads. Folders that do not exist were refused above.
+    warnings.filterwarnings("ignore", message=r"provider=hydra\.searchpath.*is not available")
     execute(config_name, run, check)
 
 

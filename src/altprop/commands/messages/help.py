@@ -168,7 +168,9 @@ def _search_folders(place: str) -> list[Path]:
     if not separator or scheme == "file":
         return [Path(os.path.expanduser(path))]
     module, *parts = path.split(".")
-    return [folder.joinpath(*parts) for folder in module_folders(module)] if scheme == "pkg" else []
+    if scheme != "pkg":
+        return []
+    return [folder.joinpath(*parts) for folder in module_folders(module)] or [Path(module, *parts)]
 
 
 def train_help(folders: Sequence[Path]) -> str:
