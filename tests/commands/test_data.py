@@ -56,7 +56,7 @@ def test_list_shows_what_is_available_and_how_to_get_the_rest(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"action": "fech"}, "action: is 'fech'; one of list, fetch, sheet, unpack_imagenet; try: action=fetch"),
+        ({"action": "fech"}, "action: is 'fech'; one of list, fetch, sheet, check, unpack_imagenet; try: action=fetch"),
         ({"action": "sheet"}, "dataset: is not set; a choice of the group dataset; try: dataset=…"),
         ({"action": "fetch", "dataset": "shapes"}, "shapes is not available for download"),
         ({"action": "sheet", "dataset": "svhn"}, "SVHN is not in"),

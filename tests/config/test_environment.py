@@ -8,6 +8,7 @@ import yaml  # type: ignore[import-untyped]
 
 from altprop.config.build import build
 from altprop.config.compose import compose
+from altprop.config.environment import group_of
 from altprop.problems import ConfigError
 from altprop.training.parts import Parts
 from altprop.training.run import train
@@ -82,11 +83,11 @@ def test_the_key_depends_on_the_value_and_the_objects_have_it(monkeypatch: pytes
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     tmp_path = tmp_path_factory.mktemp("outputs")
-    os.environ["TOKEN"] = SECRET  # the fixture for single tests comes later
-    logger = ["logger=tensorboard", "tags=['${oc.env:TOKEN}']", "group=${oc.env:TOKEN}"]
+    os.environ |= {"TOKEN": SECRET, "HOW": "random"}  # the fixture for single tests comes later
+    logger = ["logger=tensorboard", "tags=['${oc.env:TOKEN}']", "group=${oc.env:TOKEN}", "dataset.validation.how=${oc.env:HOW}"]
     parts = parts_of(*SMALL, *logger, f"paths.outputs={tmp_path}")
     train(parts)
-    del os.environ["TOKEN"]
+    del os.environ["TOKEN"], os.environ["HOW"]
     return parts
 
 
@@ -99,13 +100,22 @@ def test_no_file_of_a_run_holds_the_value(trained: Parts) -> None:
 
 def test_a_run_resumes_only_with_the_variable(trained: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("altprop.config.restore.overridden_keys", lambda: [])
-    command = [f"run={trained.directory}", "trust_run=true"]
-    again = parts_of(*command)
+    monkeypatch.setenv("HOW", "random")
+    monkeypatch.delenv("TOKEN")  # of labels, which are stored and nothing else
+    again = parts_of(f"run={trained.directory}")
     assert (again.key, {**again.config, "run": None}) == (trained.key, trained.config)
-    monkeypatch.delenv("TOKEN")
+    monkeypatch.setenv("HOW", "tail")
+    with pytest.raises(ConfigError, match="unless HOW, TOKEN had another value in the environment"):
+        parts_of(f"run={trained.directory}")
+    monkeypatch.delenv("HOW")
     with pytest.raises(ConfigError) as refusal:
-        parts_of(*command)
+        parts_of(f"run={trained.directory}")
     assert [str(problem) for problem in refusal.value.problems] == [
-        f"{key}: comes from the environment, where TOKEN is not set; the value that the run was started with; try: export TOKEN=…"
-        for key in ("group", "tags[0]")
+        "dataset.validation.how: comes from the environment, where HOW is not set; "
+        "the value that the run was started with; try: export HOW=…"
     ]
+
+
+def test_a_sweep_stores_the_name_of_the_variable_too() -> None:
+    assert group_of(compose(["group=x-${oc.env:TOKEN}"])) == f"x-{SHOWN}"
+    assert group_of(compose(["name=mine"])) == "mine"

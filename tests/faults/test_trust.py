@@ -99,7 +99,7 @@ HOSTILE: dict[str, tuple[str, Any]] = {
     "a target from the environment": ("model._target_", "${oc.env:HOME}"),
     "a nested resolver": ("optimizer.lr", "${oc.env:${oc.env:HOME}}"),
     "a secret for a tracker": ("logger.wandb", {"_target_": "altprop.tracking.WandB", "project": "${oc.env:HOME}"}),
-    "a secret as a tag": ("tags", ["x-${oc.env:HOME}"]),
+    "a reference as a tag": ("tags", ["x-${oc.create:[1]}"]),
 }
 
 
@@ -232,6 +232,7 @@ FRIENDLY: dict[str, tuple[str, Any]] = {
     "a class by a former path": ("algorithm.weights", {"_target_": "altprop.nn.weights.base.Dense"}),
     "a model that no file names": ("model", {"_target_": "altprop.models.ConvNet", "_partial_": True}),
     "a variable": ("dataset.label", "${oc.env:HOME}"),
+    "a label": ("tags", ["x-${oc.env:HOME}"]),
     "metrics": ("metrics", {"f1": {"_target_": "torchmetrics.classification.MulticlassF1Score", "_partial_": True}}),
 }
 

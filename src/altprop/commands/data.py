@@ -1,4 +1,4 @@
-"""The command ``data.py``: list, fetch, look at and unpack data sets."""
+"""The command ``data.py``: list, fetch, look at, check and unpack data sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from altprop.config.checks.targets import locate
 from altprop.config.checks.validation import problems_of_node
 from altprop.config.project import config_files
-from altprop.problems import ConfigError, Problem, nearest
+from altprop.problems import ConfigError, Problem, nearest, on_one_line
 
 
 def run(config: DictConfig) -> None:
@@ -70,16 +70,49 @@ def _sheet(config: Mapping[str, Any], root: Path) -> None:
     print(draw_sheet(data, data_set.mean, data_set.std, Path(config["file"]).absolute()))
 
 
+def _check(config: Mapping[str, Any], root: Path) -> None:
+    """Print what the data set contains. Raises ConfigError with every file and folder that cannot be used."""
+    import torch
+
+    from altprop.data.base import LoadContext
+    from altprop.data.loading.decoding import num_workers
+    from altprop.data.sets.image_folder import MIB
+    from altprop.data.sets.streamed import Streamed
+    from altprop.data.survey import survey_data, survey_folder
+
+    data_set = _data_set(config, present=True)
+    workers = num_workers(_workers(config))
+    if isinstance(data_set, Streamed) and data_set.splits:
+        folder, limit = root / str(getattr(data_set, "folder", "")), getattr(data_set, "memory_limit", 0) * MIB
+        survey = survey_folder(folder, data_set.splits, data_set.crops, limit, workers, dali=data_set.loader == "dali")
+    else:
+        survey = survey_data(data_set.load(LoadContext(root, torch.device("cpu"), config["seed"])))
+    for line in (f"{getattr(data_set, 'display_name', 'data set')} in {root}", *survey.lines()):
+        print(on_one_line(line))
+    if survey.errors:
+        raise ConfigError(problem for error in survey.errors for problem in error.problems)
+    print("every image can be used")
+
+
+def _workers(config: Mapping[str, Any]) -> int | None:
+    """The number of workers. Raises ConfigError if it is out of range."""
+    if problem := _integer_problem(config, "workers"):
+        raise ConfigError([problem])
+    return config["workers"]
+
+
+def _integer_problem(config: Mapping[str, Any], key: str) -> Problem | None:
+    value = config[key]
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return None
+    return Problem(key, f"is {value!r}", "an integer, 1 or more, or null")
+
+
 def _unpack_imagenet(config: Mapping[str, Any], root: Path) -> None:
     from altprop.data.files.unpack import unpack_imagenet
     from altprop.data.loading.decoding import num_workers
 
-    problems = []
-    for key, minimum in (("resize", 1), ("workers", 1)):
-        value = config[key]
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < minimum):
-            problems.append(Problem(key, f"is {value!r}", f"an integer, {minimum} or more, or null"))
-    if problems:
+    if problems := [problem for key in ("resize", "workers") if (problem := _integer_problem(config, key))]:
         raise ConfigError(problems)
     folder = root / config["folder"]
     archives = Path(config["archives"]).absolute()
@@ -91,5 +124,6 @@ ACTIONS: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
     "list": _list,
     "fetch": _fetch,
     "sheet": _sheet,
+    "check": _check,
     "unpack_imagenet": _unpack_imagenet,
 }

@@ -25,6 +25,8 @@ VISIBLE = ("name", "paths")
 VARIABLE = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)\}")
 """How a stored configuration names a variable."""
 DECODED = re.compile(r"\$\{oc\.decode:\$\{oc\.env:([A-Za-z_]\w*)\}\}")
+LABELS = ("group", "tags", "paper")
+"""Root keys that are only shown, in the form in which they are stored, so that their variables are never read again."""
 _MARK = re.compile("\0(decode:)?([A-Za-z_]\\w*)\0")
 _ABSENT = object()
 
@@ -45,6 +47,12 @@ def without_environment(config: DictConfig, plain: Mapping[str, Any]) -> dict[st
         return dict(plain)
     with _marked_variables():
         return {name: _stored(child, OmegaConf.create(raw), [name], variables) for name, child in plain.items()}
+
+
+def group_of(config: DictConfig) -> str:
+    """The group of the runs of the sweep ``config``, as it is stored."""
+    plain = {"name": config.name, "paths": OmegaConf.to_container(config.paths, resolve=True), "group": config.group}
+    return str(without_environment(config, plain)["group"] or config.name)
 
 
 def _stored(value: Any, marked: DictConfig, path: list[Any], variables: set[str]) -> Any:
@@ -114,6 +122,8 @@ def variables_of(stored: Any) -> list[str]:
 
 def with_environment(stored: Any, key: str, problems: list[Problem]) -> Any:
     """A copy of the ``stored`` value at ``key`` with the values of its variables. Those that are not set become ``problems``."""
+    if key in LABELS:
+        return stored
     if isinstance(stored, Mapping):
         return {name: with_environment(child, f"{key}.{name}" if key else str(name), problems) for name, child in stored.items()}
     if isinstance(stored, list):

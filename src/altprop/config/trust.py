@@ -50,8 +50,8 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
 """Package of a library -> where the classes must be defined that a configuration may name in it."""
 CLOSED = ("altprop.tasks", "altprop.sweeping", "hydra_plugins")
 """Packages whose functions decide what a command does. Only the command itself names them."""
-SENT = ("logger", "group", "tags")
-"""Keys whose values trackers send to other machines."""
+SENT = "logger"
+"""The key whose values trackers send to other machines."""
 _WORDS = ("_args_", "_recursive_", "_convert_")
 _TARGET = re.compile(r"^[^#\n]*?_target_['\"]?\s*:\s*['\"]?([A-Za-z_][\w.]*)", re.MULTILINE)
 _NAME = r"[A-Za-z_]\w*"
@@ -104,12 +104,13 @@ def _problems_of_interpolation(key: str, text: str) -> Iterator[Problem]:
     root = key.partition(".")[0].partition("[")[0]
     if not DECODED.fullmatch(text) and "${" in VARIABLE.sub("", text):
         yield _refused(key, f"refers to {text}")
-    elif root in SENT:
-        yield _refused(key, f"sends {text}, a variable of your environment, to a tracker")
+    elif root == SENT:
+        allowed = f"variables outside {SENT}; if you know who wrote its config.yaml, allow everything"
+        yield _refused(key, f"sends {text} of your environment to a tracker", allowed)
 
 
-def _refused(key: str, description: str) -> Problem:
-    return Problem(key, f"{description}, which a run directory may not", ALLOWED, f"{KEY}=true")
+def _refused(key: str, description: str, allowed: str = ALLOWED) -> Problem:
+    return Problem(key, f"{description}, which a run directory may not", allowed, f"{KEY}=true")
 
 
 def _is_of_allowed_place(path: str) -> bool:

@@ -1,7 +1,8 @@
-"""The error raised for unusable files of a data set: one line that names the file."""
+"""The error raised for unusable files of a data set: one line for each file, which names it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +27,11 @@ class DataError(ConfigError):
     def __reduce__(self) -> tuple[type[DataError], tuple[Any, ...]]:
         """Pickle the constructor's arguments, so that an error raised in a worker process reaches the trainer complete."""
         return DataError, self._arguments
+
+
+def raise_all(errors: Sequence[DataError]) -> None:
+    """Raise the only error, or a ConfigError with the problems of all of them; do nothing if there is none."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ConfigError(problem for error in errors for problem in error.problems)

@@ -18,6 +18,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from altprop.config.compose import composer_of
+from altprop.config.environment import group_of
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.program import arguments
 from altprop.sweeping.jobs import MANIFEST, Manifest, SweepRun, sweep_runs, to_be_run, unlisted
@@ -39,7 +40,7 @@ def launch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Seq
     runs = [run for run, _ in planned]
     left = to_be_run(planned)
     folder = Path(config.hydra.sweep.dir).absolute()
-    manifest = Manifest.begin(folder, config.group or config.name, "local", runs)
+    manifest = Manifest.begin(folder, group_of(config), "local", runs)
     for number, run in enumerate(runs, start=len(manifest.runs) - len(runs)):
         run.log = str(folder / f"{number}.log")
     slots = worker_slots(config)

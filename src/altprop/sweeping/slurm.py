@@ -16,6 +16,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from altprop.config.compose import composer_of
+from altprop.config.environment import group_of
 from altprop.config.project import home
 from altprop.config.quoting import quoted
 from altprop.problems import RunFailed
@@ -48,7 +49,7 @@ def launch(
         earlier = list(map(adopt, manifests(outputs)))
         queued, stuck, queue = _find_queued(earlier, [run for run, finished in planned if not finished])
         left = [run for run in to_be_run(planned) if run.job is None]
-        manifest = Manifest.begin(folder, config.group or config.name, "slurm", runs)
+        manifest = Manifest.begin(folder, group_of(config), "slurm", runs)
         summary = [f"{len(runs)} runs", f"{sum(finished for _, finished in planned)} done already"]
         summary += [f"{queued} in the queue already"] if queued else []
         code = home()

@@ -75,5 +75,5 @@ REFUSED: dict[str, Writer] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_has_no_known_pixels_is_refused_in_one_line(case: str, tmp_path: Path) -> None:
     REFUSED[case](tmp_path / "a.tif")
-    with pytest.raises(DataError, match=r"^[^\n]*a\.tif cannot be decoded[^\n]*$"):
+    with pytest.raises(DataError, match=r"^[^\n]*a\.tif (cannot be decoded|is empty|is a broken link)[^\n]*$"):
         open_image(tmp_path / "a.tif")

@@ -14,7 +14,9 @@ from PIL import Image
 
 from altprop.data.augmentation import Augmentation
 from altprop.data.errors import DataError
-from altprop.data.loading import pixel_cache
+from altprop.data.files.folder import list_images, open_image
+from altprop.data.loading import dali, pixel_cache
+from altprop.data.loading.decoding import Decoding
 from altprop.data.loading.device_split import ShuffledSplit
 from altprop.data.loading.recipes import Crops
 from altprop.data.loading.stream import StreamSplit
@@ -158,7 +160,7 @@ def test_class_folders_without_images_are_refused_with_their_counts(context):
     (pets / "train/__MACOSX/._1.jpg").write_bytes(b"a resource fork")
     expected = (
         r"has 3 of 5 class folders without images: "
-        r"__MACOSX \(it is empty\), cow \(3 \.gif files\), eel \(1 folder\); class folders with images"
+        r"__MACOSX \(1 hidden file\), cow \(3 \.gif files\), eel \(1 folder\); class folders with images"
     )
     with pytest.raises(DataError, match=expected):
         ImageFolder(**SETTINGS).load(context)
@@ -227,17 +229,6 @@ def test_gray_and_transparent_images_are_converted_to_color(context):
     assert data.train_plain.images.shape == (12, 3, 16, 20)
 
 
-def test_all_unusable_files_are_named_at_once(context):
-    folder = context.root / "pets"
-    write_image_folder(folder, IMAGES, [(20, 16)])
-    bad = [folder / "train/cat/0000.jpg", folder / "train/dog/0003.jpg", folder / "test/dog/0001.jpg"]
-    for path in bad:
-        path.write_bytes(b"")
-    with pytest.raises(ConfigError) as refusal:
-        ImageFolder(**SETTINGS).load(context)
-    assert [str(path) for path in bad] == [problem.description.split(" ")[0] for problem in refusal.value.problems]
-
-
 @pytest.mark.parametrize("limit", [0, 100])
 def test_a_split_that_lacks_a_class_says_so_once(context, limit, caplog):
     write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
@@ -245,3 +236,116 @@ def test_a_split_that_lacks_a_class_says_so_once(context, limit, caplog):
     ImageFolder(**SETTINGS, memory_limit=limit, crops=Crops(size=12, resize=14), validation=validation).load(context)
     warnings = [record.message for record in caplog.records if "has no image of" in record.message]
     assert warnings == ["the validation split has no image of 1 of 2 classes: cat"]
+
+
+UNUSABLE = {
+    "empty": (lambda path: path.write_bytes(b""), "is empty"),
+    "text": (lambda path: path.write_text("not an image"), "cannot be decoded"),
+    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:300]), "cannot be decoded"),
+    "a broken link": (lambda path: (path.unlink(), path.symlink_to("nowhere.jpg")), "is a broken link to nowhere.jpg"),
+    "a link to itself": (lambda path: (path.unlink(), path.symlink_to(path.name)), "cannot be decoded (Too many levels"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is a pipe, not a file"),
+    "a link to a device": (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "is a device, not a file"),
+    "without pixels": (lambda path: path.write_bytes(b"P6 0 0 255\n"), "cannot be decoded"),
+}
+
+
+@pytest.mark.parametrize("limit", [0, 100])
+def test_all_unusable_files_are_named_at_once(context, limit, caplog):
+    pets = context.root / "pets"
+    write_image_folder(pets, {"train": 10, "test": 10}, [(40, 40)])
+    expected = {}
+    for number, (spoil, text) in enumerate(UNUSABLE.values(), start=1):
+        for split in ("train", "test"):
+            path = pets / split / "cat" / f"{number:04}.jpg"
+            spoil(path)
+            expected[str(path)] = text
+    (pets / "train/dog/deeper.png").mkdir()
+    data_set = ImageFolder(**SETTINGS, memory_limit=limit, crops=Crops(size=12, resize=14), workers=2)
+    for _ in range(2):
+        with pytest.raises(ConfigError) as caught:
+            data_set.load(context)
+        assert not isinstance(caught.value, DataError)
+        messages = [str(problem) for problem in caught.value.problems]
+        assert len(messages) == len(expected)
+        for message, (path, text) in zip(sorted(messages), sorted(expected.items())):
+            assert message.startswith(f"dataset: {path} ")
+            assert text in message
+    for path in expected:
+        os.unlink(path)
+    if limit:
+        assert data_set.load(context).train.num_samples == 2 * 10 - len(UNUSABLE)
+
+
+def test_wrong_folders_and_files_are_named_together(context):
+    pets = context.root / "pets"
+    write_image_folder(pets, IMAGES, [(40, 40)])
+    (pets / "train/dog/0001.jpg").write_bytes(b"")
+    (pets / "train/empty").mkdir()
+    (pets / "test/other").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        ImageFolder(**SETTINGS).load(context)
+    assert [message.rpartition("pets/")[2].partition(";")[0] for message in map(str, caught.value.problems)] == [
+        "train has 1 of 3 class folders without images: empty (it is empty)",
+        "test/other is not a class of the training images",
+        "train/dog/0001.jpg is empty",
+    ]
+
+
+def test_streamed_images_are_checked_once(context, monkeypatch):
+    pets = context.root / "pets"
+    write_image_folder(pets, IMAGES, [(40, 40), (20, 30)])
+    looked = []
+    look = pixel_cache.facts_of
+    monkeypatch.setattr(pixel_cache, "facts_of", lambda path: (looked.append(path), look(path))[1])
+
+    def load(**changes):
+        looked.clear()
+        ImageFolder(**{**SETTINGS, "crops": Crops(size=12, resize=14), **changes}, workers=0).load(context)
+        return len(looked)
+
+    images = len([path for path in pets.rglob("*") if path.is_file()])
+    assert [load(), load()] == [images, 0]
+    (pets / "train/cat/0001.jpg").rename(pets / "train/cat/0009.jpg")
+    assert [load(), load()] == [images, 0]
+    with pytest.raises(ConfigError) as caught:
+        load(crops=Crops(train="random_crop", size=24, resize=None))
+    small = [path for path in pets.rglob("*.*g") if open_image(path).height < 40]
+    assert len(caught.value.problems) == len(small)
+    assert all("fewer than the crop's 24x24" in str(problem) for problem in caught.value.problems)
+
+
+def test_folders_without_images_say_what_they_contain(tmp_path):
+    root, node = {"paths": {"data": str(tmp_path)}}, {"folder": "pets", "memory_limit": 100}
+    (tmp_path / "pets/train").mkdir(parents=True)
+    (tmp_path / "pets/train/.DS_Store").touch()
+    (tmp_path / "pets/train/.cache").mkdir()
+    (problem,) = ImageFolder.check(node, root)
+    assert "pets: 1 folder; train: 1 hidden file, 1 hidden folder; test: it does not exist" in str(problem)
+
+
+@pytest.mark.parametrize("kind", ["rotated", "16 bits", "transparent", "float"])
+def test_images_that_dali_would_show_otherwise_are_refused(context, kind):
+    pets = context.root / "pets"
+    write_image_folder(pets, IMAGES, [(40, 40)])
+    path = pets / "train/cat/odd.tiff" if kind == "float" else pets / "train/cat/odd.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    images = {
+        "rotated": lambda: Image.new("RGB", (40, 40)).save(path, exif=exif),
+        "16 bits": lambda: Image.fromarray(np.zeros((40, 40), np.uint16)).save(path),
+        "transparent": lambda: Image.new("RGBA", (40, 40)).save(path),
+        "float": lambda: Image.fromarray(np.zeros((40, 40), np.float32)).save(path),
+    }
+    images[kind]()
+    settings = {**SETTINGS, "memory_limit": 0, "crops": Crops(size=12, resize=14), "workers": 0}
+    with pytest.raises(
+        DataError, match=r"odd.*which dataset\.loader=dali does not convert.*try: dataset\.loader=torch"
+    ) as caught:
+        ImageFolder(**settings, loader="dali").load(context)
+    assert caught.value.path == path
+    ImageFolder(**settings).load(context)
+    decoding = Decoding(list_images(pets / "train", ["cat", "dog"]), Crops(size=12, resize=14).view(train=False), 0, 0)
+    [index] = [index for index in range(len(decoding.listing)) if decoding.listing.path(index) == path]
+    with pytest.raises(DataError, match="does not convert"):
+        dali._sample(decoding, index, 0)

@@ -61,20 +61,21 @@ Versions: altprop --version     Tab completion: eval "$(altprop -sc install=bash
 
 PAGES = {
     "data": """\
-List, fetch and show data sets.
+List, fetch, show and check data sets.
 
   python data.py                                       the data sets, and the command for each that is missing
   python data.py action=fetch dataset=cifar10          download and verify it once; -m dataset=mnist,svhn for several
   python data.py action=sheet dataset=shapes           a PNG of training images, plain and augmented
+  python data.py action=check dataset=image_folder     every file that cannot be used, duplicates, and counts of classes and sizes
   python data.py action=unpack_imagenet archives=<folder> resize=256     the official archives, into class folders
 
-action     list | fetch | sheet | unpack_imagenet
-dataset    fetch: mnist | fashion_mnist | cifar10 | cifar100 | svhn; sheet: any choice of conf/dataset
+action     list | fetch | sheet | check | unpack_imagenet
+dataset    fetch: mnist | fashion_mnist | cifar10 | cifar100 | svhn; sheet, check: any choice of conf/dataset
 file       sheet: file for the PNG
 archives   unpack_imagenet: folder with ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz
 resize     unpack_imagenet: short side in pixels; null keeps the images as they are
 folder     unpack_imagenet: destination below paths.data; default: imagenet
-workers    unpack_imagenet: processes; null: one per core, at most 16
+workers    check: threads, unpack_imagenet: processes; null: one per core, at most 16
 
 Data sets are stored below paths.data. Every command can be interrupted and run again.""",
     "evaluate": """\

@@ -5,18 +5,24 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
-from altprop.data.errors import DataError
-from altprop.data.files.pixels import to_rgb
+from altprop.data.errors import DataError, raise_all
+from altprop.data.files.pixels import conversion_of, to_rgb
 from altprop.files import require_regular
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -50,18 +56,35 @@ def class_folders(split: Path) -> list[str]:
     if not split.is_dir():
         return []
     with os.scandir(split) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
 
 
-def list_images(split: Path, classes: list[str]) -> Listing:
+def list_splits(folder: Path, splits: Sequence[str], classes: list[str], *, decode: bool = True) -> list[Listing]:
+    """List the images of every split in ``folder``.
+
+    Raises DataError, or ConfigError with every problem, if the folders are not as expected. With ``decode``, files are then
+    decoded, too, so that all mistakes are named at once.
+    """
+    errors: list[DataError] = []
+    listings = [list_images(folder / split, classes, errors) for split in splits]
+    if len(classes) == 1:
+        errors.insert(0, DataError(folder / splits[0], f"has a single class, {classes[0]}", "at least two class folders"))
+    if errors and decode:
+        errors += unusable_images(listings)
+    raise_all(errors)
+    return listings
+
+
+def list_images(split: Path, classes: list[str], errors: list[DataError] | None = None) -> Listing:
     """List the images in ``split``. The order of ``classes`` determines the labels. A warning counts the files that are left out.
 
-    Raises DataError if there are no images, if a class folder has none, or if there is a folder that is not in ``classes``.
+    There is an error if there are no images, if a class folder has none, or if there is a folder that is not in ``classes``. It
+    is added to ``errors``, or raised as DataError if that is None.
     """
-    unknown = set(class_folders(split)) - set(classes)
-    if unknown:
+    found: list[DataError] = []
+    for other in sorted(set(class_folders(split)) - set(classes)):
         description = "is not a class of the training images"
-        raise DataError(split / min(unknown), description, f"one of {', '.join(classes[:10])}")
+        found.append(DataError(split / other, description, f"one of {', '.join(classes[:10])}"))
     names: list[bytes] = []
     labels: list[int] = []
     empty: dict[str, Counter[str]] = {}
@@ -70,33 +93,54 @@ def list_images(split: Path, classes: list[str]) -> Listing:
         if not (split / name).is_dir():
             continue
         with os.scandir(split / name) as entries:
-            images = sorted(entry.name for entry in entries if _is_image(entry, split / name))
+            images = sorted(entry.name for entry in entries if _is_image(entry))
         others = _other_entries(split / name, folders=True)
         left_out += others
         if not images:
-            empty[name] = others
+            empty[name] = others + _hidden(split / name)
         names += [os.fsencode(f"{name}/{image}") for image in images]
         labels += [label] * len(images)
     allowed = f"class folders with images ({', '.join(EXTENSIONS)})"
     if not names:
-        raise DataError(split, "contains no images", allowed)
-    if empty:
+        found.append(DataError(split, f"contains no images: {contents(split)}", allowed))
+    elif empty:
         listed = [f"{name} ({_in_words(others)})" for name, others in empty.items()]
         more = f", … {len(listed) - 10} more" if len(listed) > 10 else ""
         description = f"has {len(empty)} of {len(classes)} class folders without images: {', '.join(listed[:10])}{more}"
-        raise DataError(split, description, f"{allowed}; remove the others")
+        found.append(DataError(split, description, f"{allowed}; remove the others"))
+    if errors is not None:
+        errors += found
+    else:
+        raise_all(found)
     if left_out:
         log.warning("%s: left out %s; images are <class>/<image> (%s)", split, _in_words(left_out), ", ".join(EXTENSIONS))
-    return Listing(split, np.array(names), np.array(labels, dtype=np.int64))
+    return Listing(split, np.array(names, dtype=np.bytes_), np.array(labels, dtype=np.int64))
 
 
-def _is_image(entry: os.DirEntry[str], folder: Path) -> bool:
-    """Whether the entry of ``folder`` has the name of an image. Raises DataError if it does, but is a broken link."""
-    if entry.name.startswith(".") or not entry.name.lower().endswith(EXTENSIONS) or entry.is_dir():
+def contents(folder: Path) -> str:
+    """What ``folder`` contains, in words, such as ``2 .gif files, 1 hidden folder``."""
+    if not folder.is_dir():
+        return "it is not a folder" if os.path.lexists(folder) else "it does not exist"
+    return _in_words(_other_entries(folder, folders=True) + _hidden(folder))
+
+
+def _hidden(folder: Path) -> Counter[str]:
+    """The number of hidden files and folders in ``folder``."""
+    with os.scandir(folder) as entries:
+        return Counter("hidden folder" if _is_folder(entry) else "hidden" for entry in entries if entry.name.startswith("."))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether the entry of a folder is a folder, or a link to one. A link that leads nowhere is not."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
         return False
-    if entry.is_symlink() and not os.path.exists(entry.path):
-        raise DataError(folder / entry.name, f"is a broken link to {os.readlink(entry.path)}", "an image file")
-    return True
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    """Whether the entry of a folder has the name of an image and is not a folder; it may be a broken link."""
+    return not entry.name.startswith(".") and entry.name.lower().endswith(EXTENSIONS) and not _is_folder(entry)
 
 
 def _other_entries(folder: Path, *, folders: bool) -> Counter[str]:
@@ -109,9 +153,9 @@ def _other_entries(folder: Path, *, folders: bool) -> Counter[str]:
         return counts
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or (folders and _is_image(entry, folder)):
+            if entry.name.startswith(".") or (folders and _is_image(entry)):
                 continue
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 counts[os.path.splitext(entry.name)[1] or "other"] += 1
             elif folders:
                 counts["folder"] += 1
@@ -122,21 +166,85 @@ def _in_words(counts: Counter[str]) -> str:
     """Counts such as ``12 .gif files, 1 folder``."""
     words = []
     for name, count in sorted(counts.items()):
-        noun = name if name == "folder" else f"{name} file"
+        noun = name if name.endswith("folder") else f"{name} file"
         words.append(f"{count} {noun}{'s' if count > 1 else ''}")
     return ", ".join(words) or "it is empty"
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What is in an image file.
+
+    Args:
+        size: Width and height in pixels.
+        mode: Pillow's name for the channels, such as ``RGB``, ``L`` (gray) or ``I;16`` (16-bit gray).
+        conversion: What is converted beyond that (:func:`altprop.data.files.pixels.conversion_of`).
+    """
+
+    size: tuple[int, int]
+    mode: str
+    conversion: str = ""
+
+
 def open_image(path: Path) -> Image.Image:
     """Decode one image to 8-bit RGB. Raises DataError if the file is not an image, is truncated, or is not a regular file."""
+    return _decoded(path)[0]
+
+
+def facts_of(path: Path) -> Facts:
+    """Decode one image and describe it. Raises DataError if it cannot be decoded."""
+    image, mode, conversion = _decoded(path)
+    return Facts(image.size, mode, conversion)
+
+
+def _decoded(path: Path) -> tuple[Image.Image, str, str]:
+    """The image as 8-bit RGB, its mode in the file, and what was converted."""
     try:
         require_regular(path)
+        if path.stat().st_size == 0:
+            raise DataError(path, "is empty", "a complete image file")
         with Image.open(path) as image:
-            return to_rgb(image)
+            if 0 in image.size:
+                raise ValueError(f"it has {image.size[0]}x{image.size[1]} pixels")
+            return to_rgb(image), image.mode, conversion_of(image)
     except (
         OSError,
         ValueError,
         SyntaxError,
         Image.DecompressionBombError,
     ) as error:  # Pillow raises all of them for broken files
-        raise DataError(path, f"cannot be decoded ({type(error).__name__}: {error})", "a complete image file") from error
+        if isinstance(error, FileNotFoundError) and path.is_symlink():
+            raise DataError(path, f"is a broken link to {os.readlink(path)}", "an image file") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+        raise DataError(path, f"cannot be decoded ({' '.join(reason.split())})", "a complete image file") from error
+
+
+def look_at_images(
+    paths: Sequence[Path], look: Callable[[Path], T], *, workers: int = 1, title: str = "decoding images"
+) -> list[T | DataError]:
+    """What ``look`` returns for each of ``paths``, or the DataError that it raises, in ``workers`` threads."""
+
+    def try_to_look(path: Path) -> T | DataError:
+        try:
+            return look(path)
+        except DataError as error:
+            return error
+
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        results = pool.map(try_to_look, paths)
+        return list(track(results, title, len(paths), console=console, transient=True, disable=not console.is_terminal))
+
+
+def unconvertible(path: Path, facts: Facts) -> DataError | None:
+    """The error of an image that NVIDIA DALI would show otherwise than altprop; None if it shows the same."""
+    if not facts.conversion:
+        return None
+    description = f"{facts.conversion}, which dataset.loader=dali does not convert"
+    return DataError(path, description, "8 bits, without transparency or rotation", "dataset.loader=torch")
+
+
+def unusable_images(listings: Sequence[Listing], workers: int = 1) -> list[DataError]:
+    """The errors of all images that cannot be decoded."""
+    paths = [listing.path(index) for listing in listings for index in range(len(listing))]
+    return [result for result in look_at_images(paths, facts_of, workers=workers) if isinstance(result, DataError)]

@@ -8,6 +8,17 @@ from PIL import Image, ImageOps
 
 WHITE = (255, 255, 255, 255)
 LEVELS_16 = 65535
+ORIENTATION = 0x0112
+"""The EXIF tag that says how an image is rotated."""
+
+
+def conversion_of(image: Image.Image) -> str:
+    """What :func:`to_rgb` does with ``image`` that plain decoders do not, in words; empty if they show the same."""
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        return "is rotated by its EXIF data"
+    if image.mode.startswith("I") or image.mode == "F":
+        return f"has levels of more than 8 bits (mode {image.mode})"
+    return "has transparent pixels" if _is_transparent(image) else ""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -21,10 +32,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _gray(_in_range(np.asarray(image).astype(np.float64), LEVELS_16))
     if image.mode == "F":
         return _gray(_in_range(np.asarray(image).astype(np.float64), 1))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if _is_transparent(image):
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
 def _in_range(values: NDArray[np.float64], highest: int) -> NDArray[np.float64]:

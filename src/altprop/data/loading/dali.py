@@ -2,7 +2,8 @@
 
 DALI's own readers shuffle and draw from a state that cannot be set to the middle of an epoch. This module therefore passes files
 and crop windows to it, in the order and with the draws of the worker processes. Its filters are not Pillow's, so pixels differ by
-rounding from those of ``dataset.loader=torch``.
+rounding from those of ``dataset.loader=torch``. It does not scale 16-bit or floating-point levels, show transparent pixels on
+white, or rotate by EXIF data as altprop does, so such images are refused.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from PIL import Image
 from torch import Tensor
 
 from altprop.data.errors import DataError
-from altprop.data.files.folder import open_image
+from altprop.data.files.folder import Facts, open_image, unconvertible
+from altprop.data.files.pixels import conversion_of
 from altprop.data.loading.decoding import Decoding, Request
+from altprop.files import read_bytes
 
 Sample = tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
 
@@ -89,9 +92,12 @@ def _sample(decoding: Decoding, index: int, position: int) -> Sample:
     """Return an encoded image, the corner and extent (width, height) of its window, and whether to flip it."""
     path = decoding.listing.path(index)
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size
+            problem = unconvertible(path, Facts(image.size, image.mode, conversion_of(image)))
+        if problem is not None:
+            raise problem
         window = decoding.view.window(width, height, decoding.stream(position))
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(path, f"cannot be used ({error})", "a complete image file, large enough for the crop") from error

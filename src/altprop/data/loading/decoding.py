@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from altprop.data.errors import DataError
 from altprop.data.files.folder import Listing, open_image
-from altprop.data.loading.recipes import View
+from altprop.data.loading.recipes import View, crop_error
 from altprop.seeding import derive_seed
 
 Request = list[tuple[int, int]]
@@ -87,7 +87,7 @@ class _Images(Dataset[Any]):
             except DataError as error:
                 return error
             except ValueError as error:
-                return DataError(path, str(error), "a larger image", "dataset.crops.resize=<pixels of the short side>")
+                return crop_error(path, error)
         labels = listing.labels[[index for index, _ in request]]
         return torch.from_numpy(pixels), torch.from_numpy(labels)
 

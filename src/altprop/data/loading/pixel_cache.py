@@ -1,7 +1,8 @@
-"""A cache of decoded images of equal size, in one file of bytes."""
+"""A cache of decoded images of equal size, in one file of bytes, and the check of images that are streamed instead."""
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 import os
@@ -15,12 +16,14 @@ from rich.console import Console
 from rich.progress import track
 
 from altprop.data.base import Pixels
-from altprop.data.errors import DataError
-from altprop.data.files.folder import Listing, open_image
-from altprop.problems import ConfigError
+from altprop.data.errors import DataError, raise_all
+from altprop.data.files.folder import Listing, facts_of, look_at_images, open_image, unconvertible, unusable_images
+from altprop.data.loading.recipes import Crops, too_small
 
 CACHE = ".altprop"
 """Folder below ``paths.data``."""
+CHECKED = ".checked"
+"""Ending of the empty files that say that images were checked."""
 DECODING = b"2"
 """Changes when images are decoded to other pixels than before, so that caches written before are not used."""
 log = logging.getLogger(__name__)
@@ -59,21 +62,14 @@ def decode_or_read(listings: Sequence[Listing], root: Path, name: str, max_bytes
 
 
 def _size(listings: Sequence[Listing]) -> tuple[int, int]:
-    """The width and height of the first image that can be decoded."""
+    """The width and height of the first image that can be decoded. Raises ConfigError with the problems of all if none can."""
     for listing in listings:
         for index in range(len(listing)):
             with suppress(DataError):
                 width, height = open_image(listing.path(index)).size
                 return width, height
-    open_image(listings[0].path(0))  # raises the reason
+    raise_all(unusable_images(listings))
     raise AssertionError("an image can be decoded after all")
-
-
-def _stat(path: Path) -> os.stat_result:
-    try:
-        return path.stat()
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", "a complete image file") from error
 
 
 def _digest(listings: Sequence[Listing]) -> str:
@@ -82,7 +78,11 @@ def _digest(listings: Sequence[Listing]) -> str:
     for listing in listings:
         digest.update(str(listing.folder.name).encode())
         for index, name in enumerate(listing.names):
-            status = _stat(listing.path(index))
+            try:
+                status = listing.path(index).stat()
+            except OSError:  # decoding it says why
+                digest.update(b"%s/unreadable;" % name)
+                continue
             digest.update(b"%s/%d/%d;" % (name, status.st_size, status.st_mtime_ns))
     return digest.hexdigest()[:16]
 
@@ -139,8 +139,58 @@ def _decode(listings: Sequence[Listing], width: int, height: int) -> Pixels | No
         if image.size != (width, height):
             return None
         pixels[row] = np.asarray(image).transpose(2, 0, 1)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise ConfigError(problem for error in errors for problem in error.problems)
+    raise_all(errors)
     return pixels
+
+
+def check_once(
+    listings: Sequence[Listing], root: Path, name: str, crops: Crops, workers: int, *, convertible: bool = True
+) -> None:
+    """Check that every image can be decoded and is large enough for its crop, before it is streamed.
+
+    This takes as long as one epoch of decoding, so ``<root>/.altprop/<name>-<digest>.checked`` says that it was done. The digest
+    changes with the names of the files, the folders that they are in, and the crops, but not with the contents of files.
+
+    Args:
+        listings: Those of the training images and of the test images.
+        root: ``paths.data``.
+        name: The folder of the images below ``root``.
+        crops: The crops of both splits.
+        workers: Number of threads.
+        convertible: Whether what decodes the images converts them as :func:`altprop.data.files.pixels.to_rgb` does.
+
+    Raises:
+        ConfigError: That names every unusable file.
+    """
+    folder, stem = root / CACHE, f"{name.replace(os.sep, '-')}-"
+    stamp = folder / f"{stem}{_digest_of_names(listings, f'{crops}{convertible}')}{CHECKED}"
+    if stamp.exists():
+        return
+    with ExitStack() as stack:
+        with suppress(OSError):  # a folder that cannot be written: every process checks, at every start
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(folder / f"{stem}checked.lock"))
+        if stamp.exists():  # another process has checked in the meantime
+            return
+        errors = []
+        for listing, view in zip(listings, (crops.view(train=True), crops.view(train=False))):
+            paths = [listing.path(index) for index in range(len(listing))]
+            for path, facts in zip(paths, look_at_images(paths, facts_of, workers=workers, title="checking images")):
+                if isinstance(facts, DataError):
+                    errors.append(facts)
+                elif problem := too_small(path, facts.size, view) or (None if convertible else unconvertible(path, facts)):
+                    errors.append(problem)
+        raise_all(errors)
+        with suppress(OSError):
+            for old in folder.glob(f"{glob.escape(stem)}*{CHECKED}"):
+                old.unlink()
+            stamp.touch()
+
+
+def _digest_of_names(listings: Sequence[Listing], settings: str) -> str:
+    digest = hashlib.sha256(DECODING + settings.encode())
+    for listing in listings:
+        digest.update(listing.names.tobytes() + str(listing.folder.name).encode())
+        for folder in dict.fromkeys(os.path.dirname(name) for name in listing.names.tolist()):
+            digest.update(str((listing.folder / os.fsdecode(folder)).stat().st_mtime_ns).encode())
+    return digest.hexdigest()[:16]

@@ -6,12 +6,14 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from altprop.data.errors import DataError
 from altprop.problems import Problem
 
 Recipe = Literal["random_resized_crop", "random_crop", "centre_crop"]
@@ -107,6 +109,20 @@ class View:
         if window.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return np.asarray(image)
+
+
+def too_small(path: Path, size: tuple[int, int], view: View) -> DataError | None:
+    """The error of an image whose ``size`` (width, height) is smaller than the crop of ``view``; None if it is large enough."""
+    try:
+        view.window(*size, random.Random(0))
+    except ValueError as error:
+        return crop_error(path, error)
+    return None
+
+
+def crop_error(path: Path, error: ValueError) -> DataError:
+    """The error of an image that a view cannot crop."""
+    return DataError(path, str(error), "a larger image", "dataset.crops.resize=<pixels of the short side>")
 
 
 @dataclass(frozen=True, kw_only=True)

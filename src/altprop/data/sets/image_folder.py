@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from altprop.data.augmentation import Augmentation
 from altprop.data.base import Data, LoadContext
 from altprop.data.checks import data_root, missing_files
-from altprop.data.errors import DataError
-from altprop.data.files.folder import class_folders, list_images
-from altprop.data.loading.pixel_cache import decode_or_read
+from altprop.data.files.folder import class_folders, contents, list_splits
+from altprop.data.loading.decoding import num_workers
+from altprop.data.loading.pixel_cache import check_once, decode_or_read
 from altprop.data.sets.in_memory import Images, RawData, on_device
 from altprop.data.sets.streamed import Streamed
 from altprop.problems import Problem
@@ -36,6 +36,7 @@ class ImageFolder(Streamed):
 
     title: ClassVar[str] = "own images"
     channels: ClassVar[int | None] = 3
+    splits: ClassVar[tuple[str, str]] = SPLITS
 
     folder: str
     label: str | None = None
@@ -48,15 +49,19 @@ class ImageFolder(Streamed):
         return self.label or self.folder
 
     def load(self, context: LoadContext) -> Data:
-        """Decode the images or read them from the cache; if they are streamed, only list them."""
+        """Decode the images or read them from the cache. If they are streamed, check once that they can be decoded.
+
+        Raises ConfigError that names every unusable file of both splits.
+        """
         folder = context.root / self.folder
-        classes = class_folders(folder / "train")
+        classes = class_folders(folder / SPLITS[0])
         names = tuple(classes)
-        if len(classes) == 1:
-            raise DataError(folder / "train", f"has a single class, {classes[0]}", "at least two class folders")
-        train, test = (list_images(folder / split, classes) for split in SPLITS)
+        train, test = list_splits(folder, SPLITS, classes)
         pixels = decode_or_read((train, test), context.root, self.folder, self.memory_limit * MIB)
         if pixels is None:
+            convertible = self.loader != "dali"
+            workers = num_workers(self.workers)
+            check_once((train, test), context.root, self.folder, self.crops, workers, convertible=convertible)
             return self.stream(train, test, names, context)
         raw = RawData(Images(pixels[0], train.labels), Images(pixels[1], test.labels), names)
         return on_device(self, raw, self.augmentation, context)
@@ -73,6 +78,10 @@ class ImageFolder(Streamed):
         folder = data_root(root) / name
         if not all(class_folders(folder / split) for split in SPLITS):
             title = config.get("label") or "an image folder"
-            yield missing_files(
-                title, folder, "train/<class>/<image> and test/<class>/<image>", "dataset.folder=<folder below paths.data>"
-            )
+            layout = "train/<class>/<image> and test/<class>/<image>"
+            if folder.is_dir():
+                layout += f"; {folder.name}: {contents(folder)}"
+                layout += "".join(
+                    f"; {split}: {contents(folder / split)}" for split in SPLITS if not class_folders(folder / split)
+                )
+            yield missing_files(title, folder, layout, "dataset.folder=<folder below paths.data>")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from altprop.data.base import Data, LoadContext
 from altprop.data.checks import data_root, missing_files
-from altprop.data.files.folder import class_folders, list_images
+from altprop.data.files.folder import class_folders, list_splits
 from altprop.data.sets.streamed import Streamed
 from altprop.problems import Problem
 from altprop.program import command
@@ -27,14 +27,15 @@ class ImageNet(Streamed):
     title: ClassVar[str] = "ImageNet"
     channels: ClassVar[int | None] = 3
     num_train: ClassVar[int | None] = 1_281_167
+    splits: ClassVar[tuple[str, str]] = SPLITS
 
     folder: str = "imagenet"
 
     def load(self, context: LoadContext) -> Data:
         """List the files of both splits; images are decoded as they are needed."""
         folder = context.root / self.folder
-        classes = class_folders(folder / "train")
-        train, test = (list_images(folder / split, classes) for split in SPLITS)
+        classes = class_folders(folder / SPLITS[0])
+        train, test = list_splits(folder, SPLITS, classes, decode=False)
         return self.stream(train, test, tuple(classes), context)
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from altprop.data.base import Data, LoadContext
 from altprop.data.files.folder import Listing
@@ -17,13 +17,16 @@ from altprop.problems import ConfigError, Problem
 
 @dataclass(frozen=True, kw_only=True)
 class Streamed(ImageSet):
-    """A data set of image files.
+    """A data set of image files in ``<paths.data>/<folder>/<split>/<class>``.
 
     Args:
         crops: The crops of training and evaluation.
         workers: Decoding processes; None for one per core that this process may use, at most 16.
         loader: ``torch`` decodes in worker processes, ``dali`` on the GPU with NVIDIA DALI.
     """
+
+    splits: ClassVar[tuple[str, ...]] = ()
+    """The folders of the training and of the test images below ``folder``, for ``data.py action=check``; empty if unknown."""
 
     crops: Crops = field(default_factory=Crops)
     workers: int | None = None
