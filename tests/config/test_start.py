@@ -198,6 +198,12 @@ def test_a_value_that_is_no_path_is_refused(tmp_path: Path) -> None:
         parts_of(tmp_path, "model.weights_from=3")
 
 
+def test_two_files_of_weights_are_refused(dense: Path, tmp_path: Path) -> None:
+    both = [f"model.weights_from={dense}", f"{WEIGHTS}=binary", f"algorithm.weights.weights_from={dense}/checkpoints/last.pt"]
+    with pytest.raises(ConfigError, match=r"model\.weights_from: is set together with algorithm\.weights\.weights_from"):
+        parts_of(tmp_path, *both)
+
+
 def test_unknown_weights_rules_are_refused(tmp_path: Path) -> None:
     """The file alone says how its weights were computed; code that it names is not imported."""
     source = trained(tmp_path, f"{WEIGHTS}=n_of_m")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -47,3 +50,14 @@ class TernaryWeights(WeightsRule):
         layers = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
         for layer in layers:
             parametrize.register_parametrization(layer, "weight", Ternary(self.threshold))
+
+    @classmethod
+    def computed_weights(
+        cls,
+        stored: Mapping[str, Mapping[str, Tensor]],
+        layers: Mapping[str, Any],
+        options: Mapping[str, Any],
+        state: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        """Return the ternary weights, from which other runs may start (``model.weights_from``)."""
+        return {name: ternary(parts["original"], options["threshold"]) for name, parts in stored.items()}

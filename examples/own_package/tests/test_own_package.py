@@ -41,3 +41,11 @@ def test_the_experiment_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert run.metrics[-1]["test/accuracy"] >= 90
     assert run.metrics[-1]["test/margin"] > 0
     assert altprop.validate("experiment=own/gratings", "algorithm/weights=ternary", "algorithm=backprop") == []
+
+
+def test_another_run_starts_from_the_ternary_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = ("experiment=own/gratings", "algorithm=backprop", "trainer.duration=1ep", "trainer.figures=false")
+    source = altprop.train(*short, "algorithm/weights=ternary")
+    run = altprop.train(*short, f"model.weights_from={source.directory}", "trainer.evaluate_first=true")
+    assert run.metrics[0]["test/loss"] == pytest.approx(source.metrics[-1]["test/loss"], rel=1e-5)

@@ -31,6 +31,7 @@ def check(config: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _check_selection(config)
     yield from _check_metrics(config)
     yield from _check_device(config["trainer"])
+    yield from _check_start(config)
     if config["trainer"]["cuda_graph"]:
         yield from _check_cuda_graph(config)
 
@@ -153,6 +154,14 @@ def _check_device(trainer: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("trainer.precision", "tf32 needs a CUDA device", "fp32 on other devices", "trainer.precision=fp32")
     if precision == "fp64" and device in ("auto", "mps") and not _on_cuda(trainer) and torch.backends.mps.is_available():
         yield Problem("trainer.precision", "fp64 on mps, which has no float64", "cpu or cuda", "trainer.device=cpu")
+
+
+def _check_start(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """The problem of two files of which the second would replace all weights of the first."""
+    weights = config["algorithm"].get("weights") or {}
+    if config["model"].get("weights_from") is not None and weights.get("weights_from") is not None:
+        description = "is set together with algorithm.weights.weights_from, which replaces all weights"
+        yield Problem("model.weights_from", description, "one of the two", "model.weights_from=null")
 
 
 def _on_cuda(trainer: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,8 @@ def _rule_class(options: Mapping[str, Any]) -> type[WeightsRule] | None:
     """Return the weights rule that ``options`` name. A file alone must not cause foreign modules to be imported."""
     target = options.get("_target_")
     package = public_name(target).partition(".")[0] if isinstance(target, str) else ""
-    kind = class_of(options) if package == "altprop" or package in sys.modules else None
+    announced = {point.module.partition(".")[0] for point in entry_points(group="altprop.configs")}
+    kind = class_of(options) if package in {"altprop", *announced} or package in sys.modules else None
     return kind if kind is not None and issubclass(kind, WeightsRule) else None
 
 

@@ -1,0 +1,44 @@
+"""``model.weights_from`` for foreign models: the weights of every weights rule are those that the other network computed with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from altprop.nn.fused_attention import without_fused_attention
+from altprop.nn.weights.base import Dense
+from altprop.testing import WEIGHTS_RULES, Training
+from altprop.testing.problem import STEPS_PER_EPOCH
+from altprop.training.assembly import start_from
+from tests.zoo.models import ZOO
+from tests.zoo.test_weights import REFUSED, build, case
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dense": {"_target_": "altprop.weights.Dense"},
+    "rigl": {"_target_": "altprop.weights.DynamicSparse"},
+    "n_of_m": {"_target_": "altprop.weights.NOfM", "n": 2, "m": 4},
+    "tied": {"_target_": "altprop.weights.TiedWeights"},
+    "binary": {"_target_": "altprop.weights.Binary", "scale": "channel"},
+    "iterative_binary": {"_target_": "altprop.weights.IterativeBinary", "epochs_per_layer": 1},
+}
+
+
+@pytest.mark.parametrize("rule", OPTIONS)
+@pytest.mark.parametrize("name", ZOO)
+def test_a_dense_run_computes_the_same(name: str, rule: str, tmp_path: Path) -> None:
+    if (rule, name) in REFUSED:
+        pytest.skip("the rule refuses the model")
+    training = Training(case(name), WEIGHTS_RULES[rule]())
+    training.run(STEPS_PER_EPOCH + 2)
+    config = yaml.safe_dump({"algorithm": {"weights": OPTIONS[rule]}})
+    torch.save({"format": 1, "config": config, "algorithm": training.algorithm.state_dict()}, tmp_path / "last.pt")
+    torch.manual_seed(7)
+    model = build(name).eval()
+    start_from(str(tmp_path / "last.pt"), model, Dense())
+    inputs, _ = next(training.test_split.batches())
+    with training.algorithm.inference(), without_fused_attention():
+        torch.testing.assert_close(model(inputs), training.algorithm.model(inputs), rtol=1e-6, atol=1e-7)
