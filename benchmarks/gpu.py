@@ -161,13 +161,13 @@ BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
 """Part -> benchmark and its command line, without and with ``--quick``."""
 
 PARTS: Mapping[str, Part] = {
-    "tests": Part(tests, 150),
+    "tests": Part(tests, 140),
     "steps": Part(benchmark("steps"), 75),
-    "eqprop": Part(benchmark("eqprop"), 75),
-    "graphs": Part(benchmark("graphs"), 45),
-    "loop": Part(benchmark("loop"), 30),
-    "airbench": Part(benchmark("airbench"), 30),
-    "throughput": Part(benchmark("throughput"), 45),
+    "eqprop": Part(benchmark("eqprop"), 90),
+    "graphs": Part(benchmark("graphs"), 30),
+    "loop": Part(benchmark("loop"), 25),
+    "airbench": Part(benchmark("airbench"), 20),
+    "throughput": Part(benchmark("throughput"), 40),
     "training": Part(training, None),
 }
 """The most valuable first."""
