@@ -211,6 +211,15 @@ def test_fused_optimizers_train_alike(optimizer: Any) -> None:
     assert fused.losses == pytest.approx(plain.losses, rel=1e-3)
 
 
+@on_cuda_only
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+def test_a_run_of_the_cpu_resumes_on_the_device(optimizer: Any) -> None:
+    case = Case(lambda weights: Backprop(weights=weights), optimizer=partial(optimizer, lr=0.01))
+    cpu = Training(case).run(3)
+    resumed = Training(case, device=DEVICE).restore(cpu.state()).run(3)
+    assert resumed.losses == pytest.approx(cpu.run(3).losses[3:], rel=1e-3)
+
+
 def test_channels_last_is_the_plain_step() -> None:
     case = Case(lambda weights: Backprop(weights=weights), partial(ConvNet, units=nn.ReLU))
     plain, last = Training(case, device=DEVICE), Training(case, device=DEVICE, channels_last=True)

@@ -61,3 +61,21 @@ def test_rates_are_tensors_only_during_a_step() -> None:
             assert group["capturable"]
         assert group["lr"] == rate
         assert not group["capturable"]
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+def test_a_run_that_resumes_on_another_device_has_the_kernels_of_that_device(
+    optimizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints contain ``fused`` among the settings of the optimizer."""
+    case = Case(lambda weights: Backprop(weights=weights), optimizer=partial(optimizer, lr=0.01))
+    plain = Training(case).run(3)
+    monkeypatch.setattr(fused, "DEVICES", ("cpu",))
+    resumed = Training(case).restore(plain.state())
+    assert [group["fused"] for group in resumed.algorithm.optimizers[0].optimizer.param_groups] == [True]
+    resumed.run(3)
+    monkeypatch.undo()
+    back = Training(case).restore(resumed.state())
+    assert [group["fused"] for group in back.algorithm.optimizers[0].optimizer.param_groups] == [None]
+    back.run(2)
+    assert back.losses[-1] < plain.losses[0]

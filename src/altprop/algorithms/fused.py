@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -30,6 +30,15 @@ def fused_on(device: torch.device, factory: Callable[..., torch.optim.Optimizer]
 def is_fused(optimizer: torch.optim.Optimizer) -> bool:
     """Whether ``optimizer`` is one of :data:`FUSED` and updates all its parameters with the fused kernel."""
     return type(optimizer) in FUSED and all(group.get("fused") for group in optimizer.param_groups)
+
+
+def with_own_kernels(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the saved ``state`` of an optimizer, fused or not as ``optimizer`` is.
+
+    A checkpoint says whether the optimizer that wrote it was fused, but a run may resume on another kind of device.
+    """
+    own = [{"fused": group["fused"]} if "fused" in group else {} for group in optimizer.param_groups]
+    return {**state, "param_groups": [{**saved, **mine} for saved, mine in zip(state["param_groups"], own, strict=True)]}
 
 
 class DeviceRates:

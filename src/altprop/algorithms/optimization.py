@@ -14,7 +14,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from altprop.algorithms.context import Context
-from altprop.algorithms.fused import DeviceRates, fused_on, is_fused
+from altprop.algorithms.fused import DeviceRates, fused_on, is_fused, with_own_kernels
 from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.schedule import RunningSchedule, Schedule
 from altprop.nn.weights.base import WeightsRule
@@ -171,7 +171,7 @@ class OptimizerStep:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(with_own_kernels(state["optimizer"], self.optimizer))
         self._replaced_states += 1
         self.schedule.load_state_dict(state["schedule"])
         if state["scaler"]:

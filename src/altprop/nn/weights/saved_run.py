@@ -259,12 +259,15 @@ def load_momentum(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer],
     if not single or sum(len(group["params"]) for group in saved[0]["optimizer"]["param_groups"]) != len(parameters):
         description = "several optimizers, or one over a part of the model"
         raise ConfigError([Problem(key, description, "runs with one optimizer over all parameters", "algorithm=backprop")])
+    fused = bool(optimizers[0].defaults.get("fused"))  # such an optimizer counts its steps on the device, too
     for place, values in saved[0]["optimizer"]["state"].items():
         parameter = parameters[order[place]]
         if any(isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape for value in values.values()):
             description = f"the momentum of {order[place]} has another shape"
             raise ConfigError([Problem(key, description, "a run whose weights are not tied", "model.weights_from=…")])
         optimizers[0].state[parameter] = {
-            name: value.to(parameter.device, copy=True) if isinstance(value, Tensor) and value.dim() else value
+            name: value.to(parameter.device if fused or value.dim() else value.device, copy=True)
+            if isinstance(value, Tensor)
+            else value
             for name, value in values.items()
         }
