@@ -45,7 +45,7 @@ WORDS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "action": ("show", "cancel", "logs", "retry", "watch", "clean"),
         "only": ("done", "running", "waiting", "stuck", "preempted", "interrupted", "failed", "unknown"),
     },
-    "data": {"action": ("list", "fetch", "sheet", "unpack_imagenet")},
+    "data": {"action": ("list", "fetch", "sheet", "check", "unpack_imagenet")},
 }
 """Command -> its keys that take one of a few words, which no type says."""
 GROUPS: Mapping[str, Sequence[str]] = {"evaluate": ("dataset", "metrics"), "report": (), "status": (), "data": ("dataset",)}
