@@ -24,6 +24,11 @@ class DataError(ConfigError):
         self._arguments = (path, description, allowed, fix)
         super().__init__([Problem("dataset", f"{path} {description}", allowed, fix)])
 
+    def with_fix(self, fix: str) -> DataError:
+        """The same error with this ``fix``, unless it has one already."""
+        path, description, allowed, own = self._arguments
+        return DataError(path, description, allowed, own or fix)
+
     def __reduce__(self) -> tuple[type[DataError], tuple[Any, ...]]:
         """Pickle the constructor's arguments, so that an error raised in a worker process reaches the trainer complete."""
         return DataError, self._arguments

@@ -115,6 +115,7 @@ def test_a_corrupt_image_is_named_from_a_worker_too(listing, context, workers):
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(DataError) as caught:
         list(split(listing, context, workers=workers).batches())
+    assert "action=check" in str(caught.value)
     assert caught.value.path == path
     assert len(caught.value.problems) == 1
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from altprop.data.base import Batch, LoadContext
+from altprop.data.errors import DataError
 from altprop.data.files.folder import Listing
 from altprop.data.loading.dali import decode_with_dali
 from altprop.data.loading.decoding import Decoding, Request, decode_with_workers, num_workers
@@ -16,6 +17,7 @@ from altprop.data.loading.recipes import View
 from altprop.data.normalization import Normalization
 from altprop.data.order import epoch_order, evaluation_slices, training_slices
 from altprop.problems import Problem
+from altprop.program import command
 
 Loader = Literal["torch", "dali"]
 LOADERS = ("torch", "dali")
@@ -78,8 +80,14 @@ class StreamSplit:
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield the mini-batches of ``epoch``, beginning with number ``start``.
 
-        Raises DataError, which names the file, if an image cannot be decoded.
+        Raises DataError, which names the file and the command that names all such files, if an image cannot be decoded.
         """
+        try:
+            yield from self._decoded_batches(epoch, start)
+        except DataError as error:
+            raise error.with_fix(f"{command('data')} action=check dataset=…, which names all such files") from error
+
+    def _decoded_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         decoding = Decoding(self.listing, self.view, self.seed, epoch)
         requests = self._requests(epoch, start)
         if self.loader == "dali":
