@@ -39,6 +39,7 @@ SIDES: dict[str, tuple[Callable[[], Algorithm], float]] = {
     BASELINE: (Backprop, 1.0),
     "feedback_alignment": (FeedbackAlignment, 1.15),
     "feedback_alignment, uniform_sign": (partial(FeedbackAlignment, mode="uniform_sign"), 1.15),
+    "feedback_alignment, batchwise_random_sign": (partial(FeedbackAlignment, mode="batchwise_random_sign"), 1.15),
     "feedback_alignment, fixed_random_sign": (partial(FeedbackAlignment, mode="fixed_random_sign"), 1.15),
     "direct_feedback_alignment": (DirectFeedbackAlignment, 1.0),
 }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from altprop.names import builds
 
 
 @contextmanager
@@ -26,6 +29,17 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 def is_random(module: nn.Module) -> bool:
     """Whether ``module`` draws random numbers in training, that is, has dropout."""
     return any(isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0 for layer in module.modules())
+
+
+def dropout_options(model: Mapping[str, Any]) -> list[str]:
+    """The settings in a model's configuration that give it dropout, as ``name=value``: dropout above 0, or units of dropout."""
+    numbers = [f"{name}={value}" for name, value in model.items() if "dropout" in name and _is_positive(value)]
+    nodes = [(name, node) for name, node in model.items() if builds(node, nn.modules.dropout._DropoutNd)]
+    return numbers + [f"{name}={node['_target_'].rpartition('.')[2]}" for name, node in nodes if _is_positive(node.get("p", 0.5))]
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and value > 0
 
 
 def random_state(device: torch.device) -> Tensor:

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from altprop.algorithms.predictive_coding.algorithm import PredictiveCoding
 from altprop.algorithms.predictive_coding.inference import errors_of, feed_forward, moved_values, predictions_of
+from altprop.algorithms.replaying import dropout_options
+from altprop.config.checks.validation import problems_of
+from altprop.config.compose import compose
 from altprop.models.cifar_resnet import CifarResNet
 from altprop.models.convnet import ConvNet
 from altprop.models.mlp import MLP
@@ -120,3 +123,21 @@ def test_inference_lowers_the_energy_in_every_step() -> None:
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PredictiveCoding(**options)
+
+
+@pytest.mark.parametrize("model", [["model=convnet8"], ["model=vgg11", "model.dropout=0.3"]])
+def test_dropout_is_refused_in_validation(model: list[str]) -> None:
+    overrides = ["algorithm=predictive_coding", *model]
+    (problem,) = [problem for problem in problems_of(compose(overrides)) if problem.key == "model"]
+    assert "dropout=" in problem.description
+    for fix in (
+        ["algorithm.fixed_prediction=true"],
+        ["model.channel_dropout=0" if "convnet8" in model[0] else "model.dropout=0"],
+    ):
+        assert [each for each in problems_of(compose([*overrides, *fix])) if "dropout" in each.allowed] == []
+
+
+def test_settings_that_give_dropout() -> None:
+    dropout = {"_target_": "torch.nn.Dropout", "p": 0.1}
+    assert dropout_options({"dropout": 0.5, "channel_dropout": 0.0, "units": dropout}) == ["dropout=0.5", "units=Dropout"]
+    assert dropout_options({"units": {**dropout, "p": 0.0}, "hidden": [3]}) == []

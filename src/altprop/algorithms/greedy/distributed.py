@@ -18,7 +18,7 @@ from altprop.algorithms.greedy.pipeline import Pipeline
 from altprop.algorithms.greedy.replay_buffer import max_uses_problems
 from altprop.algorithms.greedy.worker import EPOCH_END, EPOCH_START, REPORT, BlockTrainer, Mode, WorkerPlan
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
-from altprop.algorithms.replaying import is_random
+from altprop.algorithms.replaying import dropout_options, is_random
 from altprop.algorithms.schedule import Schedule
 from altprop.names import builds
 from altprop.problems import ConfigError, Problem, RunFailed
@@ -237,9 +237,8 @@ class DistributedGreedy(LocalLosses):
         if builds((root.get("schedule") or {}).get("scheduler"), torch.optim.lr_scheduler.ReduceLROnPlateau):
             description = "plateau, but only the first process of distributed_greedy gets the results of evaluations"
             yield Problem("schedule", description, "schedules that depend on epochs or steps", "schedule=multistep")
-        for name, value in (root.get("model") or {}).items():
-            if "dropout" in name and isinstance(value, int | float) and value > 0:
-                yield _random_model(f"{name}={value}")
+        for option in dropout_options(root.get("model") or {}):
+            yield _random_model(option)
 
 
 def _random_model(description: str) -> Problem:

@@ -30,7 +30,7 @@ from altprop.algorithms.predictive_coding.inference import (
     predictions_of,
     pulled_down,
 )
-from altprop.algorithms.replaying import frozen_statistics, is_random
+from altprop.algorithms.replaying import dropout_options, frozen_statistics, is_random
 from altprop.algorithms.schedule import Schedule
 from altprop.models.base import FeedForward
 from altprop.problems import ConfigError, Problem
@@ -81,8 +81,7 @@ class PredictiveCoding(Backprop):
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         self.blocks = cut(self.model, block_size=1, cut_points=None)
         if is_random(self.model) and not self.fixed_prediction:
-            description = "has dropout, whose masks would change from one step of inference to the next"
-            raise ConfigError([Problem("model", description, "a model without dropout", "algorithm.fixed_prediction=true")])
+            raise ConfigError([_random_model("it has dropout")])
         self.num_steps = len(self.blocks) if self.inference_steps is None else self.inference_steps
         return super().build(optimizer, schedule)
 
@@ -148,6 +147,14 @@ class PredictiveCoding(Backprop):
             config.get("timing", "end"),
         )
         yield from _problems(*options)
+        if not config.get("fixed_prediction", False):
+            for option in dropout_options(root.get("model") or {}):
+                yield _random_model(option)
+
+
+def _random_model(description: str) -> Problem:
+    allowed = "a model without dropout, whose masks would change from one step of inference to the next"
+    return Problem("model", description, allowed, "algorithm.fixed_prediction=true")
 
 
 def _problems(inference_steps: object, step_size: object, fixed_prediction: object, timing: object) -> Iterator[Problem]:
