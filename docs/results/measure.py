@@ -51,6 +51,7 @@ QUICK = (
     *("dgl/quick_delayed_gradients", "dgl/quick_features_replay", "dgl/quick_synthetic_gradients"),
     *("field/quick_feedback_alignment", "field/quick_direct_feedback_alignment", "field/quick_difference_target_propagation"),
     *("field/quick_predictive_coding", "field/quick_forward_forward", "field/quick_n_of_m"),
+    "field/quick_structured_rigl",
 )
 """The rows of the table of quick experiments. ``dsr/quick_prune`` starts from the runs of ``dsr/quick_dense``."""
 

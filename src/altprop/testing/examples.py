@@ -28,6 +28,7 @@ from altprop.nn.weights.sparse.prune import FractionPrune, Prune, SignChangePrun
 from altprop.nn.weights.sparse.pruning import IterativePruning
 from altprop.nn.weights.sparse.redistribute import ProportionalToSurvivors, WithinTensor
 from altprop.nn.weights.sparse.static import StaticSparse
+from altprop.nn.weights.sparse.structured import StructuredRigL
 from altprop.nn.weights.tied import TiedWeights
 from altprop.testing.problem import SMALL_MLP, Case
 
@@ -64,6 +65,7 @@ WEIGHTS_RULES: dict[str, Callable[[], WeightsRule]] = {
     ),
     "deep_r": partial(sparse, SignChangePrune, WithinTensor, RandomGrow, period={0: 1}, penalty=Penalty(coefficient=1e-5)),
     "n_of_m": partial(NOfM, dense=()),
+    "structured_rigl": partial(StructuredRigL, sparsity=0.5, period={0: 5}),
     "tied": partial(TiedWeights, sparsity=0.5),
     "iterative_pruning": partial(IterativePruning, sparsity=0.5, iterations=2),
     "iterative_binary": partial(IterativeBinary, epochs_per_layer=1, epoch_end="legacy"),

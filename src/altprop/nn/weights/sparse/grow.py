@@ -64,13 +64,7 @@ class GradientGrow(Grow):
     def select(
         self, weights: MaskedWeights, taken: Tensor, counts: Sequence[int], free: Sequence[int], generator: torch.Generator
     ) -> Tensor:
-        gradients = [
-            torch.zeros_like(weight) if masking.gradient is None else masking.gradient
-            for weight, masking in zip(weights.weights, weights.maskings)
-        ]
-        flat = torch.cat([gradient.reshape(-1).to(weights.mask.dtype) for gradient in gradients])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(flat)
+        flat = gradients_of(weights)
         magnitudes = [
             part.view(-1, width).abs().mean(dim=1)
             for part, width in zip(flat.split([weight.numel() for weight in weights.weights]), weights.layout.widths)
@@ -79,6 +73,21 @@ class GradientGrow(Grow):
 
 
 # -- the functions that the strategies are made of -----------------------------------------------------------------------------
+
+
+def gradients_of(weights: MaskedWeights) -> Tensor:
+    """Return the captured gradients of all effective weights ``[weights]``, summed over processes.
+
+    They are zero for a layer without a gradient.
+    """
+    gradients = [
+        torch.zeros_like(weight) if masking.gradient is None else masking.gradient
+        for weight, masking in zip(weights.weights, weights.maskings)
+    ]
+    flat = torch.cat([gradient.reshape(-1).to(weights.mask.dtype) for gradient in gradients])
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(flat)
+    return flat
 
 
 def random_free(
