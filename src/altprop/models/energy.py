@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from altprop.models.base import InputShape
 from altprop.models.checks import list_of_sizes, refuse
 from altprop.nn.energy.activations import ACTIVATIONS, ActivationName
-from altprop.nn.energy.edges import Edge, Pool, Shape, convolved, flatten, to_working_layout, up
+from altprop.nn.energy.edges import Edge, Pool, Shape, Skip, convolved, flatten, to_working_layout, up
 from altprop.problems import ConfigError, Problem, nearest
 
 Layer = nn.Linear | nn.Conv2d
+CONVOLUTIONS = 3
+"""Convolutions of one stage of a residual energy-based network."""
 
 
 class EnergyModel(nn.Module):
@@ -61,6 +63,7 @@ class EnergyModel(nn.Module):
         self.layers = nn.ModuleList()
         self.feedback = nn.ModuleList()
         self.edges: tuple[Edge, ...] = ()
+        self.skips: tuple[Skip, ...] = ()
         self._keep_probabilities = keep_probabilities
         self._feedback_is_transposed = False
 
@@ -103,6 +106,7 @@ class EnergyModel(nn.Module):
     def primitive(self, inputs: Tensor, states: Sequence[Tensor]) -> Tensor:
         """Return ``Phi`` without the loss, ``[batch]``: the sum over layers of ``<up_l(s_(l-1)), s_l>`` (section "Dynamics").
 
+        Each of :attr:`skips` adds ``strength <s_below, s_above>``.
         ``inputs`` are ``[batch, channels, height, width]``, each of ``states`` is ``[batch, *shape]``. For a vector-field network
         this is the part of the forward weights; such a network has no common ``Phi``.
         """
@@ -112,6 +116,8 @@ class EnergyModel(nn.Module):
             drive, _ = up(edge, below, to_working_layout(edge, layer.weight), layer.bias)  # type: ignore[arg-type]
             total = total + (drive * state).flatten(1).sum(dim=1)
             below = state
+        for skip in self.skips:
+            total = total + skip.strength * (states[skip.below] * states[skip.above]).flatten(1).sum(dim=1)
         return total
 
     def scores(self, states: Sequence[Tensor]) -> Tensor:
@@ -303,7 +309,8 @@ def _convolution_edges(
 
 def num_weight_layers(config: Mapping[str, Any]) -> int:
     """Return ``L`` of a model's configuration: convolutions, hidden layers and the class scores."""
-    return len(config.get("channels", ())) + len(config["hidden"]) + 1
+    convolutions = len(config.get("channels", ())) + CONVOLUTIONS * len(config.get("stages", ()))
+    return convolutions + len(config["hidden"]) + 1
 
 
 def activation_problems(name: object) -> Iterator[Problem]:

@@ -272,6 +272,9 @@ class EnergyAlgorithm(Algorithm):
         if model.get("softmax_readout") and config["loss"] != "cross_entropy":
             description = f"{config['loss']} with model.softmax_readout"
             yield Problem("algorithm.loss", description, "a softmax readout needs cross_entropy", "algorithm.loss=cross_entropy")
+        if config.get("update_order") == "red_black" and "skip" in model:
+            description = "red_black, and skips connect layers of the same color"
+            yield Problem("algorithm.update_order", description, "synchronous", "algorithm.update_order=synchronous")
         if isinstance(model.get("hidden"), Sequence):
             for name in ("learning_rates", "weight_decays"):
                 values = config.get(name)

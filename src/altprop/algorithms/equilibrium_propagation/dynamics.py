@@ -45,7 +45,8 @@ def potentials(
     """Return ``h_1 … h_N``, to which the activation is applied (section "Dynamics"; with ``masks``, "Dropout").
 
     The potential of a hidden layer is its bottom-up drive plus its top-down drive; that of the last layer is its bottom-up drive
-    minus the nudge. ``drive`` is the bottom-up drive of the first layer. One convolution per edge gives both the drive above it
+    minus the nudge. Skips add what comes from the states at their other ends. ``drive`` is the bottom-up drive of the first
+    layer. One convolution per edge gives both the drive above it
     and the positions of the max pooling for the drive below it.
     """
     active = states if masks is None else [mask * state for mask, state in zip(masks.states, states, strict=True)]
@@ -59,6 +60,9 @@ def potentials(
             if network.vector_field and edge.pool == "max":
                 _, routing = pool(edge, convolve(edge, state, feedback, None))
             total = total + down(edge, active[index + 1], feedback, routing)
+        for skip in network.skips:
+            if index in (skip.below, skip.above):
+                total = total + skip.strength * active[skip.above if index == skip.below else skip.below]
         if masks is not None:
             total = total * masks.states[index]
         result.append(total)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from altprop.models.energy import EnergyModel
 from altprop.nn.energy.activations import IDENTITY, Activation
-from altprop.nn.energy.edges import Edge, flatten, to_working_layout, unflatten
+from altprop.nn.energy.edges import Edge, Skip, flatten, to_working_layout, unflatten
 
 LossName = Literal["mse", "cross_entropy"]
 
@@ -71,6 +71,7 @@ class Network:
     softmax_readout: bool
     vector_field: bool
     channels_last: bool = False
+    skips: tuple[Skip, ...] = ()
 
     @property
     def num_states(self) -> int:
@@ -140,6 +141,7 @@ def snapshot(model: EnergyModel, loss: LossName, *, activate_output: bool = Fals
         softmax_readout=model.softmax_readout,
         vector_field=model.vector_field,
         channels_last=channels_last,
+        skips=model.skips,
     )
 
 

@@ -38,7 +38,7 @@ class Relaxation:
         compiled: Compute synchronous steps with torch.compile.
 
     Raises:
-        ValueError: ``update_order`` is unknown.
+        ValueError: ``update_order`` is unknown, or ``red_black`` for a network with skips.
     """
 
     def __init__(
@@ -61,8 +61,11 @@ class Relaxation:
         self.batch = inputs.shape[0]
         self.steps_taken = 0
         """Steps of the last :meth:`run`: fewer than requested if it ended early."""
+        if network.skips and update_order == "red_black":
+            raise ValueError("update_order 'red_black' needs layers whose only neighbors are the layers below and above")
         # With dropout, masks multiply the potentials, so nothing can be folded. A compiler fuses what is not folded.
-        self.folds = masks is None and not compiled and all(factor == 1.0 for factor in network.factors)
+        plain = masks is None and not network.skips
+        self.folds = plain and not compiled and all(factor == 1.0 for factor in network.factors)
         self._folded: dict[int, Tensor] = {}
         self._edges: list[_Between] = []
         with torch.no_grad():

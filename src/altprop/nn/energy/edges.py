@@ -55,6 +55,17 @@ class Edge:
         return (self.above[0], height, width)
 
 
+class Skip(NamedTuple):
+    """A connection without weights between two states of one shape: ``strength <below, above>`` in the primitive function.
+
+    ``below`` and ``above`` are the numbers of the states, from 0 on.
+    """
+
+    below: int
+    above: int
+    strength: float
+
+
 def convolved(size: int, kernel: int, stride: int, padding: int) -> int:
     """Return the height or width after a convolution."""
     return (size + 2 * padding - kernel) // stride + 1
