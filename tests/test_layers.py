@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "altprop"
 ROOMS = [
     {
-        *("problems", "faults", "files", "tensor_file", "yaml_files", "seeding", "names", "program", "fonts"),
+        *("problems", "faults", "files", "tensor_file", "yaml_files", "seeding", "names", "program", "fonts", "ranges"),
         *("code_state", "code_identity", "_torchvision"),
     },
     {"nn", "data", "models", "tracking", "estimators", "heads", "losses", "units", "weights"},
@@ -28,7 +28,7 @@ ROOMS = [
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 CONFIG = [
     {
-        *("project", "enumerated", "key", "plain", "typed", "quoting", "schema", "compose", "resolvers"),
+        *("project", "enumerated", "key", "plain", "typed", "quoting", "schema", "command_settings", "compose", "resolvers"),
         *("environment", "sources", "trust"),
     },
     {"checks"},

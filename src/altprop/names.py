@@ -12,6 +12,7 @@ import functools
 import importlib
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +185,17 @@ def public_name(path: str) -> str:
         if any(module.startswith(f"{home}.") for home in homes) and definitions(package).get(name) == (module,):
             return f"{package}.{name}"
     return path
+
+
+def public_path(target: Any) -> str:
+    """The name under which users know ``target``, a class or function: its public name, or the shortest path that imports it."""
+    path = f"{target.__module__}.{target.__qualname__}"
+    if (public := public_name(path)) != path:
+        return public
+    parts = target.__module__.split(".")
+    modules = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+    short = (name for name in modules if getattr(sys.modules.get(name), target.__qualname__, None) is target)
+    return f"{next(short, target.__module__)}.{target.__qualname__}"
 
 
 def key_name(path: str) -> str:

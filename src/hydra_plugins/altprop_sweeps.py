@@ -22,7 +22,8 @@ from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from omegaconf import DictConfig
 
-from altprop.problems import ConfigError, RunFailed
+from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.ranges import PositiveInt
 
 
 @contextmanager
@@ -59,6 +60,9 @@ class OwnPackages(SearchPathPlugin):
 class AltpropSweeper(BasicSweeper):
     """What the sweepers share: ``params`` are read as if they were typed on the command line, before its own overrides."""
 
+    def __init__(self, max_batch_size: PositiveInt | None, params: dict[str, str] | None = None) -> None:
+        super().__init__(max_batch_size, params)
+
     def _parse_config(self) -> list[str]:
         return _texts(self.params)
 
@@ -81,13 +85,17 @@ class GridSweeper(AltpropSweeper):
             (:mod:`altprop.sweeping.trials`). None starts the jobs of ``params`` at once.
     """
 
-    def __init__(self, max_batch_size: int | None, params: Any = None, search: Any = None) -> None:
+    def __init__(self, max_batch_size: PositiveInt | None, params: Any = None, search: Any = None) -> None:
         super().__init__(max_batch_size, params)
         self.search = search
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.launcher is not None
         self._check_folders()
+        size: Any = self.max_batch_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            allowed = "a whole number of at least 1, or null for one batch"
+            raise ConfigError([Problem("hydra.sweeper.max_batch_size", str(size), allowed, "hydra.sweeper.max_batch_size=null")])
         if self.search:
             return self._sweep_with_trials(arguments)
         self._plan = self._jobs(arguments)  # refuses mistakes before anything is written
@@ -174,7 +182,7 @@ def _texts(params: Any) -> list[str]:
 class OptunaSearch(AltpropSweeper):
     """A hyperparameter search in a study of its own: ``trials`` in total, ``max_batch_size`` at the same time."""
 
-    def __init__(self, trials: int, max_batch_size: int, params: dict[str, str] | None = None) -> None:
+    def __init__(self, trials: PositiveInt, max_batch_size: PositiveInt, params: dict[str, str] | None = None) -> None:
         super().__init__(max_batch_size, params)
         self.trials = trials
 

@@ -8,7 +8,7 @@ from omegaconf.errors import ConfigAttributeError, ValidationError
 
 from altprop.config.compose import compose
 from altprop.config.project import CONF
-from altprop.config.schema import RootConfig, TrainerConfig
+from altprop.config.schema import RootConfig, structured
 from altprop.training.settings import TrainerSettings
 
 
@@ -21,11 +21,11 @@ def test_the_trainer_file_has_every_field_with_its_default_and_a_comment() -> No
 
 
 def test_the_schema_is_the_settings_class() -> None:
-    assert OmegaConf.to_container(OmegaConf.structured(TrainerConfig)) == dataclasses.asdict(TrainerSettings())
+    assert OmegaConf.to_container(OmegaConf.structured(structured(TrainerSettings))) == dataclasses.asdict(TrainerSettings())
 
 
 def test_types_of_root_and_trainer_are_enforced() -> None:
-    config = OmegaConf.structured(RootConfig)
+    config = OmegaConf.structured(structured(RootConfig))
     with pytest.raises(ValidationError):
         config.seed = "one"
     with pytest.raises(ValidationError):

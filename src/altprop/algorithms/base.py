@@ -19,6 +19,7 @@ from altprop.algorithms.context import Capabilities, Context
 from altprop.algorithms.graphs import GraphedUpdate, refuse_graphs
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
+from altprop.nn.estimators.base import Estimator
 from altprop.nn.units.base import attach_estimator
 from altprop.nn.weights.base import Dense, WeightsContext, WeightsRule
 from altprop.problems import Problem
@@ -32,7 +33,7 @@ class AlgorithmOptions(TypedDict, total=False):
 
     loss: Loss | None
     weights: WeightsRule | None
-    estimator: object | None
+    estimator: Estimator | None
 
 
 class Algorithm:
@@ -49,7 +50,9 @@ class Algorithm:
     capabilities: ClassVar[Capabilities] = Capabilities()
     default_loss: ClassVar[type[nn.Module]] = nn.CrossEntropyLoss
 
-    def __init__(self, *, loss: Loss | None = None, weights: WeightsRule | None = None, estimator: object | None = None) -> None:
+    def __init__(
+        self, *, loss: Loss | None = None, weights: WeightsRule | None = None, estimator: Estimator | None = None
+    ) -> None:
         self.loss: Loss = loss if loss is not None else self.default_loss()
         self.weights = weights if weights is not None else Dense()
         self.estimator = estimator

@@ -13,14 +13,15 @@ from altprop.algorithms.base import Algorithm, AlgorithmOptions
 from altprop.algorithms.context import Context
 from altprop.models.base import FeedForward
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import PositiveInt
 from altprop.seeding import derive_seed
 
 
 class BlockOptions(AlgorithmOptions, total=False):
     """The arguments of :class:`BlockAlgorithm`, for subclasses that pass them on."""
 
-    block_size: int
-    cut_points: Sequence[int] | None
+    block_size: PositiveInt
+    cut_points: Sequence[PositiveInt] | None
 
 
 class BlockAlgorithm(Algorithm):
@@ -34,7 +35,7 @@ class BlockAlgorithm(Algorithm):
     """
 
     def __init__(
-        self, *, block_size: int = 1, cut_points: Sequence[int] | None = None, **options: Unpack[AlgorithmOptions]
+        self, *, block_size: PositiveInt = 1, cut_points: Sequence[PositiveInt] | None = None, **options: Unpack[AlgorithmOptions]
     ) -> None:
         super().__init__(**options)
         self.block_size = block_size

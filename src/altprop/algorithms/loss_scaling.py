@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from altprop.ranges import PositiveFloat, PositiveInt
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossScaling:
@@ -18,10 +20,10 @@ class LossScaling:
     which starts so high that the first updates are skipped.
     """
 
-    init_scale: float = 2.0**32
-    growth_interval: int = 1000
+    init_scale: PositiveFloat = 2.0**32
+    growth_interval: PositiveInt = 1000
     """Updates without an overflow before the scale is doubled."""
-    minimum: float = 1.0
+    minimum: PositiveFloat = 1.0
     """Lower bound of a dynamic scale."""
     dynamic: bool = True
     """False for a static scale of ``init_scale``."""

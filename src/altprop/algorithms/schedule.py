@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
 from altprop.algorithms.context import Context
+from altprop.ranges import NonNegativeFloat, PositiveInt, PositiveShare, Table
 
 SchedulerFactory = Callable[..., LRScheduler]
 _PARTS = "_schedulers"
@@ -128,7 +129,7 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, torch.Tensor))
 
 
-def piecewise_constant(optimizer: torch.optim.Optimizer, values: Mapping[int, float] | Sequence[Sequence[float]]) -> LRScheduler:
+def piecewise_constant(optimizer: torch.optim.Optimizer, values: Table) -> LRScheduler:
     """Set the learning rate of every group to ``values[k]``, with ``k`` the last key up to the current epoch (or step).
 
     Rates are absolute, unlike in torch's multiplicative schedules; the optimizer's own ``lr`` is not used. ``values`` may also
@@ -154,7 +155,12 @@ class _PiecewiseConstant(LRScheduler):
 
 
 def warmup_cosine(
-    optimizer: torch.optim.Optimizer, *, warmup: float, total: int, start_factor: float = 0.01, eta_min: float = 0.0
+    optimizer: torch.optim.Optimizer,
+    *,
+    warmup: NonNegativeFloat,
+    total: PositiveInt,
+    start_factor: PositiveShare = 0.01,
+    eta_min: NonNegativeFloat = 0.0,
 ) -> LRScheduler:
     """Raise the rate linearly to the optimizer's own during ``warmup``, then lower it to ``eta_min`` along half a cosine.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ Save = Callable[[nn.Module, Path], int]
 Load = Callable[[Path], Mapping[str, Tensor]]
 
 
-def export_binary(parts: Parts, checkpoint: str = "auto") -> dict[str, int]:
+def export_binary(parts: Parts, checkpoint: Literal["auto", "best", "last"] = "auto") -> dict[str, int]:
     """Write ``export/packed.safetensors`` (one bit per binary weight) and ``export/float.safetensors`` (-1 and 1) of the run.
 
     The packed file is read back and must give exactly the run's scores on the test split. Returns the sizes in bytes. Raises
@@ -41,7 +42,7 @@ def export_binary(parts: Parts, checkpoint: str = "auto") -> dict[str, int]:
     return _export(parts, checkpoint, PACKED, save_packed, load_packed, needed)
 
 
-def export_sparse(parts: Parts, checkpoint: str = "auto") -> dict[str, int]:
+def export_sparse(parts: Parts, checkpoint: Literal["auto", "best", "last"] = "auto") -> dict[str, int]:
     """Write ``export/sparse.safetensors`` (masks and nonzero weights) and ``export/float.safetensors`` (all weights) of the run.
 
     The sparse file is read back and must give exactly the run's scores on the test split. Returns the sizes in bytes. Raises
@@ -51,7 +52,7 @@ def export_sparse(parts: Parts, checkpoint: str = "auto") -> dict[str, int]:
     return _export(parts, checkpoint, SPARSE, save_sparse, load_sparse, needed)
 
 
-def export_onnx(parts: Parts, checkpoint: str = "auto") -> dict[str, int]:
+def export_onnx(parts: Parts, checkpoint: Literal["auto", "best", "last"] = "auto") -> dict[str, int]:
     """Write ``export/model.onnx``, which takes images as the run's data set normalizes them and gives scores.
 
     The file is read back with onnxruntime and must give the run's scores on the test split. Since its kernels add up in another

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,12 @@ def trainer_settings(node: Mapping[str, Any]) -> TrainerSettings:
     return TrainerSettings(**{**node, "early_stopping": None if stopping is None else EarlyStopping(**stopping)})
 
 
+def _raised_by_a_library(error: BaseException) -> bool:
+    """Whether ``error`` comes from an installed package such as torch, so that it is about the values that it was given."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "site-packages" in frames[-1].filename and not isinstance(error, ImportError)
+
+
 def _instantiate(config: Mapping[str, Any], name: str, prefix: str = "") -> Any:
     try:
         return instantiate(config[name], _convert_="all")
@@ -93,7 +100,7 @@ def _instantiate(config: Mapping[str, Any], name: str, prefix: str = "") -> Any:
         cause = error.__cause__
         if isinstance(cause, ConfigError):
             raise cause from None
-        if isinstance(cause, ValueError):  # a constructor refused a value
+        if isinstance(cause, ValueError) or (cause is not None and _raised_by_a_library(cause)):  # a constructor refused a value
             full_key = str(error).rpartition("full_key: ")[2] if "full_key: " in str(error) else ""
             key = f"{prefix}{name}.{full_key}" if full_key else f"{prefix}{name}"
             raise ConfigError([Problem(key, " ".join(str(cause).split()), "see its file in conf/")]) from error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from altprop.problems import Problem
+from altprop.ranges import Padding, Probability
 from altprop.seeding import derive_seed
 
 PaddingMode = Literal["zeros", "reflect", "edge"]
@@ -30,9 +31,9 @@ class Augmentation:
         flip: Probability of a horizontal flip.
     """
 
-    padding: int = 0
+    padding: Padding = 0
     padding_mode: PaddingMode = "zeros"
-    flip: float = 0.0
+    flip: Probability = 0.0
 
     @property
     def active(self) -> bool:

@@ -6,13 +6,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
 from altprop.data.errors import DataError
 from altprop.problems import Problem
+from altprop.ranges import FilePath, NonNegativeFloat
 
 Method = Literal["tail", "random", "stratified"]
 METHODS = ("tail", "random", "stratified")
@@ -32,10 +34,10 @@ class Validation:
             training images. Replaces the other three.
     """
 
-    size: float = 0
+    size: NonNegativeFloat = 0
     how: Method = "tail"
-    seed: int = 0
-    file: str | None = None
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
+    file: FilePath | None = None
 
     def count(self, num_samples: int) -> int:
         """Return how many of ``num_samples`` images are held out."""

@@ -21,6 +21,7 @@ from altprop.nn.initialization import (
 )
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
+from altprop.ranges import Depth
 
 ShortcutPadding = Literal["after", "both_sides"]
 
@@ -65,7 +66,7 @@ class CifarResNet(FeedForward):
     def __init__(
         self,
         *,
-        depth: int = 20,
+        depth: Depth = 20,
         shortcut_padding: ShortcutPadding = "after",
         conv_init: ConvInit = "fan_out_normal",
         batch_norm_init: BatchNormInit = "ones",

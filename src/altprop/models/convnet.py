@@ -13,6 +13,7 @@ from altprop.models.layers import conv_block, linear_block
 from altprop.nn.initialization import BatchNormInit, LinearBiasInit, init_batch_norm, init_linear_biases
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
+from altprop.ranges import KernelSize, PositiveInt
 
 POOLING: dict[str, type[nn.MaxPool2d] | type[nn.AvgPool2d]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
@@ -39,10 +40,10 @@ class ConvNet(FeedForward):
     def __init__(
         self,
         *,
-        channels: Sequence[int | Literal["pool"]] = (32, "pool", 64, "pool", 128, "pool"),
-        kernel_size: int = 3,
+        channels: Sequence[PositiveInt | Literal["pool"]] = (32, "pool", 64, "pool", 128, "pool"),
+        kernel_size: KernelSize = 3,
         pooling: Literal["max", "average"] = "max",
-        hidden: Sequence[int] = (),
+        hidden: Sequence[PositiveInt] = (),
         batch_norm: bool = True,
         batch_norm_logits: bool = False,
         bias_before_norm: bool = False,

@@ -8,6 +8,7 @@ from altprop.models.base import FeedForward, InputShape
 from altprop.models.checks import require_size
 from altprop.nn.initialization import BatchNormInit, init_batch_norm
 from altprop.nn.units.base import UnitsFactory
+from altprop.ranges import PositiveInt
 
 
 class DniCNN(FeedForward):
@@ -21,7 +22,7 @@ class DniCNN(FeedForward):
     def __init__(
         self,
         *,
-        width: int = 128,
+        width: PositiveInt = 128,
         batch_norm_init: BatchNormInit = "ones",
         units: UnitsFactory,
         input_shape: InputShape,

@@ -18,6 +18,7 @@ from altprop.models.checks import list_of_sizes, refuse
 from altprop.nn.energy.activations import ACTIVATIONS, ActivationName
 from altprop.nn.energy.edges import Edge, Pool, Shape, Skip, convolved, flatten, to_working_layout, up
 from altprop.problems import ConfigError, Problem, nearest
+from altprop.ranges import ImageSize, Padding, PositiveFloat, PositiveInt, PositiveShare
 
 Layer = nn.Linear | nn.Conv2d
 CONVOLUTIONS = 3
@@ -47,8 +48,8 @@ class EnergyModel(nn.Module):
         activation: ActivationName,
         softmax_readout: bool,
         vector_field: bool,
-        init_scale: float | None,
-        keep_probabilities: Sequence[float] | None,
+        init_scale: PositiveFloat | None,
+        keep_probabilities: Sequence[PositiveShare] | None,
         input_shape: InputShape,
         num_classes: int,
     ) -> None:
@@ -138,12 +139,12 @@ class EnergyMLP(EnergyModel):
     def __init__(
         self,
         *,
-        hidden: Sequence[int] = (512,),
+        hidden: Sequence[PositiveInt] = (512,),
         activation: ActivationName = "shifted_sigmoid",
         softmax_readout: bool = False,
         vector_field: bool = False,
-        init_scale: float | None = None,
-        keep_probabilities: Sequence[float] | None = None,
+        init_scale: PositiveFloat | None = None,
+        keep_probabilities: Sequence[PositiveShare] | None = None,
         input_shape: InputShape,
         num_classes: int,
     ) -> None:
@@ -205,17 +206,17 @@ class EnergyConvNet(EnergyModel):
     def __init__(
         self,
         *,
-        channels: Sequence[int] = (32, 64),
-        kernels: Sequence[int] = (5, 5),
-        strides: Sequence[int] = (1, 1),
-        paddings: Sequence[int] = (0, 0),
+        channels: Sequence[PositiveInt] = (32, 64),
+        kernels: Sequence[ImageSize] = (5, 5),
+        strides: Sequence[ImageSize] = (1, 1),
+        paddings: Sequence[Padding] = (0, 0),
         pools: Sequence[Pool] = ("max", "max"),
-        hidden: Sequence[int] = (),
+        hidden: Sequence[PositiveInt] = (),
         activation: ActivationName = "shifted_sigmoid",
         softmax_readout: bool = False,
         vector_field: bool = False,
-        init_scale: float | None = None,
-        keep_probabilities: Sequence[float] | None = None,
+        init_scale: PositiveFloat | None = None,
+        keep_probabilities: Sequence[PositiveShare] | None = None,
         input_shape: InputShape,
         num_classes: int,
     ) -> None:
@@ -286,10 +287,10 @@ def _layer(edge: Edge, *, bias: bool) -> Layer:
 
 def _convolution_edges(
     below: Shape,
-    channels: Sequence[int],
-    kernels: Sequence[int],
-    strides: Sequence[int],
-    paddings: Sequence[int],
+    channels: Sequence[PositiveInt],
+    kernels: Sequence[ImageSize],
+    strides: Sequence[ImageSize],
+    paddings: Sequence[Padding],
     pools: Sequence[Pool],
 ) -> list[Edge]:
     edges: list[Edge] = []

@@ -14,6 +14,7 @@ from altprop.nn.heads.local import mlp_head
 from altprop.nn.initialization import BatchNormInit, init_batch_norm
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
+from altprop.ranges import Depth, NonNegativeDepth, NonNegativeInt, PositiveInt
 
 Downsampling = Literal["maxpool", "avgpool", "stride", "psi"]
 
@@ -56,13 +57,13 @@ class GreedyCNN(FeedForward):
     def __init__(
         self,
         *,
-        depth: int = 4,
-        width: int = 64,
-        downsample: Sequence[int] = (1, 3),
+        depth: Depth = 4,
+        width: PositiveInt = 64,
+        downsample: Sequence[NonNegativeInt] = (1, 3),
         downsample_type: Downsampling = "maxpool",
         bias: bool = True,
         batch_norm: bool = True,
-        head_layers: int = 2,
+        head_layers: NonNegativeDepth = 2,
         batch_norm_init: BatchNormInit = "ones",
         units: UnitsFactory,
         input_shape: InputShape,

@@ -14,6 +14,7 @@ from altprop.models.layers import linear_block
 from altprop.nn.initialization import BatchNormInit, LinearBiasInit, init_batch_norm, init_linear_biases
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
+from altprop.ranges import PositiveInt
 
 
 class MLP(FeedForward):
@@ -33,7 +34,7 @@ class MLP(FeedForward):
     def __init__(
         self,
         *,
-        hidden: Sequence[int] = (300, 100),
+        hidden: Sequence[PositiveInt] = (300, 100),
         batch_norm: bool = True,
         batch_norm_logits: bool = False,
         bias_before_norm: bool = False,

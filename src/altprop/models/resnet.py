@@ -20,6 +20,7 @@ from altprop.nn.initialization import (
 )
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
+from altprop.ranges import PositiveFloat, PositiveInt
 
 STAGES: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -54,12 +55,12 @@ class ResNet(FeedForward):
         self,
         *,
         depth: Literal[18, 34, 50, 101, 152] = 18,
-        width: float = 1.0,
+        width: PositiveFloat = 1.0,
         stem: Literal["imagenet", "cifar"] = "imagenet",
         conv_init: ConvInit = "fan_out_normal",
         batch_norm_init: BatchNormInit = "ones",
         linear_bias_init: LinearBiasInit = "default",
-        stages: Sequence[int] | None = None,
+        stages: Sequence[PositiveInt] | None = None,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,

@@ -11,6 +11,7 @@ from altprop.models.checks import require_size
 from altprop.nn.initialization import BatchNormInit, init_batch_norm
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import Probability
 
 
 class ConvNet4(FeedForward):
@@ -61,7 +62,7 @@ class ConvNet8(FeedForward):
         *,
         batch_norm: bool = True,
         batch_norm_init: BatchNormInit = "ones",
-        channel_dropout: float = 0.5,
+        channel_dropout: Probability = 0.5,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,

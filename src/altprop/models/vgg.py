@@ -12,6 +12,7 @@ from altprop.models.checks import refuse, require_size
 from altprop.nn.pooling import AdaptiveAvgPool2d
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
+from altprop.ranges import PositiveFloat, Probability
 
 CONVOLUTIONS: dict[int, tuple[int, int, int, int, int]] = {
     11: (1, 1, 2, 2, 2),
@@ -44,8 +45,8 @@ class VGG(FeedForward):
         *,
         depth: Literal[11, 13, 16, 19] = 11,
         batch_norm: bool = True,
-        dropout: float = 0.5,
-        width: float = 1.0,
+        dropout: Probability = 0.5,
+        width: PositiveFloat = 1.0,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,

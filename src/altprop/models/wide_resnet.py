@@ -12,6 +12,7 @@ from altprop.models.checks import is_positive, refuse
 from altprop.nn.initialization import ConvInit, LinearBiasInit, init_convolutions, init_linear_biases
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
+from altprop.ranges import Depth, PositiveFloat
 
 
 class PreActivationBlock(nn.Module):
@@ -56,8 +57,8 @@ class WideResNet(FeedForward):
     def __init__(
         self,
         *,
-        depth: int = 28,
-        width: float = 2.0,
+        depth: Depth = 28,
+        width: PositiveFloat = 2.0,
         conv_init: ConvInit = "fan_out_normal",
         linear_bias_init: LinearBiasInit = "zeros",
         units: UnitsFactory,

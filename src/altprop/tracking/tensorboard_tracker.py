@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from altprop.problems import Problem
+from altprop.ranges import NonNegativeFloat
 from altprop.tracking.base import Histogram, RunInfo, Status, Tracker, Watched
 
 
@@ -21,7 +22,7 @@ class TensorBoard(Tracker):
         finish_timeout: Seconds to wait for pending writes at the end of a run.
     """
 
-    def __init__(self, *, watch: Watched | None = None, finish_timeout: float = 30.0) -> None:
+    def __init__(self, *, watch: Watched | None = None, finish_timeout: NonNegativeFloat = 30.0) -> None:
         self.watched = watch
         self.finish_timeout = finish_timeout
         self._writer: Any = None

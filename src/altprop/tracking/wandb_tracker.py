@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from altprop.nn.metrics.names import higher_is_better
 from altprop.problems import Problem
+from altprop.ranges import NonNegativeFloat, Text
 from altprop.tracking.base import Histogram, RunInfo, Status, Tracker, Watched
 from altprop.tracking.metrics_file import JSON_NAME, read_metrics
 
@@ -47,11 +48,11 @@ class WandB(Tracker):
     def __init__(
         self,
         *,
-        project: str | None = None,
-        entity: str | None = None,
+        project: Text | None = None,
+        entity: Text | None = None,
         mode: Mode | None = None,
         watch: Watched | None = None,
-        finish_timeout: float = 30.0,
+        finish_timeout: NonNegativeFloat = 30.0,
     ) -> None:
         self.project = project or os.environ.get("WANDB_PROJECT") or "altprop"
         self.entity = entity

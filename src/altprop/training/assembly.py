@@ -23,8 +23,10 @@ from altprop.problems import ConfigError, Problem
 from altprop.seeding import derive_seed
 from altprop.training.cost import StepCosts
 from altprop.training.device import choose_device, configure_torch, dtype_of, place_model, recorder_on, uses_channels_last
+from altprop.training.memory import parameters_must_fit
 from altprop.training.parts import DataSet, Parts
 from altprop.training.plan import Plan, make_plan, steps_in_epoch
+from altprop.training.single_images import single_image_problems
 
 START = "model.weights_from"
 """Configuration key of the weights that a run starts from."""
@@ -41,11 +43,12 @@ class Assembly:
     costs: StepCosts
 
 
-def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1, start: bool = True) -> Assembly:
+def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1, start: bool = True, to_train: bool = False) -> Assembly:
     """Load the data, build the model from the random stream that the weights rule names, and set up the algorithm.
 
     With ``start`` the model gets the weights in ``model.weights_from``, if any. Without, the caller loads a checkpoint. Raises
-    ConfigError if they do not fit the model.
+    ConfigError if they do not fit the model, and for other mistakes that only show with the model or the data; ``to_train`` also
+    for those that training meets.
     """
     settings = parts.settings
     configure_torch(settings)
@@ -54,7 +57,8 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1, start: bool = 
         torch.cuda.set_device(device)  # new tensors, random states and streams are those of the current device
     data = load_data(parts, device, rank, world_size)
     torch.manual_seed(derive_seed(parts.seed, parts.algorithm.weights.initial_stream))
-    model = parts.model_factory(input_shape=data.input_shape, num_classes=data.num_classes)
+    with parameters_must_fit(device):
+        model = parts.model_factory(input_shape=data.input_shape, num_classes=data.num_classes)
     if start and START in parts.sources:
         start_from(parts.sources[START], model, parts.algorithm.weights)
     channels_last = uses_channels_last(settings.channels_last, model, device)
@@ -85,7 +89,10 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1, start: bool = 
         account=costs.of,
         metrics=parts.metrics,
     )
-    parts.algorithm.setup(model, parts.optimizer_factory, parts.schedule, context)
+    if to_train and (problems := list(single_image_problems(parts, parts.algorithm, model, data.train, plan, context))):
+        raise ConfigError(problems)
+    with parameters_must_fit(device):
+        parts.algorithm.setup(model, parts.optimizer_factory, parts.schedule, context)
     seed_globals(parts.seed)
     return Assembly(parts.algorithm, data, context, plan, costs)
 

@@ -35,6 +35,7 @@ from altprop.training.progress import Progress
 from altprop.training.rundir import RunDirectory
 from altprop.training.saving import Saver
 from altprop.training.signals import Stopped, StopRequests
+from altprop.training.single_images import MESSAGE
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def _train_or_explain(parts: Parts, directory: RunDirectory, processes: Processe
 def _train(parts: Parts, directory: RunDirectory, processes: Processes, requests: StopRequests) -> Mapping[str, Any]:
     # First, because it finds mistakes that only show with the model or the data, before anything is written or cleared.
     starts = bool(parts.sources) and _starts(parts, directory)
-    run = assemble(parts, rank=processes.rank, world_size=processes.world_size, start=starts)
+    run = assemble(parts, rank=processes.rank, world_size=processes.world_size, start=starts, to_train=True)
     if processes.first:
         if parts.algorithm.weights.left_out:
             log.warning(left_out_line(parts.algorithm.weights))
@@ -250,7 +251,7 @@ def _explain(error: BaseException, directory: RunDirectory) -> BaseException:
     fault = system_error(error)
     if fault is not None and fault.errno == errno.ENOENT and directory.removed:
         return RunFailed(f"{directory.path} was removed while the run was training")
-    if isinstance(error, ValueError) and str(error).startswith("Expected more than 1 value per channel when training"):
+    if isinstance(error, ValueError) and str(error).startswith(MESSAGE):
         return RunFailed(
             "batch norm cannot normalize a mini-batch of a single image; leave out the last, smaller one of each epoch with "
             "dataset.drop_last=true, or change dataset.batch_size"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from altprop.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Text, Workers
 from altprop.training.duration import Duration
 
 SELECTIONS = ("auto", "validation", "test", "last")
@@ -18,11 +19,11 @@ SELECTIONS = ("auto", "validation", "test", "last")
 class EarlyStopping:
     """Stop when ``metric`` has not improved by more than ``min_delta`` for ``patience`` evaluations."""
 
-    metric: str = "validation/loss"
+    metric: Text = "validation/loss"
     """``<split>/loss`` (lower is better), ``<split>/accuracy`` (percent, higher is better) or a metric of the run's own."""
-    patience: int = 5
+    patience: PositiveInt = 5
     """Number of evaluations without an improvement."""
-    min_delta: float = 0.0
+    min_delta: NonNegativeFloat = 0.0
     """Smallest change that counts as an improvement."""
 
     def __post_init__(self) -> None:
@@ -39,18 +40,18 @@ class EarlyStopping:
 class TrainerSettings:
     """Length, device, numerics, evaluation and checkpoints of a run. Raises ValueError for a value out of range."""
 
-    duration: str = "10ep"
+    duration: Text = "10ep"
     """Length of the run: ``10ep`` epochs or ``500st`` steps."""
-    evaluate_every: str | None = "1ep"
+    evaluate_every: Text | None = "1ep"
     """Interval of evaluations: ``1ep``, ``500st`` or ``10%`` of the run; null: only at the end."""
-    checkpoint_every: str | None = "1ep"
+    checkpoint_every: Text | None = "1ep"
     """Interval of checkpoints, like ``evaluate_every``; null: only at the end."""
-    probe_every: str | None = None
+    probe_every: Text | None = None
     """Interval of the alignment probe, like ``evaluate_every``, from the first step on, and the last step; null: never."""
-    log_every: int = 50
+    log_every: PositiveInt = 50
     """Steps between two updates of the progress display."""
 
-    device: str = "auto"
+    device: Text = "auto"
     """``auto`` (cuda, else mps, else cpu), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
     precision: Literal["fp32", "tf32", "bf16", "fp16", "fp64"] = "fp32"
     """fp32 (the papers' numerics), fp64 (parameters and everything computed from them), tf32 matrix products, bf16 or fp16
@@ -65,15 +66,15 @@ class TrainerSettings:
     """Convolutions in the channels-last memory format; changes rounding. auto: on CUDA, if no hard units could be flipped."""
     deterministic: bool = False
     """Use only deterministic kernels, which may be slower; an operation without one is an error."""
-    threads: int | None = None
+    threads: Workers | None = None
     """CPU threads of torch; null: torch's default."""
 
-    clip_norm: float | None = None
+    clip_norm: PositiveFloat | None = None
     """Largest norm of the gradient of one optimizer's parameters; null: no clipping."""
-    accumulate: int = 1
+    accumulate: PositiveInt = 1
     """Number of slices of a mini-batch whose gradients are accumulated; saves memory."""
 
-    select_on: str = "auto"
+    select_on: Text = "auto"
     """Split whose accuracy selects the best checkpoint, or another metric, such as ``validation/top5``; last: the last
     checkpoint; auto: validation if there is one, else last.
     """
@@ -85,20 +86,20 @@ class TrainerSettings:
     """Evaluate the test split in every evaluation, only at the end of the run, or not at all."""
     evaluate_first: bool = False
     """Also evaluate before the first step, for runs that start from the weights of another run."""
-    keep: int = 2
+    keep: PositiveInt = 2
     """Number of recent checkpoints to keep in addition to the best one, at least 1; older ones replace a damaged newest one."""
-    keep_epochs: list[int] = field(default_factory=list)
+    keep_epochs: list[PositiveInt] = field(default_factory=list)
     """Numbers of finished epochs whose checkpoints are kept permanently, as ``epoch-<n>.pt``."""
     save_initial: bool = False
     """Save the state before the first step as ``initial.pt``, for runs that start from the same initial weights."""
     figures: bool = True
     """Draw curves, confusion matrix and misclassified images at the end."""
 
-    limit_batches: int | None = None
+    limit_batches: PositiveInt | None = None
     """Mini-batches per epoch and per evaluation; null: all. For debugging."""
     overfit: bool = False
     """Every epoch repeats the mini-batches of the first one, including order and augmentation. For debugging."""
-    profile_steps: int | None = None
+    profile_steps: PositiveInt | None = None
     """Trace this many steps with torch.profiler into the run directory; null: none. For debugging."""
 
     def __post_init__(self) -> None:

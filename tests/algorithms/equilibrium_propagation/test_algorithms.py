@@ -41,7 +41,7 @@ def test_shared_options_are_known_to_configuration_checks(algorithm: type[Energy
     assert not signature.open_ended
     bases = {EnergyAlgorithm: EnergyOptions, NudgedAlgorithm: NudgedOptions}
     for base, options in bases.items():
-        hints = get_type_hints(options)
+        hints = get_type_hints(options, include_extras=True)
         own = signature_of(base)
         assert own is not None
         assert {name: parameter.annotation for name, parameter in own.parameters.items()} == hints

@@ -163,11 +163,11 @@ def test_a_node_without_a_target_is_reported_with_its_group() -> None:
 @pytest.mark.parametrize(
     ("overrides", "key", "message"),
     [
-        (["optimizer.lr=-1"], "optimizer", "Invalid learning rate"),
+        (["optimizer.lr=-1"], "optimizer.lr", "a number of at least 0"),
         (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer", "Nesterov"),
         (["optimizer=other", "optimizer._target_=torch.optim.LBFGS"], "optimizer._target_", "several times"),
         (["schedule=piecewise", "~schedule.scheduler.values", "+schedule.scheduler.values={3:0.1}"], "schedule", "from 0 on"),
-        (["schedule=onecycle", "schedule.scheduler.pct_start=2.0"], "schedule", "pct_start"),
+        (["schedule=onecycle", "schedule.scheduler.pct_start=2.0"], "schedule.scheduler.pct_start", "from 0 to 1"),
         (["schedule.interval=batch"], "schedule.interval", "batch"),
         (["schedule=multistep", "schedule.scheduler.milestones=[5,x]"], "schedule.scheduler.milestones", "[5,x]"),
         (["schedule=cosine", "schedule.scheduler.T_max=all"], "schedule.scheduler.T_max", "all"),
@@ -226,13 +226,16 @@ def test_a_logger_is_a_node_or_null(override: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("optimizer.lr='0.01'", "optimizer.lr: '0.01' does not fit; it must be a number or a Tensor and this is text"),
+        ("optimizer.lr='0.01'", "optimizer.lr: '0.01' does not fit; it must be a number of at least 0 and this is text"),
         ("optimizer.lr='0.01'", "try: optimizer.lr=0.01, or 'optimizer.lr=\"${oc.decode:${oc.env:<variable>}}\"'"),
         ("optimizer.lr=${oc.env:LR}", "optimizer.lr: '0.5' does not fit"),
         ("optimizer.lr=${optimizer.bets}", "try: optimizer.lr=${optimizer.betas}"),
         ("model.hidden=[${model.hiden}]", "model.hidden[0]: '${model.hiden}' cannot be resolved"),
         ("trainer.duration=${trainer.duratoin}", "trainer.duration: '${trainer.duratoin}' cannot be resolved"),
-        ("dataset.limit_train='100'", "dataset.limit_train: '100' does not fit; it must be a whole number or null"),
+        (
+            "dataset.limit_train='100'",
+            "dataset.limit_train: '100' does not fit; it must be a whole number of at least 1",
+        ),
         ("dataset.limit_train=None", "try: dataset.limit_train=null"),
     ],
 )

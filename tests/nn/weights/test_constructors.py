@@ -31,7 +31,9 @@ def test_arguments_are_keyword_only(name):
 )
 def test_typed_options_are_the_arguments_of_the_base_class(options, rule):
     signature = signature_of(rule)
-    assert {name: parameter.annotation for name, parameter in signature.parameters.items()} == get_type_hints(options)
+    assert {name: parameter.annotation for name, parameter in signature.parameters.items()} == get_type_hints(
+        options, include_extras=True
+    )
     assert {
         name for name, parameter in signature.parameters.items() if parameter.default is parameter.empty
     } == options.__required_keys__

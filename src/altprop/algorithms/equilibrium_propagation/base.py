@@ -27,6 +27,7 @@ from altprop.algorithms.schedule import Schedule
 from altprop.models.energy import EnergyModel, num_weight_layers
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import Iterations, NonNegativeFloat
 
 FreeStart = Literal["zeros", "previous"]
 
@@ -35,11 +36,11 @@ class EnergyOptions(TypedDict, total=False):
     """The arguments of :class:`EnergyAlgorithm`, for the ``**options`` of its subclasses."""
 
     loss: LossName
-    free_steps: int
-    learning_rates: Sequence[float] | None
-    weight_decays: Sequence[float] | None
+    free_steps: Iterations
+    learning_rates: Sequence[NonNegativeFloat] | None
+    weight_decays: Sequence[NonNegativeFloat] | None
     update_order: UpdateOrder
-    tolerance: float | None
+    tolerance: NonNegativeFloat | None
     free_start: FreeStart
     activate_output_in_evaluation: bool
     weights: WeightsRule | None
@@ -69,11 +70,11 @@ class EnergyAlgorithm(Algorithm):
         self,
         *,
         loss: LossName = "mse",
-        free_steps: int = 20,
-        learning_rates: Sequence[float] | None = None,
-        weight_decays: Sequence[float] | None = None,
+        free_steps: Iterations = 20,
+        learning_rates: Sequence[NonNegativeFloat] | None = None,
+        weight_decays: Sequence[NonNegativeFloat] | None = None,
         update_order: UpdateOrder = "synchronous",
-        tolerance: float | None = None,
+        tolerance: NonNegativeFloat | None = None,
         free_start: FreeStart = "zeros",
         activate_output_in_evaluation: bool = False,
         weights: WeightsRule | None = None,

@@ -12,6 +12,7 @@ from altprop.algorithms.equilibrium_propagation.base import EnergyAlgorithm, Ene
 from altprop.algorithms.equilibrium_propagation.dynamics import input_drive, step
 from altprop.algorithms.equilibrium_propagation.network import lowered
 from altprop.problems import Problem
+from altprop.ranges import Iterations
 
 
 class BackpropThroughTime(EnergyAlgorithm):
@@ -25,7 +26,7 @@ class BackpropThroughTime(EnergyAlgorithm):
         **options: Those of :class:`EnergyAlgorithm`.
     """
 
-    def __init__(self, *, differentiated_steps: int = 4, **options: Unpack[EnergyOptions]) -> None:
+    def __init__(self, *, differentiated_steps: Iterations = 4, **options: Unpack[EnergyOptions]) -> None:
         super().__init__(**options)
         self.differentiated_steps = differentiated_steps
 

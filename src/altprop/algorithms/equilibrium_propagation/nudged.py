@@ -13,6 +13,7 @@ from altprop.algorithms.equilibrium_propagation.dynamics import Nudge
 from altprop.algorithms.equilibrium_propagation.network import one_hot
 from altprop.algorithms.equilibrium_propagation.theorem import check_gradients
 from altprop.problems import Problem
+from altprop.ranges import Iterations, PositiveFloat, PositiveInt
 
 CHECKED_SAMPLES = 5
 """Number of images of a mini-batch in the theorem check during training."""
@@ -21,9 +22,9 @@ CHECKED_SAMPLES = 5
 class NudgedOptions(EnergyOptions, total=False):
     """The arguments of :class:`NudgedAlgorithm`, for the ``**options`` of its subclasses."""
 
-    beta: float
-    nudge_steps: int
-    check_every: int | None
+    beta: PositiveFloat
+    nudge_steps: Iterations
+    check_every: PositiveInt | None
 
 
 class NudgedAlgorithm(EnergyAlgorithm):
@@ -43,7 +44,12 @@ class NudgedAlgorithm(EnergyAlgorithm):
     """Whether the parameters move within the nudged phase, also during a check."""
 
     def __init__(
-        self, *, beta: float = 0.01, nudge_steps: int = 4, check_every: int | None = None, **options: Unpack[EnergyOptions]
+        self,
+        *,
+        beta: PositiveFloat = 0.01,
+        nudge_steps: Iterations = 4,
+        check_every: PositiveInt | None = None,
+        **options: Unpack[EnergyOptions],
     ) -> None:
         super().__init__(**options)
         self.beta = beta

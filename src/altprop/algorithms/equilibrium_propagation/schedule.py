@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch.optim.lr_scheduler import LRScheduler
+
+from altprop.ranges import LARGEST, NonNegativeFloat, PositiveInt
 
 
 class CosineThenConstant(LRScheduler):
@@ -15,7 +19,14 @@ class CosineThenConstant(LRScheduler):
     from then on. ``T_max`` counts scheduler steps (epochs).
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, T_max: int, eta_min: float, last_epoch: int = -1) -> None:  # noqa: N803
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        T_max: PositiveInt,  # noqa: N803
+        eta_min: NonNegativeFloat,
+        last_epoch: Annotated[int, Ge(-1), Le(LARGEST)] = -1,
+    ) -> None:
         self.T_max = T_max
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch=last_epoch)

@@ -32,6 +32,7 @@ from altprop.algorithms.schedule import Schedule
 from altprop.models.base import FeedForward
 from altprop.nn.units.base import kind_of
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import PositiveFloat
 
 Negatives = Literal["hard", "uniform"]
 PredictBy = Literal["goodness", "readout"]
@@ -62,10 +63,10 @@ class ForwardForward(Algorithm):
     def __init__(
         self,
         *,
-        threshold: float = 1.0,
+        threshold: PositiveFloat = 1.0,
         goodness: GoodnessOf = "mean",
         negatives: Negatives = "hard",
-        label_scale: float = 1.0,
+        label_scale: PositiveFloat = 1.0,
         predict_by: PredictBy = "goodness",
         **options: Unpack[AlgorithmOptions],
     ) -> None:

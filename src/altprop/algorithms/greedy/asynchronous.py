@@ -6,9 +6,10 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar, Unpack
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from altprop.algorithms.blocks import BlockOptions
@@ -23,6 +24,7 @@ from altprop.nn.heads.ensemble import EnsembleOf
 from altprop.nn.heads.local import mlp_head
 from altprop.nn.losses.output import ClampedCrossEntropy
 from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.ranges import PositiveInt
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +69,11 @@ class AsynchronousGreedy(LocalLosses):
         self,
         *,
         head: HeadFactory = mlp_head,
-        buffer_size: int = 1,
-        max_uses: int | None = None,
+        buffer_size: PositiveInt = 1,
+        max_uses: PositiveInt | None = None,
         order: WorkerOrder = "random",
-        slow_block: int | None = None,
-        slowdown: float = 1.0,
+        slow_block: PositiveInt | None = None,
+        slowdown: Annotated[float, Ge(1), Le(1e9)] = 1.0,
         restart_at_decay: bool = True,
         strict_lifo: bool = False,
         legacy_termination: bool = False,

@@ -22,6 +22,7 @@ from altprop.algorithms.replaying import dropout_options, is_random
 from altprop.algorithms.schedule import Schedule
 from altprop.names import builds
 from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.ranges import PositiveInt, Workers
 
 
 class DistributedGreedy(LocalLosses):
@@ -55,11 +56,11 @@ class DistributedGreedy(LocalLosses):
     def __init__(
         self,
         *,
-        workers: int = 2,
+        workers: Workers = 2,
         mode: Mode = "synchronous",
-        capacity: int = 2,
-        buffer_size: int = 4,
-        max_uses: int | None = None,
+        capacity: PositiveInt = 2,
+        buffer_size: PositiveInt = 4,
+        max_uses: PositiveInt | None = None,
         **options: Unpack[LocalLossesOptions],
     ) -> None:
         super().__init__(**options)

@@ -25,6 +25,7 @@ from altprop.names import builds
 from altprop.nn.heads.ensemble import EnsembleOf, ensemble_scores
 from altprop.nn.heads.local import ConvHead, flat_features, head_problems, mlp_sr_head
 from altprop.problems import Problem
+from altprop.ranges import PositiveInt
 
 HeadFactory = Callable[[tuple[int, ...], int], nn.Module]
 """Takes the shape of a block's output without the batch dimension, and the number of classes."""
@@ -48,7 +49,7 @@ class LocalLossesOptions(BlockOptions, total=False):
 
     head: HeadFactory
     ensemble: EnsembleOf | None
-    reset_optimizer_at: Sequence[int]
+    reset_optimizer_at: Sequence[PositiveInt]
     loss_scaling: LossScaling | None
     master_weights: bool
 
@@ -76,7 +77,7 @@ class LocalLosses(BlockAlgorithm):
         *,
         head: HeadFactory = mlp_sr_head,
         ensemble: EnsembleOf | None = "probabilities",
-        reset_optimizer_at: Sequence[int] = (),
+        reset_optimizer_at: Sequence[PositiveInt] = (),
         loss_scaling: LossScaling | None = None,
         master_weights: bool = False,
         **options: Unpack[BlockOptions],

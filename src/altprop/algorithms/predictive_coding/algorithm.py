@@ -34,6 +34,7 @@ from altprop.algorithms.replaying import dropout_options, frozen_statistics, is_
 from altprop.algorithms.schedule import Schedule
 from altprop.models.base import FeedForward
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import Iterations, PositiveShare
 
 Timing = Literal["end", "well_timed"]
 
@@ -63,8 +64,8 @@ class PredictiveCoding(Backprop):
     def __init__(
         self,
         *,
-        inference_steps: int | None = 20,
-        step_size: float = 0.1,
+        inference_steps: Iterations | None = 20,
+        step_size: PositiveShare = 0.1,
         fixed_prediction: bool = False,
         timing: Timing = "end",
         **options: Unpack[AlgorithmOptions],

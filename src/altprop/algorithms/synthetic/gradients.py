@@ -16,6 +16,7 @@ from altprop.nn.initialization import BatchNormInit
 from altprop.nn.synthetic.gradients import BackwardInterface, synthesizer_context
 from altprop.nn.synthetic.synthesizers import BasicSynthesizer, ConvSynthesizer
 from altprop.problems import Problem
+from altprop.ranges import KernelSize
 
 
 class SyntheticGradients(BlockAlgorithm):
@@ -41,7 +42,7 @@ class SyntheticGradients(BlockAlgorithm):
         self,
         *,
         context: bool = False,
-        kernel_size: int = 5,
+        kernel_size: KernelSize = 5,
         zero_bias: bool = False,
         batch_norm_init: BatchNormInit = "ones",
         **options: Unpack[BlockOptions],

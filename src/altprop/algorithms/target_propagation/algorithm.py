@@ -18,6 +18,7 @@ from altprop.nn.estimators.base import Estimator
 from altprop.nn.units.compact import compact_hard_outputs
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import NonNegativeInt
 
 
 class TargetPropagation(Backprop):
@@ -45,7 +46,7 @@ class TargetPropagation(Backprop):
         estimator: Estimator | None,
         loss: Loss | None = None,
         weights: WeightsRule | None = None,
-        diagnostic_images: int = 32,
+        diagnostic_images: NonNegativeInt = 32,
     ) -> None:
         problems = list(_problems(estimator, diagnostic_images))
         if problems:

@@ -20,6 +20,7 @@ from altprop.algorithms.replaying import frozen_statistics
 from altprop.algorithms.schedule import Schedule
 from altprop.models.base import FeedForward
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import NonNegativeFloat, PositiveFloat
 
 Inverse = Callable[[Tensor], Tensor]
 InverseUnits = Literal["tanh", "relu", "none"]
@@ -83,9 +84,9 @@ class DifferenceTargetPropagation(Algorithm):
     def __init__(
         self,
         *,
-        target_step: float = 0.1,
-        noise: float = 0.1,
-        inverse_learning_rate: float | None = None,
+        target_step: PositiveFloat = 0.1,
+        noise: NonNegativeFloat = 0.1,
+        inverse_learning_rate: PositiveFloat | None = None,
         inverse_units: InverseUnits = "none",
         **options: Unpack[AlgorithmOptions],
     ) -> None:

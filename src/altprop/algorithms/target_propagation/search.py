@@ -19,6 +19,7 @@ from altprop.nn.losses.output import class_margins, hinge
 from altprop.nn.units.hard import SignStep
 from altprop.nn.units.levels import sign_step
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import Iterations
 
 CHECK_EVERY = 20
 """Steps of a fit between two checks of whether all targets are reached."""
@@ -60,12 +61,12 @@ class TargetSearch(Algorithm):
     def __init__(
         self,
         *,
-        rounds: int = 20,
-        hidden_rounds: int = 1,
-        beam: int = 4,
-        candidates: int = 8,
-        flips: int = 3,
-        fit_steps: int = 200,
+        rounds: Iterations = 20,
+        hidden_rounds: Iterations = 1,
+        beam: Iterations = 4,
+        candidates: Iterations = 8,
+        flips: Iterations = 3,
+        fit_steps: Iterations = 200,
     ) -> None:
         super().__init__(loss=hinge)
         self.rounds = rounds

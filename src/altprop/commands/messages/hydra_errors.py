@@ -119,6 +119,8 @@ def _problem(error: Exception, culprit: str | None, rest: CommandLine) -> Proble
     if culprit is None and "In '" in str(error)[:4]:
         return _in_a_file(error, rest)
     if culprit is None:
+        if isinstance(error, TypeError):  # not Hydra's complaint about an override, but a bug
+            raise error
         return Problem("command line", _whole_message(error), f"see {command('train')} --help and --hydra-help")
     override = rest.parsed(culprit)
     if override is None:
@@ -174,6 +176,8 @@ def _bad_override(error: Exception, override: Override, rest: CommandLine) -> Pr
     key, value = override.key_or_group, _value(override)
     message = str(error)
     config = compose_leniently(rest)
+    if isinstance(error, TypeError) and choices_of(rest, key):
+        return Problem(key, f"{value} is not a choice", f"its choices: {', '.join(choices_of(rest, key))}")
     if message.startswith("Ambiguous value"):
         if key in grid.WHOLE:
             return Problem(key, f"{value} is several values", "it takes one", f"{key}={value.partition(',')[0]}")
@@ -202,7 +206,8 @@ def _bad_override(error: Exception, override: Override, rest: CommandLine) -> Pr
         if kind and config is not None and is_optional(config, key):
             allowed += " or null"
         wrong = getattr(cause, "value", value)
-        return Problem(key, f"{wrong!r} does not fit", allowed, f"{key}=null" if wrong == "None" and "null" in allowed else "")
+        is_none = str(wrong).lower() in ("none", "nil", "")
+        return Problem(key, f"{wrong!r} does not fit", allowed, f"{key}=null" if is_none and "null" in allowed else "")
     if config is not None and is_null(config, key.rpartition(".")[0]):
         parent, _, name = key.rpartition(".")
         return Problem(key, f"{parent} is null", "set it as a whole", f"{parent}={{{name}:{value}}}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import NoneType
 from typing import Any
 
-from altprop.config.checks.targets import Signature, Target, members, result_type
-from altprop.config.checks.types import argument_errors, choices_of, is_open, readable, with_article
-from altprop.config.typed import as_typed, looks_like_a_value
-from altprop.names import renamed_problem
+from altprop.config.checks.descriptions import members, readable, with_article, without_range, wrong_type
+from altprop.config.checks.targets import Signature, Target, result_type
+from altprop.config.checks.types import argument_errors, is_open
+from altprop.config.typed import as_typed
+from altprop.names import public_path, renamed_problem
 from altprop.problems import Problem, nearest
 
 FORBIDDEN = ("_recursive_", "_args_", "_convert_")
@@ -49,10 +49,28 @@ def check_node(
     for word in FORBIDDEN:
         if word in node:
             yield Problem(f"{key}.{word}", "is not used here", "nodes have _target_, _partial_ and arguments", f"~{key}.{word}")
+    if not isinstance(node.get("_partial_", False), bool):
+        allowed = "it must be true or false" if place is None else f"it must be {as_typed(place.partial)}"
+        yield Problem(f"{key}._partial_", f"{as_typed(node['_partial_'])} does not fit", allowed)
+        return
     misplaced = list(_check_place(key, node, target, place)) if place is not None else []
     yield from misplaced
+    if signature is not None and place is not None and not misplaced:
+        misplaced = list(_check_supplied(key, node, signature, place))
+        yield from misplaced
     if signature is not None and not any(problem.key == f"{key}._target_" for problem in misplaced):
         yield from _check_arguments(key, node, signature, place)
+
+
+def _check_supplied(key: str, node: Mapping[str, Any], signature: Signature, place: Place) -> Iterator[Problem]:
+    """Check that the target takes what altprop supplies by name."""
+    if signature.open_ended:
+        return
+    missing = [name for name in place.supplied if name not in signature.parameters]
+    if missing:
+        name = node["_target_"].rpartition(".")[2]
+        allowed = f"a class or function that takes {' and '.join(place.supplied)}"
+        yield Problem(f"{key}._target_", f"{name} takes no {' and no '.join(missing)}", allowed)
 
 
 def _check_arguments(key: str, node: Mapping[str, Any], signature: Signature, place: Place | None) -> Iterator[Problem]:
@@ -95,7 +113,7 @@ def _check_place(key: str, node: Mapping[str, Any], target: Target, place: Place
         return
     path, base = node["_target_"], place.base
     description = f"{path} has no return type" if kind is None else f"{path} is not {with_article(base.__name__)}"
-    allowed = f"a class derived from {base.__module__}.{base.__qualname__}, or a function annotated as returning one"
+    allowed = f"a class derived from {public_path(base)}, or a function annotated as returning one"
     yield Problem(f"{key}._target_", description, allowed)
 
 
@@ -108,24 +126,11 @@ def _unknown_argument(key: str, name: str, arguments: Mapping[str, Any], allowed
     return Problem(f"{key}.{name}", f"{path.rpartition('.')[2]} has no such argument", listed, fix)
 
 
-def wrong_type(key: str, value: Any, hint: Any) -> Problem:
-    """The problem of a value that is not valid for the type ``hint``."""
-    near = nearest(str(value), [str(choice) for choice in choices_of(hint)])
-    fix = f"{key}={near or '…'}" if near or value is None else ""
-    allowed = f"it must be {readable(hint)}"
-    if value == "None" and NoneType in members(hint):
-        fix = f"{key}=null"
-    elif isinstance(value, str) and looks_like_a_value(value) and not near:
-        allowed += " and this is text, as every variable of the environment is"
-        fix = f"{key}={value}, or '{key}=\"${{oc.decode:${{oc.env:<variable>}}}}\"'"
-    return Problem(key, f"{as_typed(value)} does not fit", allowed, fix)
-
-
 def check_nested(key: str, node: Mapping[str, Any], target: Target, hint: Any) -> Iterator[Problem]:
     """Check that what a nested node builds fits ``hint``, the type of its parent's argument."""
     if node.get("_partial_", False) or hint is inspect.Parameter.empty:
         return
-    kind, alternatives = result_type(target), members(hint)
+    kind, alternatives = result_type(target), [without_range(member) for member in members(hint)]
     classes = tuple(member for member in alternatives if isinstance(member, type))
     if kind is None or len(classes) != len(alternatives) or any(getattr(member, "_is_protocol", False) for member in classes):
         return

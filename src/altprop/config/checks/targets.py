@@ -12,13 +12,13 @@ import traceback
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from hydra.errors import HydraException
 from hydra.utils import get_object
 
 from altprop._torchvision import import_torchvision
+from altprop.config.checks.torch_arguments import ranges_of
 from altprop.names import public_name
 from altprop.problems import Problem, nearest
 
@@ -108,8 +108,18 @@ def signature_of(target: Target) -> Signature | None:
     """The signature of ``target``, or None if it is unknown.
 
     The signature of a class whose ``__init__`` passes ``**kwargs`` on includes the arguments of its bases.
-    ``**options: Unpack[<TypedDict>]`` stands for the keys of the dictionary and nothing else.
+    ``**options: Unpack[<TypedDict>]`` stands for the keys of the dictionary and nothing else. Arguments of torch's classes have
+    the ranges of :mod:`altprop.config.checks.torch_arguments`.
     """
+    signature = _own_signature(target)
+    ranges = ranges_of(target) if signature is not None else {}
+    if signature is None or not ranges:
+        return signature
+    parameters = {name: item.replace(annotation=ranges.get(name, item.annotation)) for name, item in signature.parameters.items()}
+    return Signature(parameters, signature.open_ended)
+
+
+def _own_signature(target: Target) -> Signature | None:
     if not isinstance(target, type):
         return _signature(target)
     parameters: dict[str, inspect.Parameter] = {}
@@ -123,6 +133,23 @@ def signature_of(target: Target) -> Signature | None:
         if not own.open_ended:
             return Signature(parameters, open_ended=False)
     return Signature(parameters, open_ended=True)
+
+
+@functools.cache
+def defaults_of(target: Target) -> dict[str, Any]:
+    """The plain default values of the arguments of ``target``, with lists for tuples."""
+    owners = (
+        [vars(owner)["__init__"] for owner in target.__mro__ if "__init__" in vars(owner)]
+        if isinstance(target, type)
+        else [target]
+    )
+    defaults: dict[str, Any] = {}
+    for owner in owners:
+        with contextlib.suppress(ValueError, TypeError):
+            for name, item in inspect.signature(owner).parameters.items():
+                if item.default is None or isinstance(item.default, (bool, int, float, str, tuple)):
+                    defaults.setdefault(name, list(item.default) if isinstance(item.default, tuple) else item.default)
+    return defaults
 
 
 def accepts(path: str, name: str) -> bool:
@@ -140,17 +167,12 @@ def result_type(target: Target) -> type | None:
     return hint if isinstance(hint, type) else None
 
 
-def members(hint: Any) -> tuple[Any, ...]:
-    """The alternatives of a union, or the hint itself."""
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
 def _field_hints(owner: type) -> dict[str, Any] | None:
     """Resolved hints of a dataclass: its generated ``__init__`` may name types that only the modules of its bases import."""
     if not dataclasses.is_dataclass(owner):
         return None
     try:
-        return typing.get_type_hints(owner)
+        return typing.get_type_hints(owner, include_extras=True)
     except Exception:  # evaluating an annotation may raise anything
         return None
 
@@ -177,9 +199,16 @@ def _unpacked(hint: Any) -> dict[str, inspect.Parameter]:
     (keys,) = get_args(hint)
     keyword, required = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
     return {
-        name: inspect.Parameter(name, keyword, annotation=hint, default=required if name in keys.__required_keys__ else None)
-        for name, hint in typing.get_type_hints(keys).items()
+        name: inspect.Parameter(
+            name, keyword, annotation=_key_type(hint), default=required if name in keys.__required_keys__ else None
+        )
+        for name, hint in typing.get_type_hints(keys, include_extras=True).items()
     }
+
+
+def _key_type(hint: Any) -> Any:
+    """``hint`` without ``Required`` and ``NotRequired``."""
+    return get_args(hint)[0] if get_origin(hint) in (typing.Required, typing.NotRequired) else hint
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -188,7 +217,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     Abstract collections resolve even if the module imports them for type checkers only.
     """
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(function, include_extras=True)
     except Exception:  # evaluating an annotation may raise anything
         pass
     hints = {}

@@ -1,4 +1,4 @@
-"""Try the optimizer and the schedule on tiny parameters, so that what torch refuses is reported before anything is built."""
+"""Try the units, the optimizer and the schedule on tiny parameters, so that what torch refuses is reported early."""
 
 from __future__ import annotations
 
@@ -16,6 +16,17 @@ from altprop.problems import Problem
 from altprop.training.duration import Duration
 
 _STEPS_PER_EPOCH = 100
+
+
+def units_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """The problem of ``model.units`` if the class refuses its arguments, which the model would only meet while it is built."""
+    units = config["model"].get("units")
+    if not isinstance(units, Mapping) or "_target_" not in units:
+        return
+    try:
+        instantiate(units, _convert_="all")()
+    except Exception as error:  # a class of torch or of the user may raise anything for its arguments
+        yield Problem("model.units", _reason(error), f"arguments that {units['_target_']} accepts")
 
 
 def check(config: Mapping[str, Any], *, with_schedule: bool) -> Iterator[Problem]:

@@ -9,28 +9,26 @@ import inspect
 import json
 import typing
 from collections.abc import Mapping
-from pathlib import Path
-from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from altprop.config.checks.targets import Signature, members
+from altprop.config.checks.descriptions import NAMES, SEQUENCES, constraints_of, members, without_range
+from altprop.config.checks.targets import Signature
 from altprop.config.plain import UNRESOLVED
+from altprop.ranges import LARGEST_FLOAT
 
 Error = Literal["unknown", "missing", "type"]
 
-_CONFIG = ConfigDict(arbitrary_types_allowed=True)
-_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null", Path: "a path"}
-_PLURALS = {int: "whole numbers", float: "numbers", bool: "true or false values", str: "texts"}
-_SEQUENCES = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
+_CONFIG = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 def argument_errors(signature: Signature, values: Mapping[str, Any]) -> dict[str, Error]:
     """The arguments for which the plain ``values`` do not satisfy ``signature``, each with the kind of its error.
 
-    Types are as strict as in JSON: a list is valid for a tuple and a whole number for a float, but nothing is converted.
-    Any value is valid for a hint that pydantic cannot express, and for every hint if it holds a node or is unresolved.
+    Types are as strict as in JSON: a list is valid for a tuple and a whole number for a float, but nothing is converted. NaN,
+    infinity and numbers that torch cannot hold are valid only for a hint that allows them (``AllowInfNan`` of pydantic). Any
+    other value is valid for a hint that pydantic cannot express, and for every hint if it holds a node or is unresolved.
     """
     errors: dict[str, Error] = {}
     try:
@@ -44,7 +42,37 @@ def argument_errors(signature: Signature, values: Mapping[str, Any]) -> dict[str
                 errors[name] = "missing"
             elif not is_open(values[name]):
                 errors[name] = "type"
+    for name, value in values.items():
+        hint = signature.parameters[name].annotation if name in signature.parameters else inspect.Parameter.empty
+        if name not in errors and isinstance(value, Mapping) and "_target_" in value and not _takes_nodes(hint):
+            errors[name] = "type"
+        if name not in errors and not is_open(value) and _holds_no_number(value) and not _allows_infinity(signature, name):
+            errors[name] = "type"
     return errors
+
+
+def _holds_no_number(value: Any) -> bool:
+    """Whether ``value`` is or contains NaN, infinity or a number that torch cannot hold."""
+    if isinstance(value, Mapping):
+        return any(_holds_no_number(part) for item in value.items() for part in item)
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_no_number, value))
+    if isinstance(value, float):
+        return not abs(value) <= LARGEST_FLOAT
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
+
+
+def _takes_nodes(hint: Any) -> bool:
+    """Whether an object that a node builds may be a value of ``hint``, which is not so for numbers, texts and lists of them."""
+    bare = [without_range(member) for member in members(hint)]
+    plain = [member in NAMES or get_origin(member) is Literal or get_origin(member) in SEQUENCES for member in bare]
+    return not all(plain)
+
+
+def _allows_infinity(signature: Signature, name: str) -> bool:
+    parameter = signature.parameters.get(name)
+    members_ = () if parameter is None else members(parameter.annotation)
+    return any(isinstance(item, AllowInfNan) and item.allow_inf_nan for hint in members_ for item in constraints_of(hint))
 
 
 def is_open(value: Any) -> bool:
@@ -59,40 +87,6 @@ def is_unresolved(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(is_unresolved, value.values()))
     return any(map(is_unresolved, value)) if isinstance(value, list) else value is UNRESOLVED
-
-
-def choices_of(hint: Any) -> list[Any]:
-    """The values of the ``Literal`` in ``hint``, or an empty list."""
-    return [choice for member in members(hint) if get_origin(member) is Literal for choice in get_args(member)]
-
-
-def readable(hint: Any) -> str:
-    """``hint`` in words, such as ``a whole number or null``."""
-    return " or ".join(dict.fromkeys(_readable(member) for member in members(hint)))
-
-
-def with_article(noun: str) -> str:
-    """``noun`` after ``a`` or ``an``."""
-    return f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}"
-
-
-def _readable(hint: Any) -> str:
-    if hint in _NAMES:
-        return _NAMES[hint]
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return " | ".join(str(choice) for choice in arguments)
-    if origin in _SEQUENCES:
-        if origin is tuple and arguments and arguments[-1] is not ...:
-            return f"a list of {len(arguments)}: {', '.join(readable(argument) for argument in arguments)}"
-        return f"a list of {_PLURALS.get(arguments[0], readable(arguments[0]))}" if arguments else "a list"
-    if origin in (dict, collections.abc.Mapping):
-        return f"a mapping from {readable(arguments[0])} to {readable(arguments[1])}"
-    if origin is collections.abc.Callable:
-        return "a function"
-    if dataclasses.is_dataclass(hint):
-        return f"{{{', '.join(f'{field.name}: …' for field in dataclasses.fields(hint))}}}"
-    return with_article(hint.__name__) if isinstance(hint, type) else str(hint)
 
 
 @functools.cache

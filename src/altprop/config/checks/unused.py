@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
+from altprop.config.checks.descriptions import wrong_type
+from altprop.config.command_settings import COMMAND_SETTINGS
 from altprop.config.plain import UNRESOLVED, to_plain
 from altprop.config.project import CONF
 from altprop.config.schema import RootConfig
@@ -26,7 +28,10 @@ _STARTS = ("ckpt_path", "ckpt", "checkpoint", "resume_from", "resume_from_checkp
 
 
 def problems_of_command(config: DictConfig, config_name: str) -> list[Problem]:
-    """The problems of a command other than ``train``, whose configuration has no schema: unused root keys and folders ``~``."""
+    """The problems of a command other than ``train``, whose configuration has no schema.
+
+    These are unused root keys, folders called ``~``, and values of another type or out of range.
+    """
     file: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{config_name}.yaml"), resolve=False)
     groups = [name for entry in file.pop("defaults", []) if isinstance(entry, dict) for name in entry if " " not in name]
     own = [*(name for name in file if name != "hydra"), *groups]
@@ -35,7 +40,21 @@ def problems_of_command(config: DictConfig, config_name: str) -> list[Problem]:
     shown = ", ".join(own)
     plain, _ = to_plain(config)
     problems = [dataclasses.replace(problem, allowed=f"keys: {shown}") for problem in unused if problem.key not in own]
-    return [*problems, *home_folders(plain)]
+    return [*problems, *home_folders(plain), *_wrong_settings(plain, config_name)]
+
+
+def _wrong_settings(plain: Mapping[str, Any], config_name: str) -> Iterator[Problem]:
+    """The problem of each key of a command whose value has another type or is out of range."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    for name, hint in get_type_hints(COMMAND_SETTINGS[config_name], include_extras=True).items():
+        value = plain.get(name, UNRESOLVED)
+        if value is UNRESOLVED:
+            continue
+        try:
+            TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False, strict=True)).validate_python(value)
+        except ValidationError:
+            yield wrong_type(name, value, hint)
 
 
 def unused_roots(config: DictConfig, known: Sequence[str], plain: Any = None) -> list[Problem]:

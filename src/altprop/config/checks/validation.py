@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig
@@ -15,15 +15,16 @@ from torch.optim.lr_scheduler import LRScheduler
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.schedule import TOTAL, Schedule
 from altprop.config.checks import rules, trial
+from altprop.config.checks.descriptions import choice_meant, wrong_type
 from altprop.config.checks.leftovers import leftovers
 from altprop.config.checks.metrics import METRIC, metric_place, metric_problem, metrics_problems
-from altprop.config.checks.nodes import Place, check_nested, check_node, wrong_type
-from altprop.config.checks.targets import locate, signature_of, unknown_target
+from altprop.config.checks.nodes import Place, check_nested, check_node
+from altprop.config.checks.targets import defaults_of, locate, signature_of, unknown_target
 from altprop.config.checks.types import argument_errors, is_open, is_unresolved
 from altprop.config.checks.unused import home_folders, unused_roots
 from altprop.config.plain import UNRESOLVED, to_plain
 from altprop.config.project import config_files
-from altprop.config.schema import RootConfig
+from altprop.config.schema import ClusterConfig, PaperConfig, PathsConfig, ResourcesConfig, RootConfig
 from altprop.config.typed import as_typed
 from altprop.nn.estimators.base import Estimator
 from altprop.nn.estimators.rules import problems_with
@@ -47,6 +48,16 @@ PLACES = {
 LATEST = "latest"
 """The link in ``paths.outputs`` to the newest run, which no run can have as its name."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+SETTINGS = {
+    "trainer": TrainerSettings,
+    "paths": PathsConfig,
+    "cluster": ClusterConfig,
+    "resources": ResourcesConfig,
+    "paper": PaperConfig,
+}
+"""The keys that hold the fields of a dataclass."""
+Hook = Callable[[], Iterable[Problem]]
+"""What the class of one node checks itself."""
 _TRACKER = Place(Tracker)
 _ROOT_KEYS = tuple(field.name for field in dataclasses.fields(RootConfig))
 _RULED = ("algorithm", "model", "trainer", "metrics")
@@ -72,6 +83,8 @@ def problems_of_plain(config: Mapping[str, Any]) -> list[Problem]:
     broken = {problem.key.partition(".")[0] for problem in problems}
     if not broken & set(_RULED):
         problems += rules.check(config)
+    if "model" not in broken:
+        problems += trial.units_problems(config)
     if "optimizer" not in broken:
         problems += trial.check(config, with_schedule=not broken & {"schedule", "trainer"})
     return list(dict.fromkeys(problems))
@@ -79,21 +92,26 @@ def problems_of_plain(config: Mapping[str, Any]) -> list[Problem]:
 
 def problems_of_node(key: str, node: Any, config: Mapping[str, Any]) -> list[Problem]:
     """Every problem of the nodes at and below ``key`` of a resolved configuration in plain containers."""
-    return list(dict.fromkeys(_walk(key, node, config)))
+    hooks: list[Hook] = []
+    problems = list(_walk(key, node, config, hooks))
+    return list(dict.fromkeys([*problems, *_run(hooks, tolerant=bool(problems))]))
 
 
 def _problems_of_nodes(config: Mapping[str, Any]) -> list[Problem]:
+    names = [*_check_name(config["name"]), *_check_paths(config["paths"])]
+    refused = {problem.key for problem in names}
     problems = [
-        *_check_name(config["name"]),
-        *_check_paths(config["paths"]),
+        *names,
+        *(problem for problem in _check_root(config) if problem.key not in refused),
         *_check_places(config),
         *_check_trackers(config["logger"]),
-        *_check_trainer(config["trainer"]),
     ]
     problems += metrics_problems(config.get("metrics"))
+    hooks: list[Hook] = []
     for key, value in config.items():
-        if key != "trainer":
-            problems += _walk(key, value, config)
+        if key not in SETTINGS:
+            problems += _walk(key, value, config, hooks)
+    problems += _run(hooks, tolerant=bool(problems))
     return list(dict.fromkeys(problems))
 
 
@@ -117,6 +135,9 @@ def _check_places(config: Mapping[str, Any]) -> Iterator[Problem]:
             continue
         value = node.get(name)
         if value is UNRESOLVED or (value is None and place.nullable) or (isinstance(value, dict) and "_target_" in value):
+            continue
+        if (meant := choice_meant(key, value)) is not None:
+            yield meant
             continue
         group = key.replace(".", "/")
         yield Problem(key, "is not set" if value is None else "has no _target_", f"a choice of the group {group}", f"{group}=…")
@@ -158,19 +179,37 @@ def _check_trackers(logger: Any) -> Iterator[Problem]:
         yield Problem(f"logger.{name}", description, allowed, f"logger={name} {settings}" if known else f"logger.{name}=null")
 
 
-def _walk(key: str, value: Any, root: Mapping[str, Any]) -> Iterator[Problem]:
-    """The problems of every node at or below ``key``, including those in lists."""
+def _walk(key: str, value: Any, root: Mapping[str, Any], hooks: list[Hook]) -> Iterator[Problem]:
+    """The problems of every node at or below ``key``, including those in lists.
+
+    Adds what the classes of valid nodes check themselves to ``hooks``. The node of a hook and all nodes in it are valid.
+    """
     if isinstance(value, list):
         for index, child in enumerate(value):
-            yield from _walk(f"{key}[{index}]", child, root)
+            yield from _walk(f"{key}[{index}]", child, root, hooks)
     elif isinstance(value, Mapping):
-        if "_target_" in value:
-            yield from _check_target(key, value, root)
-        for name, child in value.items():
-            yield from _walk(f"{key}.{name}", child, root)
+        own: list[Hook] = []
+        problems = list(_check_target(key, value, root, own)) if "_target_" in value else []
+        yield from problems
+        inner = [problem for name, child in value.items() for problem in _walk(f"{key}.{name}", child, root, hooks)]
+        yield from inner
+        if not problems and not inner:
+            hooks += own
 
 
-def _check_target(key: str, node: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
+def _run(hooks: list[Hook], *, tolerant: bool) -> list[Problem]:
+    """The problems that ``hooks`` find. If ``tolerant``, a hook may fail, because a value elsewhere that it uses is wrong."""
+    problems = []
+    for hook in hooks:
+        try:
+            problems += list(hook())
+        except Exception:
+            if not tolerant:
+                raise
+    return problems
+
+
+def _check_target(key: str, node: Mapping[str, Any], root: Mapping[str, Any], hooks: list[Hook]) -> Iterator[Problem]:
     path = node["_target_"]
     if path is UNRESOLVED:
         return
@@ -198,10 +237,11 @@ def _check_target(key: str, node: Mapping[str, Any], root: Mapping[str, Any]) ->
     if problems:
         return
     check = getattr(target, "check", None)
+    complete = {**defaults_of(target), **node}
     if callable(check) and not is_unresolved(node):
-        yield from check(node, root)
+        hooks.append(lambda: check(complete, root))
     if isinstance(target, type) and issubclass(target, Estimator):
-        yield from problems_with(target, node, root)
+        hooks.append(lambda: problems_with(target, complete, root))
 
 
 def _place(key: str) -> Place | None:
@@ -214,25 +254,37 @@ def _place(key: str) -> Place | None:
     return PLACES.get(key)
 
 
-def _check_trainer(node: Mapping[str, Any]) -> Iterator[Problem]:
-    yield from _check_settings("trainer", node, TrainerSettings)
-    if isinstance(node.get("early_stopping"), Mapping):
-        yield from _check_settings("trainer.early_stopping", node["early_stopping"], EarlyStopping)
+def _check_root(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check the types and ranges of everything that is not a node of a group with targets."""
+    yield from _check_settings(
+        "", {name: config[name] for name in _ROOT_KEYS if name in config and name not in SETTINGS}, RootConfig
+    )
+    for key, cls in SETTINGS.items():
+        node = config.get(key)
+        if isinstance(node, Mapping):
+            yield from _check_settings(key, node, cls)
+        elif node is not UNRESOLVED and not (node is None and key == "paper"):
+            names = ", ".join(field.name for field in dataclasses.fields(cls))
+            yield Problem(key, f"{as_typed(node)} does not fit", f"its keys, one by one: {names}", f"{key}.<key>=…")
+    stopping = config["trainer"].get("early_stopping") if isinstance(config["trainer"], Mapping) else None
+    if isinstance(stopping, Mapping):
+        yield from _check_settings("trainer.early_stopping", stopping, EarlyStopping)
 
 
 def _check_settings(key: str, node: Mapping[str, Any], cls: type) -> Iterator[Problem]:
     """Check the fields of a dataclass one by one, so that every wrong value is reported."""
     signature = signature_of(cls)
     assert signature is not None
+    prefix = f"{key}." if key else ""
     values = {name: value for name, value in node.items() if not isinstance(value, Mapping) and not is_open(value)}
     errors = argument_errors(signature, values)
     for name, value in values.items():
         if name not in signature.parameters:
-            yield Problem(f"{key}.{name}", "there is no such key", f"keys of {key}: {', '.join(sorted(signature.parameters))}")
+            yield Problem(f"{prefix}{name}", "there is no such key", f"keys of {key}: {', '.join(sorted(signature.parameters))}")
         elif name in errors:
-            yield wrong_type(f"{key}.{name}", value, signature.parameters[name].annotation)
+            yield wrong_type(f"{prefix}{name}", value, signature.parameters[name].annotation)
         else:
             try:
                 cls(**{name: value})
             except ValueError as error:
-                yield Problem(f"{key}.{name}", f"{value} is refused", str(error).removeprefix(f"{key}.{name}: "))
+                yield Problem(f"{prefix}{name}", f"{value} is refused", str(error).removeprefix(f"{key}.{name}: "))

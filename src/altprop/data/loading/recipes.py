@@ -15,6 +15,7 @@ from PIL import Image
 
 from altprop.data.errors import DataError
 from altprop.problems import Problem
+from altprop.ranges import ImageSize, Probability
 
 Recipe = Literal["random_resized_crop", "random_crop", "centre_crop"]
 RECIPES = ("random_resized_crop", "random_crop", "centre_crop")
@@ -82,9 +83,9 @@ class View:
     """What a network sees of an image: a recipe with its sizes, and the probability of a horizontal ``flip``."""
 
     recipe: Recipe
-    size: int
-    resize: int | None
-    flip: float
+    size: ImageSize
+    resize: ImageSize | None
+    flip: Probability
 
     def window(self, width: int, height: int, stream: random.Random) -> Window:
         """Return the window of one image of ``width`` x ``height`` pixels. Raises ValueError if the image is too small."""
@@ -137,9 +138,9 @@ class Crops:
     """
 
     train: Recipe = "random_resized_crop"
-    flip: float = 0.5
-    size: int = 224
-    resize: int | None = 256
+    flip: Probability = 0.5
+    size: ImageSize = 224
+    resize: ImageSize | None = 256
 
     def view(self, train: bool) -> View:
         """Return what the network sees of a training image, or of an image in evaluation."""

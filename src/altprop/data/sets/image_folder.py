@@ -15,6 +15,7 @@ from altprop.data.loading.pixel_cache import check_once, decode_or_read
 from altprop.data.sets.in_memory import Images, RawData, on_device
 from altprop.data.sets.streamed import Streamed
 from altprop.problems import Problem
+from altprop.ranges import FilePath, NonNegativeInt, Text
 
 SPLITS = ("train", "test")
 MIB = 2**20
@@ -38,9 +39,9 @@ class ImageFolder(Streamed):
     channels: ClassVar[int | None] = 3
     splits: ClassVar[tuple[str, str]] = SPLITS
 
-    folder: str
-    label: str | None = None
-    memory_limit: int = 2048
+    folder: FilePath
+    label: Text | None = None
+    memory_limit: NonNegativeInt = 2048
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     @property

@@ -7,15 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import MinLen
 from numpy.typing import NDArray
 
 from altprop.data.base import Data, LoadContext
 from altprop.data.checks import check_loading, check_validation_size
 from altprop.data.validation import Validation
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import FiniteFloat, PositiveFloat, PositiveInt
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +45,14 @@ class ImageSet(ABC):
     num_train: ClassVar[int | None] = None
     """Number of training images, if known without reading them."""
 
-    batch_size: int
-    eval_batch_size: int
-    mean: Sequence[float]
-    std: Sequence[float]
+    batch_size: PositiveInt
+    eval_batch_size: PositiveInt
+    mean: Annotated[Sequence[FiniteFloat], MinLen(1)]
+    std: Annotated[Sequence[PositiveFloat], MinLen(1)]
     drop_last: bool = False
     validation: Validation = field(default_factory=Validation)
-    limit_train: int | None = None
-    limit_test: int | None = None
+    limit_train: PositiveInt | None = None
+    limit_test: PositiveInt | None = None
 
     @property
     def display_name(self) -> str:

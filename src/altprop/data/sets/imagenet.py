@@ -12,6 +12,7 @@ from altprop.data.files.folder import class_folders, list_splits
 from altprop.data.sets.streamed import Streamed
 from altprop.problems import Problem
 from altprop.program import command
+from altprop.ranges import FilePath
 
 SPLITS = ("train", "val")
 
@@ -29,7 +30,7 @@ class ImageNet(Streamed):
     num_train: ClassVar[int | None] = 1_281_167
     splits: ClassVar[tuple[str, str]] = SPLITS
 
-    folder: str = "imagenet"
+    folder: FilePath = "imagenet"
 
     def load(self, context: LoadContext) -> Data:
         """List the files of both splits; images are decoded as they are needed."""

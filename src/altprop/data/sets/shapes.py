@@ -15,6 +15,7 @@ from altprop.data.checks import check_validation_size
 from altprop.data.sets.drawing import CHUNK, CLASS_NAMES, draw_chunk
 from altprop.data.sets.in_memory import Images, InMemory, RawData
 from altprop.problems import Problem
+from altprop.ranges import PositiveInt, Seed
 from altprop.seeding import derive_seed
 
 
@@ -33,9 +34,9 @@ class Shapes(InMemory):
     title: ClassVar[str] = "shapes"
     channels: ClassVar[int | None] = 3
 
-    train_size: int = 10_000
-    test_size: int = 2_000
-    drawing_seed: int = 0
+    train_size: PositiveInt = 10_000
+    test_size: PositiveInt = 2_000
+    drawing_seed: Seed = 0
 
     def read(self, root: Path) -> RawData:
         """Draw both splits; ``root`` is not used."""

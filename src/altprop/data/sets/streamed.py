@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Le
 
 from altprop.data.base import Data, LoadContext
 from altprop.data.files.folder import Listing
@@ -29,7 +31,7 @@ class Streamed(ImageSet):
     """The folders of the training and of the test images below ``folder``, for ``data.py action=check``; empty if unknown."""
 
     crops: Crops = field(default_factory=Crops)
-    workers: int | None = None
+    workers: Annotated[int, Ge(0), Le(1024)] | None = None
     loader: Loader = "torch"
 
     def stream(self, train: Listing, test: Listing, class_names: tuple[str, ...], context: LoadContext) -> Data:

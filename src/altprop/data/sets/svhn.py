@@ -17,6 +17,7 @@ from altprop.data.errors import DataError
 from altprop.data.files.formats import read_matlab
 from altprop.data.sets.in_memory import Images, InMemory, RawData
 from altprop.problems import Problem
+from altprop.ranges import ImageSize
 
 NUM_TRAIN, NUM_EXTRA = 73_257, 531_131
 
@@ -35,7 +36,7 @@ class SVHN(InMemory):
     channels: ClassVar[int | None] = 3
 
     extra: bool = False
-    image_size: int = 32
+    image_size: ImageSize = 32
 
     def read(self, root: Path) -> RawData:
         """Read both splits from ``<root>/svhn``."""

@@ -12,6 +12,7 @@ from altprop.nn.estimators.base import KEY, Estimator, unit_signs
 from altprop.nn.estimators.layer_losses import MARGIN_LOSSES, truncated_hinge, truncated_hinge_weight
 from altprop.nn.units.levels import Kind, Levels
 from altprop.problems import ConfigError, Problem, nearest
+from altprop.ranges import PositiveFloat, Text
 
 
 class MarginEstimator(Estimator):
@@ -26,7 +27,7 @@ class MarginEstimator(Estimator):
 
     fits: ClassVar[frozenset[Kind]] = frozenset({"sign"})
 
-    def __init__(self, *, loss: str, scaled: bool = True) -> None:
+    def __init__(self, *, loss: Text, scaled: bool = True) -> None:
         super().__init__(scaled=scaled)
         if loss not in MARGIN_LOSSES:
             raise ConfigError([_unknown_loss(loss)])
@@ -53,7 +54,7 @@ class TruncatedHinge(Estimator):
 
     fits: ClassVar[frozenset[Kind]] = frozenset({"sign", "staircase"})
 
-    def __init__(self, *, margin: float = 1.0, truncation: float = 2.0, scaled: bool = True) -> None:
+    def __init__(self, *, margin: PositiveFloat = 1.0, truncation: PositiveFloat = 2.0, scaled: bool = True) -> None:
         super().__init__(scaled=scaled)
         if margin <= 0 or truncation <= 0:
             raise ValueError(f"margin ({margin}) and truncation ({truncation}) must be positive")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from altprop.nn.estimators.base import ALL_KINDS, THRESHOLD_KINDS, Estimator, unit_signs
 from altprop.nn.units.levels import Kind, Levels, full_precision
+from altprop.ranges import PositiveFloat
 
 
 class TanhEstimator(Estimator):
@@ -71,7 +72,7 @@ class Sigmoid(TanhEstimator):
 
     fits: ClassVar[frozenset[Kind]] = frozenset({"sign"})
 
-    def __init__(self, *, height: float = 1.0, slope: float = 2.0, scaled: bool = True) -> None:
+    def __init__(self, *, height: PositiveFloat = 1.0, slope: PositiveFloat = 2.0, scaled: bool = True) -> None:
         if height <= 0 or slope <= 0:
             raise ValueError(f"height ({height}) and slope ({slope}) must be positive")
         super().__init__(gain=height * slope / 4, slope=slope / 2, offset=height / 2, scaled=scaled)
@@ -85,5 +86,5 @@ class LeCunTanh(TanhEstimator):
 
     fits: ClassVar[frozenset[Kind]] = THRESHOLD_KINDS
 
-    def __init__(self, *, amplitude: float = 1.7519, scaled: bool = True) -> None:
+    def __init__(self, *, amplitude: PositiveFloat = 1.7519, scaled: bool = True) -> None:
         super().__init__(gain=amplitude * 2 / 3, slope=2 / 3, offset=1.0, scaled=scaled)

@@ -17,6 +17,7 @@ from altprop.nn.initialization import BatchNormInit, init_batch_norm
 from altprop.nn.pooling import AdaptiveAvgPool2d
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import ImageSize, KernelSize, NonNegativeDepth, PositiveFloat, PositiveInt
 
 FeatureShape = tuple[int, ...]
 """Shape of one sample's features: ``(channels, height, width)`` or ``(features,)``."""
@@ -59,12 +60,12 @@ class LocalHead(nn.Module):
         num_classes: int,
         *,
         reduction: int | None,
-        conv_layers: int,
-        kernel_size: int,
-        mlp_layers: int,
-        pooled_size: int | None = None,
-        width: int | None = None,
-        widen: float = 1.0,
+        conv_layers: NonNegativeDepth,
+        kernel_size: KernelSize,
+        mlp_layers: NonNegativeDepth,
+        pooled_size: ImageSize | None = None,
+        width: PositiveInt | None = None,
+        widen: PositiveFloat = 1.0,
         init: HeadInit = "default",
         batch_norm_init: BatchNormInit = "ones",
         units: UnitsFactory = nn.ReLU,
@@ -112,9 +113,9 @@ def mlp_sr_head(
     shape: FeatureShape,
     num_classes: int,
     *,
-    conv_layers: int = 3,
-    mlp_layers: int = 3,
-    pooled_size: int | None = None,
+    conv_layers: NonNegativeDepth = 3,
+    mlp_layers: NonNegativeDepth = 3,
+    pooled_size: ImageSize | None = None,
     init: HeadInit = "default",
     batch_norm_init: BatchNormInit = "ones",
 ) -> LocalHead:
@@ -139,7 +140,7 @@ def mlp_head(
     shape: FeatureShape,
     num_classes: int,
     *,
-    mlp_layers: int = 3,
+    mlp_layers: NonNegativeDepth = 3,
     init: HeadInit = "default",
     batch_norm_init: BatchNormInit = "ones",
     units: UnitsFactory = nn.ReLU,
@@ -162,10 +163,10 @@ def cnn_head(
     shape: FeatureShape,
     num_classes: int,
     *,
-    conv_layers: int = 2,
-    mlp_layers: int = 0,
-    width: int | None = None,
-    widen: float = 1.0,
+    conv_layers: NonNegativeDepth = 2,
+    mlp_layers: NonNegativeDepth = 0,
+    width: PositiveInt | None = None,
+    widen: PositiveFloat = 1.0,
     init: HeadInit = "default",
     batch_norm_init: BatchNormInit = "ones",
 ) -> LocalHead:
@@ -200,7 +201,7 @@ class ConvHead(nn.Module):
         shape: FeatureShape,
         num_classes: int,
         *,
-        kernel_size: int = 5,
+        kernel_size: KernelSize = 5,
         zero_bias: bool = False,
         batch_norm_init: BatchNormInit = "ones",
     ) -> None:

@@ -6,7 +6,10 @@ the target class and -1 for all others.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
 
@@ -49,7 +52,7 @@ def clamped_cross_entropy(scores: Tensor, targets: Tensor, minimum: float = 1e-5
 class ClampedCrossEntropy(nn.Module):
     """See :func:`clamped_cross_entropy`; the published loss of asynchronous decoupled greedy learning."""
 
-    def __init__(self, *, minimum: float = 1e-5) -> None:
+    def __init__(self, *, minimum: Annotated[float, Gt(0), Lt(1)] = 1e-5) -> None:
         super().__init__()
         self.minimum = minimum
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from altprop.ranges import PositiveInt
 
-def top_k(scores: Tensor, targets: Tensor, *, k: int = 5) -> Tensor:
+
+def top_k(scores: Tensor, targets: Tensor, *, k: PositiveInt = 5) -> Tensor:
     """100 for each sample whose target is among its ``k`` highest scores, and 0 for the others, ``[batch]``.
 
     The mean is the top-k accuracy in percent; with ``k`` or fewer classes, it is 100. Raises ValueError if ``k`` is below 1.

@@ -6,15 +6,17 @@ detached error, which rounding would leave slightly off.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from altprop.nn.estimators.base import Estimator
 from altprop.nn.units.base import HardUnit
 from altprop.nn.units.compact import record
 from altprop.nn.units.levels import Kind, Levels
+from altprop.ranges import FiniteFloat
 
 
 class ReplacedDerivative(torch.autograd.Function):
@@ -87,7 +89,7 @@ class Staircase(LeveledUnit):
 
     kind: ClassVar[Kind] = "staircase"
 
-    def __init__(self, *, steps: int = 5, low: float = 0.0, high: float = 1.0) -> None:
+    def __init__(self, *, steps: Annotated[int, Ge(2), Le(10_000)] = 5, low: FiniteFloat = 0.0, high: FiniteFloat = 1.0) -> None:
         super().__init__(Levels("staircase", steps, low, high))
 
 
@@ -99,5 +101,5 @@ class SummedStaircase(LeveledUnit):
 
     kind: ClassVar[Kind] = "summed_staircase"
 
-    def __init__(self, *, steps: int = 5, low: float = 0.0, high: float = 1.0) -> None:
+    def __init__(self, *, steps: Annotated[int, Ge(2), Le(10_000)] = 5, low: FiniteFloat = 0.0, high: FiniteFloat = 1.0) -> None:
         super().__init__(Levels("summed_staircase", steps, low, high))

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from altprop.ranges import PositiveFloat
+
 
 class SaturatedReLU(nn.Module):
     """``min(max(0, slope z), ceiling)``. Raises ``ValueError`` unless ``ceiling`` and ``slope`` are positive."""
 
-    def __init__(self, *, ceiling: float = 1.0, slope: float = 1.0) -> None:
+    def __init__(self, *, ceiling: PositiveFloat = 1.0, slope: PositiveFloat = 1.0) -> None:
         super().__init__()
         if ceiling <= 0 or slope <= 0:
             raise ValueError(f"ceiling ({ceiling}) and slope ({slope}) must be positive")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from altprop.nn.weights.base import KEY
 from altprop.problems import Problem
+from altprop.ranges import NonNegativeFloat
 
 PenaltyKind = Literal["l1", "group_lasso"]
 _EPSILON = 1e-12
@@ -31,7 +32,7 @@ class Penalty:
             (:func:`patch_norms`); other layers use L1.
     """
 
-    def __init__(self, *, coefficient: float, kind: PenaltyKind = "l1") -> None:
+    def __init__(self, *, coefficient: NonNegativeFloat, kind: PenaltyKind = "l1") -> None:
         if coefficient < 0:
             raise ValueError(f"{KEY}.penalty.coefficient must not be negative, but is {coefficient}")
         if kind not in ("l1", "group_lasso"):

@@ -10,9 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from altprop.problems import Problem
-
-Table = Mapping[int, float] | Sequence[Sequence[float]]
-"""Values that hold from 0-based epochs on: a mapping, or ``[epoch, value]`` pairs in any order."""
+from altprop.ranges import Table
 
 
 def as_table(values: Table) -> dict[int, float]:

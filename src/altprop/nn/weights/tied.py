@@ -22,6 +22,7 @@ from altprop.nn.weights.layers import (
 from altprop.nn.weights.penalties import Penalty, trained_among
 from altprop.nn.weights.sparse.base import sparsity_problems
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import Sparsity, Text
 
 Level = Literal["element", "kernel"]
 
@@ -93,12 +94,12 @@ class TiedWeights(WeightsRule):
     def __init__(
         self,
         *,
-        sparsity: float | Mapping[str, float],
+        sparsity: Sparsity,
         level: Level = "element",
         rescale_gradient: bool = False,
         zero_first: bool = True,
-        layers: Sequence[str] = ("conv", "linear"),
-        dense: Sequence[str] = ("stem", "shortcut"),
+        layers: Sequence[Text] = ("conv", "linear"),
+        dense: Sequence[Text] = ("stem", "shortcut"),
         penalty: Penalty | None = None,
     ) -> None:
         self.sparsity = sparsity

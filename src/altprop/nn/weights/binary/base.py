@@ -25,6 +25,7 @@ from altprop.nn.weights.layers import (
 )
 from altprop.nn.weights.saved_run import computed_weights, load_weights, own_tensors, read_checkpoint_state
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import FilePath, NonNegativeInt, PositiveFloat, Text
 
 
 class BinaryOptions(TypedDict, total=False):
@@ -32,11 +33,11 @@ class BinaryOptions(TypedDict, total=False):
 
     epoch_end: Literal["legacy", "exact"]
     sign_zero: Literal[0, 1]
-    clip: float | None
+    clip: PositiveFloat | None
     scale: Scale
-    weights_from: str | None
-    batch_norm_batches: int
-    dense: Sequence[str]
+    weights_from: FilePath | None
+    batch_norm_batches: NonNegativeInt
+    dense: Sequence[Text]
 
 
 class Binary(WeightsRule):
@@ -66,11 +67,11 @@ class Binary(WeightsRule):
         *,
         epoch_end: Literal["legacy", "exact"] = "exact",
         sign_zero: Literal[0, 1] = 0,
-        clip: float | None = None,
+        clip: PositiveFloat | None = None,
         scale: Scale = "none",
-        weights_from: str | None = None,
-        batch_norm_batches: int = 0,
-        dense: Sequence[str] = (),
+        weights_from: FilePath | None = None,
+        batch_norm_batches: NonNegativeInt = 0,
+        dense: Sequence[Text] = (),
     ) -> None:
         if clip is not None and clip <= 0:
             raise ValueError(f"clip must be positive, not {clip}; null leaves the latent weights alone")

@@ -12,6 +12,7 @@ from altprop.nn.weights.base import KEY, WeightsContext
 from altprop.nn.weights.binary.base import Binary, BinaryOptions
 from altprop.nn.weights.binary.orders import FROM_SENSITIVITY, Order, order_problems, read_order, resolve_order
 from altprop.problems import Problem
+from altprop.ranges import FilePath, PositiveInt
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,10 @@ class IterativeBinary(Binary):
     def __init__(
         self,
         *,
-        epochs_per_layer: int,
+        epochs_per_layer: PositiveInt,
         order: Order = "forward",
         reverse: bool = False,
-        order_file: str | None = None,
+        order_file: FilePath | None = None,
         **options: Unpack[BinaryOptions],
     ) -> None:
         super().__init__(**options)

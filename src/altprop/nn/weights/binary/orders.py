@@ -14,8 +14,9 @@ import torch
 
 from altprop.files import read_json
 from altprop.problems import ConfigError, Problem, nearest
+from altprop.ranges import NonNegativeInt, Text
 
-Order = str | int | Sequence[int | str]
+Order = Text | NonNegativeInt | Sequence[NonNegativeInt | Text]
 """A word of :data:`WORDS` or :data:`PUBLISHED`; a position, which means that layer first, then those after it, then those before
 it; or a list of positions or layer names."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +26,17 @@ from altprop.nn.weights.sparse.layout import Layout
 from altprop.nn.weights.sparse.mask import MaskedWeights
 from altprop.nn.weights.sparse.record import MovementRecord
 from altprop.problems import Problem
+from altprop.ranges import FilePath, Text
 
 
 class SparseOptions(TypedDict, total=False):
     """The options of :class:`SparseRule`, which derived rules pass on."""
 
-    layers: Sequence[str]
-    dense: Sequence[str]
-    granularity: int
+    layers: Sequence[Text]
+    dense: Sequence[Text]
+    granularity: Literal[1, 2, 3, 4]
     penalty: Penalty | None
-    weights_from: str | None
+    weights_from: FilePath | None
 
 
 class SparseRule(WeightsRule):
@@ -55,11 +56,11 @@ class SparseRule(WeightsRule):
     def __init__(
         self,
         *,
-        layers: Sequence[str] = ("conv", "linear"),
-        dense: Sequence[str] = ("stem", "shortcut"),
-        granularity: int = 4,
+        layers: Sequence[Text] = ("conv", "linear"),
+        dense: Sequence[Text] = ("stem", "shortcut"),
+        granularity: Literal[1, 2, 3, 4] = 4,
         penalty: Penalty | None = None,
-        weights_from: str | None = None,
+        weights_from: FilePath | None = None,
     ) -> None:
         self.layer_selectors = tuple(layers)
         self.dense_selectors = tuple(dense)

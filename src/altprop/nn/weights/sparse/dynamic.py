@@ -20,8 +20,9 @@ from altprop.nn.weights.sparse.noise import LangevinNoise
 from altprop.nn.weights.sparse.prune import Prune, SignChangePrune
 from altprop.nn.weights.sparse.redistribute import Redistribute, WithinTensor
 from altprop.nn.weights.sparse.static import FixedBudget, FixedBudgetOptions
-from altprop.nn.weights.tables import Table, as_table, at_epoch, epoch_of, table_problems
+from altprop.nn.weights.tables import as_table, at_epoch, epoch_of, table_problems
 from altprop.problems import Problem
+from altprop.ranges import NonNegativeInt, Table, Text
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class DynamicSparse(FixedBudget):
         redistribute: Redistribute,
         grow: Grow,
         period: Table,
-        stop_epoch: int | str | None = None,
+        stop_epoch: NonNegativeInt | Text | None = None,
         noise: LangevinNoise | None = None,
         new_weights: Literal["zero", "init"] = "zero",
         optimizer_state: Literal["keep", "reset"] = "keep",

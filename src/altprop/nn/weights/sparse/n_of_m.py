@@ -7,9 +7,10 @@ ICLR, arXiv 2102.04010.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +18,7 @@ from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
 from altprop.nn.weights.costs import WeightCosts
 from altprop.nn.weights.layers import WeightLayer, left_out, register_on_weight, select, weight_count
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import NonNegativeFloat, PositiveInt, Text
 
 
 def n_of_m_mask(weight: Tensor, n: int, m: int, transposed_groups: int = 0) -> Tensor:
@@ -80,11 +82,11 @@ class NOfM(WeightsRule):
     def __init__(
         self,
         *,
-        n: int = 2,
-        m: int = 4,
-        decay: float = 2e-4,
-        layers: Sequence[str] = ("conv", "linear"),
-        dense: Sequence[str] = ("stem", "classifier"),
+        n: PositiveInt = 2,
+        m: Annotated[int, Ge(2), Le(1024)] = 4,
+        decay: NonNegativeFloat = 2e-4,
+        layers: Sequence[Text] = ("conv", "linear"),
+        dense: Sequence[Text] = ("stem", "classifier"),
     ) -> None:
         problems = list(_problems(n, m, decay))
         if problems:

@@ -10,8 +10,9 @@ import torch
 
 from altprop.nn.weights.base import KEY
 from altprop.nn.weights.sparse.mask import MaskedWeights
-from altprop.nn.weights.tables import Table, as_table, at_epoch, table_problems
+from altprop.nn.weights.tables import as_table, at_epoch, table_problems
 from altprop.problems import Problem
+from altprop.ranges import PositiveFloat, Table
 
 
 class LangevinNoise:
@@ -20,7 +21,7 @@ class LangevinNoise:
     The noise is part of the gradient, so the learning rate multiplies it and momentum filters it.
     """
 
-    def __init__(self, *, eta: float, temperature: Table) -> None:
+    def __init__(self, *, eta: PositiveFloat, temperature: Table) -> None:
         self.eta = eta
         self.temperature = as_table(temperature)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Gt, Le, Lt
 from torch import Tensor
 
 from altprop.nn.weights.base import KEY
 from altprop.nn.weights.sparse.layout import Layout, few_true_indices, smallest, tensor_scores, true_indices
 from altprop.nn.weights.sparse.mask import MaskedWeights
 from altprop.problems import Problem
+from altprop.ranges import PositiveFloat, PositiveInt, Share
 
 _KEY = f"{KEY}.prune"
 
@@ -62,7 +64,14 @@ class ThresholdPrune(Prune):
         gain: The threshold is divided by this if more units were pruned, and multiplied by it if fewer were.
     """
 
-    def __init__(self, *, target: int, initial: float = 1e-3, tolerance: float = 0.1, gain: float = 2.0) -> None:
+    def __init__(
+        self,
+        *,
+        target: PositiveInt,
+        initial: PositiveFloat = 1e-3,
+        tolerance: Share = 0.1,
+        gain: Annotated[float, Gt(1), Le(1e9)] = 2.0,
+    ) -> None:
         self.target = target
         self.threshold = initial
         self.tolerance = tolerance
@@ -107,7 +116,7 @@ class FractionPrune(Prune):
     an addition, from Evci et al., arXiv 1911.11134.
     """
 
-    def __init__(self, *, fraction: float, decay: Literal["constant", "cosine"] = "constant") -> None:
+    def __init__(self, *, fraction: Annotated[float, Gt(0), Lt(1)], decay: Literal["constant", "cosine"] = "constant") -> None:
         self.fraction = fraction
         self.decay = decay
 

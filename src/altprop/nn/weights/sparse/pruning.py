@@ -17,6 +17,7 @@ from altprop.nn.weights.sparse.layout import Layout
 from altprop.nn.weights.sparse.prune import smallest_active
 from altprop.nn.weights.sparse.record import MovementRecord
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import NonNegativeInt, PositiveInt, Share, Sparsity
 
 Profile = Literal["exponential", "cubic"]
 
@@ -60,12 +61,12 @@ class IterativePruning(SparseRule):
     def __init__(
         self,
         *,
-        sparsity: float | Mapping[str, float],
-        iterations: int,
-        every_epochs: int = 2,
-        start_epoch: int = 0,
+        sparsity: Sparsity,
+        iterations: PositiveInt,
+        every_epochs: PositiveInt = 2,
+        start_epoch: NonNegativeInt = 0,
         profile: Profile = "exponential",
-        caps: Mapping[str, float] | None = None,
+        caps: Mapping[str, Share] | None = None,
         optimizer_state: Literal["keep", "reset"] = "keep",
         **options: Unpack[SparseOptions],
     ) -> None:

@@ -12,18 +12,19 @@ from altprop.nn.weights.sparse.base import SparseOptions, SparseRule
 from altprop.nn.weights.sparse.distribution import Distribution, sparsities
 from altprop.nn.weights.sparse.record import MovementRecord
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import FilePath, Sparsity
 
 
 class _Sparsity(TypedDict):
     # a dictionary of its own, because Required[...] goes unnoticed at run time under "from __future__ import annotations"
-    sparsity: float | Mapping[str, float]
+    sparsity: Sparsity
 
 
 class FixedBudgetOptions(_Sparsity, SparseOptions, total=False):
     """The options of :class:`FixedBudget`, which derived rules pass on."""
 
     distribution: Distribution
-    mask_from: str | None
+    mask_from: FilePath | None
 
 
 class FixedBudget(SparseRule):
@@ -39,9 +40,9 @@ class FixedBudget(SparseRule):
     def __init__(
         self,
         *,
-        sparsity: float | Mapping[str, float],
+        sparsity: Sparsity,
         distribution: Distribution = "equal",
-        mask_from: str | None = None,
+        mask_from: FilePath | None = None,
         **options: Unpack[SparseOptions],
     ) -> None:
         super().__init__(**options)
