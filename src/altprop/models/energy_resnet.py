@@ -21,6 +21,7 @@ from altprop.models.energy import (
 from altprop.nn.energy.activations import ActivationName
 from altprop.nn.energy.edges import Skip
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import PositiveFloat, PositiveInt, PositiveShare, Share
 
 
 class EnergyResNet(EnergyConvNet):
@@ -50,14 +51,14 @@ class EnergyResNet(EnergyConvNet):
     def __init__(
         self,
         *,
-        stages: Sequence[int] = (16, 32),
-        skip: float = 0.5,
+        stages: Sequence[PositiveInt] = (16, 32),
+        skip: Share = 0.5,
         pool: Literal["max", "average"] = "max",
-        hidden: Sequence[int] = (),
+        hidden: Sequence[PositiveInt] = (),
         activation: ActivationName = "hard_sigmoid",
         softmax_readout: bool = False,
-        init_scale: float | None = None,
-        keep_probabilities: Sequence[float] | None = None,
+        init_scale: PositiveFloat | None = None,
+        keep_probabilities: Sequence[PositiveShare] | None = None,
         input_shape: InputShape,
         num_classes: int,
     ) -> None:

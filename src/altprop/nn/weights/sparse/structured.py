@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Unpack
+from typing import Annotated, Any, Literal, Unpack
 
 import torch
+from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
 from altprop.nn.weights.base import KEY, WeightsContext
@@ -21,8 +22,8 @@ from altprop.nn.weights.sparse.prune import FractionPrune
 from altprop.nn.weights.sparse.record import MovementRecord
 from altprop.nn.weights.sparse.redistribute import WithinTensor
 from altprop.nn.weights.sparse.static import FixedBudgetOptions
-from altprop.nn.weights.tables import Table
 from altprop.problems import ConfigError, Problem
+from altprop.ranges import NonNegativeInt, Probability, Table
 
 
 class StructuredRigL(DynamicSparse):
@@ -48,11 +49,11 @@ class StructuredRigL(DynamicSparse):
     def __init__(
         self,
         *,
-        fraction: float = 0.3,
+        fraction: Annotated[float, Gt(0), Lt(1)] = 0.3,
         decay: Literal["constant", "cosine"] = "cosine",
-        gamma_sal: float = 0.3,
+        gamma_sal: Probability = 0.3,
         period: Table,
-        stop_epoch: int | None = None,
+        stop_epoch: NonNegativeInt | None = None,
         optimizer_state: Literal["keep", "reset"] = "reset",
         **options: Unpack[FixedBudgetOptions],
     ) -> None:
