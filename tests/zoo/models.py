@@ -180,6 +180,42 @@ class FrozenNet(Zoo):
         return blocks, nn.Linear(16, self.num_classes)
 
 
+class TwiceUsed(Zoo):
+    """One layer in two blocks."""
+
+    def layers(self, units: Units) -> tuple[list[nn.Module], nn.Module]:
+        shared = nn.Linear(64, 64)
+        return [nn.Sequential(nn.Flatten(), shared, units()), nn.Sequential(shared, units())], nn.Linear(64, self.num_classes)
+
+
+class NoOwner(Zoo):
+    """A parameter in no block."""
+
+    def layers(self, units: Units) -> tuple[list[nn.Module], nn.Module]:
+        self.scale = nn.Parameter(torch.ones(1))
+        return [nn.Sequential(nn.Flatten(), nn.Linear(64, 8), units())], nn.Linear(8, self.num_classes)
+
+
+class Joined(Zoo):
+    """Two layers with one parameter."""
+
+    def layers(self, units: Units) -> tuple[list[nn.Module], nn.Module]:
+        first, second = nn.Linear(64, 64), nn.Linear(64, 64)
+        second.weight = first.weight
+        return [nn.Sequential(nn.Flatten(), first, units(), second, units())], nn.Linear(64, self.num_classes)
+
+
+class Normalized(Zoo):
+    """Torch's norms of weights that weights rules refuse."""
+
+    def __init__(self, norm: Callable[[nn.Module], nn.Module], **options: Any) -> None:
+        object.__setattr__(self, "norm", norm)  # nn.Module takes attributes only after its own constructor
+        super().__init__(**options)
+
+    def layers(self, units: Units) -> tuple[list[nn.Module], nn.Module]:
+        return [nn.Sequential(nn.Flatten(), self.norm(nn.Linear(64, 8)), units())], nn.Linear(8, self.num_classes)
+
+
 ZOO: dict[str, Callable[..., Any]] = {
     "vit": ViT,
     "transformer": TorchTransformer,

@@ -35,7 +35,7 @@ def test_left_out_weights_are_named_and_exports_agree(
     expected = "left out by the weights rule: scratch: stages.0.1.0.position (32 weights)"
     assert messages_about_runs(rows, [], tmp_path) == [expected]
 
-    altprop.train(f"run={run.directory}", "task=export_sparse")
+    altprop.train(f"run={run.directory}", "trust_run=true", "task=export_sparse")
     assert sorted(file.name for file in (run.directory / "export").iterdir()) == ["float.safetensors", "sparse.safetensors"]
 
 
@@ -45,5 +45,5 @@ def test_left_out_weights_are_named_and_exports_agree(
 def test_exports_of_shared_and_normalized_layers(tmp_path: Path, name: str, rule: str, task: str) -> None:
     options = (f"algorithm/weights={rule}", "algorithm=backprop", f"model._target_=tests.zoo.models.{name}")
     run = altprop.train(*TINY, *options, f"paths.outputs={tmp_path}")
-    altprop.train(f"run={run.directory}", f"task={task}")
+    altprop.train(f"run={run.directory}", "trust_run=true", f"task={task}")
     assert len(list((run.directory / "export").iterdir())) == 2

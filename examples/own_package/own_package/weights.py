@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from altprop.nn.weights.base import WeightsContext, WeightsRule
+from altprop.nn.weights.layers import left_out, register_on_weight, require_plain_weights, trained_layers
 
 
 def ternary(weight: Tensor, threshold: float) -> Tensor:
@@ -37,7 +37,7 @@ class Ternary(nn.Module):
 
 
 class TernaryWeights(WeightsRule):
-    """Makes the weights of all linear and convolutional layers ternary.
+    """Makes the weights of all linear, convolutional, attention and recurrent layers ternary.
 
     Args:
         threshold: Weights below this share of their layer's mean magnitude are 0.
@@ -47,9 +47,11 @@ class TernaryWeights(WeightsRule):
         self.threshold = threshold
 
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
-        layers = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+        self.left_out = left_out(model)
+        layers = trained_layers(model)
+        require_plain_weights(model, layers)
         for layer in layers:
-            parametrize.register_parametrization(layer, "weight", Ternary(self.threshold))
+            register_on_weight(layer, Ternary(self.threshold))
 
     @classmethod
     def computed_weights(

@@ -19,6 +19,7 @@ from altprop.algorithms.context import Capabilities, Context
 from altprop.algorithms.graphs import GraphedUpdate, refuse_graphs
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
+from altprop.models.base import FeedForward
 from altprop.nn.estimators.base import Estimator
 from altprop.nn.units.base import attach_estimator
 from altprop.nn.weights.base import Dense, WeightsContext, WeightsRule
@@ -65,8 +66,11 @@ class Algorithm:
     def setup(self, model: nn.Module, optimizer: OptimizerFactory, schedule: Schedule, context: Context) -> None:
         """Prepare to train ``model``, which is on ``context.device``. Called once, before :meth:`load_state_dict`.
 
+        Raises ``ConfigError`` if a parameter of a feed-forward model is not in exactly one of its blocks and its classifier.
         ``optimizer`` and ``schedule`` are factories because only the algorithm knows how many optimizers it needs.
         """
+        if isinstance(model, FeedForward):
+            model.require_one_owner()
         self.model = model
         self.context = context
         attach_estimator(model, self.estimator)

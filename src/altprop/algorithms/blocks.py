@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Unpack
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from altprop.algorithms.base import Algorithm, AlgorithmOptions
 from altprop.algorithms.context import Context
@@ -87,15 +87,21 @@ def cut(model: nn.Module, block_size: int, cut_points: Sequence[int] | None) -> 
 
 
 def output_shapes(blocks: Sequence[nn.Module], input_shape: Sequence[int], device: torch.device) -> list[tuple[int, ...]]:
-    """Return the output shape of each block without the batch dimension, from one blank image in evaluation mode."""
+    """Return the output shape of each block without the batch dimension, from one blank image in evaluation mode.
+
+    Raises ``ConfigError`` if a block returns anything but a tensor.
+    """
     modes = [(module, module.training) for block in blocks for module in block.modules()]
-    shapes = []
+    shapes: list[tuple[int, ...]] = []
     try:
         with torch.no_grad():
             dtype = next((value.dtype for value in blocks[0].parameters()), None)
             features = torch.zeros(1, *input_shape, device=device, dtype=dtype)
             for block in blocks:
                 features = block.eval()(features)
+                if not isinstance(features, Tensor):
+                    description = f"block {len(shapes) + 1} returns a {type(features).__name__}"
+                    raise ConfigError([Problem("model", description, "blocks that take one tensor and return one tensor")])
                 shapes.append(tuple(features.shape[1:]))
     finally:
         for module, training in modes:

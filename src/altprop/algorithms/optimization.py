@@ -79,7 +79,12 @@ class OptimizerStep:
         (self.scaler.scale(loss) if self.scaler.is_enabled() else loss).backward()
 
     def backward_from(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """Backpropagate ``gradients`` from ``tensors``, one each, in a single backward pass. They are scaled in fp16."""
+        """Backpropagate ``gradients`` from ``tensors``, one each, in a single backward pass. They are scaled in fp16.
+
+        Tensors that no trained parameter has a part in, such as the output of a frozen block, are skipped.
+        """
+        pairs = [(tensor, gradient) for tensor, gradient in zip(tensors, gradients, strict=True) if tensor.requires_grad]
+        tensors, gradients = [tensor for tensor, _ in pairs], [gradient for _, gradient in pairs]
         if self.scaler.is_enabled():
             scale = self.scaler.scale(torch.ones((), device=self.context.device))  # half precision cannot represent 2^16
             gradients = [(gradient.float() * scale).to(gradient.dtype) for gradient in gradients]

@@ -8,20 +8,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from altprop.names import builds
 
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep batch norms in training mode from updating their running statistics. They still normalize with the batch."""
+    """Keep batch norms in training mode from updating their running statistics. They still normalize with the batch.
+
+    Spectral norms keep their vectors, too.
+    """
     layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     tracking = [layer.track_running_stats for layer in layers]
+    spectral = [part for part in module.modules() if isinstance(part, _SpectralNorm) and part.training]
     for layer in layers:
         layer.track_running_stats = False
+    for part in spectral:
+        part.training = False
     try:
         yield
     finally:
+        for part in spectral:
+            part.training = True
         for layer, tracks in zip(layers, tracking, strict=True):
             layer.track_running_stats = tracks
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from altprop.problems import ConfigError, Problem
+
 InputShape = tuple[int, int, int]
 """Channels, height and width of one input."""
 
@@ -37,6 +39,27 @@ class FeedForward(nn.Module):
     def head(self) -> nn.Module:
         """The classifier: output of the last block -> ``[batch, classes]``."""
         return self._chain[1]
+
+    def require_one_owner(self) -> None:
+        """Raise ``ConfigError`` unless every parameter is in exactly one block or in the classifier."""
+        if "_chain" not in self.__dict__:
+            raise ConfigError(
+                [Problem("model", f"{type(self).__name__} does not call self.chain(blocks, head)", "see docs/models.md")]
+            )
+        parts = {**{f"block {number}": block for number, block in enumerate(self.blocks, start=1)}, "the classifier": self.head}
+        owners: dict[int, list[str]] = {}
+        for part, module in parts.items():
+            for parameter in module.parameters():
+                owners.setdefault(id(parameter), []).append(part)
+        wrong: dict[str, list[str]] = {}
+        for name, parameter in self.named_parameters():
+            found = owners.get(id(parameter), [])
+            if len(found) != 1:
+                wrong.setdefault(" and ".join(found) or "no block and not in the classifier", []).append(name)
+        if wrong:
+            allowed = "each parameter is in one block or in the classifier, so layers that share one belong into one block"
+            problems = [Problem("model", f"{', '.join(names)}: in {places}", allowed) for places, names in wrong.items()]
+            raise ConfigError(problems)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return class scores ``[batch, classes]`` of ``inputs`` ``[batch, channels, height, width]``."""

@@ -21,6 +21,8 @@ from altprop.algorithms.schedule import Schedule
 from altprop.models.base import FeedForward
 from altprop.problems import ConfigError, Problem
 
+SPECTRAL = ("._u", "._v")
+"""Ends of the names of the vectors of a spectral norm, which every pass in training mode changes."""
 Semantics = Literal["stale", "current", "replay"]
 
 
@@ -125,6 +127,9 @@ class DelayedGradients(BlockAlgorithm):
         weights = {name: value.detach().clone() for name, value in module.named_parameters()}
         masks = {name: value.clone() for name, value in module.named_buffers() if "parametrizations" in name}
         record = self._record(index, module, leaf, weights, masks, random)
+        for name, value in module.named_buffers():
+            if name.endswith(SPECTRAL):  # the pass has moved the copies of a spectral norm's vectors on
+                value.copy_(masks[name])
         self.waiting[index].append(record)
         assert record.outputs is not None
         return record.outputs.detach()
@@ -139,11 +144,12 @@ class DelayedGradients(BlockAlgorithm):
         random: Tensor | None,
     ) -> Pass:
         """Make a forward pass whose graph refers to copies of the weights (stale) or to their memory (current)."""
+        trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
         if self.semantics == "stale":
-            leaves = {name: value.requires_grad_() for name, value in weights.items()}
+            leaves = {name: value.requires_grad_(trained[name]) for name, value in weights.items()}
         else:
             # .data shares the memory but not the version counter, so autograd does not notice that updates change what it reads
-            leaves = {name: value.data.requires_grad_() for name, value in module.named_parameters()}
+            leaves = {name: value.data.requires_grad_(trained[name]) for name, value in module.named_parameters()}
         inputs = inputs.requires_grad_(index > 0)
         outputs = functional_call(module, {**leaves, **masks}, (inputs,))
         return Pass(inputs, weights, masks, leaves, outputs, random)
@@ -159,11 +165,14 @@ class DelayedGradients(BlockAlgorithm):
         if self.semantics == "replay":
             inputs = oldest.inputs.requires_grad_(index > 0)
             with frozen_statistics(module), random_state_of(oldest.random, self.context.device):
-                module(inputs).backward(gradient)
+                outputs = module(inputs)
+                if outputs.requires_grad:  # unless the whole first module is frozen
+                    outputs.backward(gradient)
             received = inputs.grad
         else:
             assert oldest.outputs is not None
-            oldest.outputs.backward(gradient)
+            if oldest.outputs.requires_grad:
+                oldest.outputs.backward(gradient)
             for name, parameter in module.named_parameters():
                 parameter.grad = oldest.leaves[name].grad
             received = oldest.inputs.grad

@@ -22,13 +22,14 @@ from altprop.algorithms.schedule import Schedule
 from altprop.models.base import FeedForward
 from altprop.models.mlp import MLP
 from altprop.names import builds
+from altprop.nn.features import ChannelsFirst, FeatureShape, has_channels_last
 from altprop.nn.heads.ensemble import EnsembleOf, ensemble_scores
 from altprop.nn.heads.local import ConvHead, flat_features, head_problems, mlp_sr_head
 from altprop.problems import Problem
 from altprop.ranges import PositiveInt
 
 HeadFactory = Callable[[tuple[int, ...], int], nn.Module]
-"""Takes the shape of a block's output without the batch dimension, and the number of classes."""
+"""Takes the shape of a block's output without the batch dimension, channels first, and the number of classes."""
 
 
 class BlockWithHead(nn.Module):
@@ -96,7 +97,10 @@ class LocalLosses(BlockAlgorithm):
         self.blocks = self.cut(self.model)
         assert isinstance(self.model, FeedForward)
         shapes = output_shapes(self.blocks, self.context.input_shape, self.context.device)
-        self.local_heads = companions(self.model, shapes[:-1], self._head, self.context, "heads")
+        blocks = iter(self.blocks)
+        self.local_heads = companions(
+            self.model, shapes[:-1], lambda shape: self._head(shape, next(blocks)), self.context, "heads"
+        )
         all_heads = [*self.local_heads, self.model.head]
         if self.master_weights:
             to_half(self.model)
@@ -110,7 +114,9 @@ class LocalLosses(BlockAlgorithm):
             for part in self.parts
         ]
 
-    def _head(self, shape: tuple[int, ...]) -> nn.Module:
+    def _head(self, shape: FeatureShape, block: nn.Module) -> nn.Module:
+        if has_channels_last(block, shape):
+            return ChannelsFirst(self.head_factory(shape[::-1], self.context.num_classes), restore=False)
         return self.head_factory(shape, self.context.num_classes)
 
     def block_context(self) -> Context:

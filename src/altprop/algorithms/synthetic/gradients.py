@@ -12,6 +12,7 @@ from altprop.algorithms.context import Capabilities
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
 from altprop.models.base import FeedForward
+from altprop.nn.features import ChannelsFirst, FeatureShape, as_map, has_channels_last
 from altprop.nn.initialization import BatchNormInit
 from altprop.nn.synthetic.gradients import BackwardInterface, synthesizer_context
 from altprop.nn.synthetic.synthesizers import BasicSynthesizer, ConvSynthesizer
@@ -25,8 +26,8 @@ class SyntheticGradients(BlockAlgorithm):
     Jaderberg et al. (2017), arXiv 1608.05343. A backward interface follows every block, including the last. Synthesizer n is
     regressed onto the gradient that comes back through block n+1, which is itself predicted, and the last synthesizer onto the
     real gradient of the loss. One optimizer updates blocks, classifier and synthesizers. Synthesizers are convolutions on feature
-    maps and one linear layer on flat features. They belong to the algorithm: the weights rule and the estimator do not apply to
-    them. Predicted gradients depend on the batch size.
+    maps and sequences, and one linear layer on flat features. They belong to the algorithm: the weights rule and the estimator do
+    not apply to them. Predicted gradients depend on the batch size.
 
     Args:
         context: Whether synthesizers get the one-hot labels (cDNI).
@@ -56,19 +57,25 @@ class SyntheticGradients(BlockAlgorithm):
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         self.blocks = self.cut(self.model)
         shapes = output_shapes(self.blocks, self.context.input_shape, self.context.device)
-        self.interfaces = companions(self.model, shapes, self._interface, self.context, "synthesizers")
+        blocks = iter(self.blocks)
+        self.interfaces = companions(
+            self.model, shapes, lambda shape: self._interface(shape, next(blocks)), self.context, "synthesizers"
+        )
         self.optimization = self.optimizer_step([*self.model.parameters(), *self.interfaces.parameters()], optimizer, schedule)
         return [self.optimization]
 
-    def _interface(self, shape: tuple[int, ...]) -> nn.Module:
+    def _interface(self, shape: FeatureShape, block: nn.Module) -> nn.Module:
+        if has_channels_last(block, shape):
+            return BackwardInterface(ChannelsFirst(self._synthesizer(shape[::-1]), restore=True))
         return BackwardInterface(self._synthesizer(shape))
 
-    def _synthesizer(self, shape: tuple[int, ...]) -> nn.Module:
+    def _synthesizer(self, shape: FeatureShape) -> nn.Module:
         classes = self.context.num_classes
         if len(shape) == 1:
             return BasicSynthesizer(shape[0], context_dim=classes if self.label_context else None)
-        options: dict[str, Any] = {"kernel_size": self.kernel_size, "zero_bias": self.zero_bias}
-        return ConvSynthesizer(shape[0], classes, batch_norm_init=self.batch_norm_init, **options)
+        channels, *_ = as_map(shape)
+        options: dict[str, Any] = {"kernel_size": self.kernel_size, "zero_bias": self.zero_bias, "sequence": len(shape) == 2}
+        return ConvSynthesizer(channels, classes, batch_norm_init=self.batch_norm_init, **options)
 
     def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         self.optimization.zero_grad()

@@ -1,7 +1,7 @@
 """Local heads: the small classifiers that give the blocks of a network their own losses.
 
 Belilovsky, Eickenberg and Oyallon (2020), *Decoupled Greedy Learning of CNNs*. A head is built for the real output shape of its
-block, ``(channels, height, width)`` or ``(features,)``, and returns class scores ``[batch, classes]``.
+block, ``(channels, height, width)``, ``(channels, positions)`` or ``(features,)``, and returns class scores ``[batch, classes]``.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from altprop.nn.features import FeatureShape, as_map
 from altprop.nn.heads.conv_chain import conv_chain
 from altprop.nn.initialization import BatchNormInit, init_batch_norm
 from altprop.nn.pooling import AdaptiveAvgPool2d
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import ConfigError, Problem
 from altprop.ranges import ImageSize, KernelSize, NonNegativeDepth, PositiveFloat, PositiveInt
-
-FeatureShape = tuple[int, ...]
-"""Shape of one sample's features: ``(channels, height, width)`` or ``(features,)``."""
 
 HeadInit = Literal["default", "vgg"]
 """``default``: torch's own. ``vgg``: convolutions N(0, 2 / fan_out), linear weights N(0, 0.01^2), biases 0."""
@@ -34,7 +32,8 @@ class LocalHead(nn.Module):
 
     Convolutions (without bias) and fully connected layers are each followed by batch norm and ``units``. The fully connected
     layers are as wide as the flattened map; without them a batch norm precedes the flattening. Flat features
-    ``[batch, features]`` have no positions, so that only the fully connected layers remain.
+    ``[batch, features]`` have no positions, so that only the fully connected layers remain. Sequences ``[batch, channels,
+    positions]`` are maps of height 1, whose kernels have the height 1, too.
 
     ``map_norm`` also exists, unused, with fully connected layers, because the published networks count its parameters. It never
     receives a gradient, so no optimizer changes it.
@@ -71,7 +70,10 @@ class LocalHead(nn.Module):
         units: UnitsFactory = nn.ReLU,
     ) -> None:
         super().__init__()
+        self.is_sequence = len(shape) == 2
+        shape = as_map(shape)
         channels = shape[0]
+        kernel = (1, kernel_size) if self.is_sequence else (kernel_size, kernel_size)
         self.reduce: nn.Module = nn.Identity()
         self.convolutions = nn.Sequential()
         self.pool: nn.Module = nn.Identity()
@@ -86,7 +88,7 @@ class LocalHead(nn.Module):
             out_channels = (width or max(1, round(widen * channels))) if conv_layers else channels
             for _ in range(conv_layers):
                 self.convolutions += nn.Sequential(
-                    nn.Conv2d(channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+                    nn.Conv2d(channels, out_channels, kernel, padding=(kernel[0] // 2, kernel[1] // 2), bias=False),
                     nn.BatchNorm2d(out_channels),
                     units(),
                 )
@@ -103,6 +105,7 @@ class LocalHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Class scores ``[batch, classes]`` of the block's output."""
+        features = features.unsqueeze(2) if self.is_sequence else features
         maps = self.pool(self.convolutions(self.reduce(features)))
         if self.norm_before_flatten and self.map_norm is not None:
             maps = self.map_norm(maps)
@@ -193,7 +196,7 @@ class ConvHead(nn.Module):
 
     Three ``kernel_size`` x ``kernel_size`` convolutions with bias, and batch norm and ReLU between them. The last one's weight
     starts at zero (its bias only with ``zero_bias``), so that at first all samples have the same scores and no gradient passes
-    below it. Raises ``ConfigError`` for flat features; it needs ``(channels, height, width)``.
+    below it. Raises ``ConfigError`` for flat features; it needs ``(channels, height, width)`` or ``(channels, positions)``.
     """
 
     def __init__(
@@ -205,16 +208,18 @@ class ConvHead(nn.Module):
         zero_bias: bool = False,
         batch_norm_init: BatchNormInit = "ones",
     ) -> None:
-        if len(shape) != 3:
+        if len(as_map(shape)) != 3:
             raise ConfigError([flat_features("a block of this model outputs flat features")])
         super().__init__()
-        self.convolutions = conv_chain(shape[0], kernel_size=kernel_size, zero_bias=zero_bias)
+        self.is_sequence = len(shape) == 2
+        self.convolutions = conv_chain(shape[0], kernel_size=kernel_size, zero_bias=zero_bias, sequence=self.is_sequence)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(shape[0], num_classes)
         init_batch_norm(self, batch_norm_init)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Class scores ``[batch, classes]`` of features ``[batch, channels, height, width]``."""
+        """Class scores ``[batch, classes]`` of maps ``[batch, channels, height, width]`` or of sequences without the height."""
+        features = features.unsqueeze(2) if self.is_sequence else features
         return self.classifier(self.pool(self.convolutions(features)).flatten(1))
 
 

@@ -59,7 +59,8 @@ class BackwardInterface(nn.Module):
         if not self.training:
             return trigger
         predicted = predict(self.synthesizer, trigger)
-        trigger.backward(predicted.detach())
+        if trigger.requires_grad:  # a frozen block has nothing to train
+            trigger.backward(predicted.detach())
         features = trigger.detach().requires_grad_()
         features.register_hook(lambda gradient: predicted.backward(regression_gradient(predicted, gradient)))
         return features

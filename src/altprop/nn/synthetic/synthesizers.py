@@ -61,7 +61,8 @@ class ConvSynthesizer(nn.Module):
     """Three shape-preserving convolutions (:func:`altprop.nn.heads.conv_chain.conv_chain`) on feature maps.
 
     A context is mapped linearly to one number per channel and added at every position after the first convolution. The linear map
-    also exists, unused, without a context, as in the published networks.
+    also exists, unused, without a context, as in the published networks. With ``sequence``, triggers are ``[batch, channels,
+    positions]`` instead of maps.
     """
 
     def __init__(
@@ -72,15 +73,20 @@ class ConvSynthesizer(nn.Module):
         kernel_size: int = 5,
         zero_bias: bool = False,
         batch_norm_init: BatchNormInit = "ones",
+        sequence: bool = False,
     ) -> None:
         super().__init__()
-        self.convolutions = conv_chain(channels, kernel_size=kernel_size, zero_bias=zero_bias)
+        self.is_sequence = sequence
+        self.convolutions = conv_chain(channels, kernel_size=kernel_size, zero_bias=zero_bias, sequence=sequence)
         self.from_context = nn.Linear(context_dim, channels)
         init_batch_norm(self, batch_norm_init)
 
     def forward(self, trigger: Tensor, context: Tensor | None = None) -> Tensor:
         """``[batch, channels, height, width]`` (and ``[batch, context_dim]``) -> the shape of ``trigger``."""
+        if self.is_sequence:
+            trigger = trigger.unsqueeze(2)
         activations = self.convolutions[0](trigger)
         if context is not None:
             activations = activations + self.from_context(context)[:, :, None, None]
-        return self.convolutions[1:](activations)
+        predicted: Tensor = self.convolutions[1:](activations)
+        return predicted.squeeze(2) if self.is_sequence else predicted

@@ -58,8 +58,9 @@ class WeightLayer:
     @property
     def frozen(self) -> bool:
         """Whether the weight is not trained, because its parameters require no gradient."""
-        names = (self.tensor, f"parametrizations.{self.tensor}.")
-        stored = [parameter for name, parameter in self.module.named_parameters() if name.startswith(names)]
+        inside = f"parametrizations.{self.tensor}."
+        named = self.module.named_parameters()
+        stored = [parameter for name, parameter in named if name == self.tensor or name.startswith(inside)]
         return bool(stored) and not any(parameter.requires_grad for parameter in stored)
 
     def matches(self, selector: str) -> bool:

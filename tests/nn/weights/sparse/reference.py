@@ -100,6 +100,11 @@ class ReferenceNet:
                     requests[place] = max(0, requests[place] + difference)
                 for name, request in zip(self.names, requests):
                     counts[name] += min(request, len(free[name]) - counts[name])
+        for name in self.names:  # a tensor without an active unit gets one of those of the tensor that gets most
+            if survivors[name] + counts[name] == 0 and free[name]:
+                giver = max(self.names, key=lambda other: counts[other])
+                counts[giver] -= 1 if survivors[giver] + counts[giver] > 1 and counts[giver] else 0
+                counts[name] = 1
         for name in self.names:
             for unit in free[name][: counts[name]]:
                 self.masks[name][unit] = 1.0

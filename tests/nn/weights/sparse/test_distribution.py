@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from altprop.nn.weights.base import WeightsContext
+from altprop.nn.weights.layers import weight_layers
 from altprop.nn.weights.sparse.distribution import active_count, capped, erk_densities, random_mask, sparsities
+from altprop.nn.weights.sparse.static import StaticSparse
+from tests.models.feed_forward_suite import compose_model
 from tests.nn.weights.sparse.cases import SHAPES, generator
 
 
@@ -32,10 +36,11 @@ def test_erk_preserves_the_total_and_prefers_thin_tensors(shapes, density):
 
 def test_distributions():
     shapes = [(8, 3, 3, 3), (8, 8, 3, 3)]
-    assert sparsities("equal", [0.9, 0.8], shapes) == [0.9, 0.8]
-    assert sparsities("uniform", [0.9, 0.8], shapes) == [0.0, 0.8]
+    assert sparsities("equal", [0.9, 0.8], shapes, [True, False]) == [0.9, 0.8]
+    assert sparsities("uniform", [0.9, 0.8], shapes, [True, False]) == [0.0, 0.8]
+    assert sparsities("uniform", [0.9, 0.8], shapes, [False, False]) == [0.9, 0.8]  # the first layer is dense already
     with pytest.raises(ValueError, match="erk"):
-        sparsities("erk", [0.9, 0.8], shapes)
+        sparsities("erk", [0.9, 0.8], shapes, [True, False])
 
 
 @given(st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.integers(1, 500), st.integers(500, 5000))
@@ -65,3 +70,18 @@ def test_random_masks_are_uniform():
         assert mask[20:].sum() == 9
         hits += mask
     assert stats.chisquare(hits[:20].numpy().astype(float)).pvalue > 1e-4
+
+
+def test_uniform_keeps_only_the_first_layer_dense():
+    """Evci et al., section 3: all layers but the first have the sparsity of the network, also if ``dense`` names the first."""
+    shares = []
+    for dense in ([], ["stem", "shortcut"]):
+        with torch.random.fork_rng():
+            model = compose_model(["model=vgg5"], input_shape=(3, 32, 32), num_classes=10)
+        rule = StaticSparse(sparsity=0.9, distribution="uniform", dense=dense)
+        rule.attach(model, WeightsContext(1, 1, torch.device("cpu"), generator(0)))
+        metrics = rule.epoch_end(0)
+        densities = [float(value) for name, value in metrics.items() if name.startswith("density/")]
+        assert densities == pytest.approx([0.1] * (len(weight_layers(model)) - 1), abs=1e-3)
+        shares.append(float(metrics["flops_share"]))
+    assert shares[0] == shares[1] == pytest.approx(0.14, abs=0.01)

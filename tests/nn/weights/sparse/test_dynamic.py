@@ -309,3 +309,34 @@ def test_the_stop_epoch_may_be_a_share_of_the_run(stop_epoch, last):
 def test_other_stop_epochs_are_refused(stop_epoch):
     (problem,) = DynamicSparse.check({"stop_epoch": stop_epoch, "period": [[0, 1]]}, {})
     assert problem.key == "algorithm.weights.stop_epoch"
+
+
+@pytest.mark.parametrize("grow", [RandomGrow, GradientGrow])
+@pytest.mark.parametrize("redistribute", [WithinTensor, ProportionalToSurvivors])
+@pytest.mark.parametrize("prune", [lambda: FractionPrune(fraction=0.3), lambda: ThresholdPrune(target=3), SignChangePrune])
+def test_growth_revives_layers_without_an_active_weight(prune, redistribute, grow, caplog):
+    options = {"sparsity": {"linear": 0.9, "classifier": 0.999}, "period": {0: 1}, "dense": []}
+    with caplog.at_level("WARNING", "altprop"):
+        trained = Trained(DynamicSparse(prune=prune(), redistribute=redistribute(), grow=grow(), **options), small_mlp())
+    assert "algorithm.weights.sparsity leaves nothing active in classifier.linear until the first update" in caplog.text
+    before = active(trained.model)
+    assert before[-1] == 0
+    assert min(before[:-1]) > 0
+    trained.steps(8)
+    assert min(active(trained.model)) > 0
+    assert sum(active(trained.model)) <= sum(before) + 1
+
+
+def test_whole_filters_are_revived():
+    rule = DynamicSparse(
+        prune=FractionPrune(fraction=0.3),
+        redistribute=WithinTensor(),
+        grow=RandomGrow(),
+        sparsity=0.9,
+        period={0: 1},
+        granularity=1,
+    )
+    trained = Trained(rule, small_wrn())
+    assert 0 in active(trained.model)
+    trained.steps(6)
+    assert min(active(trained.model)) > 0

@@ -56,7 +56,8 @@ def test_the_first_epoch_of_the_published_schedule_trains_nothing():
     """Section 10.10: the first event removes the smallest weights that the dense run ended with."""
     rates = [[0, 0.0], [1, 0.02], [15, 0.02], [25, 0.004], [35, 0.0008]]
     schedule = Schedule(scheduler=partial(piecewise_constant, values=rates))
-    trained = Trained(IterativePruning(sparsity=0.9, iterations=20), small_mlp(), epochs=48, schedule=schedule, weight_decay=5e-4)
+    rule = IterativePruning(sparsity=0.9, iterations=20, dense=["classifier"])
+    trained = Trained(rule, small_mlp(), epochs=48, schedule=schedule, weight_decay=5e-4)
     before = [parameter.detach().clone() for parameter in trained.model.parameters()]
     trained.steps(4)
     assert all(torch.equal(old, new) for old, new in zip(before, trained.model.parameters()))
@@ -123,10 +124,12 @@ def test_a_network_is_complete_after_the_last_event():
 
 
 def test_the_cap_of_the_last_layer():
-    rule = IterativePruning(sparsity=0.95, iterations=2, every_epochs=1, caps={"classifier": 0.5})
+    rule = IterativePruning(sparsity=0.9, iterations=2, every_epochs=1, caps={"classifier": 0.5})
     Trained(rule, small_mlp())
     assert rule.targets[2] == 0.5
-    assert sum((1 - t) * n for t, n in zip(rule.targets, (192, 96, 40))) == pytest.approx(0.05 * 328)
+    assert sum((1 - t) * n for t, n in zip(rule.targets, (192, 96, 40))) == pytest.approx(0.1 * 328)
+    with pytest.raises(ConfigError, match=r"leaves nothing active in features\.0\.linear, features\.1\.linear"):
+        Trained(IterativePruning(sparsity=0.95, iterations=2, every_epochs=1, caps={"classifier": 0.5}), small_mlp())
 
 
 def test_refuses_runs_that_are_too_short_and_caps_for_unknown_layers():
@@ -231,3 +234,11 @@ def test_refuses_checkpoints_that_do_not_fit(tmp_path):
     coarse = save(Trained(StaticSparse(sparsity=0.5, granularity=2), small_wrn()), tmp_path / "coarse.pt")
     with pytest.raises(ConfigError, match=r"has a mask of shape \[4, 4\]|has a mask of shape \[4, 16\]"):
         Trained(StaticSparse(sparsity=0.5, mask_from=coarse), small_wrn()).step()
+
+
+@pytest.mark.parametrize("rule", [StaticSparse(sparsity=0.999), IterativePruning(sparsity=0.999, iterations=2, every_epochs=1)])
+def test_a_layer_without_an_active_weight_is_refused(rule):
+    with pytest.raises(
+        ConfigError, match=r"^algorithm\.weights\.sparsity: leaves nothing active in [^\n]*classifier\.linear; a smaller"
+    ):
+        Trained(rule, small_mlp())

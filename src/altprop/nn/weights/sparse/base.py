@@ -25,8 +25,11 @@ from altprop.nn.weights.sparse.distribution import active_count, random_mask
 from altprop.nn.weights.sparse.layout import Layout
 from altprop.nn.weights.sparse.mask import MaskedWeights
 from altprop.nn.weights.sparse.record import MovementRecord
-from altprop.problems import Problem
+from altprop.problems import ConfigError, Problem
 from altprop.ranges import FilePath, Text
+
+EMPTY = "a smaller sparsity, units of fewer weights (granularity), or dense weights there"
+"""What else can be configured if layers have no active unit."""
 
 
 class SparseOptions(TypedDict, total=False):
@@ -82,10 +85,19 @@ class SparseRule(WeightsRule):
         self.costs = WeightCosts(model, layers, context.device)
         sizes = Layout.of([layer.shape for layer in layers], self.granularity).sizes
         counts = [active_count(sparsity, size) for sparsity, size in zip(sparsities, sizes)]
+        if empty := [layer.name for layer, count in zip(layers, counts) if count == 0]:
+            self.starts_empty(empty)
         mask = random_mask(sizes, counts, context.generator)
         dtype = next(layers[0].module.parameters()).dtype
         self.weights = MaskedWeights(layers, self.granularity, mask.to(context.device, dtype))
         self.record = MovementRecord(self.weights.mask)
+
+    def starts_empty(self, names: Sequence[str]) -> None:
+        """Raise ``ConfigError``, because the layers ``names`` would start without an active unit and pass no signal."""
+        description = f"leaves nothing active in {', '.join(names)}"
+        raise ConfigError(
+            [Problem(f"{KEY}.sparsity", description, EMPTY, f"{KEY}.dense=[{','.join([*self.dense_selectors, *names])}]")]
+        )
 
     def initial_sparsities(self, layers: list[WeightLayer]) -> tuple[list[WeightLayer], list[float]]:
         """Return those of the selected ``layers`` to mask, and the sparsity with which each starts. Here all start dense."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 Distribution = Literal["equal", "uniform", "erk"]
 """``equal``: the same sparsity in every tensor (section 2.1). The others are additions from Evci et al., arXiv 1911.11134:
-``uniform``: the first tensor is dense and the others are equal; ``erk``: Erdős-Rényi-kernel densities."""
+``uniform``: the model's first layer is dense and the others are equal; ``erk``: Erdős-Rényi-kernel densities."""
 
 
 def active_count(sparsity: float, units: int) -> int:
@@ -19,8 +19,10 @@ def active_count(sparsity: float, units: int) -> int:
     return int((1.0 - sparsity) * units + 0.1)
 
 
-def sparsities(distribution: Distribution, targets: Sequence[float], shapes: Sequence[Sequence[int]]) -> list[float]:
-    """Return the sparsity of every tensor of ``shapes``, given a target for each.
+def sparsities(
+    distribution: Distribution, targets: Sequence[float], shapes: Sequence[Sequence[int]], first: Sequence[bool]
+) -> list[float]:
+    """Return the sparsity of every tensor of ``shapes``, given a target for each and whether it is of the model's first layer.
 
     ``erk`` needs the same target for all tensors and returns ``1 - density``: the density of a tensor is in proportion to the sum
     of its dimensions over their product, tensors that would exceed 1 are dense, and the total number of weights is that of the
@@ -29,7 +31,7 @@ def sparsities(distribution: Distribution, targets: Sequence[float], shapes: Seq
     if distribution == "equal":
         return list(targets)
     if distribution == "uniform":
-        return [0.0, *targets[1:]]
+        return [0.0 if is_first else target for target, is_first in zip(targets, first)]
     if len(set(targets)) != 1:
         raise ValueError("erk distributes one overall sparsity; give one number")
     return [1.0 - density for density in erk_densities(1.0 - targets[0], shapes)]

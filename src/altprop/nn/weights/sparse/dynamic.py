@@ -17,8 +17,8 @@ from altprop.nn.weights.sparse.base import reset_inactive_state
 from altprop.nn.weights.sparse.grow import Grow, RandomGrow, random_free_on_device
 from altprop.nn.weights.sparse.layout import Places
 from altprop.nn.weights.sparse.noise import LangevinNoise
-from altprop.nn.weights.sparse.prune import Prune, SignChangePrune
-from altprop.nn.weights.sparse.redistribute import Redistribute, WithinTensor
+from altprop.nn.weights.sparse.prune import Prune, SignChangePrune, keep_one
+from altprop.nn.weights.sparse.redistribute import Redistribute, WithinTensor, revived
 from altprop.nn.weights.sparse.static import FixedBudget, FixedBudgetOptions
 from altprop.nn.weights.tables import as_table, at_epoch, epoch_of, table_problems
 from altprop.problems import Problem
@@ -31,7 +31,7 @@ class DynamicSparse(FixedBudget):
     """Every ``period`` steps some active units are pruned and as many are grown elsewhere (sections 2.4 and 2.5).
 
     An update follows a step whose 0-based number is a positive multiple of the period, and every step if the period is 1, while
-    the epoch is below ``stop_epoch``.
+    the epoch is below ``stop_epoch``. A tensor without an active unit grows one at every update.
 
     Args:
         prune: Which active units to remove.
@@ -100,6 +100,11 @@ class DynamicSparse(FixedBudget):
         if self.weights_from is not None or self.mask_from is not None:
             self.prune.attach(self.weights, self.context.generator)
 
+    def starts_empty(self, names: Sequence[str]) -> None:
+        """Warn of the layers ``names`` in which nothing is active until the first update."""
+        if self.mask_from is None:
+            log.warning("%s.sparsity leaves nothing active in %s until the first update", KEY, ", ".join(names))
+
     # -- training --------------------------------------------------------------------------------------------------------------
 
     @property
@@ -129,7 +134,7 @@ class DynamicSparse(FixedBudget):
     @torch.no_grad()
     def step_end(self, step: int, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         if self.due(step):
-            if self.without_sync:
+            if self.without_sync and min(self.weights.active) > 0:
                 self._update_without_sync(optimizers)
             else:
                 self._update(step / self.update_steps, optimizers)
@@ -138,10 +143,13 @@ class DynamicSparse(FixedBudget):
         weights = self.weights
         pruned = self.prune.select(weights, progress)
         lost = weights.counts(pruned)
+        if any(before == size == count for before, size, count in zip(weights.active, weights.layout.sizes, lost)):
+            pruned = keep_one(pruned, lost, weights.active)  # nothing could grow in a full tensor that loses everything
+            lost = weights.counts(pruned)
         survivors = [before - count for before, count in zip(weights.active, lost)]
         # units cannot be pruned and grown in the same update, so the free units are those that were inactive before it
         free = [size - before for size, before in zip(weights.layout.sizes, weights.active)]
-        counts = self.redistribute.counts(lost, survivors, free, self.context.generator)
+        counts = revived(self.redistribute.counts(lost, survivors, free, self.context.generator), survivors, free)
         grown = self.grow.select(weights, weights.alive, counts, free, self.generator)
         weights.switch(pruned, False)
         self._clear_inactive(optimizers)

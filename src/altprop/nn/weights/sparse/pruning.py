@@ -14,7 +14,7 @@ from altprop.nn.weights.saved_run import saved_masks
 from altprop.nn.weights.sparse.base import SparseOptions, SparseRule, full_mask, reset_inactive_state, sparsity_problems
 from altprop.nn.weights.sparse.distribution import capped
 from altprop.nn.weights.sparse.layout import Layout
-from altprop.nn.weights.sparse.prune import smallest_active
+from altprop.nn.weights.sparse.prune import fraction_count, smallest_active
 from altprop.nn.weights.sparse.record import MovementRecord
 from altprop.problems import ConfigError, Problem
 from altprop.ranges import NonNegativeInt, PositiveInt, Share, Sparsity
@@ -92,6 +92,19 @@ class IterativePruning(SparseRule):
         refuse_unknown([(f"{KEY}.caps", self.caps)], weight_layers(model))
         super().attach(model, context)
         self.targets = self._targets(self.weights.layers)
+        self._refuse_empty_layers()
+
+    def _refuse_empty_layers(self) -> None:
+        """Raise ``ConfigError`` if the last event would leave a layer without an active unit."""
+        empty = []
+        for name, size, target in zip(self.weights.names, self.weights.layout.sizes, self.targets):
+            left = size if target < 1 else 0  # caps of other layers may leave less than nothing
+            for number in range(self.iterations if left else 0):
+                left -= fraction_count(event_fraction(self.profile, target, number, self.iterations), left)
+            if left == 0:
+                empty.append(name)
+        if empty:
+            self.starts_empty(empty)
 
     def _targets(self, layers: Sequence[WeightLayer]) -> list[float]:
         """Return the final sparsity of every layer, with ``caps`` applied."""

@@ -61,3 +61,18 @@ class ProportionalToSurvivors(Redistribute):
                 candidates = [place for place, capacity in enumerate(room) if capacity]
                 weights = [weight if capacity else 0 for weight, capacity in zip(weights, room)]
         return grown
+
+
+def revived(counts: Sequence[int], survivors: Sequence[int], free: Sequence[int]) -> list[int]:
+    """Return ``counts`` of units to grow, with one for every tensor that would have no active unit.
+
+    It comes from the tensor that gets most, if that one can spare it; otherwise the network gets one unit more.
+    """
+    result = list(counts)
+    for place, (count, left, room) in enumerate(zip(counts, survivors, free)):
+        if count + left == 0 and room > 0:
+            giver = max(range(len(result)), key=lambda other: result[other])
+            if result[giver] and survivors[giver] + result[giver] > 1:
+                result[giver] -= 1
+            result[place] = 1
+    return result

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypedDict, Unpack
 
 from altprop.nn.weights.base import KEY
@@ -13,6 +14,8 @@ from altprop.nn.weights.sparse.distribution import Distribution, sparsities
 from altprop.nn.weights.sparse.record import MovementRecord
 from altprop.problems import ConfigError, Problem
 from altprop.ranges import FilePath, Sparsity
+
+log = logging.getLogger(__name__)
 
 
 class _Sparsity(TypedDict):
@@ -65,7 +68,8 @@ class FixedBudget(SparseRule):
         if none remains.
         """
         shapes = [layer.shape for layer in layers]
-        spread = sparsities(self.distribution, [value_for(layer, self.sparsity) for layer in layers], shapes)
+        targets = [value_for(layer, self.sparsity) for layer in layers]
+        spread = sparsities(self.distribution, targets, shapes, ["first" in layer.roles for layer in layers])
         pairs = [(layer, value) for layer, value in zip(layers, spread) if self.distribution == "equal" or value > 0.0]
         if not pairs:
             description = f"{self.distribution} leaves no layer sparse"
@@ -91,6 +95,12 @@ class FixedBudget(SparseRule):
             self.weights.mask.copy_(load_masks(self.weights.names, shapes, state, key))
             self.weights.recount()
             self.record = MovementRecord(self.weights.mask)
+            if empty := [name for name, active in zip(self.weights.names, self.weights.active) if active == 0]:
+                log.warning("%s: the mask has no active weight in %s", key, ", ".join(empty))
+
+    def starts_empty(self, names: Sequence[str]) -> None:
+        if self.mask_from is None:  # otherwise these positions are not used
+            super().starts_empty(names)
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
