@@ -46,10 +46,11 @@ NAMES = (
     "decoupled_greedy",
     "observation",
     "sparse_inference",
+    "warm_workers",
 )
 """The most informative first."""
 
-WALL = ("parallel_blocks", "data_parallel")
+WALL = ("parallel_blocks", "data_parallel", "warm_workers")
 
 
 def measure(name: str, arguments: str, clock: str | None, device: str) -> Section:

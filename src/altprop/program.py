@@ -10,6 +10,8 @@ PACKAGE = Path(__file__).resolve().parent
 """The folder of the package ``altprop``."""
 CHECKOUT = PACKAGE.parents[1] if (PACKAGE.parents[1] / "train.py").is_file() else None
 """The project's folder if the package is in ``<folder>/src/altprop``; None if it was installed from a wheel."""
+FORK_SERVER = "--fork-server"
+"""The first argument of a command that becomes a fork server; the second is the number of its socket."""
 
 
 def command(name: str) -> str:

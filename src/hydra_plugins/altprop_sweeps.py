@@ -57,6 +57,16 @@ class OwnPackages(SearchPathPlugin):
                 search_path.append(package.name, f"file://{package.folder}")
 
 
+@contextmanager
+def workers_end(launcher: Launcher | None) -> Iterator[None]:
+    """End the processes that ``launcher`` keeps between batches."""
+    try:
+        yield
+    finally:
+        if isinstance(launcher, LocalWorkers):
+            launcher.servers.close()
+
+
 class AltpropSweeper(BasicSweeper):
     """What the sweepers share: ``params`` are read as if they were typed on the command line, before its own overrides."""
 
@@ -144,7 +154,7 @@ class GridSweeper(AltpropSweeper):
 
         self.launcher.launch = launch_batch  # type: ignore[method-assign]
         try:
-            with disk_errors_explained():
+            with disk_errors_explained(), workers_end(self.launcher):
                 returns = super().sweep(arguments)
         finally:
             self.launcher.launch = launch  # type: ignore[method-assign]
@@ -180,11 +190,17 @@ def _texts(params: Any) -> list[str]:
 
 
 class OptunaSearch(AltpropSweeper):
-    """A hyperparameter search in a study of its own: ``trials`` in total, ``max_batch_size`` at the same time."""
+    """A hyperparameter search in a study of its own: ``trials`` in total, ``max_batch_size`` at the same time.
 
-    def __init__(self, trials: PositiveInt, max_batch_size: PositiveInt, params: dict[str, str] | None = None) -> None:
+    ``search`` is a key of the grid's sweeper, which sweeps that choose this one inherit; only None is valid.
+    """
+
+    def __init__(
+        self, trials: PositiveInt, max_batch_size: PositiveInt, params: dict[str, str] | None = None, search: Any = None
+    ) -> None:
         super().__init__(max_batch_size, params)
         self.trials = trials
+        self.search = search
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         config.cluster.wait = True  # the search needs the results
@@ -198,11 +214,14 @@ class OptunaSearch(AltpropSweeper):
         assert self.config is not None
         assert self.launcher is not None
         self._check_folders()
+        if self.search:
+            description = "is set, but Optuna searches what is in params"
+            raise ConfigError([Problem("hydra.sweeper.search", description, "null", "hydra.sweeper.search=null")])
         name = (self.config.group or self.config.name).replace("/", "-")
         file = Path(self.config.paths.outputs).absolute() / ".studies" / f"{name}.db"
         composer = composer_of(self.hydra_context.config_loader, self.config)
         search = Search(composer, self.launcher, file, self.trials, self.max_batch_size or self.trials)
-        with disk_errors_explained():
+        with disk_errors_explained(), workers_end(self.launcher):
             search.run(arguments, self._parse_config())
 
 
@@ -210,12 +229,15 @@ class LocalWorkers(Launcher):
     """Runs each job of a sweep in a process of its own on this machine, as many at a time as there are GPUs or cores."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from altprop.sweeping.warm import Servers
+
         self.hydra_context, self.config = hydra_context, config
+        self.servers = Servers()  # they stay between the batches of a sweep
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from altprop.sweeping.local import launch
 
-        return launch(self.hydra_context.config_loader, self.config, job_overrides)
+        return launch(self.hydra_context.config_loader, self.config, job_overrides, self.servers)
 
 
 class SlurmQueue(SlurmLauncher):

@@ -46,6 +46,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         return "<unresolved>" if value is UNRESOLVED else value
 
     plain, _ = to_plain(config)
+    for name in ("per_gpu", "warm"):  # not stored
+        plain["cluster"].pop(name)
     plain.pop("trust_run")  # not stored
     return readable(without_unused_options(plain))  # options that are younger than the stored entries
 

@@ -59,7 +59,7 @@ AccountingStorageTRES=gres/gpu
 GresTypes=gpu
 MpiDefault=none
 ReturnToService=2
-KillWait=10
+KillWait=5
 SlurmdParameters=config_overrides
 SlurmctldParameters=preempt_send_user_signal
 SchedulerParameters=sched_interval=1,batch_sched_delay=0

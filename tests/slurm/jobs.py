@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,14 @@ def checkout(folder: Path) -> Path:
     return folder
 
 
-def submit(outputs: Path, *overrides: str) -> Manifest:
-    """Submit a sweep and return what was noted of it."""
+def submit(outputs: Path, *overrides: str, table: bool = True) -> Manifest:
+    """Submit a sweep and return what was noted of it. Without ``table``, the job that writes the table is taken back."""
     done = command(outputs, "train.py", "-m", "cluster=slurm", *overrides)
     assert done.returncode == 0, done.stdout + done.stderr
-    return next(manifests(outputs))
+    sweep = next(manifests(outputs))
+    if not table:
+        subprocess.run(["scancel", str(sweep.table)], check=True)
+    return sweep
 
 
 def wait_for(what: str, condition: Callable[[], Any]) -> Any:
@@ -85,20 +88,23 @@ def wait_for_step(run: SweepRun, least: int = 1) -> int:
     )
 
 
+PENDING_SINCE: dict[str, float] = {}
+
+
+def hurry(runs: Sequence[SweepRun]) -> dict[str, str]:
+    """Let jobs that were queued again start at once instead of in two minutes. Returns the state of every job."""
+    states = job_states(run.job for run in runs if run.job)
+    for job, word in states.items():
+        if word != "PENDING":
+            PENDING_SINCE.pop(job, None)
+        elif time.monotonic() - PENDING_SINCE.setdefault(job, time.monotonic()) > REVOCATION:
+            subprocess.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], capture_output=True)
+    return states
+
+
 def wait_for_end(*runs: SweepRun) -> None:
-    """Wait until no job of ``runs`` is left; one that was queued again starts at once instead of in two minutes."""
-    pending_since: dict[str, float] = {}
-
-    def ended() -> bool:
-        states = job_states(run.job for run in runs if run.job)
-        for job, word in states.items():
-            if word != "PENDING":
-                pending_since.pop(job, None)
-            elif time.monotonic() - pending_since.setdefault(job, time.monotonic()) > REVOCATION:
-                subprocess.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], capture_output=True)
-        return not any(word in WAITING for word in states.values())
-
-    wait_for(f"the end of {[run.job for run in runs]}", ended)
+    """Wait until no job of ``runs`` is left."""
+    wait_for(f"the end of {[run.job for run in runs]}", lambda: not set(hurry(runs).values()) & set(WAITING))
 
 
 def signal_job(run: SweepRun, name: str) -> None:

@@ -16,8 +16,10 @@ from tests.slurm.jobs import (
     SMALL,
     assert_same_weights,
     command,
+    hurry,
     log_of,
     preempt,
+    signal_job,
     state,
     submit,
     wait_for,
@@ -30,7 +32,7 @@ from tests.tracking.test_wandb import of_kind, records_in
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SweepRun:
     """The long run, left alone."""
-    [run] = submit(tmp_path_factory.mktemp("undisturbed"), *LONG).runs
+    [run] = submit(tmp_path_factory.mktemp("undisturbed"), *LONG, table=False).runs
     wait_for_end(run)
     return run
 
@@ -42,7 +44,7 @@ def records(run: SweepRun) -> list[int]:
 
 def test_preemption_in_mid_epoch(undisturbed: SweepRun, tmp_path: Path) -> None:
     wandb = ["logger=wandb", "logger.wandb.mode=offline", "logger.wandb.finish_timeout=120"]  # it starts slowly on a busy machine
-    [run] = submit(tmp_path, *LONG, *wandb).runs
+    [run] = submit(tmp_path, *LONG, *wandb, table=False).runs
     preempt(run)
     assert run.status["job"]["slurm_restart_count"] == "1"
     assert records(run) == records(undisturbed)
@@ -65,7 +67,7 @@ def test_killed_task_resumes_when_submitted_again(undisturbed: SweepRun, tmp_pat
     wait_for("the table, which is written with the report", (Path(run.log or "").parents[2] / "status.txt").exists)
     assert run.status["status"] == "failed"
     assert run.status["error"].startswith("killed from outside")
-    [again] = submit(tmp_path, *long).runs
+    [again] = submit(tmp_path, *long, table=False).runs
     assert again.directory == run.directory
     assert again.job not in (None, run.job)
     wait_for_end(again)
@@ -74,7 +76,7 @@ def test_killed_task_resumes_when_submitted_again(undisturbed: SweepRun, tmp_pat
 
 
 def test_canceled(tmp_path: Path) -> None:
-    [run] = submit(tmp_path, *LONG).runs
+    [run] = submit(tmp_path, *LONG, table=False).runs
     wait_for_step(run)
     subprocess.run(["scancel", run.job or ""], check=True)
     wait_for_end(run)
@@ -84,8 +86,8 @@ def test_canceled(tmp_path: Path) -> None:
 
 
 def test_a_run_that_fails_and_one_over_its_memory_leave_the_others_alone(tmp_path: Path) -> None:
-    sweep = submit(tmp_path, *SMALL, "trainer.duration=1ep", "model.hidden=[16],[20000,20000]", "seed=0")
-    broken = submit(tmp_path, *SMALL, "trainer.duration=1ep", "optimizer.lr=1e30", "seed=0")
+    sweep = submit(tmp_path, *SMALL, "trainer.duration=1ep", "model.hidden=[16],[20000,20000]", "seed=0", table=False)
+    broken = submit(tmp_path, *SMALL, "trainer.duration=1ep", "optimizer.lr=1e30", "seed=0", table=False)
     wait_for_end(*sweep.runs, *broken.runs)
     fine, _ = sweep.runs
     assert fine.status["status"] == "done"
@@ -101,13 +103,19 @@ def test_a_run_that_fails_and_one_over_its_memory_leave_the_others_alone(tmp_pat
 
 def test_time_limits_queue_again_a_bounded_number_of_times(tmp_path: Path) -> None:
     endless = [*SMALL, "trainer.duration=100000ep", "trainer.evaluate_every=100ep", "trainer.checkpoint_every=null"]
-    # SLURM looks at limits every 30 s and signals what would be due before it looks again: 10 to 40 s after the start.
-    [run] = submit(tmp_path, *endless, "cluster.time=1", "cluster.signal_delay=20", "cluster.max_timeouts=1").runs
+    # SLURM looks at limits every 30 s and signals what would be due before it looks again: 2 to 32 s after the start. With this
+    # delay, every signal counts as that of the limit, so the second one need not be waited for.
+    limits = ["cluster.time=1", "cluster.signal_delay=28", "cluster.max_timeouts=1"]
+    [run] = submit(tmp_path, *endless, *limits, table=False).runs
 
-    def failed() -> bool:
-        wait_for_end(run)
-        return run.status["status"] == "failed"
+    def again() -> bool:
+        hurry([run])
+        status = run.status
+        return status.get("status") == "running" and status["job"].get("slurm_restart_count") == "1"
 
-    wait_for("the second time limit", failed)
+    wait_for("the first time limit", again)
+    signal_job(run, "USR2")
+    wait_for_end(run)
+    assert run.status["status"] == "failed"
     assert "timed-out too many times" in run.status["error"]
     assert run.status["job"]["slurm_restart_count"] == "1"

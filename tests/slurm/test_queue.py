@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def wrapped(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, script: st
 
 
 def test_starting_over_holds_for_the_submission_and_not_for_its_requeues(tmp_path: Path) -> None:
-    [run] = submit(tmp_path, *LONG, "trainer.duration=40ep", "resume=false").runs
+    [run] = submit(tmp_path, *LONG, "trainer.duration=40ep", "resume=false", table=False).runs
     wait_for_step(run)
     signal_job(run, "USR2")
     wait_for("saving", lambda: run.status["status"] == "preempted")
@@ -120,7 +121,12 @@ def test_refusals_are_explained_and_nothing_is_forgotten(tmp_path: Path, monkeyp
     (tmp_path / "bin" / "sbatch").unlink()
     again = command(tmp_path, "train.py", "-m", "cluster=slurm", *HOLD, "seed=0")
     assert "1 in the queue already; nothing to submit" in again.stdout
-    assert next(manifests(tmp_path)).table is not None  # the table that is missing
+    table_job = next(manifests(tmp_path)).table  # the one that was missing
+    assert table_job is not None
+    subprocess.run(["scancel", table_job], check=True)
+    wait_for("SLURM", lambda: not ask([table_job]).may_run(str(table_job)))
+    command(tmp_path, "train.py", "-m", "cluster=slurm", *HOLD, "seed=0")
+    assert next(manifests(tmp_path)).table not in (None, table_job)
 
     wrapped(
         monkeypatch, tmp_path / "bin", "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
@@ -144,10 +150,73 @@ def test_refusals_are_explained_and_nothing_is_forgotten(tmp_path: Path, monkeyp
 
 
 def test_a_job_that_is_canceled_while_it_starts_ends_at_once(tmp_path: Path) -> None:
-    [run] = submit(tmp_path, *LONG).runs
+    [run] = submit(tmp_path, *LONG, table=False).runs
     wait_for("the start", lambda: run.log is not None and Path(run.log).exists() and "Loading pickle" in run.printed)
     subprocess.run(["scancel", str(run.job)], check=True)
     wait_for_end(run)
     assert run.status == {}
     [row] = words_of(tmp_path)
     assert "interrupted" in row
+
+
+def test_a_refused_batch_is_noted_and_submitted_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True, check=True).stdout.strip()
+    script = f"""grep -q job-name=altprop-table "$1" && exec {real} "$@"
+    echo >> {tmp_path}/calls
+    [ "$(wc -l < {tmp_path}/calls)" = 2 ] || exec {real} "$@"
+    echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1"""
+    wrapped(monkeypatch, tmp_path / "bin", "sbatch", script)
+    batches = [*HOLD, "seed=0,1,2", "hydra.sweeper.max_batch_size=1"]
+    told = command(tmp_path, "train.py", "-m", "cluster=slurm", *batches)
+    assert told.returncode == 1
+    assert "the same command submits the rest once some jobs have ended" in told.stderr
+    noted = next(manifests(tmp_path))
+    assert [run.job is not None for run in noted.runs] == [True, False, True]
+    assert "QOSMaxSubmit" in str(noted.runs[1].refused)
+    assert [row[2] for row in words_of(tmp_path)] == ["waiting", "failed", "waiting"]
+    again = command(tmp_path, "train.py", "-m", "cluster=slurm", *batches)
+    assert again.returncode == 0, again.stderr
+    runs = next(manifests(tmp_path)).runs
+    assert [run.job == before.job for run, before in zip(runs, noted.runs, strict=True)] == [True, False, True]
+    for folder in {manifest.folder for manifest in manifests(tmp_path)}:
+        command(tmp_path, "status.py", "action=cancel", f"folder={folder}")
+
+
+def test_ctrl_c_during_sbatch_loses_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = tmp_path / "a:b"  # a colon separates folders in PYTHONPATH
+    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True, check=True).stdout.strip()
+    wrapped(monkeypatch, tmp_path / "bin", "sbatch", f'touch {tmp_path}/called; sleep 1; exec {real} "$@"')
+    line = [sys.executable, str(ROOT / "train.py"), "-m", "cluster=slurm", *HOLD, "seed=0"]
+    environment = {**os.environ, "ALTPROP_OUTPUTS": str(outputs)}
+    process = subprocess.Popen(line, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for("sbatch", (tmp_path / "called").exists)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    noted = next(manifests(outputs))
+    [run] = noted.runs
+    assert run.job is not None
+    again = command(outputs, "train.py", "-m", "cluster=slurm", *HOLD, "seed=0")
+    assert "1 in the queue already; nothing to submit" in again.stdout
+    subprocess.run(["scontrol", "release", run.job], check=True)
+    wait_for_end(run)
+    assert run.status["status"] == "done"
+    command(outputs, "status.py", "action=cancel")
+
+
+def test_a_job_whose_interpreter_is_missing_says_so(tmp_path: Path) -> None:
+    environment = Path(sys.prefix)
+    (tmp_path / "python" / "bin").mkdir(parents=True)
+    for name in ("pyvenv.cfg", "lib"):
+        (tmp_path / "python" / name).symlink_to(environment / name)
+    python = tmp_path / "python" / "bin" / "python"
+    python.symlink_to(Path(sys.executable).resolve())
+    line = [str(python), str(ROOT / "train.py"), "-m", "cluster=slurm", *HOLD, "seed=0"]
+    subprocess.run(line, env={**os.environ, "ALTPROP_OUTPUTS": str(tmp_path)}, check=True, capture_output=True, timeout=120)
+    [run] = next(manifests(tmp_path)).runs
+    python.unlink()
+    subprocess.run(["scontrol", "release", str(run.job)], check=True)
+    wait_for_end(run)
+    [line] = [line for line in command(tmp_path, "status.py").stdout.splitlines() if str(run.log) in line]
+    assert "No such file or directory" in line
+    assert "bin/python" in line

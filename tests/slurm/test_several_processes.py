@@ -13,7 +13,7 @@ TWO = ["resources.processes=2", "resources.memory=2"]
 
 
 def test_two_tasks_give_the_update_of_one(tmp_path: Path) -> None:
-    [run] = submit(tmp_path / "two", *SHARED, *TWO, "trainer.duration=1ep").runs
+    [run] = submit(tmp_path / "two", *SHARED, *TWO, "trainer.duration=1ep", table=False).runs
     wait_for_end(run)
     done = command(tmp_path / "one", "train.py", *SHARED, "trainer.duration=1ep")
     assert done.returncode == 0, done.stderr
@@ -25,13 +25,13 @@ def test_two_tasks_give_the_update_of_one(tmp_path: Path) -> None:
 
 def test_two_tasks_are_preempted_together(tmp_path: Path) -> None:
     long = ["trainer.duration=40ep", "trainer.evaluate_every=2ep", "trainer.checkpoint_every=null"]
-    [run] = submit(tmp_path, *SHARED, *TWO, *long).runs
+    [run] = submit(tmp_path, *SHARED, *TWO, *long, table=False).runs
     preempt(run)
 
 
 def test_each_run_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
     endless = ["resources=gpu", *SMALL[1:], "trainer.device=cpu", "trainer.duration=100000ep"]
-    sweep = submit(tmp_path, *endless, "seed=0,1")
+    sweep = submit(tmp_path, *endless, "seed=0,1", table=False)
     for run in sweep.runs:
         wait_for_step(run)
     assert [state(run) for run in sweep.runs] == ["RUNNING", "RUNNING"]

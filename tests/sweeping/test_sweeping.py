@@ -112,19 +112,23 @@ def test_a_local_sweep_whose_runs_are_all_refused_leaves_nothing_behind(tmp_path
 def test_each_worker_has_its_own_gpu_or_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     def slots(gpus: list[str], **changes: object) -> list[dict[str, str]]:
         monkeypatch.setattr(local, "visible_gpus", lambda: gpus)
-        settings = {"device": "auto", "workers": None, "cores": 1, "processes": 1, **changes}
+        settings = {"device": "auto", "workers": None, "per_gpu": 1, "cores": 1, "processes": 1, **changes}
         return worker_slots(
             OmegaConf.create(
                 {
                     "resources": {"cores": settings["cores"], "processes": settings["processes"]},
                     "trainer": {"device": settings["device"]},
-                    "cluster": {"workers": settings["workers"]},
+                    "cluster": {"workers": settings["workers"], "per_gpu": settings["per_gpu"]},
                 }
             )
         )
 
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots(["0", "3"])] == ["0", "3"]
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots(["0", "3"], workers=4)] == ["0", "3", "0", "3"]
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots(["0", "3"], per_gpu=2)] == ["0", "3", "0", "3"]
+    for gpus, changes in ((["0"], {"workers": 3}), ([], {}), (["0"], {"device": "cpu"}), (["0"], {"per_gpu": 0})):
+        with pytest.raises(ConfigError, match=r"cluster\.per_gpu"):
+            slots(gpus, **{"per_gpu": 2, **changes})
     assert slots(["0"], device="cpu", workers=2) == [{"OMP_NUM_THREADS": "1"}] * 2
     assert len(slots([], cores=10_000)) == 1
     with pytest.raises(ConfigError, match="torchrun"):

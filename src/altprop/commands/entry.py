@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import hydra
+import hydra._internal.utils as hydra_utils
 from hydra._internal.utils import get_args
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
@@ -45,8 +46,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:
+def entry_point(config_name: str, run: Run, check: Check | None = None, config: DictConfig | None = None) -> None:
     """Parse the command line, compose ``conf/<config_name>.yaml`` and call ``run`` with it (under ``-m``: once per job).
+
+    ``config`` is what the command line composes, if that is known already.
 
     Exits with 2 after a user's mistake, with the code of :class:`RunFailed` after a failure that one line explains, with 1 after
     another error of the operating system, and with 128 plus the signal's number after a request to stop. Any other exception is a
@@ -56,7 +59,11 @@ def entry_point(config_name: str, run: Run, check: Check | None = None) -> None:
     with _output_may_close(fails=config_name != "train"):
         try:
             with StopRequests():
-                _run(config_name, run, check)
+                if config is None:
+                    _run(config_name, run, check)
+                else:
+                    _show_log()
+                    run(config)
         except JobsFailed as failed:  # each job has already reported its failure
             sys.exit(_exit_code(failed.first))
         except Stopped as stop:
@@ -241,16 +248,16 @@ def _from_a_job(error: BaseException) -> bool:
 
 @contextmanager
 def _exceptions_propagate() -> Iterator[None]:
-    """Let exceptions through, which Hydra prints itself before it exits with 1, unless asked for the full error."""
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    """Let exceptions through, which Hydra prints itself before it exits with 1, unless it is run by a debugger.
+
+    The variable HYDRA_FULL_ERROR has the same effect, but the processes and jobs of a sweep would inherit it.
+    """
+    before = hydra_utils.is_under_debugger
+    hydra_utils.is_under_debugger = lambda: True
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = before
+        hydra_utils.is_under_debugger = before
 
 
 class _TerminalHandler(logging.StreamHandler[Any]):

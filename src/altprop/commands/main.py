@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from importlib import metadata
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import altprop
 from altprop.code_state import code_state
@@ -16,7 +16,7 @@ from altprop.commands.entry import entry_point
 from altprop.commands.messages.help import ALTPROP
 from altprop.commands.train import check_task
 from altprop.problems import Problem, nearest
-from altprop.program import PACKAGE
+from altprop.program import FORK_SERVER, PACKAGE
 
 COMMANDS = {"train": "run_task", "evaluate": "evaluate", "report": "report", "status": "status", "data": "run"}
 """Command -> function of ``altprop.commands.<command>`` that is called with the composed configuration."""
@@ -58,7 +58,17 @@ def version() -> str:
 
 
 def _run(command: str) -> None:
-    entry_point(command, partial(_call, command), check_task if command == "train" else None)
+    run, check = partial(_call, command), check_task if command == "train" else None
+    if sys.argv[1:2] != [FORK_SERVER]:
+        entry_point(command, run, check)
+        return
+    from altprop.sweeping.fork_server import ending, serve
+
+    order = serve(int(sys.argv[2]))  # returns in the processes that it forks, as if they had been started for their run
+    sys.argv[1:] = order.arguments
+    config = None if order.config is None else OmegaConf.create(dict(order.config))
+    with ending():
+        entry_point(command, run, check, config)
 
 
 def _call(command: str, config: DictConfig) -> None:

@@ -36,11 +36,14 @@ def cancel(config: DictConfig, manifest: Manifest, numbers: Sequence[int]) -> No
     """
     runs = [manifest.runs[number] for number in numbers]
     whole = len(runs) == len(manifest.runs)
+    if together := _in_the_same_jobs(manifest, numbers):
+        description = f"the runs {', '.join(map(str, together))} share a job and can only be canceled together"
+        raise ConfigError([Problem("run", description, "all of them", f"run=[{','.join(map(str, together))}]")])
     queue = ask_surely([*(run.job for run in runs), manifest.table if whole else None])
     jobs = [run.job for run in runs if run.job is not None and (job := queue.of(run.job)) is not None and job.live]
     table = manifest.table if whole and manifest.table is not None and queue.may_run(manifest.table) else None
     if jobs or table:
-        _scancel([*jobs, *([table] if table else [])])
+        _scancel(list(dict.fromkeys([*jobs, *([table] if table else [])])))
     stopped = 0
     if whole and is_locked(manifest.folder):
         _terminate(manifest.launcher)  # the command stops its workers
@@ -52,6 +55,13 @@ def cancel(config: DictConfig, manifest: Manifest, numbers: Sequence[int]) -> No
                 stopped += 1
     count = len(jobs) + stopped
     print(f"canceled: {count} run{'s' * (count != 1)}{' and the table' if table else ''}")
+
+
+def _in_the_same_jobs(manifest: Manifest, numbers: Sequence[int]) -> list[int]:
+    """The runs ``numbers`` and all others in their jobs; empty if there are no others."""
+    jobs = {manifest.runs[number].job for number in numbers} - {None}
+    together = [number for number, run in enumerate(manifest.runs) if run.job in jobs]
+    return sorted({*numbers, *together}) if set(together) - set(numbers) else []
 
 
 def _scancel(jobs: Sequence[str]) -> None:

@@ -75,7 +75,7 @@ class JobComposer:
         self.master = master
         self._parser = OverridesParser.create(config_loader=loader)
         self._parsed: dict[str, Override] = {}
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._composed: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
         self._is_group: dict[str, bool] = {}
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
@@ -83,6 +83,10 @@ class JobComposer:
 
         Raises whatever Hydra raises.
         """
+        return self.compose_with_hydra(overrides)[0]
+
+    def compose_with_hydra(self, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+        """The same, and the node ``hydra`` as the files of the job set it."""
         values, others = self._divide(overrides)
         keys = tuple(str(override.key_or_group) for override in values)
         # Jobs that share a configuration set the same keys in it one after the other, so no value of the previous job remains.
@@ -94,11 +98,11 @@ class JobComposer:
             )
             OmegaConf.copy_cache(from_config=self.master, to_config=config)
             with open_dict(config):
-                del config["hydra"]
-            self._composed[shared] = config
-        config = self._composed[shared]
+                hydra = config.pop("hydra")
+            self._composed[shared] = (config, hydra)
+        config, hydra = self._composed[shared]
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
-        return config
+        return config, hydra
 
     def _divide(self, overrides: Sequence[str]) -> tuple[list[Override], list[str]]:
         """The overrides that replace values and can come after all others, and the text of the others."""

@@ -68,6 +68,10 @@ class ClusterConfig:
 
     workers: Workers | None = None
     """Runs of a local sweep that run at the same time; null: one per visible GPU, or as many as the cores allow."""
+    per_gpu: PositiveInt = 1
+    """Runs that share a GPU at the same time: in a local sweep, or in one SLURM job."""
+    warm: bool = True
+    """Whether a local sweep forks its runs from a process that has torch imported; otherwise each run imports it itself."""
     partition: Text | None = None
     """SLURM partition; null: the cluster's default."""
     account: Text | None = None

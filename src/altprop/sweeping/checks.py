@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from altprop.config.project import home
 from altprop.problems import Problem
 
 UNUSABLE = "\n\r%\\"
@@ -19,9 +21,14 @@ def problems_of_cluster(config: DictConfig) -> Iterator[Problem]:
     cluster = config.cluster
     if shutil.which("sbatch") is None:
         yield Problem("cluster", "slurm, but there is no sbatch here", "where SLURM is, or local", "cluster=local")
-    for key, least in (("time", 1), ("signal_delay", 0), ("max_timeouts", 0), ("at_once", 1)):
+    for key, least in (("time", 1), ("signal_delay", 0), ("max_timeouts", 0), ("at_once", 1), ("per_gpu", 1)):
         if cluster[key] < least:
             yield Problem(f"cluster.{key}", str(cluster[key]), f"a whole number from {least} on")
+    if cluster.per_gpu > 1 and config.resources.processes * config.resources.nodes * max(1, config.resources.gpus) > 1:
+        description = f"{cluster.per_gpu} runs on one GPU, but each run has several processes or GPUs"
+        yield Problem("cluster.per_gpu", description, "1 with these resources", "resources=gpu")
+    elif cluster.per_gpu > 1 and config.resources.gpus == 0:
+        yield Problem("cluster.per_gpu", f"{cluster.per_gpu}, but a run has no GPU", "1 on a CPU", "resources=gpu")
     if cluster.time >= 1 and 60 * cluster.time <= cluster.signal_delay:
         description = f"{cluster.time} min is not longer than cluster.signal_delay, {cluster.signal_delay} s"
         least = cluster.signal_delay // 60 + 1
@@ -30,3 +37,15 @@ def problems_of_cluster(config: DictConfig) -> Iterator[Problem]:
     if found := sorted(set(UNUSABLE) & set(outputs)):
         description = f"{outputs!r} contains {', '.join(map(repr, found))}"
         yield Problem("paths.outputs", description, "a folder whose name SLURM can write logs to")
+    here, code = Path.cwd(), Path(outputs, ".snapshots", "copy") if cluster.snapshot else home()
+    if importable(here, code) is None:
+        description = f"the current folder {here} has a {os.pathsep!r} in its name, so jobs could not import from it"
+        yield Problem("cluster", description, "a folder without it")
+
+
+def importable(folder: Path, code: Path) -> str | None:
+    """``folder`` as ``PYTHONPATH`` can hold it for processes that start in ``code``; None if there is no way."""
+    if os.pathsep not in str(folder):
+        return str(folder)
+    relative = os.path.relpath(folder, code)
+    return None if os.pathsep in relative else relative

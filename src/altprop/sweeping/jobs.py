@@ -43,7 +43,7 @@ class SweepRun:
     """None for tasks without a run directory (``task=validate``) and for ``run=…``."""
     seed: int
     job: str | None = None
-    """SLURM's job number."""
+    """SLURM's job number. With ``cluster.per_gpu``, several runs have the same."""
     log: str | None = None
     """The file with its output."""
     submitting: bool = False
@@ -52,6 +52,13 @@ class SweepRun:
     """Why SLURM did not take it."""
     code: int | None = None
     """The exit code of its local process; only if it failed or has no directory."""
+    member: int | None = None
+    """The number of its job in the array that was submitted with it."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether its SLURM job may have other runs as well (``cluster.per_gpu``), so that its log is not the job's."""
+        return self.job is not None and self.log is not None and ".submitit" not in Path(self.log).parts
 
     @property
     def status(self) -> dict[str, Any]:
@@ -180,9 +187,9 @@ def adopt(manifest: Manifest) -> Manifest:
     known = {manifest.table, *(run.job for run in manifest.runs)}
     for job in sorted(set(jobs) - known):
         number = int(job.partition("_")[2] or 0)
-        if number < len(lost):
-            lost[number].job, lost[number].submitting = job, False
-            lost[number].log = str(manifest.folder / ".submitit" / job / f"{job}_0_log.out")
+        for run in [run for run in lost if run.member == number]:
+            run.job, run.submitting = job, False
+            run.log = run.log or str(manifest.folder / ".submitit" / job / f"{job}_0_log.out")
     if not complaint:
         for run in lost:
             run.submitting = False

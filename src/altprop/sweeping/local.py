@@ -1,13 +1,13 @@
-"""A sweep on this machine: worker processes, each with its own GPU or cores."""
+"""A sweep on this machine: one process for each run, each with its own GPU or cores."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,13 +17,15 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from altprop.config.compose import composer_of
+from altprop.config.compose import JobComposer, composer_of
 from altprop.config.environment import group_of
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.program import arguments
+from altprop.sweeping.fork_server import usable
 from altprop.sweeping.jobs import MANIFEST, Manifest, SweepRun, sweep_runs, to_be_run, unlisted
 from altprop.sweeping.notes import SweepNotes
 from altprop.sweeping.outcome import settle_killed
+from altprop.sweeping.warm import LOST, Servers, WarmProcess, needed
 from altprop.training.locks import LOCK, LOCKED, is_locked
 
 POLL_SECONDS = 0.1
@@ -31,12 +33,17 @@ REFUSED = 2
 """Exit code of a run whose configuration is refused."""
 
 
-def launch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
+def launch(
+    loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Sequence[str]], servers: Servers | None = None
+) -> list[JobReturn]:
     """Run everything that is not finished, each run in a process of its own. If one fails, the others continue.
+
+    With ``servers`` and ``cluster.warm``, processes are forked from one that has torch imported.
 
     Raises :class:`RunFailed` with one line for each run that failed.
     """
-    planned = list(sweep_runs(composer_of(loader, config), job_overrides))
+    composer = composer_of(loader, config)
+    planned = list(sweep_runs(composer, job_overrides))
     runs = [run for run, _ in planned]
     left = to_be_run(planned)
     folder = Path(config.hydra.sweep.dir).absolute()
@@ -49,9 +56,13 @@ def launch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Seq
         print(line)
     done = sum(finished for _, finished in planned)
     print(f"{len(runs)} runs, {done} done already; {min(len(slots), len(left))} at a time; logs in {folder}")
+    if not (config.cluster.warm and usable() and needed(left, slots)):
+        servers = None
     with launching(folder):
-        codes = Workers(slots, manifest).run(left)
+        codes = Workers(slots, manifest, servers, composer).run(left)
     if left and len(left) == len(manifest.runs) and all(code == REFUSED for code in codes):
+        if servers is not None:
+            servers.close()  # its files are in the folder that is removed
         raise RunFailed(_discarded(folder, left), REFUSED)
     if any(codes):
         raise RunFailed(_failures(left, codes), REFUSED if all(code in (0, REFUSED) for code in codes) else 1)
@@ -67,10 +78,17 @@ def worker_slots(config: DictConfig) -> list[dict[str, str]]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = {"OMP_NUM_THREADS": str(max(1, min(resources.cores, cores)))}
     gpus = visible_gpus() if device in ("auto", "cuda") else []
+    per_gpu, workers = config.cluster.per_gpu, config.cluster.workers
+    if per_gpu < 1:
+        raise ConfigError([Problem("cluster.per_gpu", str(per_gpu), "a whole number from 1 on")])
+    if per_gpu > 1 and (workers or not gpus):
+        description = f"{per_gpu}, but " + ("cluster.workers says how many runs there are" if workers else "no GPU is used here")
+        fix = "cluster.workers=null" if workers else f"cluster.workers={per_gpu}"
+        raise ConfigError([Problem("cluster.per_gpu", description, "1", fix)])
     if gpus:
-        count = config.cluster.workers or len(gpus)
+        count = workers or per_gpu * len(gpus)
         return [{**threads, "CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} for index in range(count)]
-    return [threads] * (config.cluster.workers or max(1, cores // resources.cores))
+    return [threads] * (workers or max(1, cores // resources.cores))
 
 
 def visible_gpus() -> list[str]:
@@ -105,10 +123,18 @@ def launching(folder: Path) -> Iterator[None]:
 class Workers:
     """Processes that train one run each, at most one per slot. A run that another process is training waits for that process."""
 
-    def __init__(self, slots: Sequence[dict[str, str]], manifest: Manifest | None = None) -> None:
+    def __init__(
+        self,
+        slots: Sequence[dict[str, str]],
+        manifest: Manifest,
+        servers: Servers | None = None,
+        composer: JobComposer | None = None,
+    ) -> None:
         self.free = list(slots)
         self.manifest = manifest
-        self.busy: dict[int, tuple[subprocess.Popen[bytes], dict[str, str]]] = {}
+        self.servers = servers
+        self.composer = composer
+        self.busy: dict[int, tuple[subprocess.Popen[bytes] | WarmProcess, dict[str, str]]] = {}
 
     def run(self, left: Sequence[SweepRun]) -> list[int]:
         """Run ``left`` and return the exit codes in order. Ctrl-C also reaches the workers, which save before this returns."""
@@ -121,9 +147,9 @@ class Workers:
                     waiting.remove(number)
                     slot = self.free.pop(0)
                     self.busy[number] = (self._start(left[number], slot), slot)
-                time.sleep(POLL_SECONDS)
+                wait(self.servers.connections() if self.servers is not None else [], POLL_SECONDS)
                 for number, code in self._ended():
-                    if code == LOCKED:  # another process was faster
+                    if code in (LOCKED, LOST):  # another process was faster, or its server was killed
                         waiting.append(number)
                         continue
                     codes[number] = code
@@ -136,7 +162,9 @@ class Workers:
             signal.signal(signal.SIGTERM, before)
         return [codes[number] for number in range(len(left))]
 
-    def _start(self, run: SweepRun, slot: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _start(self, run: SweepRun, slot: dict[str, str]) -> subprocess.Popen[bytes] | WarmProcess:
+        if self.servers is not None and (warm := self.servers.start(run, slot, self.composer, self.manifest.folder)) is not None:
+            return warm
         command = [*arguments("train"), *run.arguments]
         assert run.log is not None
         with Path(run.log).open("wb") as log:
@@ -146,7 +174,7 @@ class Workers:
     def _note(self, run: SweepRun, code: int) -> None:
         """Note how the process of ``run`` ended, for ``status.py``."""
         settle_killed(run, code)
-        if self.manifest is not None and (code or run.directory is None):
+        if code or run.directory is None:
             run.code = code
             self.manifest.write()
 
@@ -161,8 +189,11 @@ class Workers:
         for process, _ in self.busy.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
+        if self.servers is not None:
+            self.servers.close()
         for process, _ in self.busy.values():
-            process.wait()
+            if isinstance(process, subprocess.Popen):
+                process.wait()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

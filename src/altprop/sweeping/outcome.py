@@ -98,6 +98,12 @@ def settle_killed(run: SweepRun, code: int) -> None:
     _write(Path(run.directory), "failed", reason)
 
 
+def note_failure(run: SweepRun, reason: str) -> None:
+    """Write into the ``status.json`` of ``run`` that it has failed."""
+    if run.directory is not None:
+        _write(Path(run.directory), "failed", reason)
+
+
 def _pending(run: SweepRun, job: Job, result: Any) -> Outcome:
     reason = job.reason if job.reason not in ("", "None") else job.state
     if job.never is not None:

@@ -26,7 +26,7 @@ from altprop.sweeping.local import finished_job
 from altprop.sweeping.outcome import outcome, settle
 from altprop.sweeping.queue import Queue, ask, ask_surely
 from altprop.sweeping.snapshot import take_snapshot
-from altprop.sweeping.submission import SubmissionRefused, signals_postponed, submit_runs, submit_table
+from altprop.sweeping.submission import SubmissionRefused, packed, signals_postponed, submit_runs, submit_table
 
 POLL_SECONDS = 2.0
 NOTICE_SECONDS = 2.0
@@ -56,15 +56,18 @@ def launch(
         if left and config.cluster.snapshot:
             code = take_snapshot(outputs / ".snapshots")
         manifest.code = str(code)
+        packs = packed(left, config.cluster.per_gpu)
+        numbers = {id(run): number for number, run in enumerate(manifest.runs)}
         for run in left:
             run.submitting = True
+            run.log = str(folder / f"{numbers[id(run)]}.log") if config.cluster.per_gpu > 1 else None
         manifest.write()  # before anything is in the queue
         with signals_postponed():
             if stuck:
                 subprocess.run(["scancel", *stuck], capture_output=True)
                 summary.append(f"{len(stuck)} that could never start canceled")
             if left:
-                _submit(manifest, left, parameters, code)
+                _submit(manifest, packs, parameters, code)
                 summary.append(f"{len(left)} submitted as job {manifest.job}")
             else:
                 summary.append("nothing to submit")
@@ -127,6 +130,8 @@ def _find_queued(earlier: Sequence[Manifest], runs: Sequence[SweepRun]) -> tuple
         job = queue.of(before.job) if before is not None else None
         if before is None or job is None or not job.live:
             continue
+        if before.packed and not job.pending and outcome(before, queue).state in ("failed", "interrupted"):
+            continue  # the other runs of its job are still at work
         if job.never is not None:
             stuck.append(str(before.job))
         else:
@@ -134,12 +139,12 @@ def _find_queued(earlier: Sequence[Manifest], runs: Sequence[SweepRun]) -> tuple
     return sum(run.job is not None for run in runs), stuck, queue
 
 
-def _submit(manifest: Manifest, left: Sequence[SweepRun], parameters: Mapping[str, Any], code: Path) -> None:
-    """Submit ``left`` and note the result, also a refusal. Raises :class:`SubmissionRefused`."""
+def _submit(manifest: Manifest, packs: Sequence[Sequence[SweepRun]], parameters: Mapping[str, Any], code: Path) -> None:
+    """Submit a job for each of ``packs`` and note the result, also a refusal. Raises :class:`SubmissionRefused`."""
     try:
-        manifest.job = submit_runs(left, manifest.folder, parameters, code)
+        manifest.job = submit_runs(packs, manifest.folder, parameters, code)
     except SubmissionRefused as refusal:
-        for run in left:
+        for run in (run for pack in packs for run in pack):
             run.submitting, run.refused = False, str(refusal)
         manifest.write()
         raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import shlex
 import signal
@@ -15,8 +14,10 @@ from typing import Any
 
 from altprop.config.quoting import quoted
 from altprop.problems import RunFailed
+from altprop.sweeping.checks import importable
 from altprop.sweeping.command import TrainJob
 from altprop.sweeping.jobs import Manifest, SweepRun
+from altprop.sweeping.pack import PackJob
 
 COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout")
 """Parameters that submitit knows for every kind of cluster; the others are passed to it as ``slurm_<name>``."""
@@ -43,12 +44,28 @@ class SubmissionRefused(RunFailed):
     """SLURM accepted none of the jobs."""
 
 
-def submit_runs(left: Sequence[SweepRun], folder: Path, parameters: Mapping[str, Any], code: Path) -> str:
-    """Submit ``left`` as one array and set each run's job. Returns the number of the array.
+def packed(left: Sequence[SweepRun], per_gpu: int) -> list[list[SweepRun]]:
+    """``left`` in groups of ``per_gpu`` runs, each for one job. Sets the number of each run's job."""
+    packs = [list(left[start : start + per_gpu]) for start in range(0, len(left), per_gpu)]
+    for number, pack in enumerate(packs):
+        for run in pack:
+            run.member = number
+    return packs
+
+
+def submit_runs(packs: Sequence[Sequence[SweepRun]], folder: Path, parameters: Mapping[str, Any], code: Path) -> str:
+    """Submit one job for each of ``packs`` as one array and set each run's job. Returns the number of the array.
 
     Raises :class:`SubmissionRefused`.
     """
     executor = _executor(folder, parameters, code)
+    size = max(map(len, packs))
+    memory = parameters["mem_gb"]
+    parameters = {
+        **parameters,
+        "cpus_per_task": size * parameters["cpus_per_task"],
+        "mem_gb": None if memory is None else size * memory,
+    }
     processes = parameters["tasks_per_node"] * parameters["nodes"]
     # Since SLURM 22.05 srun does not inherit --cpus-per-task. If one process is lost, the others must not wait for it.
     srun = [f"--cpus-per-task={parameters['cpus_per_task']}", *(["--kill-on-bad-exit=1"] if processes > 1 else [])]
@@ -62,10 +79,16 @@ def submit_runs(left: Sequence[SweepRun], folder: Path, parameters: Mapping[str,
     )
     limits = (parameters["timeout_min"], parameters["signal_delay_s"], parameters["max_num_timeout"])
     with refusals(), executor.batch():
-        jobs = [executor.submit(TrainJob(run.arguments, *limits)) for run in left]
-    for run, job in zip(left, jobs, strict=True):
-        run.job, run.log, run.submitting = str(job.job_id), str(job.paths.stdout), False
+        jobs = [executor.submit(_function(pack, limits)) for pack in packs]
+    for pack, job in zip(packs, jobs, strict=True):
+        for run in pack:
+            run.job, run.submitting = str(job.job_id), False
+            run.log = run.log or str(job.paths.stdout)
     return str(jobs[0].job_id).partition("_")[0]
+
+
+def _function(pack: Sequence[SweepRun], limits: Sequence[Any]) -> TrainJob:
+    return TrainJob(pack[0].arguments, *limits) if pack[0].log is None else PackJob(pack, *limits)
 
 
 def submit_table(manifest: Manifest, outputs: Path, arrays: Sequence[str], parameters: Mapping[str, Any], code: Path) -> str:
@@ -96,13 +119,13 @@ def _executor(folder: Path, parameters: Mapping[str, Any], code: Path) -> Any:
     from submitit import AutoExecutor
 
     executor = AutoExecutor(folder / ".submitit" / "%j", cluster="slurm", slurm_max_num_timeout=ALWAYS)
-    folder_of_code, here = shlex.quote(str(code)), shlex.quote(os.getcwd())
     executor.update_parameters(
         slurm_setup=[
             *parameters["setup"],
-            f"cd {folder_of_code}",
+            f"cd {shlex.quote(str(code))}",
             # The current folder comes last: it may contain the user's own modules, which train.py and altprop find as well.
-            f"export PYTHONPATH={folder_of_code}/src${{PYTHONPATH:+:$PYTHONPATH}}:{here}",
+            # Relative, because PYTHONPATH cannot hold a folder whose name has a colon.
+            f"export PYTHONPATH=src${{PYTHONPATH:+:$PYTHONPATH}}:{shlex.quote(importable(Path.cwd(), code) or '')}",
             f"export OMP_NUM_THREADS={parameters['cpus_per_task']}",
         ]
     )

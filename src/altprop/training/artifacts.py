@@ -6,12 +6,13 @@ import logging
 from itertools import islice
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from altprop.data.base import Data, Split
 from altprop.reporting.figures import run_figures
-from altprop.reporting.figures.standard import draw_confusion, draw_mistakes
+from altprop.reporting.figures.standard import draw_confusion, draw_curves, draw_mistakes
 from altprop.tracking.base import Tracker
 from altprop.tracking.metrics_file import read_metrics
 from altprop.training.assembly import Assembly
@@ -40,6 +41,16 @@ def draw_figures(run: Assembly, directory: RunDirectory, settings: TrainerSettin
         log.warning("figures: %s: %s", type(error).__name__, error)
     for path in drawn:
         tracker.figure(path.stem, path)
+
+
+def rehearse() -> None:
+    """Draw small figures and throw them away: Matplotlib loads fonts and more with the first ones."""
+    record = {"epoch": 1.0, "train/loss": 1.0, "train/accuracy": 50.0}
+    targets, scores = torch.tensor([0, 1]), torch.eye(2)[[1, 0]]
+    with TemporaryDirectory() as folder:
+        draw_curves([record], Path(folder) / "curves.png", title="0")
+        draw_confusion(targets, 1 - targets, ["0", "1"], Path(folder) / "confusion.png")
+        draw_mistakes(torch.zeros(2, 1, 2, 2), targets, scores, ["0", "1"], Path(folder) / "mistakes.png")
 
 
 def draw_answers(run: Assembly, split: Split, folder: Path, title: str, limit_batches: int | None) -> list[Path]:

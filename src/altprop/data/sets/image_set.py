@@ -54,6 +54,9 @@ class ImageSet(ABC):
     limit_train: PositiveInt | None = None
     limit_test: PositiveInt | None = None
 
+    def prefetch(self) -> None:  # noqa: B027 - most sets have nothing to read in advance
+        """Read what all runs of a process can share. Called once, in the process that the runs of a sweep are forked from."""
+
     @property
     def display_name(self) -> str:
         """What messages call this set."""

@@ -50,6 +50,11 @@ class MNISTSample(InMemory):
         names = tuple(str(digit) for digit in range(CLASSES))
         return RawData(Images(pixels[train_index], labels[train_index]), Images(pixels[test_index], labels[test_index]), names)
 
+    def prefetch(self) -> None:
+        """Parse the file, which is text and takes longer than an epoch of a small network."""
+        if (path := sample_file()) is not None:
+            _parsed(path)
+
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
         """Yield a problem for each value out of range, and for a missing package."""
