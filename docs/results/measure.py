@@ -7,7 +7,8 @@
 A document marks a number with ``<!-- measured: <id> -->…<!-- end -->``: the mean ± standard deviation over seeds. After the id,
 ``; values`` shows one number per seed, ``; counted`` the number of seeds in parentheses, and ``; mean <metric>`` another metric,
 such as ``test/readout/accuracy``. The table of quick experiments is between ``<!-- table of quick experiments -->`` and
-``<!-- end of table -->``. Seeds are 0, 1, 2, with one torch thread.
+``<!-- end of table -->``. Seeds are 0, 1, 2, with one torch thread. The table after
+``<!-- table of sweep=field/<name> -->`` comes from ``field_<name>.csv``, which report.py wrote as ``searches.csv``.
 
 The runs are in ``outputs/measured/<commit>``, so a command that was interrupted resumes. Entries with ``long: true`` take
 hours; they are only measured if their id is given.
@@ -15,6 +16,7 @@ hours; they are only measured if their id is given.
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import statistics
@@ -32,6 +34,7 @@ MARKER = re.compile(
     re.S,
 )
 TABLE = re.compile(r"(<!-- table of quick experiments -->\n).*?(<!-- end of table -->)", re.S)
+FIELD = re.compile(r"(<!-- table of sweep=field/(\w+) -->\n).*?(<!-- end of table -->)", re.S)
 SEEDS = (0, 1, 2)
 ACCURACY = "test/accuracy"
 QUICK = (
@@ -96,6 +99,37 @@ def quick_table(store: Store) -> str:
     return head + "".join(f"{left} {right}\n" for left, right in pairs)
 
 
+def field_table(name: str) -> str:
+    """The table of ``sweep=field/<name>``, one signal per row, best test accuracy first."""
+    with STORE.with_name(f"field_{name}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    epochs, seconds, flops = (float(rows[0][f"equal_{cost}"]) for cost in ("epochs", "seconds", "flops"))
+    head = [
+        *("signal", "rate", "tried: validation", "test accuracy", "95 % interval"),
+        *(f"validation, {epochs:g} epochs", f"validation, {seconds:.1f} s", f"validation, {1e-9 * flops:.0f} GFLOPs"),
+        *("time", "GFLOPs", "peak memory", "angle of each layer"),
+    ]
+    lines = [head, ["---"] * len(head), *map(_field_cells, rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _field_cells(row: Mapping[str, str]) -> list[str]:
+    tried = ", ".join(f"{rate}: {float(value):.1f}" for rate, value in (trial.split(":") for trial in row["tried"].split()))
+    at_equal_cost = [row[f"validation_at_equal_{cost}"] for cost in ("epochs", "seconds", "flops")]
+    return [
+        row["experiment"].removeprefix("field/").replace("_", " "),
+        row["rate"],
+        tried,
+        f"{float(row['test_mean']):.2f} ± {float(row['test_std']):.2f} ({row['count']})",
+        f"{float(row['test_low']):.2f} to {float(row['test_high']):.2f}",
+        *(f"{float(value):.2f}" if value else "-" for value in at_equal_cost),
+        f"{float(row['seconds']):.0f} s",
+        f"{1e-9 * float(row['flops']):,.0f}",
+        f"{1e-6 * float(row['peak_memory']):.0f} MB",
+        ", ".join(f"{float(layer.rpartition(':')[2]):.0f}°" for layer in row["angles"].split()),
+    ]
+
+
 def documented(text: str, store: Store) -> str:
     """``text`` with every marked number and table as they are in ``store``."""
 
@@ -104,6 +138,7 @@ def documented(text: str, store: Store) -> str:
         return match[0].replace(f"-->{match['text']}<!--", f"-->{value}<!--")
 
     text = MARKER.sub(number, text)
+    text = FIELD.sub(lambda match: match[1] + field_table(match[2]) + match[3], text)
     return TABLE.sub(lambda match: match[1] + quick_table(store) + match[2], text)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from altprop.reporting.curves import mean_curve
-from altprop.reporting.figures.costs import half_widths, legend_entry
+from altprop.reporting.figures.costs import half_widths, legend_entry, limits
 from altprop.reporting.figures.report_figures import draw
-from altprop.reporting.searches import VALIDATION, at_the_end, is_trial, learning_rate, searches
+from altprop.reporting.searches import VALIDATION, angles, at_the_end, is_trial, learning_rate, searches
 from altprop.reporting.statistics import statistic
 from altprop.reporting.tables.build import search_tables
 from altprop.reporting.tables.render import csv_text, markdown
@@ -112,3 +113,17 @@ def test_the_figure_shows_validation_over_cost_and_the_test_accuracy_in_the_lege
     assert abs(half_widths(curve)[-1] - (expected.high - expected.mean)) < 1e-9
     assert at_the_end(row, "test/accuracy") == statistic([50.0, 51.0, 52.0])
     assert legend_entry(row) == "a, rate 0.01: 51 ± 2.5"
+
+
+def test_the_axis_of_accuracies_shows_where_lines_end() -> None:
+    assert limits(90.0, 98.0) == (86.0, 99.0)
+    assert limits(99.9, 99.9) == (98.9, 100.0)
+    assert limits(0.5, 0.5) == (0.0, 1.0)
+
+
+def test_angles_are_in_forward_order_if_the_first_gradients_of_early_layers_are_late(tmp_path: Path) -> None:
+    write_search(tmp_path / "outputs")
+    row = searches(rows_of(tmp_path / "outputs"))[0].rows[0]
+    first, last = {"alignment/angle/2": 5.0}, {"alignment/angle/0": 7.0, "alignment/angle/2": 0.0}
+    run = replace(row.finished[0], records=[first, last])
+    assert list(angles(replace(row, finished=[run]))) == ["0", "2"]

@@ -79,7 +79,9 @@ def learning_rate(row: Row) -> float | None:
 
 def angles(row: Row) -> dict[str, Statistic]:
     """The last angle (degrees) between each layer's update and the gradient, by layer in forward order."""
-    layers = dict.fromkeys(name for run in row.finished for record in run.records for name in record if name.startswith(ANGLE))
+    # The last record has every layer in forward order; in the first ones, layers whose gradient has not arrived are missing.
+    records = [record for run in row.finished for record in reversed(run.records)]
+    layers = dict.fromkeys(name for record in records for name in record if name.startswith(ANGLE))
     values = {name.removeprefix(ANGLE): at_the_end(row, name) for name in layers}
     return {layer: value for layer, value in values.items() if value is not None}
 

@@ -34,7 +34,8 @@ def draw_over_cost(search: Search, path: Path) -> Path:
     """Draw the validation accuracy of the rows of ``search`` over epochs, training time and FLOPs, the last two logarithmic.
 
     A line is the mean over the seeds of a row, its band the 95 % interval of that mean. The legend lists the rows by their test
-    accuracy at the end.
+    accuracy at the end. The vertical axis begins a little below the lowest end of a line, so that lines that end close together
+    can be told apart.
     """
     curves = [(row, mean_curve([run.records for run in row.finished], VALIDATION)) for row in search.rows]
     looks = {row.label: (COLORS[n % len(COLORS)], LINES[n // len(COLORS) % len(LINES)]) for n, (row, _) in enumerate(curves)}
@@ -58,10 +59,19 @@ def draw_over_cost(search: Search, path: Path) -> Path:
                 axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # the default writes powers of ten as formulas
                 axes.xaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("Validation accuracy (%)")
+        if ends := [curve.mean[-1] for _, curve in curves if curve is not None]:
+            panels[0].set_ylim(*limits(min(ends), max(ends)))
         handles = [Line2D([], [], color=color, linestyle=line) for color, line in looks.values()]
         texts = [legend_entry(row) for row, _ in curves]
-        figure.legend(handles, texts, loc="outside lower left", ncols=2, frameon=False, title="Test accuracy at the end (%)")
+        title = "Test accuracy at the end (%), mean and 95 % interval"
+        figure.legend(handles, texts, loc="outside lower left", ncols=2, frameon=False, title=title, alignment="left")
         return save(figure, path)
+
+
+def limits(lowest: float, highest: float) -> tuple[float, float]:
+    """Return the ends of the axis of accuracies (percent) for lines that end between ``lowest`` and ``highest``."""
+    margin = max(1.0, (highest - lowest) / 2)
+    return max(0.0, lowest - margin), min(100.0, highest + max(0.5, margin / 4))
 
 
 def legend_entry(row: Row) -> str:
