@@ -60,6 +60,7 @@ RULES = (
     "set",
     "deep_r",
     "n_of_m",
+    "structured_rigl",
     "rigl",
     "tied",
     "iterative_pruning",

@@ -27,7 +27,7 @@ def train(words: str) -> list[str]:
         ("experiment=ftp", ["experiment=ftprop/"]),
         ("-m sweep=field/fash", ["sweep=field/fashion_mnist"]),
         ("-m experiment=dgl/dni_bp,dgl/dni_dg", ["experiment=dgl/dni_bp,dgl/dni_dgl"]),
-        ("trainer.precision=", [f"trainer.precision={word}" for word in ("bf16", "fp16", "fp32", "tf32")]),
+        ("trainer.precision=", [f"trainer.precision={word}" for word in ("bf16", "fp16", "fp32", "fp64", "tf32")]),
         ("trainer.channels_last=", [f"trainer.channels_last={word}" for word in ("auto", "false", "true")]),
         ("resu", ["resume="]),
         ("hy", ["hydra."]),

@@ -89,7 +89,9 @@ def test_command_line(tmp_path):
         assert sheet.height > 100
     result = call("action=sheet", "dataset=svhn", "dataset.batch_size=0", *paths, folder=tmp_path)
     assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 2
+    assert result.stderr.splitlines() == [
+        "dataset.batch_size: 0 does not fit; it must be a whole number of at least 1; try: dataset.batch_size=1"
+    ]
     assert "Traceback" not in result.stderr
 
 

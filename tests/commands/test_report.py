@@ -67,8 +67,8 @@ def test_mistakes_are_reported_in_one_line_and_nothing_is_written(tmp_path: Path
     for argument, line in {
         "runs=a/rwo": "runs: 'a/rwo' matches no run; available: a/row; try: runs=a/row",
         "metric=test/acuracy": "metric: no run recorded 'test/acuracy'",
-        "compare=worst": "compare: is 'worst'; must be last or selected or best; try: compare=last",
-        "figures=yess": "figures: is 'yess'; must be true or false; try: figures=true",
+        "compare=worst": "compare: worst does not fit; it must be last | selected | best; try: compare=last",
+        "figures=yess": "figures: yess does not fit; it must be true or false; try: figures=true",
         "formats=[pdf]": "formats: 'pdf' is not a format; must be all, or a list of markdown, csv, latex, html",
         "to=/dev/null/report": "to: cannot write to /dev/null/report",
         "to=/proc/report": "to: cannot write to /proc/report",

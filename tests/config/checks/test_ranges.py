@@ -27,6 +27,7 @@ FREE = {
     ("hydra_plugins.altprop_sweeps.GridSweeper", "params"): "overrides, which are checked in every job",
     ("hydra_plugins.altprop_sweeps.GridSweeper", "search"): "overrides of trials, which are checked in every trial",
     ("hydra_plugins.altprop_sweeps.OptunaSearch", "params"): "overrides, which are checked in every job",
+    ("hydra_plugins.altprop_sweeps.OptunaSearch", "search"): "refused unless null",
 }
 """Target and argument -> why its values need no range."""
 

@@ -193,9 +193,9 @@ def test_what_a_cuda_graph_cannot_capture_is_refused(
 
 
 def test_rules_check_valid_nodes_even_if_another_key_is_wrong() -> None:
-    unresolved = dict(refusals("optimizer.foreach=true", "optimizer.fused=true", "model/units=sign_step", "name=${nothing}"))
+    unresolved = dict(refusals("+optimizer.foreach=true", "+optimizer.fused=true", "model/units=sign_step", "name=${nothing}"))
     assert set(unresolved) == {"name"}  # rules need a resolved configuration
-    both = dict(refusals("optimizer.foreach=true", "optimizer.fused=true", "model/units=sign_step"))
+    both = dict(refusals("+optimizer.foreach=true", "+optimizer.fused=true", "model/units=sign_step"))
     assert set(both) == {"optimizer", "model.units"}
 
 

@@ -66,7 +66,7 @@ List, fetch, show and check data sets.
   python data.py                                       the data sets, and the command for each that is missing
   python data.py action=fetch dataset=cifar10          download and verify it once; -m dataset=mnist,svhn for several
   python data.py action=sheet dataset=shapes           a PNG of training images, plain and augmented
-  python data.py action=check dataset=image_folder     every file that cannot be used, duplicates, and counts of classes and sizes
+  python data.py action=check dataset=image_folder     unusable files, duplicates, counts of classes and sizes
   python data.py action=unpack_imagenet archives=<folder> resize=256     the official archives, into class folders
 
 action     list | fetch | sheet | check | unpack_imagenet

@@ -148,11 +148,14 @@ def wrong_type(key: str, value: Any, hint: Any) -> Problem:
     """The problem of a value that is not valid for the type ``hint``."""
     if (meant := choice_meant(key, value)) is not None:
         return meant
-    near = nearest(str(value), [str(choice) for choice in choices_of(hint)])
+    choices = [str(choice) for choice in choices_of(hint)] or (["true", "false"] if members(hint) == (bool,) else [])
+    near = nearest(str(value), choices)
     fix = f"{key}={near or '…'}" if near or value is None else ""
     allowed = f"it must be {readable(hint, value)}"
     if not fix and (least := _least(value, hint)) is not None:
         fix = f"{key}={least}"
+    elif not fix and choices:
+        fix = f"{key}={choices[0]}"
     if isinstance(value, str) and value.lower() in ("none", "nil", "") and NoneType in members(hint):
         fix = f"{key}=null"
     elif isinstance(value, str) and looks_like_a_value(value) and not near:

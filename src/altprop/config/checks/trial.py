@@ -12,6 +12,7 @@ from torch import nn
 
 from altprop.algorithms.context import Context
 from altprop.algorithms.schedule import RunningSchedule
+from altprop.names import with_public_names
 from altprop.problems import Problem
 from altprop.training.duration import Duration
 
@@ -24,7 +25,7 @@ def units_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
     if not isinstance(units, Mapping) or "_target_" not in units:
         return
     try:
-        instantiate(units, _convert_="all")()
+        instantiate(with_public_names(units), _convert_="all")()
     except Exception as error:  # a class of torch or of the user may raise anything for its arguments
         yield Problem("model.units", _reason(error), f"arguments that {units['_target_']} accepts")
 

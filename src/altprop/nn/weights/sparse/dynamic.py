@@ -72,6 +72,7 @@ class DynamicSparse(FixedBudget):
         self.noise = noise
         self.new_weights = new_weights
         self.optimizer_state = optimizer_state
+        self.last_epoch = stop_epoch if isinstance(stop_epoch, int) else None  # a share of the run is known in attach
         self.epoch = 0
 
     def attach(self, model: nn.Module, context: WeightsContext) -> None:
