@@ -119,7 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(cases) > options.limit:
             cases = sorted(random.Random(options.seed).sample(cases, options.limit), key=lambda case: (case.command, case.base))
         print(f"{len(cases)} values", flush=True)
-        outcomes = [show(outcome) for outcome in run_cases(cases)]
+        outcomes = []
+        for outcome in run_cases(cases):
+            outcomes.append(show(outcome))
+            if len(outcomes) % 200 == 0:
+                print(f"{len(outcomes)} tried, {time.perf_counter() - began:.0f} s", flush=True)
     if options.accepted:
         for outcome in outcomes:
             if outcome.verdict == "accepted":

@@ -19,6 +19,8 @@ class _Unresolved:
         return "…"
 
 
+NO_VALUE = "has no value"
+"""How the problem of a value that is missing (``???``) is described."""
 UNRESOLVED = _Unresolved()
 """Marks a value that could not be resolved; checks ignore it."""
 
@@ -59,7 +61,7 @@ def _plain(node: Any, key: str, problems: list[Problem]) -> Any:
 
 def _child(parent: DictConfig | ListConfig, name: Any, key: str, problems: list[Problem]) -> Any:
     if OmegaConf.is_missing(parent, name):
-        problems.append(Problem(key, "has no value", "a value is required", f"{key}=…"))
+        problems.append(Problem(key, NO_VALUE, "a value is required", f"{key}=…"))
         return UNRESOLVED
     try:
         value = parent[name]

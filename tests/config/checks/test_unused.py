@@ -57,6 +57,11 @@ def test_no_folder_is_called_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
         ("data", "+actoin=list", "try: action=list"),
         ("evaluate", "+checkpiont=best", "try: checkpoint=best"),
         ("report", "to='~/x'", "to: ~/x would be in a folder called ~"),
+        ("report", "columns=${nothing}", "columns: '${nothing}' cannot be resolved"),
+        ("report", "compare=worst", "compare: worst does not fit; it must be last | selected | best"),
+        ("status", "every=nan", "every: nan does not fit; it must be a number from 0 to 1000000"),
+        ("data", "seed=-1", "seed: -1 does not fit; it must be a whole number of at least 0; try: seed=0"),
+        ("evaluate", "threads=0", "threads: 0 does not fit; it must be a whole number from 1 to 1024, or null"),
     ],
 )
 def test_the_other_commands_refuse_them_too(command: str, override: str, line: str) -> None:

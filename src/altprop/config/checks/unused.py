@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from altprop.config.checks.descriptions import wrong_type
 from altprop.config.command_settings import COMMAND_SETTINGS
-from altprop.config.plain import UNRESOLVED, to_plain
+from altprop.config.plain import NO_VALUE, UNRESOLVED, to_plain
 from altprop.config.project import CONF
 from altprop.config.schema import RootConfig
 from altprop.config.typed import as_typed
@@ -38,9 +38,11 @@ def problems_of_command(config: DictConfig, config_name: str) -> list[Problem]:
     settings = [field.name for field in dataclasses.fields(RootConfig)]  # conf/local/default.yaml may set them for every command
     unused = unused_roots(config, [*own, *(name for name in settings if name not in own)])
     shown = ", ".join(own)
-    plain, _ = to_plain(config)
+    plain, unresolved = to_plain(config)
     problems = [dataclasses.replace(problem, allowed=f"keys: {shown}") for problem in unused if problem.key not in own]
-    return [*problems, *home_folders(plain), *_wrong_settings(plain, config_name)]
+    # Commands ask for their own missing values, and what Hydra knows of itself (${hydra:…}) is resolved while it runs.
+    wrong = [one for one in unresolved if one.description != NO_VALUE and "${hydra:" not in one.description]
+    return [*problems, *wrong, *home_folders(plain), *_wrong_settings(plain, config_name)]
 
 
 def _wrong_settings(plain: Mapping[str, Any], config_name: str) -> Iterator[Problem]:
