@@ -40,7 +40,7 @@ DESCRIPTIONS = {is_line: "text on one line", is_path: "a path", is_odd: "an odd 
 PositiveInt = Annotated[int, Ge(1), Le(LARGEST)]
 NonNegativeInt = Annotated[int, Ge(0), Le(LARGEST)]
 Seed = Annotated[int, Ge(0), Lt(2**63)]
-Iterations = Annotated[int, Ge(1), Le(100_000)]
+Iterations = Annotated[int, Ge(1), Le(10_000)]
 """Iterations within one training step, which a signal cannot interrupt."""
 Depth = Annotated[int, Ge(1), Le(10_000)]
 """A number of layers."""

@@ -82,6 +82,8 @@ def test_valid_values(value: Any, hint: Any) -> None:
         (1.0, Share),
         ({"conv": -0.1}, Sparsity),
         ([[0, 1.0, 2.0]], Table),
+        ({"_target_": "torch.nn.ReLU"}, Mapping[str, float] | None),
+        ({"_target_": "torch.nn.ReLU"}, Literal["a", "b"]),
         ("", FilePath),
         ("two\nlines", Text),
     ],

@@ -20,6 +20,7 @@ from altprop.ranges import DESCRIPTIONS, LARGEST
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null", Path: "a path"}
 _PLURALS = {int: "whole numbers", float: "numbers", bool: "true or false values", str: "texts"}
 SEQUENCES = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
+MAPPINGS = (dict, collections.abc.Mapping)
 
 
 def members(hint: Any) -> tuple[Any, ...]:
@@ -67,7 +68,7 @@ def _readable(hint: Any, value: Any = None, names: Mapping[Any, str] = NAMES) ->
         if origin is tuple and arguments and arguments[-1] is not ...:
             return f"a list of {len(arguments)}: {', '.join(readable(argument, value) for argument in arguments)}"
         return f"a list of {_plural(arguments[0], value)}" if arguments else "a list"
-    if origin in (dict, collections.abc.Mapping):
+    if origin in MAPPINGS:
         return f"a mapping from {readable(arguments[0], value)} to {readable(arguments[1], value)}"
     if origin is collections.abc.Callable:
         return "a function"

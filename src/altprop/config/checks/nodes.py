@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from altprop.config.checks.descriptions import members, readable, with_article, without_range, wrong_type
-from altprop.config.checks.targets import Signature, Target, result_type
+from altprop.config.checks.targets import Signature, Target, result_type, signature_of
 from altprop.config.checks.types import argument_errors, is_open
 from altprop.config.typed import as_typed
 from altprop.names import public_path, renamed_problem
@@ -126,8 +126,28 @@ def _unknown_argument(key: str, name: str, arguments: Mapping[str, Any], allowed
     return Problem(f"{key}.{name}", f"{path.rpartition('.')[2]} has no such argument", listed, fix)
 
 
+def _check_calls(key: str, node: Mapping[str, Any], target: Target, hint: Any) -> Iterator[Problem]:
+    calls = [get_args(member)[0] for member in members(hint) if get_origin(member) is Callable and get_args(member)]
+    arguments = next((call for call in calls if isinstance(call, list)), None)
+    if arguments is None:
+        return
+    if not node.get("_partial_", False):
+        if not arguments and isinstance(target, type):
+            yield Problem(f"{key}._partial_", "must be true", "altprop makes a new object for each use", f"+{key}._partial_=true")
+        return
+    signature = signature_of(target)
+    for name in list(signature.parameters)[: len(arguments)] if signature is not None else ():
+        if name in node:
+            yield Problem(f"{key}.{name}", "is supplied by altprop", "it cannot be configured", f"~{key}.{name}")
+
+
 def check_nested(key: str, node: Mapping[str, Any], target: Target, hint: Any) -> Iterator[Problem]:
-    """Check that what a nested node builds fits ``hint``, the type of its parent's argument."""
+    """Check that what a nested node builds fits ``hint``, the type of its parent's argument.
+
+    If that is a function of some arguments, a partial leaves its first ones to the caller. An object that is called without any
+    has to be made anew each time, so its node is a partial.
+    """
+    yield from _check_calls(key, node, target, hint)
     if node.get("_partial_", False) or hint is inspect.Parameter.empty:
         return
     kind, alternatives = result_type(target), [without_range(member) for member in members(hint)]

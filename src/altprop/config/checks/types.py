@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from altprop.config.checks.descriptions import NAMES, SEQUENCES, constraints_of, members, without_range
+from altprop.config.checks.descriptions import MAPPINGS, NAMES, SEQUENCES, constraints_of, members, without_range
 from altprop.config.checks.targets import Signature
 from altprop.config.plain import UNRESOLVED
 from altprop.ranges import LARGEST_FLOAT
@@ -63,10 +63,9 @@ def _holds_no_number(value: Any) -> bool:
 
 
 def _takes_nodes(hint: Any) -> bool:
-    """Whether an object that a node builds may be a value of ``hint``, which is not so for numbers, texts and lists of them."""
+    """Whether a node may be a value of ``hint``, which is not so for numbers, texts, and lists and mappings of them."""
     bare = [without_range(member) for member in members(hint)]
-    plain = [member in NAMES or get_origin(member) is Literal or get_origin(member) in SEQUENCES for member in bare]
-    return not all(plain)
+    return not all(member in NAMES or get_origin(member) in (Literal, *SEQUENCES, *MAPPINGS) for member in bare)
 
 
 def _allows_infinity(signature: Signature, name: str) -> bool:
