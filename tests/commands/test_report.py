@@ -72,9 +72,9 @@ def test_mistakes_are_reported_in_one_line_and_nothing_is_written(tmp_path: Path
         "formats=[pdf]": "formats: 'pdf' is not a format; must be all, or a list of markdown, csv, latex, html",
         "to=/dev/null/report": "to: cannot write to /dev/null/report",
         "to=/proc/report": "to: cannot write to /proc/report",
-        "to=null": "to: is None; must be a folder",
+        "to=null": "to: null does not fit; it must be a path",
         "columns=[lats]": "columns: there is no column 'lats'; there are experiment, ",
-        "columns=last": "columns: is 'last'; must be a list of experiment, ",
+        "columns=last": "columns: last does not fit; it must be a list of ",
     }.items():
         process = report(argument, outputs=tmp_path)
         assert (process.returncode, len(process.stderr.splitlines())) == (2, 1), process.stderr
