@@ -277,3 +277,15 @@ def test_empty_and_unprintable_folders_are_refused(path: str) -> None:
     [problem] = problems_of(config)
     assert problem.key == "paths.outputs"
     assert str(problem).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("trainer.early_stopping={metric:{_target_:nowhere.Nothing}}", "trainer.early_stopping.metric"),
+        ("trainer.early_stopping={metric:{a:1}}", "trainer.early_stopping.metric"),
+        ("trainer.keep_epochs=[{_target_:nowhere.Nothing}]", "trainer.keep_epochs"),
+    ],
+)
+def test_settings_hold_no_nodes(override: str, key: str) -> None:
+    assert keys(override) == [key]

@@ -23,12 +23,13 @@ Error = Literal["unknown", "missing", "type"]
 _CONFIG = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
-def argument_errors(signature: Signature, values: Mapping[str, Any]) -> dict[str, Error]:
+def argument_errors(signature: Signature, values: Mapping[str, Any], *, nodes: bool = True) -> dict[str, Error]:
     """The arguments for which the plain ``values`` do not satisfy ``signature``, each with the kind of its error.
 
     Types are as strict as in JSON: a list is valid for a tuple and a whole number for a float, but nothing is converted. NaN,
     infinity and numbers that torch cannot hold are valid only for a hint that allows them (``AllowInfNan`` of pydantic). Any
-    other value is valid for a hint that pydantic cannot express, and for every hint if it holds a node or is unresolved.
+    other value is valid for a hint that pydantic cannot express, and for every hint if it is unresolved or, with ``nodes``, if it
+    holds a node.
     """
     errors: dict[str, Error] = {}
     try:
@@ -40,11 +41,11 @@ def argument_errors(signature: Signature, values: Mapping[str, Any]) -> dict[str
                 errors[name] = "unknown"
             elif name not in values:
                 errors[name] = "missing"
-            elif not is_open(values[name]):
+            elif not (is_open if nodes else is_unresolved)(values[name]):
                 errors[name] = "type"
     for name, value in values.items():
         hint = signature.parameters[name].annotation if name in signature.parameters else inspect.Parameter.empty
-        if name not in errors and isinstance(value, Mapping) and "_target_" in value and not _takes_nodes(hint):
+        if name not in errors and isinstance(value, Mapping) and "_target_" in value and not takes_nodes(hint):
             errors[name] = "type"
         if name not in errors and not is_open(value) and _holds_no_number(value) and not _allows_infinity(signature, name):
             errors[name] = "type"
@@ -62,7 +63,7 @@ def _holds_no_number(value: Any) -> bool:
     return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
-def _takes_nodes(hint: Any) -> bool:
+def takes_nodes(hint: Any) -> bool:
     """Whether a node may be a value of ``hint``, which is not so for numbers, texts, and lists and mappings of them."""
     bare = [without_range(member) for member in members(hint)]
     return not all(member in NAMES or get_origin(member) in (Literal, *SEQUENCES, *MAPPINGS) for member in bare)

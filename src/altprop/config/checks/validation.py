@@ -20,7 +20,7 @@ from altprop.config.checks.leftovers import leftovers
 from altprop.config.checks.metrics import METRIC, metric_place, metric_problem, metrics_problems
 from altprop.config.checks.nodes import Place, check_nested, check_node
 from altprop.config.checks.targets import defaults_of, locate, signature_of, unknown_target
-from altprop.config.checks.types import argument_errors, is_open, is_unresolved
+from altprop.config.checks.types import argument_errors, is_unresolved, takes_nodes
 from altprop.config.checks.unused import home_folders, unused_roots
 from altprop.config.plain import UNRESOLVED, to_plain
 from altprop.config.project import config_files
@@ -276,8 +276,13 @@ def _check_settings(key: str, node: Mapping[str, Any], cls: type) -> Iterator[Pr
     signature = signature_of(cls)
     assert signature is not None
     prefix = f"{key}." if key else ""
-    values = {name: value for name, value in node.items() if not isinstance(value, Mapping) and not is_open(value)}
-    errors = argument_errors(signature, values)
+    hints = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    values = {
+        name: value
+        for name, value in node.items()
+        if not is_unresolved(value) and not (isinstance(value, Mapping) and (name not in hints or takes_nodes(hints[name])))
+    }
+    errors = argument_errors(signature, values, nodes=False)
     for name, value in values.items():
         if name not in signature.parameters:
             yield Problem(f"{prefix}{name}", "there is no such key", f"keys of {key}: {', '.join(sorted(signature.parameters))}")
