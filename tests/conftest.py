@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("WANDB_MODE", "offline")
+
+
+@pytest.fixture(autouse=True)
+def _no_command_line_of_an_earlier_test() -> Iterator[None]:
+    """Commands that a test calls in this process leave their command line in Hydra."""
+    yield
+    HydraConfig.instance().cfg = None

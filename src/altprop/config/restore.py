@@ -189,7 +189,8 @@ def overridden_keys() -> list[str]:
     """The dotted keys that the command line of this process overrides."""
     if not HydraConfig.initialized():
         return []
-    keys = [override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task]
+    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # not resolved: they are what was typed
+    keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
     return [key.replace("/", ".") for key in keys]
 
 
