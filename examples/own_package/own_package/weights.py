@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor, nn
 
-from altprop.nn.weights.base import WeightsContext, WeightsRule
+from altprop.nn.weights.base import SavedWeights, WeightsContext, WeightsRule
 from altprop.nn.weights.layers import left_out, register_on_weight, require_plain_weights, trained_layers
 
 
@@ -54,12 +51,6 @@ class TernaryWeights(WeightsRule):
             register_on_weight(layer, Ternary(self.threshold))
 
     @classmethod
-    def computed_weights(
-        cls,
-        stored: Mapping[str, Mapping[str, Tensor]],
-        layers: Mapping[str, Any],
-        options: Mapping[str, Any],
-        state: Mapping[str, Any],
-    ) -> dict[str, Tensor]:
+    def computed_weights(cls, saved: SavedWeights) -> dict[str, Tensor]:
         """Return the ternary weights, from which other runs may start (``model.weights_from``)."""
-        return {name: ternary(parts["original"], options["threshold"]) for name, parts in stored.items()}
+        return {name: ternary(latent, saved.options["threshold"]) for name, latent in saved.latents.items()}

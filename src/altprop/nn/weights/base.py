@@ -28,6 +28,26 @@ class WeightsContext:
     """CPU generator that only this rule uses, with the same state on every rank. The algorithm saves its state."""
 
 
+@dataclass(frozen=True)
+class SavedWeights:
+    """What the checkpoint of a run says about the weights that its weights rule computed."""
+
+    stored: Mapping[str, Mapping[str, Tensor]]
+    """Plain name of a weight, such as ``fc.weight`` -> the tensors below its parametrizations: ``original`` is the stored
+    parameter, ``0.mask`` the buffer ``mask`` of the rule's own module. In the order of ``layers``."""
+    layers: Mapping[str, WeightLayer]
+    """Plain name of a weight -> its layer in the model that the weights are for, in the order of layers."""
+    options: Mapping[str, Any]
+    """The configuration of the rule in that run."""
+    state: Mapping[str, Any]
+    """What :meth:`WeightsRule.state_dict` returned there."""
+
+    @property
+    def latents(self) -> dict[str, Tensor]:
+        """Plain name of a weight -> the stored parameter from which it is computed."""
+        return {name: parts["original"] for name, parts in self.stored.items()}
+
+
 class WeightsRule:
     """Dense weights, and the base of every other rule.
 
@@ -86,23 +106,10 @@ class WeightsRule:
     # -- weights of other runs -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def computed_weights(
-        cls,
-        stored: Mapping[str, Mapping[str, Tensor]],
-        layers: Mapping[str, WeightLayer],
-        options: Mapping[str, Any],
-        state: Mapping[str, Any],
-    ) -> dict[str, Tensor]:
+    def computed_weights(cls, saved: SavedWeights) -> dict[str, Tensor]:
         """Return the weights that a network under this rule computed with, by plain name, from a checkpoint of its run.
 
         Another run may start from them (``model.weights_from``). The default raises ``NotImplementedError``, which refuses that.
-
-        Args:
-            stored: Plain name of a weight, such as ``fc.weight`` -> the tensors below its parametrizations: ``original`` is the
-                stored parameter, ``0.mask`` the buffer ``mask`` of the rule's own module.
-            layers: Plain name of a weight -> its layer in the model that the weights are for, in the order of layers.
-            options: The configuration of the rule in that run.
-            state: What :meth:`state_dict` returned there.
         """
         raise NotImplementedError
 

@@ -14,7 +14,7 @@ import yaml  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from altprop.names import class_of, public_name
-from altprop.nn.weights.base import Dense, WeightsRule
+from altprop.nn.weights.base import Dense, SavedWeights, WeightsRule
 from altprop.nn.weights.layers import WeightLayer, weight_layers, weight_names
 from altprop.problems import ConfigError, Problem
 from altprop.tensor_file import BadCheckpoint, read_tensor_file
@@ -117,7 +117,7 @@ def computed_weights(state: Mapping[str, Any], model: nn.Module, key: str, *, wi
         raise ConfigError([Problem(key, description, "a checkpoint of altprop with altprop's weights rules")])
     in_order = {name: stored[name] for name in layers if name in stored}
     try:
-        computed = rule.computed_weights(in_order, layers, options, state["algorithm"]["weights"])
+        computed = rule.computed_weights(SavedWeights(in_order, layers, options, state["algorithm"]["weights"]))
     except NotImplementedError as error:
         description = f"{rule.__name__} does not say how {first} was computed"
         raise ConfigError([Problem(key, description, "a run whose weights rule has computed_weights")]) from error

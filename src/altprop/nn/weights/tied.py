@@ -9,9 +9,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
+from altprop.nn.weights.base import KEY, SavedWeights, WeightsContext, WeightsRule
 from altprop.nn.weights.layers import (
-    WeightLayer,
     left_out,
     register_on_weight,
     require_plain_weights,
@@ -175,19 +174,13 @@ class TiedWeights(WeightsRule):
         return metrics
 
     @classmethod
-    def computed_weights(
-        cls,
-        stored: Mapping[str, Mapping[str, Tensor]],
-        layers: Mapping[str, WeightLayer],
-        options: Mapping[str, Any],
-        state: Mapping[str, Any],
-    ) -> dict[str, Tensor]:
+    def computed_weights(cls, saved: SavedWeights) -> dict[str, Tensor]:
         """Return the expanded weights; see :meth:`.WeightsRule.computed_weights`. Those of another shape stay banks."""
         weights = {}
-        for name, parts in stored.items():
-            bank, permutation = parts["original"], parts["0.permutation"]
-            fits = len(permutation) * prod(bank.shape[1:]) == prod(layers[name].shape)
-            weights[name] = expanded(bank, permutation, layers[name].shape) if fits else bank
+        for name, bank in saved.latents.items():
+            permutation, shape = saved.stored[name]["0.permutation"], saved.layers[name].shape
+            fits = len(permutation) * prod(bank.shape[1:]) == prod(shape)
+            weights[name] = expanded(bank, permutation, shape) if fits else bank
         return weights
 
     @classmethod

@@ -8,13 +8,12 @@ from typing import Any, ClassVar, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
-from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
+from altprop.nn.weights.base import KEY, SavedWeights, WeightsContext, WeightsRule
 from altprop.nn.weights.batch_norm import RecentInputs, has_batch_norm, reestimate
 from altprop.nn.weights.binary.record import BinaryRecord
 from altprop.nn.weights.binary.sign import Binarization, Scale, binarized
 from altprop.nn.weights.layers import (
     KINDS,
-    WeightLayer,
     left_out,
     refuse_unknown,
     register_on_weight,
@@ -173,26 +172,19 @@ class Binary(WeightsRule):
     # -- weights of other runs -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def computed_weights(
-        cls,
-        stored: Mapping[str, Mapping[str, Tensor]],
-        layers: Mapping[str, WeightLayer],
-        options: Mapping[str, Any],
-        state: Mapping[str, Any],
-    ) -> dict[str, Tensor]:
+    def computed_weights(cls, saved: SavedWeights) -> dict[str, Tensor]:
         """Return signs, times their scale, of the layers that are binary; see :meth:`.WeightsRule.computed_weights`."""
-        latents = {name: parts["original"] for name, parts in stored.items()}
-        places = cls.saved_places(options, state, len(latents))
-        zero, scale = options.get("sign_zero", 0), options.get("scale", "none")
+        places = cls.saved_places(saved)
+        zero, scale = saved.options.get("sign_zero", 0), saved.options.get("scale", "none")
         return {
-            name: binarized(latent, zero, scale, layers[name].transposed_groups) if place in places else latent
-            for place, (name, latent) in enumerate(latents.items(), 1)
+            name: binarized(latent, zero, scale, saved.layers[name].transposed_groups) if place in places else latent
+            for place, (name, latent) in enumerate(saved.latents.items(), 1)
         }
 
     @classmethod
-    def saved_places(cls, options: Mapping[str, Any], state: Mapping[str, Any], layers: int) -> Sequence[int]:
-        """Return which of ``layers`` layers (1-based, in forward order) are binary in the ``state`` of a checkpoint."""
-        return () if state["epoch"] is None else range(1, layers + 1)
+    def saved_places(cls, saved: SavedWeights) -> Sequence[int]:
+        """Return which of the ``saved`` layers (1-based, in forward order) are binary."""
+        return () if saved.state["epoch"] is None else range(1, len(saved.stored) + 1)
 
     # -- state -----------------------------------------------------------------------------------------------------------------
 

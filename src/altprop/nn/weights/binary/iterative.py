@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
-from altprop.nn.weights.base import KEY, WeightsContext
+from altprop.nn.weights.base import KEY, SavedWeights, WeightsContext
 from altprop.nn.weights.binary.base import Binary, BinaryOptions
 from altprop.nn.weights.binary.orders import FROM_SENSITIVITY, Order, order_problems, read_order, resolve_order
 from altprop.problems import Problem
@@ -90,10 +90,11 @@ class IterativeBinary(Binary):
         super().load_state_dict(state)
 
     @classmethod
-    def saved_places(cls, options: Mapping[str, Any], state: Mapping[str, Any], layers: int) -> Sequence[int]:
+    def saved_places(cls, saved: SavedWeights) -> Sequence[int]:
+        state, epochs_per_layer = saved.state, saved.options["epochs_per_layer"]
         if state["epoch"] is None:
             return ()
-        return state["positions"][: num_binary_layers(state["epoch"], options["epochs_per_layer"], layers)]
+        return state["positions"][: num_binary_layers(state["epoch"], epochs_per_layer, len(saved.stored))]
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
-from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
+from altprop.nn.weights.base import KEY, SavedWeights, WeightsContext, WeightsRule
 from altprop.nn.weights.costs import WeightCosts
 from altprop.nn.weights.layers import WeightLayer, left_out, select
 from altprop.nn.weights.penalties import Penalty, trained_among
@@ -150,17 +150,11 @@ class SparseRule(WeightsRule):
     # -- weights of other runs -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def computed_weights(
-        cls,
-        stored: Mapping[str, Mapping[str, Tensor]],
-        layers: Mapping[str, WeightLayer],
-        options: Mapping[str, Any],
-        state: Mapping[str, Any],
-    ) -> dict[str, Tensor]:
+    def computed_weights(cls, saved: SavedWeights) -> dict[str, Tensor]:
         """Return ``theta * m`` of every weight; see :meth:`.WeightsRule.computed_weights`."""
-        if any(set(parts) != {"original", MASK} for parts in stored.values()):
+        if any(set(parts) != {"original", MASK} for parts in saved.stored.values()):
             raise NotImplementedError
-        return {name: parts["original"] * full_mask(parts[MASK], parts["original"]) for name, parts in stored.items()}
+        return {name: latent * full_mask(saved.stored[name][MASK], latent) for name, latent in saved.latents.items()}
 
     # -- state -----------------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn import functional
 
-from altprop.nn.weights.base import KEY, WeightsContext, WeightsRule
+from altprop.nn.weights.base import KEY, SavedWeights, WeightsContext, WeightsRule
 from altprop.nn.weights.costs import WeightCosts
 from altprop.nn.weights.layers import WeightLayer, left_out, register_on_weight, select, weight_count
 from altprop.problems import ConfigError, Problem
@@ -131,18 +131,12 @@ class NOfM(WeightsRule):
         return {**metrics, **self.costs.metrics(active)}
 
     @classmethod
-    def computed_weights(
-        cls,
-        stored: Mapping[str, Mapping[str, Tensor]],
-        layers: Mapping[str, WeightLayer],
-        options: Mapping[str, Any],
-        state: Mapping[str, Any],
-    ) -> dict[str, Tensor]:
+    def computed_weights(cls, saved: SavedWeights) -> dict[str, Tensor]:
         """Return the active weights; see :meth:`.WeightsRule.computed_weights`."""
-        latents = {name: parts["original"] for name, parts in stored.items()}
+        n, m = saved.options["n"], saved.options["m"]
         return {
-            name: latent * n_of_m_mask(latent, options["n"], options["m"], layers[name].transposed_groups)
-            for name, latent in latents.items()
+            name: latent * n_of_m_mask(latent, n, m, saved.layers[name].transposed_groups)
+            for name, latent in saved.latents.items()
         }
 
     @classmethod
