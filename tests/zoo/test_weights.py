@@ -10,7 +10,7 @@ import torch
 from altprop.algorithms.backprop import Backprop
 from altprop.nn.export import sparse_inference
 from altprop.nn.export.binary import load_packed, save_packed
-from altprop.nn.export.plain import computed_by, plain_state, without_parametrizations
+from altprop.nn.export.plain import parametrized_by, plain_state, without_parametrizations
 from altprop.nn.export.sparse import load_sparse, save_sparse
 from altprop.nn.export.sparse_inference import SparseLinear, with_sparse_kernels
 from altprop.nn.fused_attention import without_fused_attention
@@ -70,9 +70,9 @@ def masks_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The masks of a network's weights under a sparse rule, by the names of its weights."""
     names = {(id(layer.module), layer.tensor): layer.name for layer in weight_layers(model)}
     masks = {}
-    for weight, part in computed_by(model, Mask):
+    for weight, part in parametrized_by(model, Mask):
         masks[names[id(weight.module), weight.tensor]] = part.mask
-    for weight, part in computed_by(model, NOfMMask):
+    for weight, part in parametrized_by(model, NOfMMask):
         masks[names[id(weight.module), weight.tensor]] = part.of(weight.original)
     return masks
 

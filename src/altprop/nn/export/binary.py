@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from altprop.files import write_bytes
 from altprop.nn.export.container import read_container, write_container
-from altprop.nn.export.plain import computed_by, plain_state
+from altprop.nn.export.plain import parametrized_by, plain_state
 from altprop.nn.weights.binary.sign import Binarization, Scale, sign
 from altprop.nn.weights.layers import parametrizations_of
 
@@ -54,7 +54,7 @@ def save_packed(model: nn.Module, path: Path) -> int:
     """
     state = plain_state(model)
     shapes: dict[str, list[int]] = {}
-    for weight, binarization in computed_by(model, Binarization):
+    for weight, binarization in parametrized_by(model, Binarization):
         if not binarization.binary:
             continue
         name, latent, effective = weight.name, weight.original, state.pop(weight.name)

@@ -17,8 +17,8 @@ Kind = TypeVar("Kind", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Computed:
-    """A weight that is computed: its name in a plain state, its module, and the name of the tensor in the module."""
+class ParametrizedWeight:
+    """A weight with parametrizations: its name in a plain state, its module, and the name of the tensor in the module."""
 
     name: str
     module: nn.Module
@@ -30,19 +30,19 @@ class Computed:
         return self.module.get_parameter(f"parametrizations.{self.tensor}.original").detach()
 
 
-def computed_weights(model: nn.Module) -> Iterator[Computed]:
+def parametrized_weights(model: nn.Module) -> Iterator[ParametrizedWeight]:
     """Yield every parametrized tensor of ``model``, those of a layer with several names under each of them."""
     for name, module in model.named_modules(remove_duplicate=False):
         if parametrize.is_parametrized(module):
             parametrizations = module.parametrizations
             assert isinstance(parametrizations, nn.ModuleDict)
             for tensor in parametrizations:
-                yield Computed(f"{name}.{tensor}".removeprefix("."), module, tensor)
+                yield ParametrizedWeight(f"{name}.{tensor}".removeprefix("."), module, tensor)
 
 
-def computed_by(model: nn.Module, kind: type[Kind]) -> Iterator[tuple[Computed, Kind]]:
+def parametrized_by(model: nn.Module, kind: type[Kind]) -> Iterator[tuple[ParametrizedWeight, Kind]]:
     """Yield the weights of ``model`` with a parametrization of class ``kind``, and that parametrization."""
-    for weight in computed_weights(model):
+    for weight in parametrized_weights(model):
         for parametrization in parametrizations_of(weight.module, weight.tensor):
             if isinstance(parametrization, kind):
                 yield weight, parametrization
@@ -54,7 +54,7 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
     Every entry has memory of its own, also if a layer or parameter has several names.
     """
     state = {name: value for name, value in model.state_dict().items() if ".parametrizations." not in f".{name}"}
-    for weight in computed_weights(model):
+    for weight in parametrized_weights(model):
         state[weight.name] = effective_weight(weight.module, weight.tensor)
     return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from altprop.nn.export.container import read_container, write_container
-from altprop.nn.export.plain import computed_by, plain_state
+from altprop.nn.export.plain import parametrized_by, plain_state
 from altprop.nn.weights.sparse.mask import Mask
 
 FORMAT = "altprop-sparse-1"
@@ -57,8 +57,8 @@ def save_sparse(model: nn.Module, path: Path) -> int:
     """
     state = plain_state(model)
     shapes: dict[str, dict[str, list[int]]] = {}
-    for computed, masking in computed_by(model, Mask):
-        key = computed.name
+    for parametrized, masking in parametrized_by(model, Mask):
+        key = parametrized.name
         weight, mask = state.pop(key), masking.mask.detach().cpu()
         shapes[key] = {"weight": list(weight.shape), "mask": list(mask.shape)}
         if weight.dim() == 2:
