@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from altprop.nn.export.plain import without_parametrizations
 from altprop.nn.export.sparse import compress_rows, expand_rows, load_sparse, pack_mask, save_sparse, unpack_mask
-from altprop.nn.export.sparse_inference import SparseLinear, with_sparse_kernels, without_parametrizations
+from altprop.nn.export.sparse_inference import SparseLinear, with_sparse_kernels
 from altprop.nn.weights.sparse.static import StaticSparse
 from tests.nn.weights.training import Trained, batch, small_mlp, small_wrn
 

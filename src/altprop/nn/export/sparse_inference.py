@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from altprop.nn.export.plain import without_parametrizations
 
-__all__ = ["SparseLinear", "with_sparse_kernels", "without_parametrizations"]
-
 
 class SparseLinear(nn.Module):
     """``y = x W^T + b`` with ``W`` in compressed sparse rows: ``[..., in]`` -> ``[..., out]``. Not trainable.
