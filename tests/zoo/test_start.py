@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from altprop.nn.fused_attention import without_fused_attention
 from altprop.nn.weights.base import Dense
+from altprop.nn.weights.saved_run import own_tensors
 from altprop.testing import WEIGHTS_RULES, Training
 from altprop.testing.problem import STEPS_PER_EPOCH
 from altprop.training.assembly import start_from
@@ -42,3 +44,9 @@ def test_a_dense_run_computes_the_same(name: str, rule: str, tmp_path: Path) -> 
     inputs, _ = next(training.test_split.batches())
     with training.algorithm.inference(), without_fused_attention():
         torch.testing.assert_close(model(inputs), training.algorithm.model(inputs), rtol=1e-6, atol=1e-7)
+
+
+def test_a_buffer_called_mask_in_a_module_of_the_model_belongs_to_the_model() -> None:
+    masked = nn.Module()
+    masked.register_buffer("mask", torch.ones(2))
+    assert set(own_tensors(nn.ModuleDict({"blocks": nn.Sequential(masked)}))) == {"blocks.0.mask"}

@@ -23,8 +23,8 @@ from altprop.yaml_files import measure
 MASK = "0.mask"
 """The name of a sparse weight's mask below its parametrizations."""
 _PARAMETRIZED = re.compile(r"^(?P<owner>(?:.*\.)?)parametrizations\.(?P<tensor>[^.]+)\.(?P<part>.+)$")
-_OF_RULES = (f".{MASK}", ".0.permutation")
-"""Ends of the names of what weights rules save with a model."""
+_OF_RULES = (MASK, "0.permutation")
+"""The names of what weights rules save with a model below the parametrizations of a weight."""
 _SHOWN = 3
 """How many names of each kind a message lists."""
 
@@ -78,16 +78,24 @@ def plain_name(name: str) -> str:
 
     A tensor of a module's own parametrization, such as a spectral norm, is called ``fc.weight:_u``, wherever it is in the chain.
     """
+    weight, part = _weight_and_part(name)
+    place, _, rest = part.partition(".")
+    return weight if part == "original" else f"{weight}:{rest}" if place.isdigit() else name
+
+
+def _weight_and_part(name: str) -> tuple[str, str]:
+    """Return the weight that a tensor is a part of and its name below the parametrizations: ``fc.weight`` and ``0.mask``.
+
+    For a tensor that is not below parametrizations, that is its own name and an empty one.
+    """
     match = _PARAMETRIZED.match(name)
-    if match is None:
-        return name
-    weight, (place, _, rest) = f"{match['owner']}{match['tensor']}", match["part"].partition(".")
-    return weight if match["part"] == "original" else f"{weight}:{rest}" if place.isdigit() else name
+    return (name, "") if match is None else (f"{match['owner']}{match['tensor']}", match["part"])
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return the parameters and buffers of ``model`` by plain name, without what its weights rule has added."""
-    return {plain_name(name): value for name, value in model.state_dict().items() if not name.endswith(_OF_RULES)}
+    tensors = model.state_dict()
+    return {plain_name(name): value for name, value in tensors.items() if _weight_and_part(name)[1] not in _OF_RULES}
 
 
 # -- what a network computed with ----------------------------------------------------------------------------------------------
@@ -130,12 +138,12 @@ def _divided(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
     stored: dict[str, dict[str, Tensor]] = {}
     own: set[str] = set()
     for name, value in tensors.items():
-        match = _PARAMETRIZED.match(name)
-        if match is not None and (match["part"] == "original" or name.endswith(_OF_RULES)):
-            stored.setdefault(f"{match['owner']}{match['tensor']}", {})[match["part"]] = value
-        elif match is not None and match["part"].startswith("0."):  # a rule would come first
-            own.add(f"{match['owner']}{match['tensor']}")
-        if not name.endswith(_OF_RULES):
+        weight, part = _weight_and_part(name)
+        if part == "original" or part in _OF_RULES:
+            stored.setdefault(weight, {})[part] = value
+        elif part.startswith("0."):  # a rule would come first
+            own.add(weight)
+        if part not in _OF_RULES:
             weights[plain_name(name)] = value
     return weights, {name: parts for name, parts in stored.items() if name not in own}
 
@@ -152,12 +160,6 @@ def _layers_by_name(model: nn.Module) -> tuple[dict[str, WeightLayer], dict[str,
             by_name[name] = layers[place]
             first_names[name] = firsts.setdefault(place, name)
     return by_name, first_names
-
-
-def masked_names(state: Mapping[str, Any]) -> list[str]:
-    """Return the plain names of the weights in the checkpoint ``state`` that have a mask."""
-    matches = [_PARAMETRIZED.match(name) for name in state["algorithm"]["model"]]
-    return [f"{match['owner']}{match['tensor']}" for match in matches if match is not None and match["part"] == MASK]
 
 
 def rule_options(state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -222,11 +224,8 @@ def _listed(names: Sequence[str], one: str, many: str) -> str:
 
 def saved_masks(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the masks in an algorithm state by the names of their layers (:class:`.WeightLayer`)."""
-    return {
-        f"{match['owner']}{match['tensor']}".removesuffix(".weight"): mask
-        for name, mask in state["model"].items()
-        if (match := _PARAMETRIZED.match(name)) is not None and match["part"] == MASK
-    }
+    parts = ((*_weight_and_part(name), value) for name, value in state["model"].items())
+    return {weight.removesuffix(".weight"): value for weight, part, value in parts if part == MASK}
 
 
 def load_masks(names: Sequence[str], shapes: Sequence[Sequence[int]], state: Mapping[str, Any], key: str) -> Tensor:

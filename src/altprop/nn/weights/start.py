@@ -11,10 +11,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from altprop.nn.export import binary, sparse
-from altprop.nn.weights.saved_run import checkpoint_file, computed_weights, is_checkpoint, masked_names, plain_name
+from altprop.nn.weights.saved_run import checkpoint_file, computed_weights, is_checkpoint, plain_name, saved_masks
 from altprop.problems import ConfigError, Problem
 from altprop.tensor_file import BadCheckpoint, read_tensor_file
 
+_ALLOWED = "the directory or a checkpoint of a run, a state dict of tensors, or a .safetensors file"
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Keys below which published files have their state dict."""
 _PREFIXES = ("module.", "_orig_mod.")
@@ -47,14 +48,12 @@ def read_start_weights(path: str, model: nn.Module, key: str, *, with_masks: boo
         description = f"{file} cannot be read ({str(error).removeprefix(f'{file}: ')})"
         raise ConfigError([Problem(key, description, _ALLOWED)]) from error
     if is_checkpoint(content):
-        return StartWeights(file, computed_weights(content, model, key, with_masks=with_masks), bool(masked_names(content)))
+        masked = bool(saved_masks(content["algorithm"]))
+        return StartWeights(file, computed_weights(content, model, key, with_masks=with_masks), masked)
     for state in (content, *(content[name] for name in _WRAPPERS if isinstance(content, dict) and name in content)):
         if isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values()):
             return StartWeights(file, _without_prefix(state), masked=False)
     raise ConfigError([Problem(key, f"{file} has no state dict", _ALLOWED)])
-
-
-_ALLOWED = "the directory or a checkpoint of a run, a state dict of tensors, or a .safetensors file"
 
 
 def _safetensors(file: Path, key: str) -> StartWeights:

@@ -17,9 +17,9 @@ from altprop.nn.weights.saved_run import (
     computed_weights,
     load_momentum,
     load_weights,
-    masked_names,
     own_tensors,
     read_checkpoint_state,
+    saved_masks,
 )
 from altprop.nn.weights.sparse.distribution import active_count, random_mask
 from altprop.nn.weights.sparse.layout import Layout
@@ -117,7 +117,7 @@ class SparseRule(WeightsRule):
         if self.weights_from is not None:
             key = f"{KEY}.weights_from"
             state = read_checkpoint_state(self.weights_from, key)
-            if masked_names(state):
+            if saved_masks(state["algorithm"]):
                 self.take_masks(state, key)
             weights = computed_weights(state, self.model, key, with_masks=not self.has_saved_mask)
             load_weights(own_tensors(self.model), weights, key)
