@@ -3,7 +3,8 @@
 Configurations use these names, so a class can move to another file without changing stored configurations or run keys. Nothing
 has to be registered: a public package such as ``altprop.weights`` searches the source files of its folder for a name and imports
 only the file that defines it. Classes that had another path before public names were introduced keep that path in run keys
-(:data:`FORMER_PATHS`).
+(:data:`FORMER_PATHS`). Classes of other packages are named by their own paths; :func:`announced_folders` lists the packages that
+add to altprop's configurations.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -146,6 +148,8 @@ RENAMED_ARGUMENTS: Mapping[str, tuple[RenamedArgument, ...]] = {
     "altprop.algorithms.DistributedGreedy": (RenamedArgument("max_reuse", "max_uses", -1),),
 }
 """Public name -> arguments with a former name. Old configurations contain the former names, and run keys hash them."""
+ENTRY_POINTS = "altprop.configs"
+"""The group of the entry points with which installed packages announce a folder of configurations (docs/own_package.md)."""
 _FORMER = {public: former for former, public in ALIASES.items()}
 _DEFINITION = re.compile(r"^(?:class|def) ([A-Za-z]\w*)", re.MULTILINE)
 
@@ -252,6 +256,11 @@ def _renamed(node: Mapping[Any, Any], before: str, after: str, offset: int) -> M
         return value + offset if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     return {after if name == before else name: converted(value) if name == before else value for name, value in node.items()}
+
+
+def announced_folders() -> list[EntryPoint]:
+    """The folders of configurations that installed packages announce, in the order of their names. Imports no package."""
+    return sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value))
 
 
 def class_of(node: Any) -> type | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from altprop import names
 from altprop.commands import completion
 from altprop.commands.completion import completions
 from altprop.config import project
@@ -120,8 +121,8 @@ def test_an_installed_package_is_offered_without_importing_it(tmp_path: Path, mo
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    point = EntryPoint("mine", "mypackage.conf", project.ENTRY_POINTS)
-    monkeypatch.setattr(project, "entry_points", lambda group: [point])
+    point = EntryPoint("mine", "mypackage.conf", names.ENTRY_POINTS)
+    monkeypatch.setattr(names, "entry_points", lambda group: [point])
     project.own_packages.cache_clear()
     try:
         assert train("algorithm=mi") == ["algorithm=mine"]

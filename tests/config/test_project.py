@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from altprop import names
 from altprop.config import project
 from altprop.problems import ConfigError
 
@@ -23,8 +24,8 @@ def announce(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Announ
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def call(value: str) -> None:
-        point = EntryPoint("mine", value, project.ENTRY_POINTS)
-        monkeypatch.setattr(project, "entry_points", lambda group: [point] if group == project.ENTRY_POINTS else [])
+        point = EntryPoint("mine", value, names.ENTRY_POINTS)
+        monkeypatch.setattr(names, "entry_points", lambda group: [point] if group == names.ENTRY_POINTS else [])
         project.own_packages.cache_clear()
 
     yield call

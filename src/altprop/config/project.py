@@ -10,9 +10,9 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
+from altprop.names import ENTRY_POINTS, announced_folders
 from altprop.problems import ConfigError, Problem
 from altprop.program import CHECKOUT, PACKAGE
 
@@ -22,7 +22,6 @@ ROOT = CONF.parent
 """The folder that contains :data:`CONF`: in a checkout the project's folder."""
 CONFIG_MODULE = "altprop.conf"
 """The same folder for Hydra's ``initialize_config_module``."""
-ENTRY_POINTS = "altprop.configs"
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,8 @@ def own_packages() -> tuple[OwnPackage, ...]:
 
     Raises ConfigError if a folder does not exist, or if a file in it would never be read because altprop has one of that name.
     """
-    points = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value))
     packages = {}
-    for point in points:
+    for point in announced_folders():
         module, *parts = point.value.partition(":")[0].split(".")
         places = [place.joinpath(*parts) for place in module_folders(module)]
         folder = next((place for place in places if place.is_dir()), None)

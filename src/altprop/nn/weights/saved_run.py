@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from altprop.names import class_of, public_name
+from altprop.names import announced_folders, class_of, public_name
 from altprop.nn.weights.base import Dense, SavedWeights, WeightsRule
 from altprop.nn.weights.layers import WeightLayer, weight_layers, weight_names
 from altprop.problems import ConfigError, Problem
@@ -178,7 +177,7 @@ def _rule_class(options: Mapping[str, Any]) -> type[WeightsRule] | None:
     """Return the weights rule that ``options`` name. A file alone must not cause foreign modules to be imported."""
     target = options.get("_target_")
     package = public_name(target).partition(".")[0] if isinstance(target, str) else ""
-    announced = {point.module.partition(".")[0] for point in entry_points(group="altprop.configs")}
+    announced = {point.module.partition(".")[0] for point in announced_folders()}
     kind = class_of(options) if package in {"altprop", *announced} or package in sys.modules else None
     return kind if kind is not None and issubclass(kind, WeightsRule) else None
 
