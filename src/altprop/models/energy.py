@@ -21,7 +21,7 @@ from altprop.problems import ConfigError, Problem, nearest
 from altprop.ranges import ImageSize, Padding, PositiveFloat, PositiveInt, PositiveShare
 
 Layer = nn.Linear | nn.Conv2d
-CONVOLUTIONS = 3
+CONVOLUTIONS_PER_STAGE = 3
 """Convolutions of one stage of a residual energy-based network."""
 
 
@@ -221,7 +221,7 @@ class EnergyConvNet(EnergyModel):
         num_classes: int,
     ) -> None:
         layout = {"channels": channels, "kernels": kernels, "strides": strides, "paddings": paddings, "pools": pools}
-        refuse(self._problems({**layout, "hidden": hidden, "activation": activation}))
+        refuse(EnergyConvNet._problems({**layout, "hidden": hidden, "activation": activation}))  # and not those of a subclass
         super().__init__(
             activation=activation,
             softmax_readout=softmax_readout,
@@ -310,7 +310,7 @@ def _convolution_edges(
 
 def num_weight_layers(config: Mapping[str, Any]) -> int:
     """Return ``L`` of a model's configuration: convolutions, hidden layers and the class scores."""
-    convolutions = len(config.get("channels", ())) + CONVOLUTIONS * len(config.get("stages", ()))
+    convolutions = len(config.get("channels", ())) + CONVOLUTIONS_PER_STAGE * len(config.get("stages", ()))
     return convolutions + len(config["hidden"]) + 1
 
 

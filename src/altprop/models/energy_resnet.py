@@ -10,14 +10,7 @@ from typing import Any, Literal
 
 from altprop.models.base import InputShape
 from altprop.models.checks import list_of_sizes, refuse
-from altprop.models.energy import (
-    CONVOLUTIONS,
-    EnergyConvNet,
-    activation_problems,
-    keep_problems,
-    num_weight_layers,
-    scale_problems,
-)
+from altprop.models.energy import CONVOLUTIONS_PER_STAGE, EnergyConvNet, activation_problems, scale_problems
 from altprop.nn.energy.activations import ActivationName
 from altprop.nn.energy.edges import Skip
 from altprop.problems import ConfigError, Problem
@@ -67,9 +60,10 @@ class EnergyResNet(EnergyConvNet):
         if min(input_shape[1:]) < 2 ** len(stages):
             description = f"nothing is left of images of {input_shape[1]} x {input_shape[2]} after {len(stages)} poolings"
             raise ConfigError([Problem("model.stages", description, "fewer stages")])
-        count = CONVOLUTIONS * len(stages)
+        per_stage = CONVOLUTIONS_PER_STAGE
+        count = per_stage * len(stages)
         super().__init__(
-            channels=[width for width in stages for _ in range(CONVOLUTIONS)],
+            channels=[width for width in stages for _ in range(per_stage)],
             kernels=[3] * count,
             strides=[1] * count,
             paddings=[1] * count,
@@ -82,21 +76,10 @@ class EnergyResNet(EnergyConvNet):
             input_shape=input_shape,
             num_classes=num_classes,
         )
-        self.skips = tuple(Skip(first, first + CONVOLUTIONS - 1, skip) for first in range(0, count, CONVOLUTIONS) if skip)
-
-    @classmethod
-    def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:
-        """Problems in the model's own node ``config``."""
-        problems = list(cls._problems(config))
-        yield from problems
-        if not problems:
-            states = num_weight_layers(config) - bool(config.get("softmax_readout"))
-            yield from keep_problems(config.get("keep_probabilities"), states)
+        self.skips = tuple(Skip(first, first + per_stage - 1, skip) for first in range(0, count, per_stage) if skip)
 
     @staticmethod
     def _problems(config: Mapping[str, Any]) -> Iterator[Problem]:
-        if "stages" not in config:  # called by EnergyConvNet for the lists that were made here
-            return
         yield from list_of_sizes("model.stages", config["stages"], "model.stages=[16,32]")
         yield from list_of_sizes("model.hidden", config["hidden"], "model.hidden=[]")
         yield from activation_problems(config["activation"])
