@@ -33,7 +33,7 @@ from altprop.training.device import choose_device
 from altprop.training.run import train
 from tests.algorithms.harness import STEPS_PER_EPOCH, Case, Training, assert_equal
 from tests.algorithms.registry import ALGORITHMS, LINEAR_HEAD, SMALL_MLP, WEIGHTS_RULES
-from tests.algorithms.test_graphs import CASES, SCHEDULES, interrupted
+from tests.algorithms.test_graphs import CASES, SCHEDULES, interrupted, start_training
 from tests.training.fixtures import make_parts
 
 DEVICE = torch.device(os.environ.get("ALTPROP_CUDA_TESTS_ON", "cuda"))
@@ -158,8 +158,8 @@ def test_compiled_step_is_the_plain_step(name: str) -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", CASES)
 def test_graphs_are_the_eager_steps(name: str, schedule: str) -> None:
-    eager = interrupted(CASES[name], schedule, None, device=DEVICE)
-    graphs = interrupted(CASES[name], schedule, CudaRecorder(DEVICE), device=DEVICE)
+    recorders = (None, CudaRecorder(DEVICE))
+    eager, graphs = (interrupted(partial(start_training, CASES[name], schedule, each, device=DEVICE)) for each in recorders)
     assert graphs.algorithm.graphed is not None
     assert graphs.algorithm.graphed.graphs
     assert eager.losses == graphs.losses
@@ -170,8 +170,8 @@ def test_graphs_are_the_eager_steps(name: str, schedule: str) -> None:
 @pytest.mark.parametrize("rule", [name for name, make in WEIGHTS_RULES.items() if make().cuda_graph])
 def test_graphs_with_weights_rules_are_the_eager_steps(rule: str) -> None:
     make = WEIGHTS_RULES[rule]
-    eager = interrupted(CASES["backprop"], "per step", None, make(), device=DEVICE)
-    graphs = interrupted(CASES["backprop"], "per step", CudaRecorder(DEVICE), make(), device=DEVICE)
+    case, recorders = CASES["backprop"], (None, CudaRecorder(DEVICE))
+    eager, graphs = (interrupted(partial(start_training, case, "per step", each, make(), DEVICE)) for each in recorders)
     assert_equal(on_host(eager.state()), on_host(graphs.state()))
 
 

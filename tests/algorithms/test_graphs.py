@@ -79,7 +79,7 @@ class WithSmallBatch(TinySplit):
             yield inputs[:size], targets[:size]
 
 
-def training(
+def start_training(
     case: Case,
     schedule: str,
     recorder: Recorder | None,
@@ -92,18 +92,12 @@ def training(
     return result
 
 
-def interrupted(
-    case: Case,
-    schedule: str,
-    recorder: Recorder | None,
-    weights: WeightsRule | None = None,
-    device: torch.device | str = "cpu",
-) -> Training:
-    """A training that evaluates in the middle, stops within an epoch and is resumed by another object."""
-    first = training(case, schedule, recorder, weights, device).run(9)
+def interrupted(start: Callable[[], Training]) -> Training:
+    """A training that evaluates in the middle, stops within an epoch and is resumed by another object of ``start``."""
+    first = start().run(9)
     first.evaluate()
     first.run(6)
-    second = training(case, schedule, recorder, weights, device)
+    second = start()
     second.losses = first.losses
     return second.restore(first.state()).run()
 
@@ -112,7 +106,7 @@ def interrupted(
 @pytest.mark.parametrize("name", CASES)
 def test_graphs_train_as_eager_steps(name: str, schedule: str) -> None:
     recorder = PretendedRecorder()
-    eager, graphs = interrupted(CASES[name], schedule, None), interrupted(CASES[name], schedule, recorder)
+    eager, graphs = (interrupted(partial(start_training, CASES[name], schedule, each)) for each in (None, recorder))
     assert eager.losses == graphs.losses
     assert_equal(eager.state(), graphs.state())
     assert eager.evaluate() == graphs.evaluate()
@@ -124,7 +118,7 @@ def test_graphs_train_as_eager_steps(name: str, schedule: str) -> None:
 def test_graphs_with_weights_rules(rule: str) -> None:
     case, make = CASES["backprop"], WEIGHTS_RULES[rule]
     recorder = PretendedRecorder()
-    eager, graphs = (interrupted(case, "per step", each, make()) for each in (None, recorder))
+    eager, graphs = (interrupted(partial(start_training, case, "per step", each, make())) for each in (None, recorder))
     assert_equal(eager.state(), graphs.state())
     assert recorder.replays > WARM_UP
 
@@ -132,12 +126,12 @@ def test_graphs_with_weights_rules(rule: str) -> None:
 @pytest.mark.parametrize("rule", [name for name, make in WEIGHTS_RULES.items() if not make().cuda_graph])
 def test_rules_that_move_weights_are_refused(rule: str) -> None:
     with pytest.raises(ConfigError, match=r"trainer\.cuda_graph"):
-        training(CASES["backprop"], "per step", PretendedRecorder(), WEIGHTS_RULES[rule]())
+        start_training(CASES["backprop"], "per step", PretendedRecorder(), WEIGHTS_RULES[rule]())
 
 
 def test_the_last_small_batch_has_a_graph_of_its_own() -> None:
     recorder = PretendedRecorder()
-    trained = training(CASES["backprop"], "per epoch", recorder).run()
+    trained = start_training(CASES["backprop"], "per epoch", recorder).run()
     assert trained.algorithm.graphed is not None
     assert recorder.captures == len(trained.algorithm.graphed.graphs) == 2
     assert recorder.warm_ups == 2 * WARM_UP
