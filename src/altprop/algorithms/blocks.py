@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Unpack
 
@@ -109,18 +109,12 @@ def output_shapes(blocks: Sequence[nn.Module], input_shape: Sequence[int], devic
     return shapes
 
 
-def companions(
-    model: nn.Module,
-    shapes: Sequence[tuple[int, ...]],
-    make: Callable[[tuple[int, ...]], nn.Module],
-    context: Context,
-    stream: str,
-) -> nn.ModuleList:
-    """Make a module, such as a head or a synthesizer, for each output shape, on the device and in the dtype of ``model``.
+def companions(model: nn.Module, factories: Iterable[Callable[[], nn.Module]], context: Context, stream: str) -> nn.ModuleList:
+    """Make a module, such as a head or a synthesizer, with each of ``factories``, on the device and in the dtype of ``model``.
 
     Their initial values come from the random stream called ``stream``, independently of those of the model.
     """
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(derive_seed(context.seed, stream))
-        modules = [make(shape) for shape in shapes]
+        modules = [make() for make in factories]
     return nn.ModuleList(modules).to(context.device, next(model.parameters()).dtype)

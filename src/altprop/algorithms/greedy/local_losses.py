@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
@@ -97,10 +98,8 @@ class LocalLosses(BlockAlgorithm):
         self.blocks = self.cut(self.model)
         assert isinstance(self.model, FeedForward)
         shapes = output_shapes(self.blocks, self.context.input_shape, self.context.device)
-        blocks = iter(self.blocks)
-        self.local_heads = companions(
-            self.model, shapes[:-1], lambda shape: self._head(shape, next(blocks)), self.context, "heads"
-        )
+        factories = [partial(self._head, shape, block) for shape, block in zip(shapes[:-1], self.blocks[:-1], strict=True)]
+        self.local_heads = companions(self.model, factories, self.context, "heads")
         all_heads = [*self.local_heads, self.model.head]
         if self.master_weights:
             to_half(self.model)

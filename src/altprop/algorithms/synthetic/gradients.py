@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar, Unpack
 
 from torch import Tensor, nn
@@ -57,10 +58,8 @@ class SyntheticGradients(BlockAlgorithm):
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         self.blocks = self.cut(self.model)
         shapes = output_shapes(self.blocks, self.context.input_shape, self.context.device)
-        blocks = iter(self.blocks)
-        self.interfaces = companions(
-            self.model, shapes, lambda shape: self._interface(shape, next(blocks)), self.context, "synthesizers"
-        )
+        factories = [partial(self._interface, shape, block) for shape, block in zip(shapes, self.blocks, strict=True)]
+        self.interfaces = companions(self.model, factories, self.context, "synthesizers")
         self.optimization = self.optimizer_step([*self.model.parameters(), *self.interfaces.parameters()], optimizer, schedule)
         return [self.optimization]
 

@@ -6,6 +6,8 @@ Lee, Zhang, Fischer and Bengio (2015), *Difference Target Propagation*, ECML PKD
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from math import prod
 from typing import Any, ClassVar, Literal, Unpack, get_args
 
@@ -102,12 +104,8 @@ class DifferenceTargetPropagation(Algorithm):
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         self.blocks = cut(self.model, block_size=1, cut_points=None)
         shapes = output_shapes(self.blocks, self.context.input_shape, self.context.device)
-        below = iter(shapes)
-
-        def make(shape: tuple[int, ...]) -> nn.Module:
-            return InverseBlock(shape, next(below), self.inverse_units)
-
-        self.inverses = companions(self.model, shapes[1:], make, self.context, "inverses")
+        factories = [partial(InverseBlock, above, below, self.inverse_units) for below, above in pairwise(shapes)]
+        self.inverses = companions(self.model, factories, self.context, "inverses")
         self.optimization = self.optimizer_step(self.model.parameters(), optimizer, schedule)
         if not self.inverses:
             return [self.optimization]
