@@ -127,9 +127,9 @@ class DelayedGradients(BlockAlgorithm):
         weights = {name: value.detach().clone() for name, value in module.named_parameters()}
         masks = {name: value.clone() for name, value in module.named_buffers() if "parametrizations" in name}
         record = self._record(index, module, leaf, weights, masks, random)
-        for name, value in module.named_buffers():
-            if name.endswith(SPECTRAL):  # the pass has moved the copies of a spectral norm's vectors on
-                value.copy_(masks[name])
+        for name, value in masks.items():
+            if name.endswith(SPECTRAL):  # the pass has changed the copies of a spectral norm's vectors
+                module.get_buffer(name).copy_(value)
         self.waiting[index].append(record)
         assert record.outputs is not None
         return record.outputs.detach()
