@@ -13,8 +13,8 @@ import numpy as np
 
 from altprop.data.base import Data, Split
 from altprop.data.errors import DataError
-from altprop.data.files.folder import Facts, Listing, class_folders, facts_of, list_images, look_at_images, unconvertible
-from altprop.data.loading.recipes import Crops, too_small
+from altprop.data.files.folder import Facts, Listing, class_folders, facts_of, list_images, look_at_images, single_class
+from altprop.data.loading.recipes import Crops, streaming_error
 
 T = TypeVar("T")
 SHOWN = 10
@@ -78,11 +78,11 @@ def survey_folder(folder: Path, splits: Sequence[str], crops: Crops, max_bytes: 
         dali: Whether DALI decodes streamed images, which cannot convert all of them.
     """
     classes = class_folders(folder / splits[0])
-    errors: list[DataError] = []
+    errors = single_class(folder / splits[0], classes)
     surveys, copies, seen = [], defaultdict(list), []
     for name, view in zip(splits, (crops.view(train=True), crops.view(train=False))):
         listing = list_images(folder / name, classes, errors)
-        paths = [listing.path(index) for index in range(len(listing))]
+        paths = listing.paths()
         usable: list[tuple[int, Facts]] = []
         results = look_at_images(paths, _facts_and_digest, workers=workers, title=f"checking {name}")
         for index, (path, result) in enumerate(zip(paths, results)):
@@ -94,14 +94,10 @@ def survey_folder(folder: Path, splits: Sequence[str], crops: Crops, max_bytes: 
             copies[digest].append(path)
             seen.append((path, facts, view))
         surveys.append(_survey_of(name, listing, classes, usable))
-    if len(classes) == 1:
-        errors.insert(0, DataError(folder / splits[0], f"has a single class, {classes[0]}", "at least two class folders"))
     sizes = {facts.size for _, facts, _ in seen}
     if len(sizes) > 1 or sum(3 * width * height for width, height in sizes) * len(seen) > max_bytes:
-        found = [
-            too_small(path, facts.size, view) or (unconvertible(path, facts) if dali else None) for path, facts, view in seen
-        ]
-        errors += [problem for problem in found if problem is not None]
+        found = (streaming_error(path, facts, view, dali=dali) for path, facts, view in seen)
+        errors += [error for error in found if error is not None]
     remarks = [
         f"the same image {len(paths)} times: {', '.join(_short(path, folder) for path in paths)}" for paths in _groups(copies)
     ]

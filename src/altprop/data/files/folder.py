@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,10 @@ class Listing:
         """Return the path of image number ``index``."""
         return self.folder / os.fsdecode(self.names[index])
 
+    def paths(self) -> list[Path]:
+        """Return the paths of all images."""
+        return [self.path(index) for index in range(len(self))]
+
     def take(self, selection: slice | NDArray[np.int64]) -> Listing:
         """Return a listing of the selected images."""
         return Listing(self.folder, self.names[selection], self.labels[selection])
@@ -65,14 +69,19 @@ def list_splits(folder: Path, splits: Sequence[str], classes: list[str], *, deco
     Raises DataError, or ConfigError with every problem, if the folders are not as expected. With ``decode``, files are then
     decoded, too, so that all mistakes are named at once.
     """
-    errors: list[DataError] = []
+    errors = single_class(folder / splits[0], classes)
     listings = [list_images(folder / split, classes, errors) for split in splits]
-    if len(classes) == 1:
-        errors.insert(0, DataError(folder / splits[0], f"has a single class, {classes[0]}", "at least two class folders"))
     if errors and decode:
         errors += unusable_images(listings)
     raise_all(errors)
     return listings
+
+
+def single_class(split: Path, classes: Sequence[str]) -> list[DataError]:
+    """The error of training images in ``split`` that have a single class; empty for any other number of ``classes``."""
+    if len(classes) != 1:
+        return []
+    return [DataError(split, f"has a single class, {classes[0]}", "at least two class folders")]
 
 
 def list_images(split: Path, classes: list[str], errors: list[DataError] | None = None) -> Listing:
@@ -230,10 +239,14 @@ def look_at_images(
         except DataError as error:
             return error
 
-    console = Console(stderr=True)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        results = pool.map(try_to_look, paths)
-        return list(track(results, title, len(paths), console=console, transient=True, disable=not console.is_terminal))
+        return list(with_progress(pool.map(try_to_look, paths), title, len(paths)))
+
+
+def with_progress(items: Iterable[T], title: str, total: int) -> Iterable[T]:
+    """Yield the ``total`` ``items`` and show a bar on the terminal, if there is one, that disappears at the end."""
+    console = Console(stderr=True)
+    return track(items, title, total, console=console, transient=True, disable=not console.is_terminal)
 
 
 def unconvertible(path: Path, facts: Facts) -> DataError | None:
@@ -246,5 +259,5 @@ def unconvertible(path: Path, facts: Facts) -> DataError | None:
 
 def unusable_images(listings: Sequence[Listing], workers: int = 1) -> list[DataError]:
     """The errors of all images that cannot be decoded."""
-    paths = [listing.path(index) for listing in listings for index in range(len(listing))]
+    paths = [path for listing in listings for path in listing.paths()]
     return [result for result in look_at_images(paths, facts_of, workers=workers) if isinstance(result, DataError)]

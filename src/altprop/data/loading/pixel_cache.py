@@ -12,13 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import track
 
 from altprop.data.base import Pixels
 from altprop.data.errors import DataError, raise_all
-from altprop.data.files.folder import Listing, facts_of, look_at_images, open_image, unconvertible, unusable_images
-from altprop.data.loading.recipes import Crops, too_small
+from altprop.data.files.folder import Listing, facts_of, look_at_images, open_image, unusable_images, with_progress
+from altprop.data.loading.recipes import Crops, streaming_error
 
 CACHE = ".altprop"
 """Folder below ``paths.data``."""
@@ -123,14 +121,10 @@ def _write(path: Path, pixels: Pixels) -> None:
 
 def _decode(listings: Sequence[Listing], width: int, height: int) -> Pixels | None:
     """Decode all images; None as soon as one has a different size. Raises ConfigError that names every unusable file."""
-    paths = [listing.path(index) for listing in listings for index in range(len(listing))]
+    paths = [path for listing in listings for path in listing.paths()]
     pixels = np.empty((len(paths), 3, height, width), dtype=np.uint8)
     errors: list[DataError] = []
-    console = Console(stderr=True)
-    progress = track(
-        enumerate(paths), "decoding images", len(paths), console=console, transient=True, disable=not console.is_terminal
-    )
-    for row, path in progress:
+    for row, path in enumerate(with_progress(paths, "decoding images", len(paths))):
         try:
             image = open_image(path)
         except DataError as error:
@@ -143,9 +137,7 @@ def _decode(listings: Sequence[Listing], width: int, height: int) -> Pixels | No
     return pixels
 
 
-def check_once(
-    listings: Sequence[Listing], root: Path, name: str, crops: Crops, workers: int, *, convertible: bool = True
-) -> None:
+def check_once(listings: Sequence[Listing], root: Path, name: str, crops: Crops, workers: int, *, dali: bool = False) -> None:
     """Check that every image can be decoded and is large enough for its crop, before it is streamed.
 
     This takes as long as one epoch of decoding, so ``<root>/.altprop/<name>-<digest>.checked`` says that it was done. The digest
@@ -157,13 +149,13 @@ def check_once(
         name: The folder of the images below ``root``.
         crops: The crops of both splits.
         workers: Number of threads.
-        convertible: Whether what decodes the images converts them as :func:`altprop.data.files.pixels.to_rgb` does.
+        dali: Whether DALI decodes the images, which cannot convert all of them.
 
     Raises:
         ConfigError: That names every unusable file.
     """
     folder, stem = root / CACHE, f"{name.replace(os.sep, '-')}-"
-    stamp = folder / f"{stem}{_digest_of_names(listings, f'{crops}{convertible}')}{CHECKED}"
+    stamp = folder / f"{stem}{_digest_of_names(listings, f'{crops}{not dali}')}{CHECKED}"
     if stamp.exists():
         return
     with ExitStack() as stack:
@@ -174,12 +166,11 @@ def check_once(
             return
         errors = []
         for listing, view in zip(listings, (crops.view(train=True), crops.view(train=False))):
-            paths = [listing.path(index) for index in range(len(listing))]
+            paths = listing.paths()
             for path, facts in zip(paths, look_at_images(paths, facts_of, workers=workers, title="checking images")):
-                if isinstance(facts, DataError):
-                    errors.append(facts)
-                elif problem := too_small(path, facts.size, view) or (None if convertible else unconvertible(path, facts)):
-                    errors.append(problem)
+                error = facts if isinstance(facts, DataError) else streaming_error(path, facts, view, dali=dali)
+                if error is not None:
+                    errors.append(error)
         raise_all(errors)
         with suppress(OSError):
             for old in folder.glob(f"{glob.escape(stem)}*{CHECKED}"):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from altprop.data.errors import DataError
+from altprop.data.files.folder import Facts, unconvertible
 from altprop.problems import Problem
 from altprop.ranges import ImageSize, Probability
 
@@ -112,13 +113,16 @@ class View:
         return np.asarray(image)
 
 
-def too_small(path: Path, size: tuple[int, int], view: View) -> DataError | None:
-    """The error of an image whose ``size`` (width, height) is smaller than the crop of ``view``; None if it is large enough."""
+def streaming_error(path: Path, facts: Facts, view: View, *, dali: bool) -> DataError | None:
+    """The error of an image that can be decoded but not streamed; None if it can.
+
+    It is smaller than the crop of ``view``, or ``dali`` decodes it and would show it otherwise than altprop.
+    """
     try:
-        view.window(*size, random.Random(0))
+        view.window(*facts.size, random.Random(0))
     except ValueError as error:
         return crop_error(path, error)
-    return None
+    return unconvertible(path, facts) if dali else None
 
 
 def crop_error(path: Path, error: ValueError) -> DataError:

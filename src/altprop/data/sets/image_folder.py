@@ -60,9 +60,8 @@ class ImageFolder(Streamed):
         train, test = list_splits(folder, SPLITS, classes)
         pixels = decode_or_read((train, test), context.root, self.folder, self.memory_limit * MIB)
         if pixels is None:
-            convertible = self.loader != "dali"
             workers = num_workers(self.workers)
-            check_once((train, test), context.root, self.folder, self.crops, workers, convertible=convertible)
+            check_once((train, test), context.root, self.folder, self.crops, workers, dali=self.loader == "dali")
             return self.stream(train, test, names, context)
         raw = RawData(Images(pixels[0], train.labels), Images(pixels[1], test.labels), names)
         return on_device(self, raw, self.augmentation, context)
