@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "altprop"
 ROOMS = [
     {
-        *("problems", "faults", "files", "tensor_file", "yaml_files", "seeding", "names", "program", "fonts", "ranges"),
+        *("problems", "faults", "files", "keys", "tensor_file", "yaml_files", "seeding", "names", "program", "fonts", "ranges"),
         *("code_state", "code_identity", "_torchvision"),
     },
     {"nn", "data", "models", "tracking", "estimators", "heads", "losses", "units", "weights"},

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from altprop.code_state import code_state
+from altprop.names import targets_in
 
 LIBRARIES = frozenset({"torch", "torchvision", "torchmetrics", "numpy", "hydra_plugins"})
 """Packages whose versions are recorded elsewhere in ``meta.json``."""
@@ -23,7 +24,7 @@ def code_identity(config: Mapping[str, Any], own_state: Mapping[str, Any] | None
     Python files, which decide whether two runs come from the same code. ``own_state`` is altprop's own state in git, if the
     caller has asked for it already.
     """
-    packages = dict.fromkeys(["altprop", *(target.partition(".")[0] for target in _targets(config))])
+    packages = dict.fromkeys(["altprop", *(target.partition(".")[0] for target in targets_in(config))])
     identity = {}
     for package in packages:
         folder = None if package in LIBRARIES else _location(package)
@@ -53,19 +54,6 @@ def code_differences(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, 
         for package, entry in now.items()
         if package in before and before[package].get("content") != entry["content"]
     ]
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """Every ``_target_`` at and below ``node``."""
-    if isinstance(node, Mapping):
-        for name, child in node.items():
-            if name == "_target_" and isinstance(child, str):
-                yield child
-            else:
-                yield from _targets(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from _targets(child)
 
 
 def _location(package: str) -> Path | None:

@@ -14,12 +14,13 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from altprop.keys import walk
 from altprop.problems import Problem
 
 FOLDERS = {
@@ -206,6 +207,13 @@ def key_name(path: str) -> str:
     """The name of the class at ``path`` in a run key: its former path if it has one, otherwise its public name."""
     public = public_name(path)
     return _FORMER.get(public, public)
+
+
+def targets_in(config: Any) -> Iterator[str]:
+    """Every ``_target_`` at and below the plain ``config``."""
+    for _, node in walk(config):
+        if isinstance(node, Mapping) and isinstance(node.get("_target_"), str):
+            yield node["_target_"]
 
 
 def with_public_names(config: Any) -> Any:

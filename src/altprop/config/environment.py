@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
+from altprop.keys import walk
 from altprop.problems import Problem
 
 VISIBLE = ("name", "paths")
@@ -113,11 +114,7 @@ def _marked_variables() -> Iterator[None]:
 
 def variables_of(stored: Any) -> list[str]:
     """The variables that the stored configuration names, sorted."""
-    if isinstance(stored, Mapping):
-        stored = list(stored.values())
-    if isinstance(stored, list):
-        return sorted({name for child in stored for name in variables_of(child)})
-    return VARIABLE.findall(stored) if isinstance(stored, str) else []
+    return sorted({name for _, text in walk(stored) if isinstance(text, str) for name in VARIABLE.findall(text)})
 
 
 def with_environment(stored: Any, key: str, problems: list[Problem]) -> Any:

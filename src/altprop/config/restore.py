@@ -27,6 +27,7 @@ from altprop.config.schema import RootConfig
 from altprop.config.trust import KEY as TRUST
 from altprop.config.trust import problems_of_run
 from altprop.files import read_bytes
+from altprop.keys import is_within
 from altprop.names import with_public_names
 from altprop.problems import ConfigError, Problem
 from altprop.reporting.runs import run_directories
@@ -105,7 +106,7 @@ def trusted_config(read: dict[str, Any], replaced: Collection[str], *, trust: bo
         raise ConfigError(problems)
     missing: list[Problem] = []
     config = with_environment(read, "", missing)
-    if missing := [problem for problem in missing if not _is_replaced(problem.key, replaced)]:
+    if missing := [problem for problem in missing if not is_within(problem.key, replaced)]:
         raise ConfigError(missing)
     return Stored(config, deepcopy(read))
 
@@ -201,10 +202,6 @@ def _has(key: str, config: Any) -> bool:
             return False
         config = config[name]
     return True
-
-
-def _is_replaced(key: str, replaced: Collection[str]) -> bool:
-    return any(key == other or key.startswith((f"{other}.", f"{other}[")) for other in replaced)
 
 
 def _copy(path: list[str], source: Mapping[str, Any], target: dict[str, Any]) -> None:

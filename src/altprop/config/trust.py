@@ -29,6 +29,7 @@ from altprop.algorithms.schedule import Schedule
 from altprop.config.environment import DECODED, VARIABLE
 from altprop.config.project import config_folders, own_packages
 from altprop.data.sets.image_set import ImageSet
+from altprop.keys import is_within, walk
 from altprop.names import FOLDERS, definitions, public_name
 from altprop.nn.estimators.base import Estimator
 from altprop.nn.weights.base import WeightsRule
@@ -70,7 +71,9 @@ def problems_of_run(config: Any, replaced: Collection[str] = ()) -> list[Problem
     """
     problems: list[Problem] = []
     targets: dict[str, str] = {}
-    for key, value in _walk(config, "", replaced):
+    for key, value in walk(config):
+        if is_within(key, replaced):
+            continue
         if isinstance(value, Mapping):
             problems += [_refused(f"{key}.{word}", f"sets {word}") for word in _WORDS if word in value]
             if "_target_" in value and f"{key}._target_" not in replaced:
@@ -84,19 +87,6 @@ def problems_of_run(config: Any, replaced: Collection[str] = ()) -> list[Problem
     if problems:
         return problems
     return [_refused(f"{key}._target_", f"names {path}") for key, path in targets.items() if not _is_allowed(path)]
-
-
-def _walk(value: Any, key: str, replaced: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """Every value at and below ``key``, except what is ``replaced``."""
-    if key in replaced:
-        return
-    yield key, value
-    if isinstance(value, Mapping):
-        for name, child in value.items():
-            yield from _walk(child, f"{key}.{name}" if key else str(name), replaced)
-    elif isinstance(value, list):
-        for index, child in enumerate(value):
-            yield from _walk(child, f"{key}[{index}]", replaced)
 
 
 def _problems_of_interpolation(key: str, text: str) -> Iterator[Problem]:
@@ -118,7 +108,7 @@ def _is_of_allowed_place(path: str) -> bool:
     if any(path.startswith(f"{package}.") for package in CLOSED) or not re.fullmatch(rf"{_NAME}(\.{_NAME})+", path):
         return False
     package, _, name = path.rpartition(".")
-    if path in _named_in_files() or package in LIBRARIES:
+    if _is_named_in_files(path) or package in LIBRARIES:
         return True
     if package in FOLDERS:
         return len(definitions(package).get(name, ())) == 1
@@ -127,7 +117,7 @@ def _is_of_allowed_place(path: str) -> bool:
 
 def _is_allowed(path: str) -> bool:
     """Whether the object at ``path``, which is of an allowed place, is named in a file or is a class of one of :data:`KINDS`."""
-    if path in _named_in_files():
+    if _is_named_in_files(path):
         return True
     try:
         target = pkgutil.resolve_name(path)
@@ -145,9 +135,8 @@ def _announced() -> frozenset[str]:
     return frozenset(package.module for package in own_packages())
 
 
-def _named_in_files() -> frozenset[str]:
-    folders = [*config_folders(), *_folders_of_command()]
-    return frozenset().union(*(_named_in(folder) for folder in dict.fromkeys(folders)))
+def _is_named_in_files(path: str) -> bool:
+    return any(path in _named_in(folder) for folder in (*config_folders(), *_folders_of_command()))
 
 
 def _folders_of_command() -> list[Path]:

@@ -24,6 +24,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from altprop.config.plain import to_plain
+from altprop.names import targets_in
 
 MODULES = (
     *("torch", "torch._dynamo", "pydantic", "rich.console", "rich.live", "rich.progress", "rich.table"),
@@ -127,7 +128,7 @@ class _Server:
             return
         with _fork_safe(), suppress(Exception):  # the run itself reports what is wrong
             plain, _ = to_plain(OmegaConf.create(dict(order.config)))
-            targets = frozenset(targets_of(plain))
+            targets = frozenset(targets_in(plain))
             if targets not in self.rehearsed:
                 self.rehearsed.add(targets)
                 rehearse(plain)
@@ -218,21 +219,10 @@ def threads_at_fork() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def targets_of(node: Any) -> Iterator[str]:
-    """Every ``_target_`` in a configuration in plain containers."""
-    if isinstance(node, Mapping):
-        if isinstance(node.get("_target_"), str):
-            yield node["_target_"]
-        node = list(node.values())
-    if isinstance(node, list):
-        for child in node:
-            yield from targets_of(child)
-
-
 def only_ours(config: DictConfig) -> bool:
     """Whether ``config`` names nothing but classes and functions of altprop and torch."""
     plain, _ = to_plain(config)
-    return all(target.startswith(OURS) for target in targets_of(plain))
+    return all(target.startswith(OURS) for target in targets_in(plain))
 
 
 def _import(modules: tuple[str, ...]) -> None:

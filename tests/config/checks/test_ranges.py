@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections.abc as abc
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -18,6 +17,7 @@ from altprop.config.checks.validation import PLACES, SETTINGS
 from altprop.config.command_settings import COMMAND_SETTINGS
 from altprop.config.project import CONF
 from altprop.config.schema import RootConfig
+from altprop.names import targets_in
 from altprop.training.settings import EarlyStopping
 
 SUPPLIED = {"input_shape", "num_classes", "parts", "params", "optimizer", "scores", "targets", "shape", "prefer"}
@@ -32,25 +32,13 @@ FREE = {
 """Target and argument -> why its values need no range."""
 
 
-def targets(node: Any) -> Iterator[str]:
-    """Every ``_target_`` in a configuration file."""
-    if isinstance(node, Mapping):
-        if isinstance(node.get("_target_"), str) and node["_target_"] != "???":
-            yield node["_target_"]
-        for child in node.values():
-            yield from targets(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from targets(child)
-
-
 def configured() -> list[str]:
     """The targets of all files in ``conf`` and ``sweeps``."""
     found = set()
     for file in CONF.rglob("*.yaml"):
         content = OmegaConf.load(file)
         if isinstance(content, DictConfig):
-            found |= set(targets(OmegaConf.to_container(content)))
+            found |= set(targets_in(OmegaConf.to_container(content))) - {"???"}
     return sorted(found)
 
 

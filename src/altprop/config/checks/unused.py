@@ -19,6 +19,7 @@ from altprop.config.plain import NO_VALUE, UNRESOLVED, to_plain
 from altprop.config.project import CONF
 from altprop.config.schema import RootConfig
 from altprop.config.typed import as_typed
+from altprop.keys import walk
 from altprop.problems import Problem, nearest
 
 LENGTHS = ("epochs", "max_epochs", "num_epochs", "steps", "max_steps")
@@ -68,7 +69,7 @@ def unused_roots(config: DictConfig, known: Sequence[str], plain: Any = None) ->
     if not added:
         return []
     raw: Any = OmegaConf.to_container(config, resolve=False)
-    references = " ".join(text for text in _texts(raw) if "${" in text)
+    references = " ".join(text for _, text in _texts(raw) if "${" in text)
     unused = [key for key in added if not re.search(rf"(?<![\w]){re.escape(key)}(?![\w])", references)]
     return [_unused(key, (plain or raw)[key], known, raw) for key in unused]
 
@@ -79,7 +80,7 @@ def home_folders(plain: Any) -> list[Problem]:
         Problem(
             key, f"{text} would be in a folder called ~", "a path without ~", f"{key}={as_typed(str(Path(text).expanduser()))}"
         )
-        for key, text in _keys_of_texts(plain)
+        for key, text in _texts(plain)
         if text == "~" or text.startswith("~/")
     ]
 
@@ -112,16 +113,5 @@ def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
                 yield from _dotted(child, f"{prefix}{name}.")
 
 
-def _texts(node: Any) -> Iterator[str]:
-    return (text for _, text in _keys_of_texts(node))
-
-
-def _keys_of_texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(node, dict):
-        for name, child in node.items():
-            yield from _keys_of_texts(child, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, (list, tuple)):
-        for index, child in enumerate(node):
-            yield from _keys_of_texts(child, f"{key}[{index}]")
-    elif isinstance(node, str):
-        yield key, node
+def _texts(node: Any) -> Iterator[tuple[str, str]]:
+    return ((key, value) for key, value in walk(node) if isinstance(value, str))
