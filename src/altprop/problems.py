@@ -47,6 +47,16 @@ def on_one_line(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
 
 
+def message_of(error: BaseException) -> str:
+    """The message of ``error`` with its lines joined into one."""
+    return " ".join(str(error).split())
+
+
+def first_line_of(error: BaseException) -> str:
+    """The first line of the message of ``error`` that is not blank; empty if there is none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+
+
 def nearest(word: str, known: Iterable[str], similarity: float = 0.6) -> str | None:
     """The entry of ``known`` that is most similar to ``word``, or None if none has this ``similarity`` (0 to 1)."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=similarity)

@@ -1,4 +1,4 @@
-"""Reading a file of ``torch.save`` that may be damaged or hostile. Imports nothing from altprop but files and faults."""
+"""Reading a file of ``torch.save`` that may be damaged or hostile. Imports only faults, files and problems of altprop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from altprop.faults import is_out_of_memory
 from altprop.files import NotRegular, require_regular
+from altprop.problems import first_line_of
 
 
 class BadCheckpoint(Exception):  # noqa: N818 - names what the file is
@@ -48,5 +49,5 @@ def _load(path: Path, device: torch.device | str, *, mmap: bool = False) -> Any:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line_of(error) or type(error).__name__
         raise BadCheckpoint(f"{path}: it holds more than tensors and plain values ({reason})") from error

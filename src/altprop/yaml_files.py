@@ -1,4 +1,4 @@
-"""Reading YAML files that somebody else wrote. This module imports nothing from altprop but files.
+"""Reading YAML files that somebody else wrote. This module imports nothing from altprop but files and problems.
 
 Aliases let a file of a kilobyte stand for billions of values, and nothing in YAML forbids it. Every file is therefore measured
 before any value is made of it.
@@ -12,6 +12,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from altprop.files import read_bytes
+from altprop.problems import message_of
 
 MAX_BYTES = 8 * 2**20
 """Largest file that is read. The largest configuration of altprop has 10 kB."""
@@ -106,4 +107,4 @@ def one_line(error: Exception) -> str:
     """What is wrong with a file, in one line: the problem and the line of a ``yaml.YAMLError``, or the text of ``error``."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
-    return " ".join(str(error).split())
+    return message_of(error)

@@ -20,7 +20,7 @@ from altprop.algorithms.optimization import OptimizerStep
 from altprop.algorithms.recorder import Recorder
 from altprop.algorithms.schedule import RunningSchedule
 from altprop.faults import chain, is_out_of_memory
-from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.problems import ConfigError, Problem, RunFailed, message_of
 
 KEY = "trainer.cuda_graph"
 OFF = f"{KEY}=false"
@@ -87,7 +87,7 @@ class GraphedUpdate:
             if is_out_of_memory(error):
                 raise
             first = list(chain(error))[-1]
-            raise RunFailed(f"{KEY}: the step cannot be captured ({' '.join(str(first).split())[:200]}); try {OFF}") from error
+            raise RunFailed(f"{KEY}: the step cannot be captured ({message_of(first)[:200]}); try {OFF}") from error
         if any(not torch.equal(before, after) for before, after in zip(on_host, self._host_streams(), strict=True)):
             raise RunFailed(f"{KEY}: the step draws random numbers on the CPU, which a graph cannot repeat; try {OFF}")
         return graph

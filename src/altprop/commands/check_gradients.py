@@ -13,7 +13,7 @@ import torch
 from altprop.algorithms.equilibrium_propagation.base import EnergyAlgorithm
 from altprop.algorithms.equilibrium_propagation.theorem import GradientCheck
 from altprop.algorithms.equilibrium_propagation.theorem import check_gradients as compare
-from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.problems import ConfigError, Problem, RunFailed, first_line_of
 from altprop.ranges import FilePath, Iterations, PositiveFloat, PositiveInt
 from altprop.reporting.figures.equilibrium_propagation import draw_bias_bars, draw_series
 from altprop.training.assembly import assemble
@@ -162,5 +162,5 @@ def _load_parameters(parts: Parts, algorithm: EnergyAlgorithm, checkpoint: str |
         state = read_checkpoint(path)
         algorithm.model.load_state_dict(state["algorithm"]["model"])
     except (BadCheckpoint, RuntimeError) as error:
-        raise RunFailed(f"task.checkpoint: {path} does not contain this network: {str(error).splitlines()[0]}") from error
+        raise RunFailed(f"task.checkpoint: {path} does not contain this network: {first_line_of(error)}") from error
     return str(path)

@@ -15,7 +15,7 @@ from altprop.nn.export.onnx_file import load_onnx, missing_packages, save_onnx
 from altprop.nn.export.sparse import load_sparse, save_sparse
 from altprop.nn.fused_attention import without_fused_attention
 from altprop.nn.units.base import hard_units
-from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.problems import ConfigError, Problem, RunFailed, first_line_of
 from altprop.training.assembly import Assembly
 from altprop.training.parts import Parts
 from altprop.training.trained import load_trained, require_same_scores
@@ -77,7 +77,7 @@ def export_onnx(parts: Parts, checkpoint: Literal["auto", "best", "last"] = "aut
     try:
         size = save_onnx(run.algorithm.model, images.clone(), path)
     except Exception as error:  # torch's exporter raises anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line_of(error) or type(error).__name__
         raise RunFailed(f"torch cannot export this network to ONNX ({reason})") from error
     compared, different = _compare(run, load_onnx(path))
     if different > (FLIPPED * compared if any(True for _ in hard_units(run.algorithm.model)) else 0):

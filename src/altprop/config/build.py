@@ -19,7 +19,7 @@ from altprop.config.resolvers import missing_sources, start_sources
 from altprop.config.restore import stored_config
 from altprop.config.trust import KEY as TRUST
 from altprop.nn.metrics.base import Metric
-from altprop.problems import ConfigError, Problem
+from altprop.problems import ConfigError, Problem, message_of
 from altprop.training.parts import Parts
 from altprop.training.settings import EarlyStopping, TrainerSettings
 
@@ -103,9 +103,9 @@ def _instantiate(config: Mapping[str, Any], name: str, prefix: str = "") -> Any:
         if isinstance(cause, ValueError) or (cause is not None and _raised_by_a_library(cause)):  # a constructor refused a value
             full_key = str(error).rpartition("full_key: ")[2] if "full_key: " in str(error) else ""
             key = f"{prefix}{name}.{full_key}" if full_key else f"{prefix}{name}"
-            raise ConfigError([Problem(key, " ".join(str(cause).split()), "see its file in conf/")]) from error
+            raise ConfigError([Problem(key, message_of(cause), "see its file in conf/")]) from error
         if cause is None:  # Hydra itself refuses targets that run commands or delete files
             raise ConfigError(
-                [Problem(f"{prefix}{name}", " ".join(str(error).split()), "a class of altprop, of torch or of your own")]
+                [Problem(f"{prefix}{name}", message_of(error), "a class of altprop, of torch or of your own")]
             ) from error
         raise

@@ -18,7 +18,7 @@ from altprop.data.sets.cifar import CIFAR10, CIFAR100
 from altprop.data.sets.in_memory import InMemory
 from altprop.data.sets.mnist import MNIST, FashionMNIST
 from altprop.data.sets.svhn import SVHN
-from altprop.problems import ConfigError, Problem, RunFailed
+from altprop.problems import ConfigError, Problem, RunFailed, message_of
 
 ARCHIVES = (".gz", ".tgz", ".tar", ".zip")
 
@@ -135,7 +135,7 @@ def _download(data_set: InMemory, source: Download, datasets: Any, config: Mappi
         with safe_extraction():
             source.download(datasets, folder, config)
     except (urllib.error.URLError, OSError, RuntimeError, EOFError) as error:  # torchvision raises all of them
-        raise RunFailed(f"{data_set.display_name} cannot be downloaded: {' '.join(str(error).split())}") from error
+        raise RunFailed(f"{data_set.display_name} cannot be downloaded: {message_of(error)}") from error
     if (defect := _defect(data_set, source, datasets, config, folder)) is not None:
         raise RunFailed(f"{data_set.display_name} was downloaded, but {defect}")
 

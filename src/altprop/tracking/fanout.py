@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from altprop.problems import first_line_of
 from altprop.tracking.base import Histogram, RunInfo, Status, Tracker, Watched
 from altprop.tracking.metrics_file import MetricsFile
 
@@ -124,7 +125,7 @@ class _Guarded:
         try:
             function(*arguments)
         except (Exception, SystemExit) as error:  # Rich exits if standard output is a closed pipe
-            self.switch_off(f"{type(error).__name__}: {one_line(error.__context__ or error)}")
+            self.switch_off(f"{type(error).__name__}: {first_line_of(error.__context__ or error) or 'no message'}")
 
     def switch_off(self, reason: str) -> None:
         """Log the reason once, and make no further calls."""
@@ -183,12 +184,7 @@ class _Threaded(_Guarded):
             # Even a tracker that failed may hold files or processes to close, and closing them may fail as well.
             self._guard("finish", *self._end)
         except BaseException as error:  # a library's sys.exit() would end the thread silently
-            self.switch_off(f"{type(error).__name__}: {one_line(error)}")
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first non-empty line of an error's message, for reports of one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+            self.switch_off(f"{type(error).__name__}: {first_line_of(error) or 'no message'}")
 
 
 def histograms_of(model: nn.Module, watched: Watched | None) -> dict[str, Histogram]:

@@ -19,7 +19,7 @@ from altprop.nn.synchronized_batch_norm import synchronize_batch_norm
 from altprop.nn.weights.base import WeightsRule
 from altprop.nn.weights.saved_run import load_weights, own_tensors
 from altprop.nn.weights.start import read_start_weights
-from altprop.problems import ConfigError, Problem
+from altprop.problems import ConfigError, Problem, message_of
 from altprop.seeding import derive_seed
 from altprop.training.cost import StepCosts
 from altprop.training.device import choose_device, configure_torch, dtype_of, place_model, recorder_on, uses_channels_last
@@ -119,7 +119,7 @@ def check_metrics(metrics: Mapping[str, Metric], num_classes: int) -> None:
             check_on_example(metric, num_classes)
         except Exception as error:  # a user's function may raise anything
             allowed = "a function of (scores [batch, classes], targets [batch]) or a class of torchmetrics"
-            problems.append(Problem(f"metrics.{name}", f"{type(error).__name__}: {' '.join(str(error).split())}", allowed))
+            problems.append(Problem(f"metrics.{name}", f"{type(error).__name__}: {message_of(error)}", allowed))
     if problems:
         raise ConfigError(problems)
 

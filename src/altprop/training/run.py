@@ -16,7 +16,7 @@ import torch
 from altprop.code_identity import code_differences, code_identity
 from altprop.faults import DISK, describe, system_error
 from altprop.files import read_json
-from altprop.problems import ConfigError, RunFailed
+from altprop.problems import ConfigError, RunFailed, first_line_of
 from altprop.program import command
 from altprop.tracking.base import RunInfo, Status, Tracker
 from altprop.tracking.fanout import Trackers
@@ -81,8 +81,9 @@ def _train_or_explain(parts: Parts, directory: RunDirectory, processes: Processe
     except BaseException as error:
         explained = _explain(error, directory)
         if processes.first and (directory.started or not isinstance(explained, ConfigError)):
-            reason = str(explained).splitlines()[0] if str(explained) else ""
-            _write_end(parts, directory, "failed", error=f"{type(explained).__name__}: {reason}", failed_at=time.time())
+            _write_end(
+                parts, directory, "failed", error=f"{type(explained).__name__}: {first_line_of(explained)}", failed_at=time.time()
+            )
         if explained is error:
             raise
         raise explained from error

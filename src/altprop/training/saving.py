@@ -10,7 +10,7 @@ from typing import Any
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
 from altprop.faults import is_out_of_memory
-from altprop.problems import RunFailed
+from altprop.problems import RunFailed, first_line_of
 from altprop.training.checkpoint import FORMAT, INITIAL, Checkpoint, CheckpointStore, random_state, restore_random_state
 from altprop.training.cost import peak_memory
 from altprop.training.plan import Plan
@@ -162,7 +162,7 @@ def _explained(checkpoint: Checkpoint) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        reason = str(error).splitlines()[0] if str(error) else ""
+        reason = first_line_of(error)
         raise RunFailed(
             f"{checkpoint.path} does not fit this code ({type(error).__name__}: {reason}); resume it with the version that "
             "meta.json in the run's directory names, or start over with resume=false"

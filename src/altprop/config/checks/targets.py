@@ -20,7 +20,7 @@ from hydra.utils import get_object
 from altprop._torchvision import import_torchvision
 from altprop.config.checks.torch_arguments import ranges_of
 from altprop.names import public_name
-from altprop.problems import Problem, nearest
+from altprop.problems import Problem, message_of, nearest
 
 Target = Callable[..., Any]
 EXTRAS = {"torchmetrics": "metrics"}
@@ -100,7 +100,7 @@ def _where(error: BaseException) -> str:
     frames = [frame for frame in frames if frame.filename != __file__ and frame.filename != importlib.__file__]
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+    return f"{type(error).__name__}: {message_of(error)}{place}"
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from torch import nn
 from altprop.algorithms.context import Context
 from altprop.algorithms.schedule import RunningSchedule
 from altprop.names import with_public_names
-from altprop.problems import Problem
+from altprop.problems import Problem, message_of
 from altprop.training.duration import Duration
 
 _STEPS_PER_EPOCH = 100
@@ -108,4 +108,4 @@ def _step_problem(node: Mapping[str, Any]) -> Problem | None:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error.__cause__ or error).split())
+    return message_of(error.__cause__ or error)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from altprop.nn.export import binary, sparse
 from altprop.nn.weights.saved_run import checkpoint_file, computed_weights, is_checkpoint, plain_name, saved_masks
-from altprop.problems import ConfigError, Problem
+from altprop.problems import ConfigError, Problem, message_of
 from altprop.tensor_file import BadCheckpoint, read_tensor_file
 
 _ALLOWED = "the directory or a checkpoint of a run, a state dict of tensors, or a .safetensors file"
@@ -67,7 +67,7 @@ def _safetensors(file: Path, key: str) -> StartWeights:
             names = content.keys()
             return StartWeights(file, _without_prefix({name: content.get_tensor(name) for name in names}), masked=False)
     except (SafetensorError, ValueError, OSError) as error:
-        raise ConfigError([Problem(key, f"{file} cannot be read ({' '.join(str(error).split())})", _ALLOWED)]) from error
+        raise ConfigError([Problem(key, f"{file} cannot be read ({message_of(error)})", _ALLOWED)]) from error
 
 
 def _without_prefix(state: Mapping[Any, Tensor]) -> dict[str, Tensor]:
