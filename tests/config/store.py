@@ -49,7 +49,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     for name in ("per_gpu", "warm"):  # not stored
         plain["cluster"].pop(name)
     plain.pop("trust_run")  # not stored
-    return readable(without_unused_options(plain))  # options that are younger than the stored entries
+    return readable(without_unused_options(plain))  # options that were added after the stored entries
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -130,8 +130,8 @@ def test_a_run_of_an_older_version_resumes(
 ) -> None:
     file = run_directory / "config.yaml"
     stored = OmegaConf.load(file)
-    for younger in ("probe_every", "keep_epochs", "evaluate_test"):  # do not change what a run computes
-        del stored.trainer[younger]
+    for added in ("probe_every", "keep_epochs", "evaluate_test"):  # do not change what a run computes
+        del stored.trainer[added]
     OmegaConf.save(stored, file)
     parts = restore(monkeypatch, f"run={run_directory}")
     assert (parts.directory, parts.settings.probe_every, parts.settings.keep_epochs) == (run_directory, None, [])

@@ -43,20 +43,20 @@ VOLATILE = (
 )
 """Dotted keys that do not change what a run computes and therefore do not enter its key."""
 
-YOUNGER_KEYS: Mapping[str, Any] = {
+ADDED_KEYS: Mapping[str, Any] = {
     "metrics": None,
     "model.weights_from": None,
     "trainer.evaluate_test": "always",
     "trainer.cuda_graph": False,
 }
-"""Dotted keys that were added after the first runs -> the value that means what a configuration without the key means."""
-YOUNGER_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+"""Dotted keys that were added after the first runs -> the value that means the same as leaving the key out."""
+ADDED_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "altprop.models.ResNet": {"stages": None},
     "altprop.models.VGG": {"width": 1.0},
     "altprop.weights.Binary": {"dense": []},
     "altprop.weights.IterativeBinary": {"dense": []},
 }
-"""Public name of a class -> its arguments that were added after the first runs, with values as in :data:`YOUNGER_KEYS`."""
+"""Public name of a class -> its arguments that were added after the first runs, with such values."""
 
 
 def run_key(config: Mapping[str, Any]) -> str:
@@ -65,7 +65,7 @@ def run_key(config: Mapping[str, Any]) -> str:
     Classes count by name, regardless of the file that defines them (:func:`altprop.names.key_name`).
     Numbers count by value (``1``, ``1.0`` and ``1e0`` are the same, ``true`` is different), and the order of keys does not count.
     Paths below ``paths.data`` or ``paths.outputs`` count relative to it, so a run has the same key on another machine.
-    Options that are younger than altprop's first runs count only if they are used (:func:`without_unused_options`).
+    Options that were added after the first runs count only if they are used (:func:`without_unused_options`).
     """
     config = without_unused_options(config)
     folders = {f"<{name}>": path for name, path in (config.get("paths") or {}).items() if isinstance(path, str) and path}
@@ -74,24 +74,24 @@ def run_key(config: Mapping[str, Any]) -> str:
 
 
 def without_unused_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of ``config`` without the :data:`YOUNGER_KEYS` and :data:`YOUNGER_ARGUMENTS` that have their neutral value.
+    """A copy of ``config`` without the :data:`ADDED_KEYS` and :data:`ADDED_ARGUMENTS` that have the values listed there.
 
-    A configuration that does not use such an option thus has the key that it had before the option existed.
+    A configuration that does not use such an option therefore keeps the run key that it had before the option existed.
     """
     return _without_unused(config, "")
 
 
 def _without_unused(node: Mapping[str, Any], key: str) -> dict[str, Any]:
     target = node.get("_target_")
-    arguments = YOUNGER_ARGUMENTS.get(public_name(target), {}) if isinstance(target, str) else {}
-    kept = {}
+    arguments = ADDED_ARGUMENTS.get(public_name(target), {}) if isinstance(target, str) else {}
+    used = {}
     for name, child in node.items():
         path = f"{key}.{name}" if key else str(name)
         value = _without_unused(child, path) if isinstance(child, Mapping) else child
-        neutral = [table[entry] for table, entry in ((YOUNGER_KEYS, path), (arguments, name)) if entry in table]
+        neutral = [table[entry] for table, entry in ((ADDED_KEYS, path), (arguments, name)) if entry in table]
         if not any(value == each or (each is None and value == {}) for each in neutral):
-            kept[name] = value
-    return kept
+            used[name] = value
+    return used
 
 
 def is_volatile(key: str) -> bool:

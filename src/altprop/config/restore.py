@@ -22,7 +22,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from altprop.config import extend
 from altprop.config.checks.validation import problems_of_plain
 from altprop.config.environment import variables_of, with_environment
-from altprop.config.key import YOUNGER_KEYS, is_volatile, run_key
+from altprop.config.key import ADDED_KEYS, is_volatile, run_key
 from altprop.config.schema import RootConfig
 from altprop.config.trust import KEY as TRUST
 from altprop.config.trust import problems_of_run
@@ -36,10 +36,7 @@ from altprop.yaml_files import MAX_BYTES, measure, one_line
 
 _FROM_THE_COMMAND_LINE = ("run", "resume", "task")
 _MAPPINGS = ("dataset", "model", "algorithm", "optimizer", "schedule", "trainer", "paths")
-_NEWER_KEYS = (TRUST,)
-"""Keys that runs of earlier versions lack, and that later ones do not store."""
-_REQUIRED_KEYS = tuple(field.name for field in dataclasses.fields(RootConfig) if field.name not in _NEWER_KEYS)
-
+_REQUIRED_KEYS = tuple(field.name for field in dataclasses.fields(RootConfig) if field.name != TRUST)  # which no run stores
 
 UNUSED = {"logger": None, "task": {"_target_": "altprop.tasks.train", "_partial_": True}}
 """What replaces the trackers and the task of a run that is only evaluated, so that nothing of theirs is imported."""
@@ -168,7 +165,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     wrong += [] if isinstance(stored["seed"], int) else ["seed"]
     if wrong:
         raise _not_a_run(f"{file} is not the configuration of a run: {', '.join(wrong)} has another type")
-    return {str(key): value for key, value in stored.items() if key not in _NEWER_KEYS}
+    return {str(key): value for key, value in stored.items() if key != TRUST}
 
 
 def _not_a_run(description: str, allowed: str = "the file as altprop wrote it") -> ConfigError:
@@ -176,14 +173,13 @@ def _not_a_run(description: str, allowed: str = "the file as altprop wrote it") 
 
 
 def _complete(stored: dict[str, Any], directory: Path) -> None:
-    """Add the values of ``trainer`` keys that are newer than the run, if they do not change what it computes."""
+    """Add the ``trainer`` keys that were added after the run was started, with values that do not change what it computes."""
     missing = {key: value for key, value in dataclasses.asdict(TrainerSettings()).items() if key not in stored["trainer"]}
-    missing |= {key: YOUNGER_KEYS[f"trainer.{key}"] for key in missing if f"trainer.{key}" in YOUNGER_KEYS}
-    known = [key for key in missing if is_volatile(f"trainer.{key}") or f"trainer.{key}" in YOUNGER_KEYS]
-    if significant := [f"trainer.{key}" for key in missing if key not in known]:
+    dotted = {key: f"trainer.{key}" for key in missing}
+    if significant := [name for name in dotted.values() if name not in ADDED_KEYS and not is_volatile(name)]:
         description = f"{directory} is a run of another version: {', '.join(significant)} missing"
         raise _not_a_run(description, "a run of this version; resume it with the version that started it")
-    stored["trainer"] |= missing
+    stored["trainer"] |= {key: ADDED_KEYS.get(dotted[key], value) for key, value in missing.items()}
 
 
 def overridden_keys() -> list[str]:
