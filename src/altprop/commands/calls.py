@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from altprop.commands.entry import JobsFailed, execute
 from altprop.commands.train import check_task, run_task
 from altprop.config.plain import to_plain
+from altprop.config.quoting import quoted
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.sweeping.jobs import Manifest
 from altprop.sweeping.notes import SweepNotes
@@ -79,7 +80,7 @@ def call_evaluate(run: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
     from altprop.commands.evaluate import evaluation_of
 
     results: list[dict[str, Any]] = []
-    _call("evaluate", [_override("run", run), *overrides], lambda config: results.append(evaluation_of(config)))
+    _call("evaluate", [f"run={quoted(str(run))}", *overrides], lambda config: results.append(evaluation_of(config)))
     return results[0]
 
 
@@ -87,24 +88,16 @@ def load_model(directory: Path, checkpoint: str, device: str, *, trust: bool) ->
     """The trained model of the run in ``directory``. With ``trust``, its configuration may name any code, which is executed."""
     from altprop.config.build import build_parts
     from altprop.config.checks.validation import problems_of_plain
-    from altprop.config.restore import UNUSED, check_place, read_config, trusted_config
+    from altprop.config.restore import config_to_evaluate
     from altprop.training.isolation import isolated
     from altprop.training.predictor import Predictor
     from altprop.training.trained import load_trained
 
-    directory = directory.resolve()
-    read = read_config(directory)
-    stored = trusted_config({**read, **UNUSED}, [*UNUSED, "paths.outputs"], trust=trust).config
-    outputs = check_place(stored, read, directory)
-    settings: Mapping[str, Any] = {"device": device, "threads": None, "cuda_graph": False}
-    changed = {
-        "paths": {**stored["paths"], "outputs": outputs},
-        "trainer": {**stored["trainer"], **settings},
-    }
+    config = config_to_evaluate(directory.resolve(), device=device, trust=trust)
     with isolated():
-        if problems := problems_of_plain({**stored, **changed}):
+        if problems := problems_of_plain(config):
             raise ConfigError(problems)
-        parts = build_parts({**stored, **changed})
+        parts = build_parts(config)
         return Predictor(parts, load_trained(parts, checkpoint))
 
 
@@ -159,11 +152,6 @@ def _for_python(problem: Problem) -> Problem:
     if not problem.fix.startswith("-m "):
         return problem
     return Problem(problem.key, problem.description, problem.allowed, f'altprop.sweep("{problem.fix.removeprefix("-m ")}")')
-
-
-def _override(key: str, path: str | Path) -> str:
-    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{quoted}'"
 
 
 @contextmanager

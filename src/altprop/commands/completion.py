@@ -24,23 +24,25 @@ from omegaconf.errors import OmegaConfBaseException
 
 from altprop.commands.messages.arguments import flags_first
 from altprop.commands.messages.command_line import CommandLine, CompositionError
+from altprop.config.command_settings import COMMAND_SETTINGS
 from altprop.config.compose import config_loader
 from altprop.config.enumerated import values_of
+from altprop.config.schema import RootConfig
 from altprop.problems import ConfigError
 from altprop.reporting.runs import run_directories
+from altprop.training.settings import TrainerSettings
 
 PAPERS = ("experiment", "sweep")
 """Groups with a folder for each paper, which are completed folder by folder."""
-SCHEMA: Mapping[str, str] = {"trainer": "altprop.training.settings.TrainerSettings", "": "altprop.config.schema.RootConfig"}
-"""Nodes without a ``_target_`` -> the class that declares their keys."""
+TYPED: Mapping[str, Mapping[str, type]] = {
+    "train": {"trainer": TrainerSettings, "": RootConfig},
+    **{command: {"": settings} for command, settings in COMMAND_SETTINGS.items()},
+}
+"""Command -> its nodes without a ``_target_`` -> the class that declares their keys."""
 WORDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "train": {"trainer.device": ("auto", "cpu", "cuda"), "trainer.select_on": ("auto", "validation", "test", "last")},
-    "evaluate": {
-        "split": ("test", "validation", "train"),
-        "checkpoint": ("auto", "last", "best"),
-        "device": ("auto", "cpu", "cuda"),
-    },
-    "report": {"compare": ("last", "selected", "best"), "formats": ("all", "markdown", "csv", "latex", "html")},
+    "evaluate": {"device": ("auto", "cpu", "cuda")},
+    "report": {"formats": ("all", "markdown", "csv", "latex", "html")},
     "status": {
         "action": ("show", "cancel", "logs", "retry", "watch", "clean"),
         "only": ("done", "running", "waiting", "stuck", "preempted", "interrupted", "failed", "unknown"),
@@ -54,11 +56,6 @@ SEPARATORS = {"bash": " ", "zsh": " ", "fish": "\n"}
 MIN_KEY = 2
 """Characters of a run key from which runs are looked up by key."""
 MAX_RUNS = 200
-
-
-def is_query(arguments: Sequence[str]) -> bool:
-    """Whether the shell asks for completions, with ``-sc query=<shell>``."""
-    return any(word.startswith("query=") for word in arguments) and bool(get_args(list(arguments)).shell_completion)
 
 
 def answer(command: str, arguments: Sequence[str]) -> None:
@@ -172,7 +169,8 @@ class Query:
         config = self._config
         node = _select(config, parent)
         target = node.get("_target_") if isinstance(node, DictConfig) and not OmegaConf.is_missing(node, "_target_") else None
-        target = target or (SCHEMA.get(parent) if self.command == "train" else None)
+        if target is None and (declared := TYPED[self.command].get(parent)) is not None:
+            target = f"{declared.__module__}.{declared.__qualname__}"
         words = values_of(target, name) if isinstance(target, str) else []
         return words or (("true", "false") if isinstance(_select(config, key), bool) else ())
 

@@ -23,7 +23,6 @@ from hydra.core.utils import JobReturn
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from altprop.commands.completion import answer, is_query
 from altprop.commands.messages.arguments import flags_first
 from altprop.commands.messages.command_line import CompositionError
 from altprop.commands.messages.help import extra_folders, help_page
@@ -81,7 +80,9 @@ def entry_point(config_name: str, run: Run, check: Check | None = None, config: 
 
 
 def _run(config_name: str, run: Run, check: Check | None) -> None:
-    if is_query(sys.argv[1:]):
+    if any(word.startswith("query=") for word in sys.argv[1:]) and get_args().shell_completion:  # -sc query=<shell>
+        from altprop.commands.completion import answer  # only a shell needs it
+
         answer(config_name, sys.argv[1:])
         return
     sys.argv[1:] = flags_first(sys.argv[1:])

@@ -11,12 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from altprop.config.build import build_parts
 from altprop.config.checks.validation import problems_of_plain
-from altprop.config.restore import UNUSED, check_place, find_run, overridden_keys, read_config, trusted_config
+from altprop.config.restore import config_to_evaluate, find_run, overridden_keys
 from altprop.config.trust import KEY as TRUST
 from altprop.problems import ConfigError, Problem
-
-CHOICES = {"split": ("test", "validation", "train"), "checkpoint": ("auto", "last", "best")}
-SETTINGS = ("device", "threads")
 
 
 def evaluate(config: DictConfig) -> None:
@@ -63,22 +60,13 @@ def _stored(options: Mapping[str, Any]) -> dict[str, Any]:
     The data are read from where the run read them, unless the command line says otherwise. Raises ConfigError if the directory is
     not a run, or names what it may not.
     """
-    problems = [
-        Problem(key, f"is {options[key]!r}", f"must be {' or '.join(choices)}", f"{key}={choices[0]}")
-        for key, choices in CHOICES.items()
-        if options[key] not in choices
-    ]
     if options["run"] == "???":
-        problems.append(Problem("run", "is missing", "the directory of a run", "run=outputs/latest"))
-    if problems:
-        raise ConfigError(problems)
-    directory = find_run(options["run"], Path(options["paths"]["outputs"]))
-    read = read_config(directory)
-    replaced = [*UNUSED, "paths.outputs"]
-    if {"paths", "paths.data"} & set(overridden_keys()):
-        replaced.append("paths.data")
-        read["paths"] = {**read["paths"], "data": options["paths"]["data"]}
-    stored = trusted_config({**read, **UNUSED}, replaced, trust=options[TRUST]).config
-    stored["paths"]["outputs"] = check_place(stored, read, directory)
-    stored["trainer"] = {**stored["trainer"], **{name: options[name] for name in SETTINGS}, "cuda_graph": False}
-    return stored
+        raise ConfigError([Problem("run", "is missing", "the directory of a run", "run=outputs/latest")])
+    paths = options["paths"]
+    return config_to_evaluate(
+        find_run(options["run"], Path(paths["outputs"])),
+        device=options["device"],
+        threads=options["threads"],
+        data=paths["data"] if {"paths", "paths.data"} & set(overridden_keys()) else None,
+        trust=options[TRUST],
+    )

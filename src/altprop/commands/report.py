@@ -19,7 +19,7 @@ from altprop.problems import ConfigError, Problem, nearest
 from altprop.reporting.comparisons import Comparison, comparisons, excluded
 from altprop.reporting.html.page import has_plotly, html_page
 from altprop.reporting.milestones import milestones
-from altprop.reporting.rows import COMPARABLE, Row, collect_rows
+from altprop.reporting.rows import Row, collect_rows
 from altprop.reporting.runs import Run, read_runs
 from altprop.reporting.searches import searches
 from altprop.reporting.tables.build import comparison_table, milestone_tables, results_table, search_tables, terminal_tables
@@ -161,23 +161,18 @@ def _group(run: Run) -> str:
 
 
 def _problems(settings: Mapping[str, Any], formats: Sequence[Any]) -> list[Problem]:
+    """The problems of values that have the right type (:class:`altprop.config.command_settings.ReportSettings`)."""
     problems = []
-    if settings["compare"] not in COMPARABLE:
-        problems.append(Problem("compare", f"is {settings['compare']!r}", f"must be {' or '.join(COMPARABLE)}", "compare=last"))
     columns = settings["columns"]
     known = [column.name for column in COLUMNS]
-    if columns is not None and (not isinstance(columns, list) or not columns):
+    if columns is not None and not columns:
         problems.append(
             Problem("columns", f"is {columns!r}", f"must be a list of {', '.join(known)}, or null", "columns=[experiment,last]")
         )
-    for name in columns if isinstance(columns, list) else ():
+    for name in columns or ():
         if name not in known:
             fix = f"columns=[{','.join(nearest(str(each), known) or 'last' for each in columns)}]"
             problems.append(Problem("columns", f"there is no column {name!r}", f"there are {', '.join(known)}", fix))
-    if not isinstance(settings["to"], str):
-        problems.append(Problem("to", f"is {settings['to']!r}", "must be a folder", "to=report"))
-    if not isinstance(settings["figures"], bool):
-        problems.append(Problem("figures", f"is {settings['figures']!r}", "must be true or false", "figures=true"))
     for name in formats:
         if name not in FORMATS:
             allowed = f"must be all, or a list of {', '.join(FORMATS)}"

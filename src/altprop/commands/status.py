@@ -62,14 +62,12 @@ def status(config: DictConfig) -> None:
 
 
 def _check(config: DictConfig) -> None:
+    """Raise ConfigError for words that are not known. Types are checked before (:mod:`altprop.config.command_settings`)."""
     problems = []
     if config.only not in (None, *STATES):
         problems.append(Problem("only", str(config.only), " | ".join(STATES), "only=failed"))
     if config.action not in VERBS:
         problems.append(Problem("action", str(config.action), " | ".join(VERBS), "action=show"))
-    for key in ("days", "every"):
-        if isinstance(config[key], bool) or not isinstance(config[key], (int, float)) or config[key] < 0:
-            problems.append(Problem(key, str(config[key]), "a number from 0 on"))
     if problems:
         raise ConfigError(problems)
 

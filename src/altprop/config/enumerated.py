@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from altprop.config.project import module_folders
+from altprop.config.typed import as_typed
 from altprop.names import FOLDERS, definitions, public_name
 
 MAX_STEPS = 12
@@ -176,7 +177,7 @@ def _words(hint: Definition, steps: int = 0) -> Iterator[str]:
         members = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         kind = _last_name(node.value)
         if kind == "Literal":
-            yield from (_typed(member.value) for member in members if isinstance(member, ast.Constant))
+            yield from (as_typed(member.value) for member in members if isinstance(member, ast.Constant))
         elif kind in ("Optional", "Union"):
             yield from _union(hint.module, [*members, *([ast.Constant(None)] if kind == "Optional" else [])], steps)
         elif kind in ("Annotated", "Final", "Required", "NotRequired"):
@@ -208,7 +209,3 @@ def _members(node: ast.ClassDef) -> Iterator[str]:
 
 def _last_name(node: ast.AST) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-
-
-def _typed(value: object) -> str:
-    return {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)

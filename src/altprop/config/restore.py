@@ -108,6 +108,32 @@ def trusted_config(read: dict[str, Any], replaced: Collection[str], *, trust: bo
     return Stored(config, deepcopy(read))
 
 
+def config_to_evaluate(
+    directory: Path, *, device: str, threads: int | None = None, data: str | None = None, trust: bool
+) -> dict[str, Any]:
+    """The configuration of the run in ``directory`` without its trackers and its task, for computing with its trained model.
+
+    Args:
+        directory: Absolute path of the run.
+        device: Replaces ``trainer.device``.
+        threads: Replaces ``trainer.threads``.
+        data: Folder of the data sets; None: the one that the run read them from.
+        trust: As in :func:`trusted_config`.
+
+    Raises:
+        ConfigError: If the directory is not a run, or names what it may not.
+    """
+    read = read_config(directory)
+    replaced = [*UNUSED, "paths.outputs"]
+    if data is not None:
+        read["paths"] = {**read["paths"], "data": data}
+        replaced.append("paths.data")
+    config = trusted_config({**read, **UNUSED}, replaced, trust=trust).config
+    config["paths"]["outputs"] = check_place(config, read, directory)
+    config["trainer"] |= {"device": device, "threads": threads, "cuda_graph": False}
+    return config
+
+
 def check_place(config: Mapping[str, Any], read: Mapping[str, Any], directory: Path) -> str:
     """The folder of runs, whose ``<name>/<key>`` is ``directory``.
 
