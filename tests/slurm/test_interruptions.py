@@ -103,7 +103,7 @@ def test_time_limits_queue_again_a_bounded_number_of_times(tmp_path: Path) -> No
     endless = [*SMALL, "trainer.duration=100000ep", "trainer.evaluate_every=100ep", "trainer.checkpoint_every=null"]
     # SLURM looks at limits every 30 s and signals what would be due before it looks again: 10 to 40 s after the start.
     limits = ["cluster.time=1", "cluster.signal_delay=20", "cluster.max_timeouts=1"]
-    [run] = submit(tmp_path, *endless, *limits, table=False).runs
+    [run] = submit(tmp_path, *endless, *limits).runs
 
     def failed() -> bool:
         wait_for_end(run)
