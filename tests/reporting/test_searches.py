@@ -102,7 +102,7 @@ def test_the_table_shows_trials_test_accuracy_cost_and_angles(tmp_path: Path, fa
 def test_the_figure_shows_validation_over_cost_and_the_test_accuracy_in_the_legend(tmp_path: Path) -> None:
     write_search(tmp_path / "outputs")
     rows = rows_of(tmp_path / "outputs")
-    figures = draw(rows, [], tmp_path / "figures")
+    figures = draw(rows, [], searches(rows), tmp_path / "figures")
     assert figures["field/digits: accuracy over cost"].read_bytes().startswith(PNG)
     row = searches(rows)[0].rows[1]
     curve = mean_curve([run.records for run in row.finished], VALIDATION)

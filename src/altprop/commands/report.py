@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import re
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from altprop.reporting.html.page import has_plotly, html_page
 from altprop.reporting.milestones import milestones
 from altprop.reporting.rows import Row, collect_rows
 from altprop.reporting.runs import Run, read_runs
-from altprop.reporting.searches import searches
+from altprop.reporting.searches import Search, searches
 from altprop.reporting.tables.build import comparison_table, milestone_tables, results_table, search_tables, terminal_tables
 from altprop.reporting.tables.columns import COLUMNS, PUBLISHED
 from altprop.reporting.tables.notes import messages_about_runs, mixed_rows, notes, summary
@@ -53,10 +54,10 @@ def report(config: DictConfig) -> None:
     totals = summary(rows, unreadable)
     columns = settings["columns"]
     messages = [*mixed_rows(rows), *messages_about_runs(rows, unreadable, outputs), *excluded(rows, all_runs)]
-    found = searches(rows, all_runs)
-    in_searches = {id(row) for search in found for row in (*search.rows, *(trial for own in search.trials for trial in own))}
+    searched = searches(rows, all_runs)
+    in_searches = {id(row) for search in searched for row in itertools.chain(search.rows, *search.trials)}
     reached, compared = milestones(rows), comparisons([row for row in rows if id(row) not in in_searches], all_runs)
-    search_part, milestone_part = search_tables(found), milestone_tables(reached)
+    search_part, milestone_part = search_tables(searched), milestone_tables(reached)
     comparison_part = [comparison_table(each) for each in compared]
     _print_tables(
         [results_table(rows, columns)] if columns else terminal_tables(rows),
@@ -64,7 +65,7 @@ def report(config: DictConfig) -> None:
         [*search_part, *milestone_part, *comparison_part],
         console,
     )
-    figures = _figures(rows, compared, folder / "figures") if settings["figures"] else {}
+    figures = _figures(rows, compared, searched, folder / "figures") if settings["figures"] else {}
     complete = results_table(rows, columns, notes=notes(rows), messages=messages)
     needs = r"needs \usepackage{booktabs}"
     published = results_table(rows, columns or PUBLISHED, notes=notes(rows), messages=[*messages, needs])
@@ -72,7 +73,7 @@ def report(config: DictConfig) -> None:
         "markdown": lambda: markdown([*search_part, complete, *milestone_part, *comparison_part]),
         "csv": lambda: csv_text([complete]),
         "latex": lambda: latex([published, *search_part, *milestone_part, *comparison_part]),
-        "html": lambda: html_page(rows, totals, messages, compared, reached, figures, columns, found),
+        "html": lambda: html_page(rows, totals, messages, compared, reached, figures, columns, searched),
     }
     files = {FORMATS[name]: contents[name] for name in formats}
     if "csv" in formats and comparison_part:
@@ -225,7 +226,7 @@ def _print_line(line: str, console: Console) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _figures(rows: Sequence[Row], compared: Sequence[Comparison], folder: Path) -> dict[str, Path]:
+def _figures(rows: Sequence[Row], compared: Sequence[Comparison], searched: Sequence[Search], folder: Path) -> dict[str, Path]:
     from altprop.reporting.figures.report_figures import draw  # imports Matplotlib and torch, which nothing else here needs
 
-    return draw(rows, compared, folder)
+    return draw(rows, compared, searched, folder)

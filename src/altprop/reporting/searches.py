@@ -45,15 +45,15 @@ def searches(rows: Sequence[Row], runs: Sequence[Run] = ()) -> list[Search]:
     for row in rows:
         if group := config_of(row).get("group"):
             sweeps[str(group)].append(row)
-    found = []
+    results = []
     for group, members in sweeps.items():
         trials = [row for row in members if is_trial(row)]
         chosen = [(row, _trials_of(row, trials)) for row in members if row.finished and not is_trial(row)]
         ranked = sorted((pair for pair in chosen if pair[1]), key=lambda pair: _mean(at_the_end(pair[0], TEST)), reverse=True)
         if ranked:
-            finals = [row for row, _ in ranked]
-            found.append(Search(group, finals, [own for _, own in ranked], compare(finals, VALIDATION, runs)))
-    return found
+            best_first = [row for row, _ in ranked]
+            results.append(Search(group, best_first, [tried for _, tried in ranked], compare(best_first, VALIDATION, runs)))
+    return results
 
 
 def is_trial(row: Row) -> bool:
@@ -63,7 +63,7 @@ def is_trial(row: Row) -> bool:
 
 def config_of(row: Row) -> Mapping[str, Any]:
     """The configuration of the row's first run."""
-    return next(iter([*row.finished, *row.unfinished, *row.failed])).config
+    return [*row.finished, *row.unfinished, *row.failed][0].config
 
 
 def at_the_end(row: Row, metric: str) -> Statistic | None:
@@ -87,8 +87,8 @@ def angles(row: Row) -> dict[str, Statistic]:
 
 
 def _trials_of(row: Row, trials: Sequence[Row]) -> list[Row]:
-    own = [trial for trial in trials if trial.name == row.name and _setting(trial) == _setting(row)]
-    return sorted(own, key=lambda trial: learning_rate(trial) or 0.0)
+    same_setting = [trial for trial in trials if trial.name == row.name and _setting(trial) == _setting(row)]
+    return sorted(same_setting, key=lambda trial: learning_rate(trial) or 0.0)
 
 
 def _setting(row: Row) -> dict[str, Any]:

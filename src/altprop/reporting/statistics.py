@@ -43,5 +43,10 @@ def statistic(values: Sequence[float], bounds: tuple[float, float] = (-math.inf,
     if not all(map(math.isfinite, values)):
         return Statistic(len(values), math.nan, math.nan, math.nan, math.nan)
     mean, deviation = fmean(values), stdev(values)
-    half = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(len(values))
+    half = half_width(deviation, len(values))
     return Statistic(len(values), mean, deviation, max(mean - half, bounds[0]), min(mean + half, bounds[1]))
+
+
+def half_width(deviation: float, count: int) -> float:
+    """Half the width of the 95 % interval of a mean of ``count`` values, at least two, whose standard deviation is known."""
+    return float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(count)

@@ -7,6 +7,7 @@ from typing import Any
 
 from altprop.reporting.comparisons import comparisons
 from altprop.reporting.figures.report_figures import draw
+from altprop.reporting.searches import searches
 from tests.reporting.fixtures import PNG, read_records, rows_of, write_records, write_run
 
 SHARED: dict[str, Any] = {"model": {"_target_": "models.MLP"}, "dataset": {"label": "MNIST"}, "paper": None}
@@ -17,7 +18,7 @@ def drawn(outputs: Path) -> dict[str, str]:
     """The titles of the figures and their files below the figures' folder."""
     rows = rows_of(outputs)
     folder = outputs.parent / "figures"
-    figures = draw(rows, comparisons(rows), folder)
+    figures = draw(rows, comparisons(rows), searches(rows), folder)
     assert all(path.read_bytes().startswith(PNG) for path in figures.values())
     return {title: str(path.relative_to(folder if path.is_relative_to(folder) else outputs)) for title, path in figures.items()}
 

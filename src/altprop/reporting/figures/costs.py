@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Literal
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-from scipy.special import stdtrit
 
 from altprop.reporting.curves import Curve, mean_curve
 from altprop.reporting.figures.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, save, styled
 from altprop.reporting.rows import Row
 from altprop.reporting.searches import TEST, VALIDATION, Search, at_the_end, learning_rate
-from altprop.reporting.statistics import CONFIDENCE
+from altprop.reporting.statistics import half_width
 
 COLORS = (INK, BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 LINES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
@@ -24,10 +22,7 @@ COSTS = (("epochs", "Epochs"), ("seconds", "Training time (seconds)"), ("flops",
 
 def half_widths(curve: Curve) -> list[float]:
     """Return half the width of the 95 % interval of the mean (Student's t) at each point; empty for a single run."""
-    if curve.count < 2:
-        return []
-    quantile = float(stdtrit(curve.count - 1, (1 + CONFIDENCE) / 2))
-    return [quantile * deviation / math.sqrt(curve.count) for deviation in curve.std]
+    return [half_width(deviation, curve.count) for deviation in curve.std] if curve.count > 1 else []
 
 
 def draw_over_cost(search: Search, path: Path) -> Path:
@@ -44,8 +39,7 @@ def draw_over_cost(search: Search, path: Path) -> Path:
         panels = figure.subplots(1, len(COSTS), sharey=True)
         for axes, (cost, title) in zip(panels, COSTS, strict=True):
             for row, curve in curves:
-                costs = [] if curve is None else getattr(curve, cost)
-                if curve is None or not costs:
+                if curve is None or not (costs := getattr(curve, cost)):
                     continue
                 color, line = looks[row.label]
                 axes.plot(costs, curve.mean, color=color, linestyle=line)
@@ -77,8 +71,8 @@ def limits(lowest: float, highest: float) -> tuple[float, float]:
 def legend_entry(row: Row) -> str:
     """Return the text of ``row`` in the legend: the name without the folder, the rate, the test accuracy and its interval."""
     test, rate = at_the_end(row, TEST), learning_rate(row)
-    suffix = f", rate {rate:g}" if rate is not None else ""
+    name = row.name.rpartition("/")[2] + (f", rate {rate:g}" if rate is not None else "")
     if test is None:
-        return f"{row.name.rpartition('/')[2]}{suffix}"
+        return name
     interval = f" ± {test.high - test.mean:.2g}" if test.high is not None else ""
-    return f"{row.name.rpartition('/')[2]}{suffix}: {test.mean:.4g}{interval}"
+    return f"{name}: {test.mean:.4g}{interval}"

@@ -24,7 +24,7 @@ from altprop.reporting.figures.greedy import (
 )
 from altprop.reporting.rows import Row, last_value
 from altprop.reporting.runs import Run
-from altprop.reporting.searches import searches
+from altprop.reporting.searches import Search
 from altprop.reporting.sensitivity import SensitivityRun, mean_accuracies, read_sensitivity
 
 GRADIENT_CHECK = "gradient_check"
@@ -42,7 +42,7 @@ SWEEPS: Mapping[str, tuple[tuple[str, ...], Callable[[Sequence[SweepPoint], Path
 """The sweeps of asynchronous runs: the overrides in which the runs of one figure may differ, and the function that draws it."""
 
 
-def draw(rows: Sequence[Row], comparisons: Sequence[Comparison], folder: Path) -> dict[str, Path]:
+def draw(rows: Sequence[Row], comparisons: Sequence[Comparison], searches: Sequence[Search], folder: Path) -> dict[str, Path]:
     """Draw into ``folder`` every figure for which the finished runs contain the data; return the paths by title.
 
     - Of each row's first seed: learning curves, layers that become binary, moving structure, sparsity of layers, alignment,
@@ -62,7 +62,7 @@ def draw(rows: Sequence[Row], comparisons: Sequence[Comparison], folder: Path) -
     runs = [run for row in rows for run in row.finished]
     figures |= {
         f"{search.group}: accuracy over cost": draw_over_cost(search, folder / _file_name(search.group, "cost"))
-        for search in searches(rows)
+        for search in searches
     }
     return figures | _over_sparsity(runs, folder) | _asynchronous(rows, folder) | _sensitivities(rows, folder)
 

@@ -10,6 +10,7 @@ from altprop.reporting.rows import Row
 from altprop.reporting.searches import TEST, VALIDATION, Search, angles, at_the_end, learning_rate
 from altprop.reporting.statistics import Statistic
 from altprop.reporting.tables.columns import (
+    BY_NAME,
     CHANGED,
     COSTS,
     DASH,
@@ -17,10 +18,10 @@ from altprop.reporting.tables.columns import (
     EMPTY,
     RESULTS,
     WORDY,
+    ResultColumn,
     columns_for,
     duration,
     interval,
-    memory,
     operations,
     plain_columns,
     plain_values,
@@ -39,11 +40,19 @@ def results_table(
     columns = columns_for(rows, names)
     return Table(
         columns=[Column(column.title, column.number is not None, column.name in WORDY) for column in columns],
-        rows=[[Cell(column.text(row), column.number(row) if column.number else None) for column in columns] for row in rows],
+        rows=[[_cell(row, column) for column in columns] for row in rows],
         notes=notes,
         messages=messages,
         records=[plain_values(row) if names is None else plain_columns(row, columns) for row in rows],
     )
+
+
+def _cell(row: Row, column: ResultColumn) -> Cell:
+    return Cell(column.text(row), column.number(row) if column.number else None)
+
+
+def _statistic_cell(value: Statistic | None) -> Cell:
+    return Cell(spread(value), value.mean if value else None)
 
 
 def terminal_tables(rows: Sequence[Row]) -> list[Table]:
@@ -99,7 +108,7 @@ def _milestone_cells(milestone: Milestone) -> list[Cell]:
         Cell(milestone.metric),
         Cell(f"{milestone.epoch:g}", milestone.epoch),
         Cell(str(ours.count), ours.count),
-        Cell(spread(ours), ours.mean),
+        _statistic_cell(ours),
         Cell(f"{published:g}", published),
         Cell(f"{difference:+.2f}", difference),
     ]
@@ -113,8 +122,7 @@ def search_tables(searches: Sequence[Search]) -> list[Table]:
 def _search_table(search: Search) -> Table:
     comparison = search.comparison
     budgets = {} if comparison is None else {name: value for name, value in comparison.budgets.items() if value is not None}
-    words = [Column("experiment", numeric=False), Column("rate"), Column("validation accuracy of the trials", numeric=False)]
-    ends = [Column("time"), Column("training FLOPs"), Column("peak memory"), Column("angle of each layer", numeric=False)]
+    costs = [BY_NAME[name] for name in ("seconds", "flops", "peak_memory")]
     rows, records = [], []
     for row, trials in zip(search.rows, search.trials, strict=True):
         rate, test = learning_rate(row), at_the_end(row, TEST)
@@ -130,12 +138,10 @@ def _search_table(search: Search) -> Table:
                 Cell(DASH if rate is None else f"{rate:g}", rate),
                 Cell(shown),
                 Cell(str(len(row.finished)), len(row.finished)),
-                Cell(spread(test), test.mean if test else None),
+                _statistic_cell(test),
                 Cell(interval(test)),
-                *(Cell(spread(value), value.mean if value else None) for value in equal.values()),
-                Cell(duration(row.seconds.mean) if row.seconds else DASH, row.seconds.mean if row.seconds else None),
-                Cell(operations(row.flops.mean) if row.flops else DASH, row.flops.mean if row.flops else None),
-                Cell(memory(row), row.peak_memory.mean if row.peak_memory else None),
+                *map(_statistic_cell, equal.values()),
+                *(_cell(row, column) for column in costs),
                 Cell(", ".join(f"{mean:.0f}°" for mean in layers.values()) or DASH),
             ]
         )
@@ -150,21 +156,22 @@ def _search_table(search: Search) -> Table:
                 **{f"test_{part}": getattr(test, part) if test else None for part in ("mean", "std", "low", "high")},
                 **{f"validation_at_equal_{name}": value.mean if value else None for name, value in equal.items()},
                 **{f"equal_{name}": budget for name, budget in budgets.items()},
-                "seconds": row.seconds.mean if row.seconds else None,
-                "flops": row.flops.mean if row.flops else None,
-                "peak_memory": row.peak_memory.mean if row.peak_memory else None,
+                **plain_columns(row, costs),
                 "angles": " ".join(f"{layer}:{mean}" for layer, mean in layers.items()),
             }
         )
     return Table(
         title=f"Search and results: {search.group}",
         columns=[
-            *words,
+            Column("experiment", numeric=False),
+            Column("rate"),
+            Column("validation accuracy of the trials", numeric=False),
             Column("seeds"),
             Column("test accuracy at the end"),
             Column("95 % interval", numeric=False),
             *(Column(f"validation {BUDGETS[name](value)}") for name, value in budgets.items()),
-            *ends,
+            *(Column(column.title) for column in costs),
+            Column("angle of each layer", numeric=False),
         ],
         rows=rows,
         notes=[
@@ -200,7 +207,7 @@ def comparison_table(comparison: Comparison) -> Table:
     for row, values in zip(comparison.rows, comparison.values, strict=True):
         statistics = [values[name] for name in budgets]
         cells = [Cell(row.label), Cell(row.algorithm), Cell(str(len(row.finished)), len(row.finished))]
-        rows.append([*cells, *(Cell(spread(value), value.mean if value else None) for value in statistics)])
+        rows.append([*cells, *map(_statistic_cell, statistics)])
         records += [
             {
                 "comparison": comparison.title,

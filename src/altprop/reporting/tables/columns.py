@@ -164,6 +164,7 @@ COLUMNS = (
     ResultColumn("states", "not finished", states),
 )
 """All columns: our value and the paper's come first, then the other epochs, what was trained, and what it cost."""
+BY_NAME = {column.name: column for column in COLUMNS}
 
 OPTIONAL = (
     "selected",
@@ -198,8 +199,7 @@ WORDY = ("experiment", "changed", "started_from", "source", "states")
 
 def columns_for(rows: Sequence[Row], names: Sequence[str] | None = None) -> list[ResultColumn]:
     """The columns called ``names`` (default: all) without the optional ones that are empty in all ``rows``."""
-    by_name = {column.name: column for column in COLUMNS}
-    columns = list(COLUMNS) if names is None else [by_name[name] for name in names]
+    columns = list(COLUMNS) if names is None else [BY_NAME[name] for name in names]
     return [column for column in columns if column.name not in OPTIONAL or any(column.text(row) not in EMPTY for row in rows)]
 
 
