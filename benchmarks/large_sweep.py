@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from measuring import time_of_children
 
 from altprop.config.key import run_key
 
@@ -33,23 +33,18 @@ LIMITS = {"plan": 10.0, "submit": 10.0, "status.py": 10.0, "status.py of the fin
 
 def measured(outputs: Path, script: str, *arguments: str) -> float:
     """Seconds of processor time of a command and its children."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = time_of_children()
     line = [sys.executable, str(ROOT / script), *arguments, f"paths.outputs={outputs}"]
     done = subprocess.run(line, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(line)[:200]}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def seeds(runs: int) -> str:
-    return f"seed=range({runs})"
+    return time_of_children() - before
 
 
 def submitted(folder: Path, runs: int) -> dict[str, float]:
     outputs = folder / "slurm"
     batches = [f"hydra.sweeper.max_batch_size={max(1, runs // 2)}", "+cluster.sbatch.hold=true"]
-    line = ["-m", "cluster=slurm", "resources=cpu", "resources.memory=1", *TINY, seeds(runs), *batches]
+    line = ["-m", "cluster=slurm", "resources=cpu", "resources.memory=1", *TINY, f"seed=range({runs})", *batches]
     try:
         submit = measured(outputs, "train.py", *line)
         return {"submit": submit, "status.py": measured(outputs, "status.py")}
@@ -73,7 +68,7 @@ def finished(folder: Path, runs: int) -> dict[str, float]:
     outputs = folder / "finished"
     fabricate(outputs, runs)
     return {
-        "plan": measured(outputs, "train.py", "-m", *TINY, seeds(runs)),
+        "plan": measured(outputs, "train.py", "-m", *TINY, f"seed=range({runs})"),
         "status.py of the finished runs": measured(outputs, "status.py"),
         "report.py": measured(outputs, "report.py"),
     }

@@ -6,6 +6,7 @@ lines ``SUITE`` and ``QUICK`` with which ``run.py`` calls it. Run as a script, i
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,12 @@ CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 """``process`` counts the CPU time of this process, which other processes on a busy machine disturb less."""
 
 CPU = torch.device("cpu")
+
+
+def time_of_children() -> float:
+    """Return the processor time, in seconds, of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ compared with that of one run in a process of its own.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from command_line import main, standard_parser
-from measuring import Row, at_least, at_most, paired
+from measuring import Row, at_least, at_most, paired, time_of_children
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITE = "--rounds 1 --clock wall"
@@ -36,12 +35,10 @@ def command(outputs: Path, seeds: range, *overrides: str) -> list[str]:
 
 def seconds(line: list[str], clock: str) -> float:
     """The wall time of the command ``line``, or the processor time of all its processes."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    now = time.perf_counter if clock == "wall" else time_of_children
+    start = now()
     subprocess.run(line, check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if clock == "wall":
-        return time.perf_counter() - start
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return now() - start
 
 
 def peak_memory(line: list[str]) -> float:

@@ -114,7 +114,8 @@ def field_table(name: str) -> str:
 
 
 def _field_cells(row: Mapping[str, str]) -> list[str]:
-    tried = ", ".join(f"{rate}: {float(value):.1f}" for rate, value in (trial.split(":") for trial in row["tried"].split()))
+    trials = [trial.split(":") for trial in row["tried"].split()]
+    tried = ", ".join(f"{rate}: {value if value == 'failed' else f'{float(value):.1f}'}" for rate, value in trials)
     at_equal_cost = [row[f"validation_at_equal_{cost}"] for cost in ("epochs", "seconds", "flops")]
     return [
         row["experiment"].removeprefix("field/").replace("_", " "),
@@ -142,14 +143,14 @@ def documented(text: str, store: Store) -> str:
     return TABLE.sub(lambda match: match[1] + quick_table(store) + match[2], text)
 
 
-def wanted(store: Store) -> list[str]:
-    """The ids of the table and of every marker that do not take hours."""
+def short_runs(store: Store) -> list[str]:
+    """The ids in the table and in every marker, without those that take hours."""
     named = [match["id"] for document in DOCUMENTS for match in marked(document.read_text())]
     return [name for name in dict.fromkeys((*QUICK, *named)) if not store.get(name, {}).get("long")]
 
 
 def measure(name: str) -> Entry:
-    """Train the run ``name`` with every seed. Returns its entry."""
+    """Train the run ``name`` with every seed, and return its entry."""
     import altprop
 
     commit = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -172,9 +173,9 @@ def measure(name: str) -> Entry:
 
 
 def main(arguments: list[str]) -> None:
-    """Do what the command line says."""
+    """Train the runs that ``arguments`` name, by default every short one, and write the documents."""
     store = read_store()
-    for name in [] if arguments == ["--write"] else arguments or wanted(store):
+    for name in [] if arguments == ["--write"] else arguments or short_runs(store):
         store = {**read_store(), name: measure(name)}
         write_store(store)
         print(f"{name}: {shown(store[name], 'values')}", flush=True)

@@ -220,7 +220,9 @@ class OptunaSearch(AltpropSweeper):
         name = (self.config.group or self.config.name).replace("/", "-")
         file = Path(self.config.paths.outputs).absolute() / ".studies" / f"{name}.db"
         composer = composer_of(self.hydra_context.config_loader, self.config)
-        search = Search(composer, self.launcher, file, self.trials, self.max_batch_size or self.trials)
+        search = Search(
+            composer, self.launcher, file, self.trials, self.trials if self.max_batch_size is None else self.max_batch_size
+        )
         with disk_errors_explained(), workers_end(self.launcher):
             search.run(arguments, self._parse_config())
 

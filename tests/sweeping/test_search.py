@@ -296,6 +296,7 @@ def test_jobs_that_slurm_refuses_are_submitted_again(launcher: Pretended) -> Non
         ("trainer.select_on=auto", "trainer.select_on: auto; validation (or test) in a search"),
         ("task=validate", "task: it has no run directory"),
         ("hydra.sweeper.trials=many", "hydra.sweeper.trials: many; a whole number from 1 on"),
+        ("hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size: 0; a whole number from 1 on"),
         ("optimizer.lr=interval(1,0.1)", "optimizer.lr: `low <= high` must hold"),
     ],
 )

@@ -70,7 +70,8 @@ def test_a_run_records_operations_and_memory(tmp_path: Path) -> None:
     found = [record["cost/flops"] for record in read_metrics(parts.directory / "metrics.jsonl")]
     assert found == [epoch * STEPS_PER_EPOCH * MLP_STEP for epoch in (1, 2, 3, 4)]
     assert status["peak_memory"]["of"] == "process"
-    assert 2**20 < status["peak_memory"]["bytes"] <= peak_memory(torch.device("cpu"))["bytes"]
+    # The kernel adds up pages per core, so a later peak may be a few pages lower.
+    assert 2**20 < status["peak_memory"]["bytes"] <= 1.01 * peak_memory(torch.device("cpu"))["bytes"]
 
 
 class ShortLastBatch(TinySplit):

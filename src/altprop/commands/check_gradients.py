@@ -59,7 +59,7 @@ def check_gradients(
         raise ConfigError(
             [Problem("task", description, "an algorithm on energy-based models", "algorithm=equilibrium_propagation")]
         )
-    fresh = checkpoint is None and CheckpointStore(parts.directory / "checkpoints", parts.key).newest()[0] is None
+    fresh = checkpoint is None and CheckpointStore(parts.directory / "checkpoints", parts.key).is_empty()
     run = assemble(parts, start=fresh)
     algorithm = parts.algorithm
     source = _load_parameters(parts, algorithm, checkpoint)

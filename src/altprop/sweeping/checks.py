@@ -1,4 +1,4 @@
-"""Mistakes in the settings of a sweep on SLURM, found before anything is written or submitted."""
+"""Mistakes in the settings of a sweep, found before anything is written, started or submitted."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ UNUSABLE = "\n\r%\\"
 """Characters that SLURM cannot have in the name of a log file, or reads as a pattern."""
 
 
+def check_whole_number(key: str, value: object, least: int) -> Iterator[Problem]:
+    """Yield a problem if ``value`` is not a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        yield Problem(key, str(value), f"a whole number from {least} on")
+
+
 def problems_of_cluster(config: DictConfig) -> Iterator[Problem]:
-    """Every problem of ``config.cluster`` and of the folder for the logs of its jobs."""
+    """Every problem of a sweep on SLURM: of ``config.cluster`` and of the folder for the logs of its jobs."""
     cluster = config.cluster
     if shutil.which("sbatch") is None:
         yield Problem("cluster", "slurm, but there is no sbatch here", "where SLURM is, or local", "cluster=local")
     for key, least in (("time", 1), ("signal_delay", 0), ("max_timeouts", 0), ("at_once", 1), ("per_gpu", 1)):
-        if cluster[key] < least:
-            yield Problem(f"cluster.{key}", str(cluster[key]), f"a whole number from {least} on")
+        yield from check_whole_number(f"cluster.{key}", cluster[key], least)
     if cluster.per_gpu > 1 and config.resources.processes * config.resources.nodes * max(1, config.resources.gpus) > 1:
         description = f"{cluster.per_gpu} runs on one GPU, but each run has several processes or GPUs"
         yield Problem("cluster.per_gpu", description, "1 with these resources", "resources=gpu")
@@ -44,7 +49,7 @@ def problems_of_cluster(config: DictConfig) -> Iterator[Problem]:
 
 
 def importable(folder: Path, code: Path) -> str | None:
-    """``folder`` as ``PYTHONPATH`` can hold it for processes that start in ``code``; None if there is no way."""
+    """``folder`` in a form that ``PYTHONPATH`` can hold for processes that start in ``code``; None if there is none."""
     if os.pathsep not in str(folder):
         return str(folder)
     relative = os.path.relpath(folder, code)

@@ -49,7 +49,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Report:
-    """What the server says: it is ready, or the run ``number`` was started as ``process``, or ended with ``code``."""
+    """A message from the server: it is ready, or the run ``number`` was started as ``process`` or ended with ``code``."""
 
     kind: Literal["ready", "started", "ended"]
     number: int = -1
@@ -64,7 +64,7 @@ def serve(descriptor: int) -> Order:
     its runs have saved and stopped.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
-    for number in handlers:  # a terminal sends these to every process; the command decides what becomes of the runs
+    for number in handlers:  # a terminal sends these to all processes; the command decides what happens to the runs
         signal.signal(number, signal.SIG_IGN)
     with _fork_safe():
         _import(MODULES)
@@ -85,7 +85,7 @@ class _Server:
         """Process -> number of its run."""
         self.rehearsed: set[frozenset[str]] = set()
         self.life = os.pipe()
-        """Only the server can write to it, so its processes notice its end."""
+        """A pipe whose writing end only the server has open, so that its processes notice when it ends."""
         self.woken = os.pipe()
         """Gets a byte whenever a process has ended."""
         for end in self.woken:
@@ -123,7 +123,7 @@ class _Server:
                 self.connection.send(Report("ended", number, process, os.waitstatus_to_exitcode(status)))
 
     def _rehearse(self, order: Order) -> None:
-        """Import what the run will import and check its configuration, so that later runs find this done."""
+        """Import what the run will import and check its configuration, so that later runs need not do it."""
         if order.config is None:
             return
         with _fork_safe(), suppress(Exception):  # the run itself reports what is wrong
@@ -150,7 +150,6 @@ class _Server:
         for stream in (1, 2):
             os.dup2(log, stream)
         os.close(log)
-        gc.enable()
         import numpy as np
 
         np.random.seed()  # as in a new process; Python's own generator does this by itself
@@ -192,7 +191,7 @@ def _stop_after(end: int) -> None:
 
 
 def rehearse(plain: Mapping[str, Any]) -> None:
-    """Do what runs with the resolved configuration ``plain`` do before they build anything, and forget the results."""
+    """Do what runs with the resolved configuration ``plain`` do before they build anything, and discard the results."""
     import torch
 
     from altprop.config.checks.validation import problems_of_plain
@@ -233,19 +232,18 @@ def _import(modules: tuple[str, ...]) -> None:
 
 @contextmanager
 def _fork_safe() -> Iterator[None]:
+    """Inside, torch does not initialize CUDA to count GPUs, and no garbage is collected."""
     before = os.environ.get(FORK_SAFE)
     os.environ[FORK_SAFE] = "1"
-    collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.enable()
         if before is None:
             del os.environ[FORK_SAFE]
         else:
             os.environ[FORK_SAFE] = before
-        if collecting:
-            gc.enable()
 
 
 def usable() -> bool:

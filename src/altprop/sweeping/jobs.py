@@ -6,8 +6,9 @@ import json
 import os
 import re
 import socket
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,19 @@ class SweepRun:
         own = [line for line in lines if not line.startswith(("srun: ", "slurmstepd", "submitit "))]
         others = [line for line in lines if not EMPTY_WORDS.search(line)]
         return (own or others or [""])[-1]
+
+    def start(
+        self, command: Sequence[str], environment: Mapping[str, str], *, continue_log: bool = False
+    ) -> subprocess.Popen[bytes]:
+        """Start ``command`` with the run's arguments in a process whose output goes to its log.
+
+        ``environment`` is added to that of this process.
+        """
+        assert self.log is not None
+        command = [*command, *self.arguments]
+        environment = {**os.environ, **environment}
+        with Path(self.log).open("ab" if continue_log else "wb") as log:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 def status_of(directory: str | Path) -> dict[str, Any]:

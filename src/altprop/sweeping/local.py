@@ -21,6 +21,7 @@ from altprop.config.compose import JobComposer, composer_of
 from altprop.config.environment import group_of
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.program import arguments
+from altprop.sweeping.checks import check_whole_number
 from altprop.sweeping.fork_server import usable
 from altprop.sweeping.jobs import MANIFEST, Manifest, SweepRun, sweep_runs, to_be_run, unlisted
 from altprop.sweeping.notes import SweepNotes
@@ -79,8 +80,8 @@ def worker_slots(config: DictConfig) -> list[dict[str, str]]:
     threads = {"OMP_NUM_THREADS": str(max(1, min(resources.cores, cores)))}
     gpus = visible_gpus() if device in ("auto", "cuda") else []
     per_gpu, workers = config.cluster.per_gpu, config.cluster.workers
-    if per_gpu < 1:
-        raise ConfigError([Problem("cluster.per_gpu", str(per_gpu), "a whole number from 1 on")])
+    if problems := list(check_whole_number("cluster.per_gpu", per_gpu, 1)):
+        raise ConfigError(problems)
     if per_gpu > 1 and (workers or not gpus):
         description = f"{per_gpu}, but " + ("cluster.workers says how many runs there are" if workers else "no GPU is used here")
         fix = "cluster.workers=null" if workers else f"cluster.workers={per_gpu}"
@@ -149,7 +150,7 @@ class Workers:
                     self.busy[number] = (self._start(left[number], slot), slot)
                 wait(self.servers.connections() if self.servers is not None else [], POLL_SECONDS)
                 for number, code in self._ended():
-                    if code in (LOCKED, LOST):  # another process was faster, or its server was killed
+                    if code in (LOCKED, LOST):  # another process was faster, or the fork server was killed
                         waiting.append(number)
                         continue
                     codes[number] = code
@@ -165,11 +166,7 @@ class Workers:
     def _start(self, run: SweepRun, slot: dict[str, str]) -> subprocess.Popen[bytes] | WarmProcess:
         if self.servers is not None and (warm := self.servers.start(run, slot, self.composer, self.manifest.folder)) is not None:
             return warm
-        command = [*arguments("train"), *run.arguments]
-        assert run.log is not None
-        with Path(run.log).open("wb") as log:
-            environment = {**os.environ, **slot}
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        return run.start(arguments("train"), slot)
 
     def _note(self, run: SweepRun, code: int) -> None:
         """Note how the process of ``run`` ended, for ``status.py``."""

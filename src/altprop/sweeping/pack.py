@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from altprop.problems import RunFailed
@@ -24,15 +22,15 @@ FORWARDED = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 class PackJob(TrainJob):
     """Runs ``altprop train`` once for each of ``runs``, all at the same time, and ends with the last of them.
 
-    A signal is passed on to every run; each saves. If it asked to requeue the job, that happens when all have stopped, and the
-    requeued job resumes every run that has not ended. If a run fails, the others continue, and the job fails in the end.
+    A signal is passed on to every run, and each saves. If the signal asks for a requeue, the job is requeued when all runs have
+    stopped, and resumes those that had not ended. If a run fails, the others continue, and the job fails in the end.
     """
 
     def __init__(self, runs: Sequence[SweepRun], *limits: Any) -> None:
         super().__init__([], *limits)
         self.runs = list(runs)
         self.codes: dict[int, int] = {}
-        """Number of a run -> exit code, if it ended by itself."""
+        """Number of a run -> exit code, if it was not told to stop."""
 
     def __call__(self) -> None:
         self.started = time.time()
@@ -65,12 +63,12 @@ class PackJob(TrainJob):
 
     def _running(self, processes: Mapping[int, subprocess.Popen[bytes]], *, stopping: bool) -> bool:
         """Whether a run is running. Notes those that have ended, unless they were told to stop."""
-        for number, process in processes.items():
-            code = process.poll()
+        codes = {number: process.poll() for number, process in processes.items()}
+        for number, code in codes.items():
             if code is not None and not stopping and number not in self.codes:
                 self.codes[number] = code
                 settle_killed(self.runs[number], code)
-        return any(process.poll() is None for process in processes.values())
+        return None in codes.values()
 
     def _hand_over(self, requeue: Callable[[int, object], object] | int | None) -> None:
         """Let submitit requeue the job. If it may not be queued again, the runs that are not done have failed."""
@@ -85,11 +83,8 @@ class PackJob(TrainJob):
             raise
 
     def _start(self, run: SweepRun) -> subprocess.Popen[bytes]:
-        assert run.log is not None
-        command = [sys.executable, "-m", "altprop", "train", *run.arguments]
-        environment = {**os.environ, SUBMISSION: self.submission}
-        with Path(run.log).open("ab") as log:  # a requeued job continues the same log
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        command = [sys.executable, "-m", "altprop", "train"]
+        return run.start(command, {SUBMISSION: self.submission}, continue_log=True)  # a requeued job has the same log
 
 
 def _send(processes: Iterable[subprocess.Popen[bytes]], number: int) -> None:

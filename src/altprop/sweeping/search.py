@@ -23,6 +23,7 @@ from altprop.nn.metrics.names import higher_is_better
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.program import command
 from altprop.reporting.statistics import Statistic, statistic
+from altprop.sweeping.checks import check_whole_number
 from altprop.sweeping.grid import check as check_lists
 from altprop.sweeping.grid import check_repetitions
 from altprop.sweeping.jobs import SweepRun, sweep_runs
@@ -70,8 +71,8 @@ class Search:
         except ImportError:
             raise ConfigError([Problem("hydra/sweeper", "optuna is not installed", "a search needs it", INSTALL)]) from None
         for key, number in (("trials", self.trials), ("max_batch_size", self.at_once)):
-            if not isinstance(number, int) or number < 1:
-                raise ConfigError([Problem(f"hydra.sweeper.{key}", str(number), "a whole number from 1 on")])
+            if problems := list(check_whole_number(f"hydra.sweeper.{key}", number, 1)):
+                raise ConfigError(problems)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         parser = OverridesParser.create(self.composer.loader)
         typed = parser.parse_overrides(list(arguments))

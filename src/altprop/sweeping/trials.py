@@ -1,17 +1,18 @@
-"""Trials before the runs of a sweep: each setting is tried with several values, and the validation split chooses among them."""
+"""Trials before the runs of a sweep: each setting is tried with several values, and the best on the validation split is used."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from altprop.config.compose import JobComposer
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.sweeping.grid import jobs
-from altprop.sweeping.jobs import sweep_runs
+from altprop.sweeping.jobs import SweepRun, sweep_runs
 
 VALIDATION = "validation/accuracy"
 SEARCH = "hydra.sweeper.search"
@@ -35,11 +36,11 @@ class Trials:
 
     def __init__(self, composer: JobComposer, params: Sequence[str], search: Sequence[str], arguments: Sequence[str]) -> None:
         self.composer = composer
-        self._names = _keys(composer, search)
-        own = _keys(composer, params)
-        self._searched = [key for key in self._names if key not in own]
-        kept = [text for text, key in zip(params, own, strict=True) if key not in self._names]
-        self.jobs: list[list[str]] = jobs(composer.loader, [*kept, *search], arguments)
+        self._search_keys = _keys(composer, search)
+        run_keys = _keys(composer, params)
+        self._searched = [key for key in self._search_keys if key not in run_keys]
+        shared = [text for text, key in zip(params, run_keys, strict=True) if key not in self._search_keys]
+        self.jobs: list[list[str]] = jobs(composer.loader, [*shared, *search], arguments)
         typed = [text for text, key in zip(arguments, _keys(composer, arguments), strict=True) if key not in self._searched]
         self._runs: list[list[str]] = jobs(composer.loader, params, typed)
         if not self._searched:
@@ -56,15 +57,18 @@ class Trials:
             first.setdefault(self._setting(trial), self._values(trial))
         return [[*run, *first[self._setting(run)]] for run in self._runs]
 
+    @cached_property
+    def _trials(self) -> list[SweepRun]:
+        return [run for run, _ in sweep_runs(self.composer, self.jobs)]
+
     def unfinished(self) -> int:
-        """The number of trials that have not ended: they are neither done nor failed."""
-        return sum(run.status.get("status") not in ENDED for run, _ in sweep_runs(self.composer, self.jobs))
+        """The number of trials that are neither done nor failed."""
+        return sum(run.status.get("status") not in ENDED for run in self._trials)
 
     def can_choose(self) -> bool:
         """Whether at least one trial of every setting is done."""
-        runs = [run for run, _ in sweep_runs(self.composer, self.jobs)]
-        done = {self._setting(run.overrides) for run in runs if run.status.get("status") == "done"}
-        return done == {self._setting(run.overrides) for run in runs}
+        done = {self._setting(trial.overrides) for trial in self._trials if trial.status.get("status") == "done"}
+        return done == {self._setting(trial.overrides) for trial in self._trials}
 
     def chosen_jobs(self) -> list[list[str]]:
         """The runs, each with the values that its setting's trials have chosen. The earliest of equally good values wins.
@@ -72,16 +76,16 @@ class Trials:
         Values with a failed trial are not chosen. Raises RunFailed if every value of a setting has one.
         """
         accuracies: dict[Job, dict[Job, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for run, _ in sweep_runs(self.composer, self.jobs):
-            record = run.status.get("last") or {}
-            failed = run.status.get("status") == "failed"
+        for trial in self._trials:
+            status = trial.status
+            record, failed = status.get("last") or {}, status.get("status") == "failed"
             if not failed and VALIDATION not in record:
                 raise ConfigError([Problem(SEARCH, "the trials have no validation split", "dataset.validation.size=0.1")])
             accuracy = -math.inf if failed else record[VALIDATION]
-            accuracies[self._setting(run.overrides)][tuple(self._values(run.overrides))].append(accuracy)
+            accuracies[self._setting(trial.overrides)][tuple(self._values(trial.overrides))].append(accuracy)
         chosen = {}
         for setting, candidates in accuracies.items():
-            means = {values: sum(found) / len(found) for values, found in candidates.items()}
+            means = {values: sum(of_seeds) / len(of_seeds) for values, of_seeds in candidates.items()}
             chosen[setting] = max(means, key=lambda values: means[values])
             tried = ", ".join(f"{' '.join(each)}: {f'{mean:.2f} %' if mean >= 0 else 'failed'}" for each, mean in means.items())
             if max(means.values()) < 0:
@@ -91,7 +95,7 @@ class Trials:
 
     def _setting(self, job: Job) -> Job:
         """The overrides of ``job`` whose keys ``search`` does not have."""
-        return tuple(text for text in job if _key(text) not in self._names)
+        return tuple(text for text in job if _key(text) not in self._search_keys)
 
     def _values(self, job: Job) -> list[str]:
         """The overrides of ``job`` that are searched."""

@@ -1,4 +1,4 @@
-"""Warm workers: the command's side of the fork servers, one for each different environment of its slots."""
+"""Warm workers: how a sweep's command starts and uses fork servers, one for each distinct environment of its slots."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Server:
         return WarmProcess(self, self.count)
 
     def receive(self) -> None:
-        """Read what the server has said."""
+        """Read the server's reports."""
         try:
             while self.open and self.connection.poll():
                 report: Report = self.connection.recv()
@@ -81,8 +81,8 @@ class Server:
         if self.open:
             with suppress(OSError), socket.socket(fileno=os.dup(self.connection.fileno())) as ours:
                 ours.shutdown(socket.SHUT_WR)
-        for process in self.pids.keys() - self.codes.keys():  # if the server is gone, nobody else tells them
-            self.send_signal(process, signal.SIGTERM)
+        for number in self.pids.keys() - self.codes.keys():  # if the server is gone, it cannot tell them
+            self.send_signal(number, signal.SIGTERM)
         while self.open:
             self.connection.poll(None)
             self.receive()
@@ -104,7 +104,7 @@ class WarmProcess:
         self.number = number
 
     def poll(self) -> int | None:
-        """The exit code of the run as in :mod:`subprocess`; None while it runs, :data:`LOST` if nobody knows it."""
+        """The exit code of the run as in :mod:`subprocess`; None while it runs, :data:`LOST` if it is unknown."""
         self.server.receive()
         if self.number in self.server.codes:
             return self.server.codes[self.number]
@@ -123,7 +123,7 @@ class Servers:
         """Environment of a slot -> its server, or None if it has ended too early and runs need processes of their own."""
 
     def start(self, run: SweepRun, slot: Mapping[str, str], composer: JobComposer | None, folder: Path) -> WarmProcess | None:
-        """Start ``run`` in ``slot`` of the sweep in ``folder``. None if this cannot be done here."""
+        """Start ``run`` in ``slot`` of the sweep in ``folder``. None if the server has ended."""
         key = tuple(sorted(slot.items()))
         if key not in self.servers:
             number = len(self.servers)
@@ -148,16 +148,17 @@ class Servers:
 
     def _give_up(self, key: tuple[tuple[str, str], ...], server: Server) -> None:
         self.servers[key] = None
-        said = server.log.read_text(errors="replace").strip().splitlines()
-        reason = said[-1] if said else f"exit code {server.process.poll()}"
-        print(f"the process that runs are forked from has ended ({reason}); runs start one by one from here on", file=sys.stderr)
+        lines = server.log.read_text(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"exit code {server.process.poll()}"
+        consequence = "from now on, each run starts as a new Python process"
+        print(f"the process that runs are forked from has ended ({reason}); {consequence}", file=sys.stderr)
         server.stop()
 
 
 def _composed(run: SweepRun, composer: JobComposer | None) -> dict[str, Any] | None:
-    """The configuration of ``run``, if it is made of altprop's and torch's classes and of no settings of Hydra's own."""
-    overrides = [text for text in run.arguments if not text.startswith(("--", "hydra.", "+hydra.", "++hydra.", "~hydra."))]
-    if composer is None or len(overrides) != len(run.arguments) - 1:  # hydra.mode=RUN
+    """The configuration of ``run``; None if it names other classes than altprop's and torch's, or changes settings of Hydra."""
+    overrides = [text for text in run.arguments if text != "hydra.mode=RUN"]
+    if composer is None or any(text.startswith(("--", "hydra.", "+hydra.", "++hydra.", "~hydra.")) for text in overrides):
         return None
     try:
         config, hydra = composer.compose_with_hydra(overrides)
@@ -169,7 +170,7 @@ def _composed(run: SweepRun, composer: JobComposer | None) -> dict[str, Any] | N
 
 
 def _is_usual(hydra: DictConfig) -> bool:
-    """Whether the settings of Hydra's own have no effect on a run."""
+    """Whether Hydra's own settings have no effect on a run."""
     job = hydra.job
     return not (job.env_set or job.chdir or hydra.output_subdir or hydra.verbose or hydra.job_logging.root) and (
         hydra.run.dir == "." and set(hydra.callbacks) == {"sweep_notes"}
@@ -177,5 +178,5 @@ def _is_usual(hydra: DictConfig) -> bool:
 
 
 def needed(left: Sequence[SweepRun], slots: Sequence[object]) -> bool:
-    """Whether warm workers save time: not for as few runs as start at the same moment."""
+    """Whether warm workers save time. They do not if all runs start at the same moment."""
     return len(left) > len(slots)

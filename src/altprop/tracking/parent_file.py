@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from altprop.files import read_json
+from altprop.files import read_json, write_json
 
 NAME = "parent.json"
+
+
+def write_parent(directory: Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` to the file in the run ``directory``."""
+    write_json(directory / NAME, content)
 
 
 def read_parent(directory: Path) -> dict[str, Any]:

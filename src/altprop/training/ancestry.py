@@ -7,19 +7,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from altprop.files import read_json, write_json
+from altprop.files import read_json
 from altprop.nn.weights.saved_run import checkpoint_file
 from altprop.problems import ConfigError
-from altprop.tracking.parent_file import NAME, sources_of
+from altprop.tracking.parent_file import sources_of, write_parent
+from altprop.tracking.status_file import read_status
 
 
 def record_ancestry(sources: Mapping[str, str], directory: Path, outputs: Path) -> None:
-    """Write what a run that starts now takes over: file, SHA-256, and the source run with its code, if it is one.
+    """Record what a run that starts now takes over: each file, its SHA-256 and, if it belongs to a run, that run and its code.
 
     ``sources`` are the paths by configuration key.
     """
     if sources:
-        write_json(directory / NAME, {"sources": [describe(key, path, outputs) for key, path in sources.items()]})
+        write_parent(directory, {"sources": [describe(key, path, outputs) for key, path in sources.items()]})
 
 
 def describe(key: str, path: str, outputs: Path) -> dict[str, Any]:
@@ -27,20 +28,20 @@ def describe(key: str, path: str, outputs: Path) -> dict[str, Any]:
     file = checkpoint_file(path, key)
     entry: dict[str, Any] = {"key": key, "file": _below(file, outputs), "sha256": content_hash(file)}
     run = file.parent.parent
-    status, meta = read_json(run / "status.json"), read_json(run / "meta.json")
-    if isinstance(status, dict) and "key" in status:
+    status, meta = read_status(run) or {}, read_json(run / "meta.json")
+    if "key" in status:
         entry["run"] = f"{status.get('name')}/{status['key']}"
         entry["code"] = meta.get("code") if isinstance(meta, dict) else None
     return entry
 
 
 def changed_sources(sources: Mapping[str, str], directory: Path) -> Iterator[str]:
-    """One phrase for each file whose content is another one than when the run started from it."""
+    """One phrase for each file whose content has changed since the run started from it."""
     hashes = {entry.get("key"): str(entry.get("sha256")) for entry in sources_of(directory)}
     for key, path in sources.items():
         try:
             now = content_hash(checkpoint_file(path, key))
-        except (ConfigError, OSError):  # a run that has begun does not need it any more
+        except (ConfigError, OSError):  # a run that has begun no longer needs it
             continue
         if hashes.get(key, now) != now:
             yield f"{key} had the content {hashes[key][:12]} and has {now[:12]}"

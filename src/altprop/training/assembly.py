@@ -46,9 +46,9 @@ class Assembly:
 def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1, start: bool = True, to_train: bool = False) -> Assembly:
     """Load the data, build the model from the random stream that the weights rule names, and set up the algorithm.
 
-    With ``start`` the model gets the weights in ``model.weights_from``, if any. Without, the caller loads a checkpoint. Raises
-    ConfigError if they do not fit the model, and for other mistakes that only show with the model or the data; ``to_train`` also
-    for those that training meets.
+    With ``start``, the model gets the weights in ``model.weights_from``, if any; without, the caller loads a checkpoint. Raises
+    ConfigError if they do not fit the model, and for other mistakes that only show with the model or the data; with ``to_train``
+    also for those that would only show in training.
     """
     settings = parts.settings
     configure_torch(settings)

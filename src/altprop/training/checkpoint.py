@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -89,8 +89,19 @@ class CheckpointStore:
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest complete checkpoint of this run, and one line for each file that was skipped."""
-        complaints = []
+        complaints: list[str] = []
         newest: Checkpoint | None = None
+        for checkpoint in self._complete(complaints):
+            if newest is None or checkpoint.state["step"] > newest.state["step"]:
+                newest = checkpoint
+        return newest, complaints
+
+    def is_empty(self) -> bool:
+        """Whether there is no complete checkpoint of this run. Files are read until one is found."""
+        return next(self._complete([]), None) is None
+
+    def _complete(self, complaints: list[str]) -> Iterator[Checkpoint]:
+        """Every complete checkpoint of this run, ``last.pt`` first. Appends a line to ``complaints`` for each other file."""
         for path in sorted(self.folder.glob("*.pt"), key=lambda path: (path.name != LAST, path.name)):
             if path.name == INITIAL:
                 continue
@@ -98,10 +109,8 @@ class CheckpointStore:
                 state = read_checkpoint(path, self.key)
             except BadCheckpoint as error:
                 complaints.append(str(error))
-                continue
-            if newest is None or state["step"] > newest.state["step"]:
-                newest = Checkpoint(path, state)
-        return newest, complaints
+            else:
+                yield Checkpoint(path, state)
 
     def clear(self) -> None:
         """Remove all checkpoints at once, for a run that starts over: a process that is killed leaves all of them or none."""

@@ -6,8 +6,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from altprop.files import write_json
-from altprop.tracking.parent_file import NAME, read_parent
+from altprop.tracking.parent_file import read_parent, write_parent
 from altprop.training.checkpoint import CheckpointStore, read_checkpoint
 from altprop.training.rundir import RunDirectory
 
@@ -21,7 +20,7 @@ def take_over(parent: Path, directory: RunDirectory, config_text: str) -> None:
     copy is repeated.
     """
     store = CheckpointStore(directory.checkpoints, directory.key)
-    if store.newest()[0] is not None:
+    if not store.is_empty():
         return
     if (parent / directory.metrics.name).exists():
         shutil.copyfile(parent / directory.metrics.name, directory.metrics)
@@ -30,5 +29,5 @@ def take_over(parent: Path, directory: RunDirectory, config_text: str) -> None:
         if not file.name.startswith("last-"):
             state = read_checkpoint(file, parent.name)
             store.write(file.name, {**state, "key": directory.key, "config": config_text})
-    write_json(directory.path / NAME, {**read_parent(parent), "run": f"{directory.name}/{parent.name}"})
+    write_parent(directory.path, {**read_parent(parent), "run": f"{directory.name}/{parent.name}"})
     log.info("starts from the end of %s", parent)

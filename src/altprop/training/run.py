@@ -160,7 +160,7 @@ def _starts(parts: Parts, directory: RunDirectory) -> bool:
         return False
     if not (parts.resume or directory.started_over):
         return True
-    return CheckpointStore(directory.checkpoints, directory.key).newest()[0] is None
+    return CheckpointStore(directory.checkpoints, directory.key).is_empty()
 
 
 def _early_stop(parts: Parts, progress: Progress) -> dict[str, str]:
