@@ -34,7 +34,7 @@ def is_odd(number: int) -> bool:
     return number % 2 == 1
 
 
-DESCRIPTIONS = {is_line: "text on one line", is_path: "a path", is_odd: "an odd whole number"}
+DESCRIPTIONS = {is_line: "one line of text", is_path: "a path", is_odd: "an odd whole number"}
 """What the messages call a value that fulfills a predicate."""
 
 PositiveInt = Annotated[int, Ge(1), Le(LARGEST)]

@@ -25,6 +25,8 @@ class Backprop(Algorithm):
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         self.forward = torch.compile(self.model) if self.context.compile else self.model
         self.optimization = self.optimizer_step(self.model.parameters(), optimizer, schedule)
+        # Batch norm cannot normalize a single image.
+        self.smallest_slice = 2 if any(isinstance(module, _BatchNorm) for module in self.model.modules()) else 1
         return [self.optimization]
 
     def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -47,12 +49,11 @@ class Backprop(Algorithm):
     def _backward_in_slices(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Accumulate the gradient of a mini-batch that does not fit into memory from slices.
 
-        Batch norm sees the slices. It cannot normalize a single image, so a small mini-batch is cut into fewer slices for it.
+        Batch norm normalizes each slice by itself, so a small mini-batch is cut into fewer slices for it.
         """
         totals: dict[str, Tensor] = {}
         count = targets.shape[0]
-        smallest = 2 if any(isinstance(module, _BatchNorm) for module in self.model.modules()) else 1
-        slices = max(1, min(self.context.accumulate, count // smallest))
+        slices = max(1, min(self.context.accumulate, count // self.smallest_slice))
         for some_inputs, some_targets in zip(inputs.tensor_split(slices), targets.tensor_split(slices), strict=True):
             share = some_targets.shape[0] / count
             for name, value in self._backward(some_inputs, some_targets, share).items():

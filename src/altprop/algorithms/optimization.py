@@ -63,7 +63,7 @@ class OptimizerStep:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the autocast context for the run's precision, which does nothing in fp32 and tf32."""
+        """Return the autocast context for the run's precision, which does nothing in fp32, fp64 and tf32."""
         if self._autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self.context.device.type, dtype=self._autocast_dtype)

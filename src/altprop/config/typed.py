@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
+
 from altprop.config.plain import UNRESOLVED
 
 _PLAIN = re.compile(r"[A-Za-z_/.$*%@|?+:-][\w/.$*%@|?+: -]*(?<! )", re.ASCII)
@@ -30,10 +32,8 @@ def text_as_typed(text: str) -> str:
     """``text`` in quotes if it would not be read as text without them."""
     if text and "${" not in text and _PLAIN.fullmatch(text) and not looks_like_a_value(text):
         return text
-    quote = '"' if set(text) & {"'", "$"} and '"' not in text else "'"
-    # Backslashes count only where a quote follows.
-    escaped = re.sub(rf"(\\*)({quote}|$)", lambda match: match[1] * 2 + (f"\\{quote}" if match[2] else ""), text)
-    return quote + escaped + quote
+    quote = Quote.double if set(text) & {"'", "$"} and '"' not in text else Quote.single
+    return str(QuotedString(text, quote).with_quotes())
 
 
 def looks_like_a_value(text: str) -> bool:
