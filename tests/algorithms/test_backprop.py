@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from altprop.algorithms.backprop import Backprop
+from altprop.algorithms.backprop import Backprop, smallest_slice
 
 
 class Recorded(Backprop):
@@ -23,6 +23,7 @@ def lengths(model: nn.Module, count: int, accumulate: int) -> list[int]:
     algorithm = Recorded()
     algorithm.lengths = []
     algorithm.model, algorithm.context = model, SimpleNamespace(accumulate=accumulate)
+    algorithm.smallest_slice = smallest_slice(model)
     algorithm._backward_in_slices(torch.randn(count, 4), torch.zeros(count))
     return algorithm.lengths
 

@@ -6,13 +6,18 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Capabilities
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
+
+
+def smallest_slice(model: nn.Module) -> int:
+    """The fewest images that ``model`` can be trained on: batch norm cannot normalize a single one."""
+    return 2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1
 
 
 class Backprop(Algorithm):
@@ -25,8 +30,7 @@ class Backprop(Algorithm):
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         self.forward = torch.compile(self.model) if self.context.compile else self.model
         self.optimization = self.optimizer_step(self.model.parameters(), optimizer, schedule)
-        # Batch norm cannot normalize a single image.
-        self.smallest_slice = 2 if any(isinstance(module, _BatchNorm) for module in self.model.modules()) else 1
+        self.smallest_slice = smallest_slice(self.model)
         return [self.optimization]
 
     def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
