@@ -47,7 +47,7 @@ def html_page(
     Args:
         rows: The rows of the report.
         summary: The sentence below the heading.
-        messages: Lines about runs that do not count.
+        messages: Lines about single runs and rows: failed, unfinished, not counted, mixed.
         comparisons: Comparisons at equal cost.
         milestones: Published values after some epochs and ours.
         figures: PNG files to embed, by title.

@@ -1,4 +1,4 @@
-"""The text around the tables: what their numbers mean, how many runs there are, and which runs do not count."""
+"""The text around the tables: what their numbers mean, how many runs there are, and notes on single runs and rows."""
 
 from __future__ import annotations
 
