@@ -151,10 +151,12 @@ def test_the_command_is_told_of_a_preemption_through_another_command() -> None:
     called: list[int] = []
     before = signal.signal(signal.SIGUSR2, lambda number, frame: called.append(number))
     try:
-        with StopRequests(), StopRequests() as inner:
-            with pytest.raises(Stopped):
-                kill(signal.SIGUSR2)
-            inner.hand_over()
+        with StopRequests():
+            with StopRequests() as inner:
+                with pytest.raises(Stopped):
+                    kill(signal.SIGUSR2)
+                inner.hand_over()
+            kill(signal.SIGTERM)  # SLURM sends it to a job that was requeued
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert called == [signal.SIGUSR2]

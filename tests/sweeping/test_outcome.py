@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import runpy
+import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -178,6 +181,40 @@ def test_only_the_time_limit_counts_as_a_time_out(monkeypatch: pytest.MonkeyPatc
     job.checkpoint()
     with pytest.raises(RunFailed, match="the same command resumes it"):
         job.checkpoint()
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(0, False), (-1, False), (1, False), (143, True)])
+def test_sigterm_stops_the_start_of_a_job_and_not_its_end(
+    code: int, requeued: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """submitit exits with -1 after a requeue. A job that was stopped by SIGTERM may still be told to requeue."""
+    received: list[int] = []
+
+    def run(name: str, run_name: str) -> None:
+        if not received:
+            signal.raise_signal(signal.SIGTERM)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(runpy, "run_module", run)
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setenv(SUBMISSION, "")
+    monkeypatch.setattr("altprop.sweeping.command.PREEMPTION_SECONDS", 0.0)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        signal.signal(signal.SIGUSR2, lambda number, frame: received.append(number))
+        with pytest.raises(SystemExit, match="143"):
+            TrainJob([])()
+        assert capsys.readouterr().err.startswith("stopped by SIGTERM before training began; the same command")
+        signal.raise_signal(signal.SIGUSR2)
+        with pytest.raises(SystemExit, match=str(code)):
+            TrainJob([])()
+        for number in before:
+            signal.raise_signal(number)
+        assert len(received) == 1 + requeued
+        assert capsys.readouterr().err == ""
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_starting_over_happens_once_per_submission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -42,10 +43,18 @@ class TrainJob:
     def __call__(self) -> None:
         self.started = time.time()
         os.environ[SUBMISSION] = self.submission
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _stop_starting)  # submitit ignores it; training installs its own handler later
+        _handle(signal.SIGTERM, _stop_starting)  # submitit ignores it; training installs its own handler later
+        late = {signal.SIGTERM, signal.SIGUSR2}
         sys.argv = ["altprop", "train", *self.arguments]
-        runpy.run_module("altprop", run_name="__main__")
+        try:
+            runpy.run_module("altprop", run_name="__main__")
+        except SystemExit as stop:
+            if stop.code == 128 + signal.SIGTERM:
+                late.remove(signal.SIGUSR2)  # may follow if the job is preempted
+            raise
+        finally:
+            for number in late:  # everything is saved, and SLURM sends SIGTERM to a job that it requeues
+                _handle(number, signal.SIG_IGN)
 
     @property
     def timed_out(self) -> bool:
@@ -68,6 +77,11 @@ class TrainJob:
                 "raise cluster.time to be stopped less often"
             )
         return DelayedSubmission(self)
+
+
+def _handle(number: signal.Signals, handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, handler)
 
 
 def _stop_starting(number: int, frame: FrameType | None) -> None:

@@ -82,7 +82,11 @@ class StopRequests:
         return self.received == PREEMPTING
 
     def hand_over(self) -> None:
-        """Call the handler for SIGUSR2 that was there before this object and others of its kind, if there was one."""
+        """Call the handler for SIGUSR2 that was there before this object and others of its kind, if there was one.
+
+        From then on, all of them ignore further requests: the cluster sends SIGTERM to a job that it requeues.
+        """
+        self.received = self.received or PREEMPTING
         handler = self._previous.get(PREEMPTING)
         outer = getattr(handler, "__self__", None)
         if isinstance(outer, StopRequests):
