@@ -101,7 +101,11 @@ class _Server:
                 if self.connection in ready:
                     order: Order = self.connection.recv()
                     self._rehearse(order)
-                    process = self._fork()
+                    try:
+                        process = self._fork()
+                    except OSError as error:
+                        self._fail(order, error)
+                        continue
                     if process == 0:
                         return self._in_the_run(order)
                     self.runs[process] = order.number
@@ -112,6 +116,13 @@ class _Server:
         for process in self.runs:
             os.waitpid(process, 0)
         sys.exit(0)
+
+    def _fail(self, order: Order, error: OSError) -> None:
+        """Report that the system has no memory or no process for one more run, which leaves the others alone."""
+        with suppress(OSError):
+            line = f"the run could not be started: {error.strerror}; let fewer run at a time with cluster.workers"
+            Path(order.log).write_text(f"{line}\n")
+        self.connection.send(Report("ended", order.number, code=1))
 
     def _report_ended(self) -> None:
         with suppress(BlockingIOError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import socket
 import time
@@ -22,16 +23,20 @@ STATES = ("done", "running", "waiting", "stuck", "preempted", "interrupted", "fa
 STALE_SECONDS = 300.0
 """A trainer that gave no sign of life for so long has ended, unless a lock says otherwise."""
 OUT_OF_MEMORY = (
-    "out of memory: {who} killed the run; give it more with resources.memory=<GB>, or lower dataset.batch_size or dataset.workers"
+    "out of memory: SLURM killed the run; give it more with resources.memory=<GB>, or lower dataset.batch_size or dataset.workers"
+)
+KILLED = (
+    "killed, most likely by the system because it was out of memory; the same command resumes it; {remedy}, or lower "
+    "dataset.batch_size or dataset.workers"
 )
 AGAIN = "the same command resumes it from its newest checkpoint"
 VERDICTS = {
-    "OUT_OF_MEMORY": OUT_OF_MEMORY.format(who="SLURM"),
+    "OUT_OF_MEMORY": OUT_OF_MEMORY,
     "TIMEOUT": "time limit: the job was killed before it could save; raise cluster.signal_delay or cluster.time",
     "PREEMPTED": f"preempted and not queued again; {AGAIN}",
-    "NODE_FAIL": "its machine failed",
-    "BOOT_FAIL": "its machine did not start",
-    "DEADLINE": "the cluster's deadline passed before it could run",
+    "NODE_FAIL": f"its machine failed; {AGAIN}",
+    "BOOT_FAIL": f"its machine did not start; {AGAIN}",
+    "DEADLINE": f"the cluster's deadline passed; {AGAIN}",
 }
 
 
@@ -90,11 +95,23 @@ def settle(runs: Iterable[SweepRun], queue: Queue) -> None:
             _write(Path(run.directory), result.state, result.reason)
 
 
-def settle_killed(run: SweepRun, code: int) -> None:
-    """Write the verdict for a local worker process that ended with ``code``."""
-    if code >= 0 or run.directory is None or run.status.get("status") not in (None, "running"):
+def settle_killed(run: SweepRun, code: int, started: float, remedy: str = "let fewer run at a time with cluster.workers") -> None:
+    """Write the verdict for a process that ended with ``code``, if a signal killed it before it could report.
+
+    ``started`` is when it was started, in seconds since the epoch: an older status is that of an earlier attempt. ``remedy`` says
+    how to give it more memory.
+    """
+    status = run.status
+    word = status.get("status")
+    if (
+        code >= 0
+        or run.directory is None
+        or word == "done"
+        or (word not in (None, "running") and _written(status) >= int(started))
+    ):
         return
-    reason = OUT_OF_MEMORY.format(who="most likely the system") if code == -signal.SIGKILL else signal.Signals(-code).name
+    other = f"killed by signal {-code} ({signal.strsignal(-code)}); its log may say why; {AGAIN}"
+    reason = KILLED.format(remedy=remedy) if code == -signal.SIGKILL else other
     _write(Path(run.directory), "failed", reason)
 
 
@@ -148,7 +165,7 @@ def _verdict(run: SweepRun, job: Job | None) -> tuple[str, str]:
         return "interrupted", "canceled"
     if job.state == "COMPLETED":
         return ("done", "") if run.directory is None else ("failed", f"its job has ended without a report; {AGAIN}")
-    return "failed", VERDICTS.get(job.state) or _from_log(run) or f"the job ended as {job.state}"
+    return "failed", VERDICTS.get(job.state) or _from_log(run) or f"the job ended as {job.state}; {AGAIN}"
 
 
 def _from_log(run: SweepRun) -> str:
@@ -168,12 +185,19 @@ def job_of(status: Mapping[str, Any]) -> str | None:
     return job.get("slurm_job_id")
 
 
+def _written(status: Mapping[str, Any]) -> float:
+    """When ``status`` was written, in seconds since the epoch; infinity if it does not say."""
+    try:
+        return datetime.strptime(status["updated_at"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    except (KeyError, ValueError):
+        return math.inf
+
+
 def _written_since(status: Mapping[str, Any], start: str) -> bool:
     """Whether ``status`` was written after ``start``: by the present attempt of a job, not an earlier one."""
     try:
-        written = datetime.strptime(status["updated_at"], "%Y-%m-%dT%H:%M:%S%z")
-        return written >= datetime.fromisoformat(start).astimezone()
-    except (KeyError, ValueError):
+        return _written(status) >= datetime.fromisoformat(start).timestamp()
+    except ValueError:  # SLURM does not know when it started
         return True
 
 

@@ -67,7 +67,7 @@ class PackJob(TrainJob):
         for number, code in codes.items():
             if code is not None and not stopping and number not in self.codes:
                 self.codes[number] = code
-                settle_killed(self.runs[number], code)
+                settle_killed(self.runs[number], code, self.started, "give it more with resources.memory=<GB>")
         return None in codes.values()
 
     def _hand_over(self, requeue: Callable[[int, object], object] | int | None) -> None:
