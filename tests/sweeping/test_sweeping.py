@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from submitit.helpers import CommandFunction
 
 from altprop.code_state import code_state
@@ -22,6 +24,7 @@ from altprop.config.project import ROOT
 from altprop.files import write_json
 from altprop.problems import ConfigError
 from altprop.sweeping import local, snapshot, submission
+from altprop.sweeping.checks import problems_of_cluster
 from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs, unlisted
 from altprop.sweeping.local import objective_of, worker_slots
 from altprop.sweeping.outcome import settle_killed
@@ -113,10 +116,11 @@ def test_each_worker_has_its_own_gpu_or_cores(monkeypatch: pytest.MonkeyPatch) -
     def slots(gpus: list[str], **changes: object) -> list[dict[str, str]]:
         monkeypatch.setattr(local, "visible_gpus", lambda: gpus)
         settings = {"device": "auto", "workers": None, "per_gpu": 1, "cores": 1, "processes": 1, **changes}
+        settings = {"nodes": 1, "gpus": 0, "memory": None, **settings}
         return worker_slots(
             OmegaConf.create(
                 {
-                    "resources": {"cores": settings["cores"], "processes": settings["processes"]},
+                    "resources": {name: settings[name] for name in ("nodes", "processes", "gpus", "cores", "memory")},
                     "trainer": {"device": settings["device"]},
                     "cluster": {"workers": settings["workers"], "per_gpu": settings["per_gpu"]},
                 }
@@ -131,16 +135,92 @@ def test_each_worker_has_its_own_gpu_or_cores(monkeypatch: pytest.MonkeyPatch) -
             slots(gpus, **{"per_gpu": 2, **changes})
     assert slots(["0"], device="cpu", workers=2) == [{"OMP_NUM_THREADS": "1"}] * 2
     assert len(slots([], cores=10_000)) == 1
-    with pytest.raises(ConfigError, match="torchrun"):
-        slots([], processes=2)
+    for several in ({"processes": 2}, {"nodes": 2}):
+        with pytest.raises(ConfigError, match="torchrun"):
+            slots([], **several)
+    for key, value in (("workers", 0), ("workers", -1), ("workers", 1.5), ("workers", "all"), ("cores", 0), ("cores", "two")):
+        with pytest.raises(ConfigError, match=f"{key}: {value}; a whole number from 1 on"):
+            slots([], **{key: value})
 
 
-def test_a_killed_worker_is_reported_as_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (
+            -signal.SIGKILL,
+            "killed, most likely by the system because it was out of memory; the same command resumes it; let fewer",
+        ),
+        (-signal.SIGSEGV, "killed by signal 11 (Segmentation fault); its log may say why; the same command resumes it"),
+        (-signal.SIGRTMIN - 1, "killed by signal 35"),
+    ],
+)
+def test_a_killed_worker_is_reported_as_killed(code: int, words: str, tmp_path: Path) -> None:
     run = SweepRun(["seed=0"], [], str(tmp_path), 0)
     write_json(tmp_path / "status.json", {"status": "running", "step": 3})
-    settle_killed(run, -signal.SIGKILL)
+    settle_killed(run, code, time.time())
     assert (run.status["status"], run.status["step"]) == ("failed", 3)
-    assert "out of memory" in run.status["error"]
+    assert run.status["error"].startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        *(("cluster.time", value, "a whole number from 1 on") for value in (0, -1, 1.5, "1h", True, None)),
+        ("cluster.time", 2, "2 min is not longer than cluster.signal_delay, 120 s"),
+        *(("cluster.max_timeouts", value, "a whole number from 0 on") for value in (-1, None, "many")),
+        *(("cluster.at_once", value, "a whole number from 1 on") for value in (0, 2.0)),
+        *(("cluster.per_gpu", value, "a whole number from 1 on") for value in (0, -2, 1.5, "4x", None)),
+        ("cluster.per_gpu", 2, "2, but a run has no GPU"),
+        *(("resources.cores", value, "a whole number from 1 on") for value in (0, "two", None)),
+        *(("resources.memory", value, "a whole number from 1 on") for value in (0, 1.5, "4GB")),
+        ("resources.gpus", -1, "a whole number from 0 on"),
+        ("paths.outputs", "/a%b", "contains '%'"),
+    ],
+)
+def test_settings_of_a_cluster_are_checked(key: str, value: object, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = cluster_config(monkeypatch)
+    OmegaConf.update(config, key, value)
+    [found] = problems_of_cluster(config)
+    assert found.key == key
+    assert problem in str(found)
+
+
+def test_a_pack_of_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = cluster_config(monkeypatch)
+    OmegaConf.update(config, "cluster.per_gpu", 2)
+    for resources in ({"gpus": 4}, {"gpus": 1, "processes": 2}, {"gpus": 1, "nodes": 2}):
+        [found] = problems_of_cluster(OmegaConf.merge(config, {"resources": resources}))
+        assert "several processes or GPUs" in found.description
+    assert not list(problems_of_cluster(OmegaConf.merge(config, {"resources": {"gpus": 1}})))
+
+
+def test_a_machine_without_slurm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = cluster_config(monkeypatch)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    [found] = problems_of_cluster(config)
+    assert "there is no sbatch here" in found.description
+    assert found.fix == "cluster=local"
+
+
+@pytest.mark.parametrize(
+    ("word", "age", "verdict"), [("interrupted", 60, "failed"), ("interrupted", -1, "interrupted"), ("done", 60, "done")]
+)
+def test_an_older_status_is_not_that_of_the_killed_worker(word: str, age: float, verdict: str, tmp_path: Path) -> None:
+    run, started = SweepRun(["seed=0"], [], str(tmp_path), 0), time.time()
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started - age))
+    write_json(tmp_path / "status.json", {"status": word, "updated_at": moment})
+    settle_killed(run, -signal.SIGKILL, started)
+    assert run.status["status"] == verdict
+
+
+def cluster_config(monkeypatch: pytest.MonkeyPatch) -> DictConfig:
+    """The settings that a sweep on SLURM is checked for."""
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    cluster = OmegaConf.load(ROOT / "conf/cluster/slurm.yaml").cluster
+    resources = {"processes": 1, "nodes": 1, "gpus": 0, "cores": 2, "memory": None}
+    config = OmegaConf.create({"cluster": cluster, "resources": resources, "paths": {"outputs": "/outputs"}})
+    assert isinstance(config, DictConfig)
+    return config
 
 
 def test_a_snapshot_of_the_code_is_complete_and_knows_its_commit(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def chosen(number: object, manifest: Manifest) -> list[int]:
             raise ConfigError(
                 [Problem("run", f"{each} is not a run of {manifest.folder}", f"a number from 0 to {last}", "run=0")]
             )
-    return list(numbers)
+    return list(dict.fromkeys(numbers))
 
 
 def show(config: DictConfig, manifest: Manifest) -> Counter[str]:
@@ -108,17 +108,15 @@ def show(config: DictConfig, manifest: Manifest) -> Counter[str]:
 def watch(config: DictConfig, outputs: Path) -> None:
     """Print the table every ``config.every`` seconds until every run has ended, or Ctrl-C."""
     folder = config.folder or find(outputs, None, config.group).folder
-    try:
+    with steering.until_ctrl_c():
         while True:
             if sys.stdout.isatty():
                 Console().clear()
             counts = show(config, find(outputs, folder) if Path(folder) != outputs else find(outputs))
-            if not any(counts[state] for state in ("running", "waiting", "preempted", "unknown")):
+            if not any(counts[state] for state in steering.GOING_ON):
                 return
             sys.stdout.flush()
             time.sleep(max(float(config.every), 0.1))
-    except KeyboardInterrupt:
-        return
 
 
 def find(outputs: Path, folder: str | Path | None = None, group: str | None = None) -> Manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -21,7 +22,7 @@ from altprop.config.compose import JobComposer, composer_of
 from altprop.config.environment import group_of
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.program import arguments
-from altprop.sweeping.checks import check_whole_number
+from altprop.sweeping.checks import check_whole_number, problems_of_resources
 from altprop.sweeping.fork_server import usable
 from altprop.sweeping.jobs import MANIFEST, Manifest, SweepRun, sweep_runs, to_be_run, unlisted
 from altprop.sweeping.notes import SweepNotes
@@ -73,15 +74,18 @@ def launch(
 def worker_slots(config: DictConfig) -> list[dict[str, str]]:
     """The environment variables of each process that may run at the same time."""
     resources, device = config.resources, config.trainer.device
-    if resources.processes > 1:
-        description = f"{resources.processes} processes for each run"
+    per_gpu, workers = config.cluster.per_gpu, config.cluster.workers
+    problems = [*problems_of_resources(resources), *check_whole_number("cluster.per_gpu", per_gpu, 1)]
+    if workers is not None:
+        problems += check_whole_number("cluster.workers", workers, 1)
+    if problems:
+        raise ConfigError(problems)
+    if (processes := resources.processes * resources.nodes) > 1:
+        description = f"{processes} processes for each run"
         raise ConfigError([Problem("resources", description, "1 in a local sweep; torchrun starts a single run on several GPUs")])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = {"OMP_NUM_THREADS": str(max(1, min(resources.cores, cores)))}
     gpus = visible_gpus() if device in ("auto", "cuda") else []
-    per_gpu, workers = config.cluster.per_gpu, config.cluster.workers
-    if problems := list(check_whole_number("cluster.per_gpu", per_gpu, 1)):
-        raise ConfigError(problems)
     if per_gpu > 1 and (workers or not gpus):
         description = f"{per_gpu}, but " + ("cluster.workers says how many runs there are" if workers else "no GPU is used here")
         fix = "cluster.workers=null" if workers else f"cluster.workers={per_gpu}"
@@ -135,6 +139,8 @@ class Workers:
         self.manifest = manifest
         self.servers = servers
         self.composer = composer
+        self.started: dict[int, float] = {}
+        """Number of a run -> when it was last started, in seconds since the epoch."""
         self.busy: dict[int, tuple[subprocess.Popen[bytes] | WarmProcess, dict[str, str]]] = {}
 
     def run(self, left: Sequence[SweepRun]) -> list[int]:
@@ -147,6 +153,7 @@ class Workers:
                 while self.free and (number := next((each for each in waiting if not is_taken(left[each])), None)) is not None:
                     waiting.remove(number)
                     slot = self.free.pop(0)
+                    self.started[number] = time.time()
                     self.busy[number] = (self._start(left[number], slot), slot)
                 wait(self.servers.connections() if self.servers is not None else [], POLL_SECONDS)
                 for number, code in self._ended():
@@ -154,7 +161,7 @@ class Workers:
                         waiting.append(number)
                         continue
                     codes[number] = code
-                    self._note(left[number], code)
+                    self._note(left[number], code, self.started[number])
                     print(f"{len(codes)}/{len(left)} {' '.join(left[number].overrides)}: {'done' if not code else 'failed'}")
         except BaseException:
             self._stop()
@@ -168,9 +175,9 @@ class Workers:
             return warm
         return run.start(arguments("train"), slot)
 
-    def _note(self, run: SweepRun, code: int) -> None:
+    def _note(self, run: SweepRun, code: int, started: float) -> None:
         """Note how the process of ``run`` ended, for ``status.py``."""
-        settle_killed(run, code)
+        settle_killed(run, code, started)
         if code or run.directory is None:
             run.code = code
             self.manifest.write()

@@ -111,7 +111,8 @@ def ask_surely(jobs: Iterable[str | None]) -> Queue:
     queue = ask(jobs, PATIENCE)
     if not queue.answered:
         raise RunFailed(
-            f"SLURM does not say what is in its queue ({queue.complaint}); nothing was submitted: repeat the command later"
+            f"SLURM does not say what is in its queue ({queue.complaint}); "
+            "nothing was submitted or canceled: repeat the command later"
         )
     return queue
 
@@ -181,7 +182,7 @@ def submitted_from(folder: Path) -> tuple[list[str], str]:
 def _run(*command: str) -> tuple[list[str], str]:
     """The lines with fields that ``command`` prints, and its complaint if it failed."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=ASK_SECONDS)
     except subprocess.TimeoutExpired:
         return [], f"{command[0]} takes longer than {ASK_SECONDS} s"
     except OSError as error:
