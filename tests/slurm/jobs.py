@@ -1,19 +1,23 @@
-"""What the tests do with jobs: submit through altprop's own command line, wait, signal, compare weights."""
+"""What the tests do with jobs: submit them as altprop's command does, wait, signal, compare weights."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+import altprop
 from altprop.config.project import ROOT
 from altprop.sweeping.jobs import Manifest, SweepRun, manifests
 from altprop.sweeping.queue import WAITING, job_states
@@ -31,8 +35,10 @@ SMALL = [
     "model.hidden=[16]",
 ]
 """A run of a few seconds on the embedded digits, 32 steps in an epoch."""
-LONG = [*SMALL, "trainer.duration=80ep", "trainer.evaluate_every=5ep", "trainer.checkpoint_every=40ep", "trainer.keep=1"]
-"""A run long enough to be hit in the middle."""
+LONG = [*SMALL, "trainer.duration=40ep", "trainer.evaluate_every=2ep", "trainer.checkpoint_every=20ep", "trainer.keep=1"]
+"""A run long enough to be paused in the middle."""
+QUEUED = ["cluster=slurm", "cluster.snapshot=false"]
+"""Jobs that run the checkout, so that not each of them compiles a copy of it."""
 
 
 def command(outputs: Path, script: str, *arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -55,22 +61,23 @@ def checkout(folder: Path) -> Path:
 
 def submit(outputs: Path, *overrides: str, table: bool = True) -> Manifest:
     """Submit a sweep and return what was noted of it. Without ``table``, the job that writes the table is taken back."""
-    done = command(outputs, "train.py", "-m", "cluster=slurm", *overrides)
-    assert done.returncode == 0, done.stdout + done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALTPROP_OUTPUTS", str(outputs))
+        altprop.sweep(*QUEUED, *overrides)  # what the command does, without a second interpreter
     sweep = next(manifests(outputs))
     if not table:
         subprocess.run(["scancel", str(sweep.table)], check=True)
     return sweep
 
 
-def wait_for(what: str, condition: Callable[[], Any]) -> Any:
-    """Poll until ``condition`` is true; its value."""
+def wait_for(what: str, condition: Callable[[], Any], every: float = 0.05) -> Any:
+    """Look ``every`` so many seconds whether ``condition`` is true; its value."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
-        time.sleep(0.2)
+        time.sleep(every)
     raise AssertionError(f"waited {PATIENCE} s for: {what}")
 
 
@@ -86,6 +93,16 @@ def wait_for_step(run: SweepRun, least: int = 1) -> int:
         f"step {least} of {run.job}",
         lambda: (step := run.status.get("step", 0)) >= least and run.status["status"] == "running" and step,
     )
+
+
+@contextmanager
+def paused(run: SweepRun) -> Iterator[None]:
+    """The run does not go on inside this context. What is sent to it reaches it afterwards."""
+    os.kill(run.status["pid"], signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(run.status["pid"], signal.SIGCONT)
 
 
 PENDING_SINCE: dict[str, float] = {}
@@ -104,7 +121,7 @@ def hurry(runs: Sequence[SweepRun]) -> dict[str, str]:
 
 def wait_for_end(*runs: SweepRun) -> None:
     """Wait until no job of ``runs`` is left."""
-    wait_for(f"the end of {[run.job for run in runs]}", lambda: not set(hurry(runs).values()) & set(WAITING))
+    wait_for(f"the end of {[run.job for run in runs]}", lambda: not set(hurry(runs).values()) & set(WAITING), every=0.2)
 
 
 def signal_job(run: SweepRun, name: str) -> None:
@@ -113,15 +130,30 @@ def signal_job(run: SweepRun, name: str) -> None:
 
 
 def cancel(sweep: Manifest) -> None:
-    """Take the sweep's jobs back, and the one that writes its table."""
-    subprocess.run(["scancel", sweep.table or "", *{str(run.job) for run in sweep.runs}], check=True)
+    """Take the sweep's jobs back, and the one that writes its table. Some of them may have ended."""
+    jobs = {job for job in (sweep.table, *(run.job for run in sweep.runs)) if job is not None}
+    subprocess.run(["scancel", *jobs], capture_output=True)
+
+
+def interrupt(run: SweepRun) -> int:
+    """Take the job's machine away in the middle, as a cluster does; the step at which it was saved."""
+    wait_for_step(run)
+    with paused(run):
+        signal_job(run, "USR2")
+        wait_for("the signal", lambda: is_pending(signal.SIGUSR2, run.status["pid"]))
+    return wait_for("saving", lambda: run.status["status"] == "preempted" and run.status["step"])
+
+
+def is_pending(number: signal.Signals, process: int) -> bool:
+    """Whether ``process``, which is paused, was sent a signal that it has not received."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
 
 
 def preempt(run: SweepRun) -> int:
-    """Take the job's machine away in the middle, as a cluster does, and see it to its end; the step at which it was saved."""
-    wait_for_step(run)
-    signal_job(run, "USR2")
-    stopped_at = wait_for("saving", lambda: run.status["status"] == "preempted" and run.status["step"])
+    """Interrupt the run, and see it to its end; the step at which it was saved."""
+    stopped_at = interrupt(run)
     wait_for_end(run)
     assert run.status["status"] == "done"
     assert f"resuming from step {stopped_at}" in log_of(run)

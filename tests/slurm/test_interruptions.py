@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from altprop.sweeping.jobs import SweepRun
+from altprop.sweeping.outcome import outcome, settle
+from altprop.sweeping.queue import ask
 from tests.slurm.jobs import (
     LONG,
     SMALL,
     assert_same_weights,
-    command,
     log_of,
     preempt,
     state,
     submit,
-    wait_for,
     wait_for_end,
     wait_for_step,
 )
@@ -54,17 +54,16 @@ def test_preemption_in_mid_epoch(undisturbed: SweepRun, tmp_path: Path) -> None:
 
 
 def test_killed_task_resumes_when_submitted_again(undisturbed: SweepRun, tmp_path: Path) -> None:
-    long = [*LONG, "trainer.checkpoint_every=10ep"]
-    [run] = submit(tmp_path, *long).runs
-    wait_for_step(run, 400)
+    long = [*LONG, "trainer.checkpoint_every=4ep"]
+    [run] = submit(tmp_path, *long, table=False).runs
+    wait_for_step(run, 200)
     os.kill(run.status["pid"], signal.SIGKILL)  # scancel would give it time to save
     wait_for_end(run)
-    told = command(tmp_path, "status.py")  # the table job, which notes how the run ended, may have been faster
-    assert " failed " in told.stdout
-    assert ": killed from outside" in told.stdout
-    wait_for("the table, which is written with the report", (Path(run.log or "").parents[2] / "status.txt").exists)
-    assert run.status["status"] == "failed"
-    assert run.status["error"].startswith("killed from outside")
+    queue = ask([run.job])
+    found = outcome(run, queue)
+    assert (found.state, found.reason.partition(";")[0]) == ("failed", "killed from outside")
+    settle([run], queue)  # as the table job does
+    assert (run.status["status"], run.status["error"]) == (found.state, found.reason)
     [again] = submit(tmp_path, *long, table=False).runs
     assert again.directory == run.directory
     assert again.job not in (None, run.job)
@@ -79,36 +78,16 @@ def test_canceled(tmp_path: Path) -> None:
     subprocess.run(["scancel", run.job or ""], check=True)
     wait_for_end(run)
     assert state(run) == "CANCELLED"
-    assert " interrupted " in command(tmp_path, "status.py").stdout
+    assert outcome(run, ask([run.job])).state == "interrupted"
     assert run.status["status"] == "interrupted"
 
 
-def test_a_run_that_fails_and_one_over_its_memory_leave_the_others_alone(tmp_path: Path) -> None:
+def test_a_run_over_its_memory_leaves_the_others_alone(tmp_path: Path) -> None:
     sweep = submit(tmp_path, *SMALL, "trainer.duration=1ep", "model.hidden=[16],[20000,20000]", "seed=0", table=False)
-    broken = submit(tmp_path, *SMALL, "trainer.duration=1ep", "optimizer.lr=1e30", "seed=0", table=False)
-    wait_for_end(*sweep.runs, *broken.runs)
-    fine, _ = sweep.runs
+    wait_for_end(*sweep.runs)
+    fine, killed = sweep.runs
     assert fine.status["status"] == "done"
-    told = command(tmp_path, "status.py", f"folder={sweep.folder}", "only=failed").stdout
-    assert "out of memory: SLURM killed the run" in told
-    assert "resources.memory=" in told
-    [run] = broken.runs
-    assert run.status["status"] == "failed"
-    assert "RunFailed: the loss became" in run.status["error"]
-    assert "the loss became" in command(tmp_path, "status.py", f"folder={broken.folder}").stdout
-    assert state(run) == "FAILED"
-
-
-def test_time_limits_queue_again_a_bounded_number_of_times(tmp_path: Path) -> None:
-    endless = [*SMALL, "trainer.duration=100000ep", "trainer.evaluate_every=100ep", "trainer.checkpoint_every=null"]
-    # SLURM looks at limits every 30 s and signals what would be due before it looks again: 10 to 40 s after the start.
-    limits = ["cluster.time=1", "cluster.signal_delay=20", "cluster.max_timeouts=1"]
-    [run] = submit(tmp_path, *endless, *limits).runs
-
-    def failed() -> bool:
-        wait_for_end(run)
-        return run.status["status"] == "failed"
-
-    wait_for("the second time limit", failed)
-    assert "timed-out too many times" in run.status["error"]
-    assert run.status["job"]["slurm_restart_count"] == "1"
+    found = outcome(killed, ask([killed.job]))
+    assert found.state == "failed"
+    assert "out of memory: SLURM killed the run" in found.reason
+    assert "resources.memory=" in found.reason

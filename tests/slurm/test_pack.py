@@ -5,28 +5,27 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.slurm.jobs import LONG, SMALL, command, signal_job, state, submit, wait_for, wait_for_end, wait_for_step
+from altprop.sweeping.outcome import outcome
+from altprop.sweeping.queue import ask
+from tests.slurm.jobs import LONG, command, interrupt, paused, state, submit, wait_for, wait_for_end, wait_for_step
 
 PACKED = ["resources=gpu", "resources.cores=1", "resources.memory=1", "trainer.device=cpu", "cluster.per_gpu=2"]
 
 
 def test_runs_of_one_job_share_its_gpu_and_fate(tmp_path: Path) -> None:
     """One run fails, the job is preempted and requeued, and the other run resumes; the table follows."""
-    long = [*LONG[1:], *PACKED, "seed=0", "optimizer.lr=0.001,1e30,0.002", "trainer.duration=100ep"]
-    long += ["trainer.evaluate_every=10ep", "trainer.checkpoint_every=null"]
-    sweep = submit(tmp_path, *long)
+    sweep = submit(tmp_path, *LONG[1:], *PACKED, "seed=0", "optimizer.lr=0.001,1e30,0.002")
     fine, broken, other = sweep.runs
     assert (fine.job, broken.job, other.job) == (f"{sweep.job}_0", f"{sweep.job}_0", f"{sweep.job}_1")
     wait_for("the failure", lambda: broken.status.get("status") == "failed")
     wait_for_step(fine)
-    assert fine.status["job"]["cuda_visible_devices"] == broken.status["job"]["cuda_visible_devices"] in ("0", "1")
-    refused = command(tmp_path, "status.py", "action=cancel", "run=0")
-    assert refused.returncode == 2
-    assert "the runs 0, 1 share a job and can only be canceled together" in refused.stderr
-    rows = [line.split() for line in command(tmp_path, "status.py").stdout.splitlines() if line[:1].isdigit()]
-    assert [row[2] for row in rows[:2]] == ["running", "failed"], rows
-    signal_job(fine, "USR2")
-    wait_for("saving", lambda: fine.status["status"] == "preempted")
+    with paused(fine):
+        assert fine.status["job"]["cuda_visible_devices"] == broken.status["job"]["cuda_visible_devices"] in ("0", "1")
+        refused = command(tmp_path, "status.py", "action=cancel", "run=0")
+        assert refused.returncode == 2
+        assert "the runs 0, 1 share a job and can only be canceled together" in refused.stderr
+        assert [outcome(run, ask([run.job])).state for run in (fine, broken)] == ["running", "failed"]
+    interrupt(fine)
     wait_for_end(*sweep.runs)
     assert [run.status["status"] for run in sweep.runs] == ["done", "failed", "done"]
     assert state(fine) == "FAILED"  # because one of its runs has
@@ -36,11 +35,3 @@ def test_runs_of_one_job_share_its_gpu_and_fate(tmp_path: Path) -> None:
     assert steps == sorted(set(steps))
     wait_for("the table", (sweep.folder / "status.txt").exists)
     assert "2 done, 1 failed" in (sweep.folder / "status.txt").read_text()
-
-
-def test_a_pack_needs_a_gpu_of_its_own(tmp_path: Path) -> None:
-    for resources, reason in (("resources=cpu", "a run has no GPU"), ("resources=gpu4", "several processes or GPUs")):
-        refused = command(tmp_path, "train.py", "-m", "cluster=slurm", *SMALL[1:], resources, "cluster.per_gpu=2")
-        assert refused.returncode == 2
-        assert refused.stderr.startswith("cluster.per_gpu: 2")
-        assert reason in refused.stderr

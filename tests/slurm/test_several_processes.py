@@ -24,7 +24,7 @@ def test_two_tasks_give_the_update_of_one(tmp_path: Path) -> None:
 
 
 def test_two_tasks_are_preempted_together(tmp_path: Path) -> None:
-    long = ["trainer.duration=40ep", "trainer.evaluate_every=2ep", "trainer.checkpoint_every=null"]
+    long = ["trainer.duration=8ep", "trainer.evaluate_every=1ep", "trainer.checkpoint_every=null"]
     [run] = submit(tmp_path, *SHARED, *TWO, *long, table=False).runs
     preempt(run)
 
