@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import altprop
 from altprop.config.project import ROOT
 from altprop.sweeping.jobs import Manifest, SweepRun, manifests
 from altprop.sweeping.queue import WAITING, job_states
+from tests.slurm.pausing import GO
 
 PATIENCE = 240
 """Seconds: the machine may be busy."""
@@ -35,8 +35,11 @@ SMALL = [
     "model.hidden=[16]",
 ]
 """A run of a few seconds on the embedded digits, 32 steps in an epoch."""
-LONG = [*SMALL, "trainer.duration=40ep", "trainer.evaluate_every=2ep", "trainer.checkpoint_every=20ep", "trainer.keep=1"]
-"""A run long enough to be paused in the middle."""
+LONG = [*SMALL, "trainer.duration=12ep", "trainer.evaluate_every=2ep", "trainer.checkpoint_every=6ep", "trainer.keep=1"]
+"""A run with six records."""
+PAUSING = ["+logger.pause._target_=tests.slurm.pausing.Pause"]
+"""The run waits at its second record until :func:`let_go`."""
+ENDLESS = [*SMALL, "trainer.duration=100000ep", "trainer.evaluate_every=20ep", "trainer.checkpoint_every=null"]
 QUEUED = ["cluster=slurm", "cluster.snapshot=false"]
 """Jobs that run the checkout, so that not each of them compiles a copy of it."""
 
@@ -95,16 +98,6 @@ def wait_for_step(run: SweepRun, least: int = 1) -> int:
     )
 
 
-@contextmanager
-def paused(run: SweepRun) -> Iterator[None]:
-    """The run does not go on inside this context. What is sent to it reaches it afterwards."""
-    os.kill(run.status["pid"], signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(run.status["pid"], signal.SIGCONT)
-
-
 PENDING_SINCE: dict[str, float] = {}
 
 
@@ -135,17 +128,27 @@ def cancel(sweep: Manifest) -> None:
     subprocess.run(["scancel", *jobs], capture_output=True)
 
 
+def let_go(run: SweepRun) -> None:
+    """End the pause of a run with :data:`PAUSING`, or see to it that it does not pause."""
+    directory = Path(str(run.directory))
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / GO).touch()
+
+
 def interrupt(run: SweepRun) -> int:
-    """Take the job's machine away in the middle, as a cluster does; the step at which it was saved."""
+    """Take the machine of a job with :data:`PAUSING` away, as a cluster does; the step at which it was saved."""
     wait_for_step(run)
-    with paused(run):
-        signal_job(run, "USR2")
-        wait_for("the signal", lambda: is_pending(signal.SIGUSR2, run.status["pid"]))
+    process = run.status["pid"]
+    os.kill(process, signal.SIGSTOP)  # so that it receives the signal before it continues
+    signal_job(run, "USR2")
+    wait_for("the signal", lambda: is_pending(signal.SIGUSR2, process))
+    let_go(run)
+    os.kill(process, signal.SIGCONT)
     return wait_for("saving", lambda: run.status["status"] == "preempted" and run.status["step"])
 
 
 def is_pending(number: signal.Signals, process: int) -> bool:
-    """Whether ``process``, which is paused, was sent a signal that it has not received."""
+    """Whether ``process``, which is stopped, was sent a signal that it has not received."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
     return any(mask >> (number - 1) & 1 for mask in masks)

@@ -14,13 +14,16 @@ from altprop.sweeping.jobs import SweepRun
 from altprop.sweeping.outcome import outcome, settle
 from altprop.sweeping.queue import ask
 from tests.slurm.jobs import (
+    ENDLESS,
     LONG,
+    PAUSING,
     SMALL,
     assert_same_weights,
     log_of,
     preempt,
     state,
     submit,
+    wait_for,
     wait_for_end,
     wait_for_step,
 )
@@ -42,7 +45,7 @@ def records(run: SweepRun) -> list[int]:
 
 def test_preemption_in_mid_epoch(undisturbed: SweepRun, tmp_path: Path) -> None:
     wandb = ["logger=wandb", "logger.wandb.mode=offline", "logger.wandb.finish_timeout=120"]  # it starts slowly on a busy machine
-    [run] = submit(tmp_path, *LONG, *wandb, table=False).runs
+    [run] = submit(tmp_path, *LONG, *wandb, *PAUSING, table=False).runs
     preempt(run)
     assert run.status["job"]["slurm_restart_count"] == "1"
     assert records(run) == records(undisturbed)
@@ -54,9 +57,10 @@ def test_preemption_in_mid_epoch(undisturbed: SweepRun, tmp_path: Path) -> None:
 
 
 def test_killed_task_resumes_when_submitted_again(undisturbed: SweepRun, tmp_path: Path) -> None:
-    long = [*LONG, "trainer.checkpoint_every=4ep"]
+    long = [*LONG, *PAUSING, "trainer.checkpoint_every=1ep"]
     [run] = submit(tmp_path, *long, table=False).runs
-    wait_for_step(run, 200)
+    wait_for_step(run)
+    wait_for("a checkpoint", (Path(run.directory or "") / "checkpoints" / "last.pt").exists)
     os.kill(run.status["pid"], signal.SIGKILL)  # scancel would give it time to save
     wait_for_end(run)
     queue = ask([run.job])
@@ -73,7 +77,7 @@ def test_killed_task_resumes_when_submitted_again(undisturbed: SweepRun, tmp_pat
 
 
 def test_canceled(tmp_path: Path) -> None:
-    [run] = submit(tmp_path, *LONG, table=False).runs
+    [run] = submit(tmp_path, *ENDLESS, table=False).runs
     wait_for_step(run)
     subprocess.run(["scancel", run.job or ""], check=True)
     wait_for_end(run)

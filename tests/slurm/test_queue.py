@@ -16,7 +16,21 @@ from altprop.config.project import ROOT
 from altprop.sweeping.jobs import Manifest, SweepRun, manifests
 from altprop.sweeping.outcome import outcome
 from altprop.sweeping.queue import ask
-from tests.slurm.jobs import LONG, QUEUED, SMALL, cancel, command, interrupt, log_of, state, submit, wait_for, wait_for_end
+from tests.slurm.jobs import (
+    ENDLESS,
+    LONG,
+    PAUSING,
+    QUEUED,
+    SMALL,
+    cancel,
+    command,
+    interrupt,
+    log_of,
+    state,
+    submit,
+    wait_for,
+    wait_for_end,
+)
 
 HOLD = [*SMALL, "trainer.duration=1ep", "+cluster.sbatch.hold=true"]
 UNHELD = [*SMALL, "trainer.duration=1ep"]
@@ -25,10 +39,9 @@ UNHELD = [*SMALL, "trainer.duration=1ep"]
 @pytest.fixture(scope="module", autouse=True)
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SweepRun]:
     """A run that reaches its time limit twice while the other tests of this module are at work."""
-    endless = [*SMALL, "trainer.duration=100000ep", "trainer.evaluate_every=100ep", "trainer.checkpoint_every=null"]
     # SLURM looks at limits every 30 s and signals what would be due before it looks again: 10 to 40 s after the start.
     limits = ["cluster.time=1", "cluster.signal_delay=20", "cluster.max_timeouts=1"]
-    sweep = submit(tmp_path_factory.mktemp("limited"), *endless, *limits, table=False)
+    sweep = submit(tmp_path_factory.mktemp("limited"), *ENDLESS, *limits, table=False)
     yield sweep.runs[0]
     cancel(sweep)
 
@@ -52,7 +65,7 @@ def wrapped(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, script: st
 
 
 def test_starting_over_holds_for_the_submission_and_not_for_its_requeues(tmp_path: Path) -> None:
-    [run] = submit(tmp_path, *LONG, "resume=false", table=False).runs
+    [run] = submit(tmp_path, *LONG, *PAUSING, "resume=false", table=False).runs
     interrupt(run)
     wait_for("the queue", lambda: state(run) == "PENDING")
     assert rows_of(tmp_path) == [("waiting", "BeginTime")]

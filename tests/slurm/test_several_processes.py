@@ -6,7 +6,19 @@ from pathlib import Path
 
 import torch
 
-from tests.slurm.jobs import SMALL, cancel, command, preempt, state, submit, wait_for_end, wait_for_step, weights
+from tests.slurm.jobs import (
+    ENDLESS,
+    PAUSING,
+    SMALL,
+    cancel,
+    command,
+    preempt,
+    state,
+    submit,
+    wait_for_end,
+    wait_for_step,
+    weights,
+)
 
 SHARED = [*SMALL, "trainer.sync_batch_norm=true", "optimizer=sgd", "optimizer.lr=0.01"]
 TWO = ["resources.processes=2", "resources.memory=2"]
@@ -25,13 +37,12 @@ def test_two_tasks_give_the_update_of_one(tmp_path: Path) -> None:
 
 def test_two_tasks_are_preempted_together(tmp_path: Path) -> None:
     long = ["trainer.duration=8ep", "trainer.evaluate_every=1ep", "trainer.checkpoint_every=null"]
-    [run] = submit(tmp_path, *SHARED, *TWO, *long, table=False).runs
+    [run] = submit(tmp_path, *SHARED, *TWO, *long, *PAUSING, table=False).runs
     preempt(run)
 
 
 def test_each_run_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
-    endless = ["resources=gpu", *SMALL[1:], "trainer.device=cpu", "trainer.duration=100000ep"]
-    sweep = submit(tmp_path, *endless, "seed=0,1", table=False)
+    sweep = submit(tmp_path, "resources=gpu", *ENDLESS[1:], "trainer.device=cpu", "seed=0,1", table=False)
     for run in sweep.runs:
         wait_for_step(run)
     assert [state(run) for run in sweep.runs] == ["RUNNING", "RUNNING"]
