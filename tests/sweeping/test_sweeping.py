@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from submitit.core.utils import FailedJobError
 from submitit.helpers import CommandFunction
 
 from altprop.code_state import code_state
@@ -23,7 +24,7 @@ from altprop.config.compose import JobComposer, config_loader
 from altprop.config.project import ROOT
 from altprop.files import write_json
 from altprop.problems import ConfigError
-from altprop.sweeping import local, snapshot, submission
+from altprop.sweeping import local, slurm, snapshot, submission
 from altprop.sweeping.checks import problems_of_cluster
 from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs, unlisted
 from altprop.sweeping.local import objective_of, worker_slots
@@ -212,6 +213,39 @@ def test_an_older_status_is_not_that_of_the_killed_worker(word: str, age: float,
     write_json(tmp_path / "status.json", {"status": word, "updated_at": moment})
     settle_killed(run, -signal.SIGKILL, started)
     assert run.status["status"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("said", "problem", "unclear"),
+    [
+        (
+            "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+            "did not say .*: Batch job",
+            True,
+        ),
+        ("sbatch: error: Unable to contact slurm controller (connect failure)", "did not say", True),
+        ('Could not make sense of "nonsense"\nJob instance', 'did not say .*: Could not make sense of "nonsense" Job', True),
+        ("", "did not say whether it took the jobs: sbatch printed nothing; the same command finds", True),
+        ("sbatch: error: Invalid qos specification", "refused the jobs: Invalid qos specification; try: cluster.qos=", False),
+    ],
+)
+def test_a_submission_without_an_answer_is_no_refusal(
+    said: str, problem: str, unclear: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM may have taken the jobs, so the next command looks for them before it submits them again."""
+
+    def submit(*arguments: object) -> str:
+        with submission.refusals():
+            raise FailedJobError(said)
+
+    monkeypatch.setattr(slurm, "submit_runs", submit)
+    run = SweepRun(["seed=0"], [], str(tmp_path / "run"), 0, submitting=True)
+    with pytest.raises(submission.SubmissionRefused, match=problem) as refusal:
+        slurm._submit(Manifest(tmp_path, "group", "slurm", [run]), [[run]], {}, tmp_path)
+    assert isinstance(refusal.value, submission.SubmissionUnclear) is unclear
+    assert len(str(refusal.value).splitlines()) == 1
+    assert run.submitting is unclear
+    assert (run.refused is None) is unclear
 
 
 def cluster_config(monkeypatch: pytest.MonkeyPatch) -> DictConfig:

@@ -26,7 +26,7 @@ from altprop.sweeping.local import finished_job
 from altprop.sweeping.outcome import outcome, settle
 from altprop.sweeping.queue import Queue, ask, ask_surely
 from altprop.sweeping.snapshot import take_snapshot
-from altprop.sweeping.submission import SubmissionRefused, packed, signals_postponed, submit_runs, submit_table
+from altprop.sweeping.submission import SubmissionRefused, SubmissionUnclear, packed, signals_postponed, submit_runs, submit_table
 
 POLL_SECONDS = 2.0
 NOTICE_SECONDS = 2.0
@@ -140,9 +140,14 @@ def _find_queued(earlier: Sequence[Manifest], runs: Sequence[SweepRun]) -> tuple
 
 
 def _submit(manifest: Manifest, packs: Sequence[Sequence[SweepRun]], parameters: Mapping[str, Any], code: Path) -> None:
-    """Submit a job for each of ``packs`` and note the result, also a refusal. Raises :class:`SubmissionRefused`."""
+    """Submit a job for each of ``packs`` and note the result, also a refusal. Raises :class:`SubmissionRefused`.
+
+    Runs stay noted as being submitted if it is unclear whether SLURM took them, so that :func:`adopt` looks for them.
+    """
     try:
         manifest.job = submit_runs(packs, manifest.folder, parameters, code)
+    except SubmissionUnclear:
+        raise
     except SubmissionRefused as refusal:
         for run in (run for pack in packs for run in pack):
             run.submitting, run.refused = False, str(refusal)

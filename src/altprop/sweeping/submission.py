@@ -40,8 +40,16 @@ REMEDIES = {
 """What sbatch says -> what to do."""
 
 
+UNCLEAR = r"[Tt]imed out|Unable to contact|Zero Bytes|[Cc]onnection|[Cc]ommunication"
+"""What sbatch says if it lost contact with SLURM, which may have taken the jobs."""
+
+
 class SubmissionRefused(RunFailed):
     """SLURM accepted none of the jobs."""
+
+
+class SubmissionUnclear(SubmissionRefused):
+    """SLURM did not say whether it accepted the jobs."""
 
 
 def packed(left: Sequence[SweepRun], per_gpu: int) -> list[list[SweepRun]]:
@@ -142,7 +150,11 @@ def refusals() -> Iterator[None]:
             yield
     except (FailedJobError, FailedSubmissionError) as error:
         lines = [line.partition("error: ")[2].strip() for line in str(error).splitlines() if "sbatch: error" in line]
-        reason = "; ".join(dict.fromkeys(lines)) or str(error)
+        reason = "; ".join(dict.fromkeys(lines))
+        if not reason or re.search(UNCLEAR, reason):
+            reason = reason or " ".join(str(error).split()) or "sbatch printed nothing"
+            remedy = "the same command finds the jobs that it took and submits the rest"
+            raise SubmissionUnclear(f"SLURM did not say whether it took the jobs: {reason}; {remedy}") from None
         remedy = next((remedy for words, remedy in REMEDIES.items() if re.search(words, reason)), "")
         raise SubmissionRefused(f"SLURM refused the jobs: {reason}{'; try: ' if remedy else ''}{remedy}") from None
 
