@@ -27,7 +27,7 @@ from altprop.sweeping.outcome import outcome
 from altprop.sweeping.queue import Queue
 
 SHORT = ["trainer.duration=1ep", "trainer.limit_batches=2", "trainer.figures=false", "model.hidden=[8]", "trainer.device=cpu"]
-ENDLESS = [*SHORT[1:], "trainer.duration=1000000ep", "trainer.evaluate_every=null", "trainer.checkpoint_every=null"]
+ENDLESS = [*SHORT[1:], "trainer.duration=1000000ep", "trainer.evaluate_every=100ep", "trainer.checkpoint_every=null"]
 
 pytestmark = pytest.mark.skipif(not fork_server.usable(), reason="runs are forked on Linux only")
 
