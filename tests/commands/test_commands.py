@@ -10,14 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from altprop.commands.main import main
 from altprop.training.checkpoint import read_checkpoint
 from tests.algorithms.harness import assert_equal
 
+CommandLine = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["model.hidden=[16]", "dataset.limit_train=400", "dataset.limit_test=200", "trainer.figures=false", "trainer.threads=1"]
 
@@ -28,6 +31,23 @@ def command(script: str, *arguments: str, outputs: Path) -> list[str]:
 
 def call(script: str, *arguments: str, outputs: Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(script, *arguments, outputs=outputs), cwd=cwd or outputs, capture_output=True, text=True)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> CommandLine:
+    """Run a command in this process, in an empty folder; returns its exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        try:
+            main(name)
+            code = 0
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
 
 
 def test_train_evaluate_resume_by_directory(tmp_path: Path) -> None:
@@ -102,26 +122,24 @@ def _step(outputs: Path) -> int:
         (["trainer.duration=ten"], r"^trainer\.duration: .*10ep.*$"),
     ],
 )
-def test_mistakes_are_one_line_and_write_nothing(tmp_path: Path, arguments: list[str], expected: str) -> None:
-    outputs = tmp_path / "outputs"
-    result = subprocess.run(command("train.py", *arguments, outputs=outputs), cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    [line] = result.stderr.strip().splitlines()
+def test_mistakes_are_one_line_and_write_nothing(here: CommandLine, tmp_path: Path, arguments: list[str], expected: str) -> None:
+    code, out, err = here("train", *arguments, f"paths.outputs={tmp_path}/outputs")
+    assert (code, out) == (2, "")
+    [line] = err.strip().splitlines()
     assert re.match(expected, line), line
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tampered_configuration_is_checked_again(tmp_path: Path) -> None:
-    assert call("train.py", "trainer.duration=1ep", *TINY, outputs=tmp_path).returncode == 0
+def test_a_tampered_configuration_is_checked_again(here: CommandLine, tmp_path: Path) -> None:
+    assert here("train", "trainer.duration=1ep", *TINY, f"paths.outputs={tmp_path}")[0] == 0
     run = (tmp_path / "latest").resolve()
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["model"]["_target_"] = "os.system"
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    for script in ("train.py", "evaluate.py"):
-        result = call(script, f"run={run}", outputs=tmp_path)
-        assert result.returncode == 2, result.stderr
-        assert "Traceback" not in result.stderr
+    for command_name in ("train", "evaluate"):
+        code, _, err = here(command_name, f"run={run}", f"paths.outputs={tmp_path}")
+        assert code == 2, err
+        assert "Traceback" not in err
 
 
 def test_help_imports_no_torch(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from altprop.commands import report as report_command
+from altprop.commands.main import main
 from altprop.commands.report import chosen_formats, select_runs
 from altprop.config.project import ROOT
 from altprop.problems import ConfigError
@@ -62,7 +63,10 @@ def test_runs_of_one_model_and_data_set_are_shown_side_by_side(tmp_path: Path) -
         assert "Side by side at equal cost: MLP on MNIST, test/accuracy" in text
 
 
-def test_mistakes_are_reported_in_one_line_and_nothing_is_written(tmp_path: Path) -> None:
+def test_mistakes_are_reported_in_one_line_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     write_run(tmp_path, "a/row", "00000000000a", [90.0])
     for argument, line in {
         "runs=a/rwo": "runs: 'a/rwo' matches no run; available: a/row; try: runs=a/row",
@@ -76,10 +80,13 @@ def test_mistakes_are_reported_in_one_line_and_nothing_is_written(tmp_path: Path
         "columns=[lats]": "columns: there is no column 'lats'; there are experiment, ",
         "columns=last": "columns: last does not fit; it must be a list of ",
     }.items():
-        process = report(argument, outputs=tmp_path)
-        assert (process.returncode, len(process.stderr.splitlines())) == (2, 1), process.stderr
-        assert line in process.stderr
-        assert process.stdout == ""
+        monkeypatch.setattr(sys, "argv", ["report.py", argument, f"paths.outputs={tmp_path}"])
+        with pytest.raises(SystemExit) as leaving:
+            main("report")
+        printed = capsys.readouterr()
+        assert (leaving.value.code, len(printed.err.splitlines())) == (2, 1), printed.err
+        assert line in printed.err
+        assert printed.out == ""
     assert not (tmp_path / "report").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -11,6 +12,9 @@ from hydra.plugins.config_source import ConfigResult
 
 from altprop.files import read_bytes
 from altprop.yaml_files import MAX_BYTES, UnsafeYAML, measure
+
+_loaded: dict[tuple[str, int, int, int], ConfigResult] = {}
+"""What was read, by path, inode, size and time of change: a sweep composes the same files for each job."""
 
 
 def measure_files() -> None:
@@ -23,10 +27,15 @@ class MeasuredFiles(FileConfigSource):
     """A folder of configuration files. Loading one raises ``UnsafeYAML`` if it expands to too many values."""
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Load the file ``config_path`` below the folder."""
+        """Load the file ``config_path`` below the folder. A file that has not changed is read once per process."""
         file = Path(self.path) / self._normalize_file_name(config_path)
-        if file.is_file():
-            if file.stat().st_size > MAX_BYTES:
+        if not file.is_file():
+            return super().load_config(config_path)
+        state = file.stat()
+        key = (f"{self.provider}:{file}", state.st_ino, state.st_size, state.st_mtime_ns)
+        if key not in _loaded:
+            if state.st_size > MAX_BYTES:
                 raise UnsafeYAML(problem=f"{file} is larger than {MAX_BYTES // 2**20} MB")
             measure(read_bytes(file).decode(errors="replace"), str(file))
-        return super().load_config(config_path)
+            _loaded[key] = super().load_config(config_path)
+        return copy.deepcopy(_loaded[key])
