@@ -17,6 +17,8 @@ HINTS = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.ENOENT: "was it removed?",
+    errno.EISDIR: "altprop writes a file of this name: move the folder away",
+    errno.ELOOP: "altprop writes a file of this name: remove the link",
 }
 MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "cannot allocate memory")
 

@@ -44,6 +44,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+    except IsADirectoryError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise IsADirectoryError(error.errno, error.strerror, str(path)) from None  # not the name of the temporary file
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
@@ -138,6 +142,14 @@ def require_regular(path: Path) -> None:
         raise NotRegular(f"{path} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append ``line`` to the regular file ``path``, or create it. Raises :class:`NotRegular` for a pipe, a device or a folder."""
+    with suppress(FileNotFoundError):
+        require_regular(path)
+    with path.open("a") as stream:
+        stream.write(f"{line}\n")
+
+
 def read_bytes(path: Path) -> bytes:
     """Return the content of a regular file. Raises :class:`NotRegular` or another OSError."""
     require_regular(path)
@@ -145,9 +157,14 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON in ``path``, or None if the file is missing, damaged or not a regular file."""
+    """Return the JSON in ``path``, or None if the file is missing, damaged or not a regular file.
+
+    Text that cannot be written to any file, because it holds half a character (``"\\ud800"``), counts as damaged.
+    """
     try:
-        return json.loads(read_bytes(path))
+        value = json.loads(read_bytes(path))
+        json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (NotRegular, RecursionError, ValueError):
         return None
     except OSError as error:

@@ -6,14 +6,17 @@ before any value is made of it.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml  # type: ignore[import-untyped]
 
 from altprop.files import read_bytes
 from altprop.problems import message_of
 
+_Values = TypeVar("_Values")
 MAX_BYTES = 8 * 2**20
 """Largest file that is read. The largest configuration of altprop has 10 kB."""
 MAX_SIZE = 2**20
@@ -37,7 +40,21 @@ def read_yaml(path: Path) -> Any:
         raise UnsafeYAML(problem=f"the file is larger than {MAX_BYTES // 2**20} MB", problem_mark=_mark(str(path)))
     text = read_bytes(path).decode()
     measure(text, str(path))
-    return yaml.load(text, Loader=_Loader)
+    return values_of(lambda: yaml.load(text, Loader=_Loader), str(path))
+
+
+def values_of(load: Callable[[], _Values], name: str) -> _Values:
+    """What ``load`` returns for the file ``name``.
+
+    Raises :class:`UnsafeYAML` for what YAML allows but Python cannot hold, such as the 30th of February or a number of 5,000
+    digits, and for half a character (``"\\ud800"``), which cannot be written anywhere.
+    """
+    try:
+        values = load()
+        json.dumps(values, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except (ValueError, OverflowError, TypeError, LookupError, AttributeError) as error:
+        raise UnsafeYAML(problem=f"a value cannot be read: {message_of(error)}", problem_mark=_mark(name)) from error
+    return values
 
 
 def measure(text: str, name: str) -> None:

@@ -167,6 +167,32 @@ def test_an_error_that_torch_hides_is_the_disk_s(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+IN_THE_PLACE: dict[str, Callable[[Path], None]] = {
+    "a folder": Path.mkdir,
+    "a link to itself": lambda path: path.symlink_to(path),
+    "a pipe": _pipe,
+}
+
+
+@pytest.mark.parametrize("case", IN_THE_PLACE)
+@pytest.mark.parametrize("name", ["status.json", "metrics.jsonl", "metrics.csv", "meta.json", "config.yaml", "train.log"])
+def test_anything_else_in_the_place_of_a_file_is_replaced_or_named(case: str, name: str, tmp_path: Path) -> None:
+    parts = make_parts(tmp_path, duration="1ep")
+    parts.directory.mkdir(parents=True)
+    IN_THE_PLACE[case](parts.directory / name)
+    if case == "a folder" and name != "train.log":  # it may hold something
+        with pytest.raises(RunFailed) as failure:
+            train(parts)
+        line = f"Is a directory: {parts.directory / name}; altprop writes a file of this name: move the folder away"
+        assert str(failure.value) == line
+    else:
+        assert train(parts)["status"] == "done"
+
+
 MEMORY = {
     "torch on the CPU": RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 4 GB"),
     "Python": MemoryError(),

@@ -36,6 +36,8 @@ STATUSES = {
     "deep": "[" * 100_000,
     "NULs": "\0" * 100,
     "not text": "\udcff",
+    "half a character": '{"status": "\\ud800", "stopped_early": "\\ud800"}',
+    "a huge number": f'{{"status": "done", "step": {"9" * 5000}}}',
 }
 
 

@@ -38,6 +38,9 @@ BOMBS: dict[str, str] = {
     "tags": "a: !!python/object/apply:os.system ['exit 1']\n",
     "a tag of a class": "a: !!python/name:os.system\n",
     "unknown tags": "a: !evil {b: 1}\n",
+    "a number of 5,000 digits": f"a: {'9' * 5000}\n",
+    "a number of 5,000 digits in base 16": f"a: 0x{'f' * 5000}\n",
+    "half a character": 'a: "\\ud800"\n',
     "a pipe": "",
 }
 

@@ -32,7 +32,7 @@ from altprop.names import with_public_names
 from altprop.problems import ConfigError, Problem
 from altprop.reporting.runs import run_directories
 from altprop.training.settings import TrainerSettings
-from altprop.yaml_files import MAX_BYTES, measure, one_line
+from altprop.yaml_files import MAX_BYTES, measure, one_line, values_of
 
 _FROM_THE_COMMAND_LINE = ("run", "resume", "task")
 _MAPPINGS = ("dataset", "model", "algorithm", "optimizer", "schedule", "trainer", "paths")
@@ -177,7 +177,8 @@ def read_config(directory: Path) -> dict[str, Any]:
             raise _not_a_run(f"{file} is too large for a configuration")
         text = read_bytes(file).decode()
         measure(text, str(file))
-        stored: Any = with_public_names(OmegaConf.to_container(OmegaConf.load(io.StringIO(text))))
+        values = values_of(lambda: OmegaConf.to_container(OmegaConf.load(io.StringIO(text))), str(file))
+        stored: Any = with_public_names(values)
     except FileNotFoundError:
         raise _not_a_run(f"{directory} is not a run: it has no config.yaml", "run=<paths.outputs>/<name>/<key>") from None
     except (YAMLError, OSError, UnicodeDecodeError, OmegaConfBaseException) as error:

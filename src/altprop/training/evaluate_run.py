@@ -11,6 +11,7 @@ from typing import Any
 
 from altprop.data.base import Split
 from altprop.faults import describe
+from altprop.files import append_line
 from altprop.problems import ConfigError, Problem
 from altprop.tracking.status_file import read_status
 from altprop.training.artifacts import draw_answers
@@ -65,14 +66,13 @@ def evaluate_run(parts: Parts, evaluation: Evaluation) -> dict[str, Any]:
     if evaluation.checkpoint != "last" and recorded not in (None, result["step"]):
         log.warning("the best evaluation was at step %s, but the run was stopped before it saved that step", recorded)
     try:
-        with (directory / "evaluations.jsonl").open("a") as stream:
-            stream.write(json.dumps(result) + "\n")
+        append_line(directory / "evaluations.jsonl", json.dumps(result))
         if evaluation.figures:
             label = "-".join(filter(None, ("evaluation", evaluation.data_name, evaluation.split)))
             draw_answers(run, split, directory / "figures" / label, evaluation.split, evaluation.limit_batches)
             list(run.algorithm.figures(directory / "figures" / label))
     except OSError as error:  # the folder may be somebody else's
-        log.warning("the result is not stored: %s", describe(error, directory))
+        log.warning("the result is not stored: %s", describe(error, directory) or error)
     return result
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from altprop.files import require_regular
+
 
 class QuietFileHandler(logging.FileHandler):
     """A log file that stops silently if the disk is full, because a traceback per line would bury the error message."""
@@ -14,6 +16,9 @@ class QuietFileHandler(logging.FileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, unless the file cannot be opened."""
         try:
+            if self.stream is None:
+                with suppress(FileNotFoundError):
+                    require_regular(Path(self.baseFilename))  # opening a pipe waits for somebody who reads it
             super().emit(record)
         except OSError:
             self.handleError(record)
