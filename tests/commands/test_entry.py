@@ -50,7 +50,6 @@ MISTAKES = {
     "experiment=baseline/mnist_mpl": ("experiment", "try: experiment=baseline/mnist_mlp"),
     "experiment=nobody/nothing": ("experiment", "its choices: baseline/…"),
     "trainer.log_every=abc": ("trainer.log_every", "it must be a whole number"),
-    "resume=maybe": ("resume", "it must be true or false"),
     "seed=1.5": ("seed", "it must be a whole number"),
     "trainer.keep_epochs=[null]": ("trainer.keep_epochs", "it must be a whole number"),
     "trainer.keep_epochs=3": ("trainer.keep_epochs", "it must be a list"),

@@ -69,7 +69,7 @@ OTHERS = (
     "{_target_:nowhere.Nothing}", "{_target_:torch.nn.ReLU}", "'${nothing}'", "'${oc.env:NO_SUCH_VARIABLE}'", "???",
 )  # fmt: skip
 SWEEPS = (
-    "seed=range(3,1)", "seed=choice()", "seed=0,x", "seed=-1,0", "model=glob(zzz*)", "seed=", "seed=0,",
+    "seed=range(3,1)", "seed=choice()", "seed=0,x", "seed=-1,0", "model=glob(zzz*)", "seed=range(0,1e9)", "seed=", "seed=0,",
     "optimizer.lr=interval(1,0)",
 )  # fmt: skip
 NEEDED = {
@@ -79,6 +79,18 @@ NEEDED = {
     "model/units": "algorithm/estimator=saturated_ste",
 }
 """Start of a group within a group -> the choice that it belongs to."""
+ON_PURPOSE = {
+    r"~.*": "an argument that is left out has its default",
+    r"[\w.]+=null": "null means something for this key",
+    r"(resources|cluster|trainer|paper)=\[\]": "no choice of a group: the defaults of the schema remain",
+    r"(group|tags|name|paths\.\w+|paper\.\w+|cluster\.(account|constraint|qos|partition|setup|sbatch))=.*": "any text",
+    r"(seed|[\w.]+\.seed)=\d+": "every seed is as good as another",
+    r"trainer\.(profile_steps|limit_batches|log_every|keep|keep_epochs)=[\d\[\],]+": "a count may exceed the run",
+    r"cluster\.(time|signal_delay|max_timeouts|at_once|per_gpu|workers)=\d+": "only a site knows its limits",
+    r"optimizer\.(weight_decay|eps|momentum)=[\d.]+": "within the range of the mathematics",
+    r"schedule\.scheduler\.(gamma|\w+_momentum|threshold|power|factor)=[\d.]+": "within the range of the mathematics",
+}
+"""Pattern of overrides that a run may train with -> why; every other value that is accepted is listed as nonsense."""
 MEMORY = 3 * 2**30
 """Bytes that a trial may allocate in addition to what the parent process has."""
 SECONDS = 60
@@ -118,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cases = list(all_cases(options.groups, folder))
         if len(cases) > options.limit:
             cases = sorted(random.Random(options.seed).sample(cases, options.limit), key=lambda case: (case.command, case.base))
-        print(f"{len(cases)} values", flush=True)
+        print(f"{len(cases)} values, collected in {time.perf_counter() - began:.0f} s", flush=True)
         outcomes = []
         for outcome in run_cases(cases):
             outcomes.append(show(outcome))
@@ -127,11 +139,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.accepted:
         for outcome in outcomes:
             if outcome.verdict == "accepted":
-                print(f"accepted: {outcome.case.override}    {' '.join(outcome.case.base[:2])}")
+                reason = reason_for(outcome.case.override)
+                print(f"accepted{f' ({reason})' if reason else ''}: {outcome.case.override}    {' '.join(outcome.case.base[:2])}")
     counts = Counter(outcome.verdict for outcome in outcomes)
     print(", ".join(f"{counts[verdict]} {verdict}" for verdict in ("refused", "accepted", *FAULTS)), end="")
-    print(f"; {time.perf_counter() - began:.0f} s")
+    open_cases = [outcome for outcome in outcomes if outcome.verdict == "accepted" and not reason_for(outcome.case.override)]
+    print(f"; {len(open_cases)} accepted without a reason; {time.perf_counter() - began:.0f} s")
     return int(any(counts[verdict] for verdict in FAULTS))
+
+
+def reason_for(override: str) -> str:
+    """Why a run may train with ``override``; empty if there is no reason."""
+    return next((reason for pattern, reason in ON_PURPOSE.items() if re.fullmatch(pattern, override.lstrip("+"))), "")
 
 
 def show(outcome: Outcome) -> Outcome:
@@ -170,15 +189,7 @@ def all_cases(groups: Sequence[str], folder: str) -> Iterator[Case]:
         for command in (name for name in COMMANDS if name != "train"):
             yield from command_cases(command, folder)
     if not groups or "sweeps" in groups:
-        for text in (
-            "seed=range(3,1)",
-            "seed=choice()",
-            "seed=0,x",
-            "seed=-1,0",
-            "model=glob(zzz*)",
-            "seed=range(0,1e9)",
-            "seed=",
-        ):
+        for text in SWEEPS:
             yield Case((*tiny, "task=validate", "cluster=inline"), text, flags=("-m",))
 
 

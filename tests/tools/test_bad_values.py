@@ -11,7 +11,17 @@ from omegaconf import DictConfig
 from altprop.commands.calls import call_validate
 from altprop.config.checks.validation import problems_of
 from altprop.config.compose import compose
-from tests.tools.bad_values import TINY, Case, node_cases, set_value, setting_cases, takes_the_whole_command, tried, wrong_keys
+from tests.tools.bad_values import (
+    TINY,
+    Case,
+    node_cases,
+    reason_for,
+    set_value,
+    setting_cases,
+    takes_the_whole_command,
+    tried,
+    wrong_keys,
+)
 
 BASE = tuple(text for text in TINY if text != "~logger")
 ONCE_ACCEPTED = {
@@ -20,6 +30,14 @@ ONCE_ACCEPTED = {
     "seed=-1": "seed",
     "trainer.clip_norm=nan": "trainer.clip_norm",
     "trainer.threads=100000": "trainer.threads",
+    "trainer.clip_norm=1e30": "trainer.clip_norm",
+    "trainer.compile=100000": "trainer.compile",
+    "trainer.figures=yes": "trainer.figures",
+    "cluster.warm=1": "cluster.warm",
+    "resume=0": "resume",
+    "trust_run=maybe": "trust_run",
+    "trainer.channels_last=1": "trainer.channels_last",
+    "optimizer.lr=100000": "optimizer.lr",
     "trainer.early_stopping={min_delta:nan}": "trainer.early_stopping.min_delta",
     "dataset.mean=[nan]": "dataset.mean",
     "dataset.std=[inf]": "dataset.std",
@@ -92,6 +110,17 @@ def test_a_dot_in_the_path_of_a_group_has_a_hint_of_its_own() -> None:
             "algorithm.head.units._partial_: must",
         ),
         (["algorithm=backprop_through_time", "model=eqprop_mlp", "algorithm.free_steps=100000"], "algorithm.free_steps: 100000"),
+        (
+            ["optimizer=rmsprop", "optimizer.alpha=100000"],
+            "optimizer.alpha: 100000 does not fit; it must be a number from 0 to 1",
+        ),
+        (
+            ["optimizer=other", "optimizer._target_=torch.optim.Rprop", "+optimizer.etas=[2,0.5]"],
+            "optimizer.etas: [2,0.5] does not fit",
+        ),
+        (["schedule=cosine", "schedule.scheduler.eta_min=1"], "schedule.scheduler.eta_min: 1 is above the highest rate, 0.001"),
+        (["schedule=plateau", "schedule.scheduler.min_lr=10"], "schedule.scheduler.min_lr: 10 is above the highest rate, 0.001"),
+        (["schedule=onecycle", "schedule.scheduler.max_lr=2000"], "schedule.scheduler.max_lr: 2000 does not fit"),
         (["algorithm.loss.label_smoothing=nan"], "algorithm.loss.label_smoothing: nan does not fit"),
     ],
 )
@@ -109,6 +138,12 @@ def test_arguments_that_a_command_deletes_have_their_defaults() -> None:
 def test_what_hydra_itself_cannot_compose_is_one_line_each() -> None:
     problems = call_validate([*BASE, "algorithm=[0]", "trainer.clip_norm=none"])
     assert {problem.key: problem.fix for problem in problems} == {"algorithm": "", "trainer.clip_norm": "trainer.clip_norm=null"}
+
+
+def test_accepted_values_have_a_reason_or_are_nonsense() -> None:
+    assert reason_for("cluster.account=1")
+    assert reason_for("~schedule.scheduler.start_factor")
+    assert not any(map(reason_for, ("trainer.compile=100000", "optimizer.lr=nan", "model.hidden=[0]", "metrics.top5.k=100000")))
 
 
 def test_the_generator_misspells_keys() -> None:

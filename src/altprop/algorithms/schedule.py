@@ -12,7 +12,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
 from altprop.algorithms.context import Context
-from altprop.ranges import NonNegativeFloat, PositiveInt, PositiveShare, Table
+from altprop.ranges import LearningRate, NonNegativeFloat, PositiveInt, PositiveShare, Table
 
 SchedulerFactory = Callable[..., LRScheduler]
 _PARTS = "_schedulers"
@@ -160,7 +160,7 @@ def warmup_cosine(
     warmup: NonNegativeFloat,
     total: PositiveInt,
     start_factor: PositiveShare = 0.01,
-    eta_min: NonNegativeFloat = 0.0,
+    eta_min: LearningRate = 0.0,
 ) -> LRScheduler:
     """Raise the rate linearly to the optimizer's own during ``warmup``, then lower it to ``eta_min`` along half a cosine.
 

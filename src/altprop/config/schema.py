@@ -23,8 +23,9 @@ def structured(cls: type) -> type:
     """The dataclass ``cls`` in a form that OmegaConf accepts.
 
     The result is not frozen (frozen nodes are read-only), a ``Literal`` becomes the type of its values, and types have no ranges.
-    Choices and ranges are checked in :mod:`altprop.config.checks`, which suggests the nearest. :class:`.EarlyStopping` becomes
-    ``Any``, because OmegaConf cannot merge a mapping from the command line into a typed null; it is checked there, too.
+    Choices and ranges are checked in :mod:`altprop.config.checks`, which suggests the nearest. ``bool`` becomes ``Any``, because
+    OmegaConf takes every number and ``yes`` for one, and :class:`.EarlyStopping` does, because OmegaConf cannot merge a mapping
+    from the command line into a typed null; both are checked there, too.
     """
     hints = get_type_hints(cls, include_extras=True)
     fields = []
@@ -41,6 +42,8 @@ def _structured_type(hint: Any) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _structured_type(arguments[0])
+    if hint is bool:
+        return Any
     if origin is Literal:
         return type(arguments[0])
     if origin is list:
@@ -48,7 +51,8 @@ def _structured_type(hint: Any) -> Any:
     if origin in (Union, UnionType):
         if EarlyStopping in arguments:
             return Any
-        return Union[tuple(_structured_type(member) for member in arguments)]  # noqa: UP007 - built from a tuple
+        types = tuple(_structured_type(member) for member in arguments)
+        return Any if Any in types else Union[types]  # noqa: UP007 - built from a tuple
     return structured(hint) if dataclasses.is_dataclass(hint) and isinstance(hint, type) else hint
 
 

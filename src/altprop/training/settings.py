@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from altprop.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Text, Workers
+from altprop.ranges import NonNegativeFloat, Norm, PositiveInt, Text, Workers
 from altprop.training.duration import Duration
 
 SELECTIONS = ("auto", "validation", "test", "last")
@@ -69,7 +69,7 @@ class TrainerSettings:
     threads: Workers | None = None
     """CPU threads of torch; null: torch's default."""
 
-    clip_norm: PositiveFloat | None = None
+    clip_norm: Norm | None = None
     """Largest norm of the gradient of one optimizer's parameters; null: no clipping."""
     accumulate: PositiveInt = 1
     """Number of slices of a mini-batch whose gradients are accumulated; saves memory."""

@@ -27,7 +27,7 @@ from altprop.algorithms.schedule import Schedule
 from altprop.models.energy import EnergyModel, num_weight_layers
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import ConfigError, Problem
-from altprop.ranges import Iterations, NonNegativeFloat
+from altprop.ranges import Iterations, LearningRate, NonNegativeFloat
 
 FreeStart = Literal["zeros", "previous"]
 
@@ -37,7 +37,7 @@ class EnergyOptions(TypedDict, total=False):
 
     loss: LossName
     free_steps: Iterations
-    learning_rates: Sequence[NonNegativeFloat] | None
+    learning_rates: Sequence[LearningRate] | None
     weight_decays: Sequence[NonNegativeFloat] | None
     update_order: UpdateOrder
     tolerance: NonNegativeFloat | None
@@ -71,7 +71,7 @@ class EnergyAlgorithm(Algorithm):
         *,
         loss: LossName = "mse",
         free_steps: Iterations = 20,
-        learning_rates: Sequence[NonNegativeFloat] | None = None,
+        learning_rates: Sequence[LearningRate] | None = None,
         weight_decays: Sequence[NonNegativeFloat] | None = None,
         update_order: UpdateOrder = "synchronous",
         tolerance: NonNegativeFloat | None = None,

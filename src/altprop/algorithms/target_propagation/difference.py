@@ -22,7 +22,7 @@ from altprop.algorithms.replaying import frozen_statistics
 from altprop.algorithms.schedule import Schedule
 from altprop.models.base import FeedForward
 from altprop.problems import ConfigError, Problem
-from altprop.ranges import NonNegativeFloat, PositiveFloat
+from altprop.ranges import NonNegativeFloat, PositiveFloat, PositiveLearningRate
 
 Inverse = Callable[[Tensor], Tensor]
 InverseUnits = Literal["tanh", "relu", "none"]
@@ -88,7 +88,7 @@ class DifferenceTargetPropagation(Algorithm):
         *,
         target_step: PositiveFloat = 0.1,
         noise: NonNegativeFloat = 0.1,
-        inverse_learning_rate: PositiveFloat | None = None,
+        inverse_learning_rate: PositiveLearningRate | None = None,
         inverse_units: InverseUnits = "none",
         **options: Unpack[AlgorithmOptions],
     ) -> None:

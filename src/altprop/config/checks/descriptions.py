@@ -145,12 +145,18 @@ def _least(value: Any, hint: Any) -> Any:
     return bounds[0] if bounds and value < bounds[0] else None
 
 
+_OFF = ("0", "no", "off", "none", "null", "n", "f", "")
+"""What other programs write for false, in lower case."""
+
+
 def wrong_type(key: str, value: Any, hint: Any) -> Problem:
     """The problem of a value that is not valid for the type ``hint``."""
     if (meant := choice_meant(key, value)) is not None:
         return meant
     choices = [str(choice) for choice in choices_of(hint)] or (["true", "false"] if members(hint) == (bool,) else [])
     near = nearest(str(value), choices)
+    if members(hint) == (bool,) and not near:
+        near = "false" if str(value).lower() in _OFF else "true"
     fix = f"{key}={near or '…'}" if near or value is None else ""
     allowed = f"it must be {readable(hint, value)}"
     if not fix and (least := _least(value, hint)) is not None:

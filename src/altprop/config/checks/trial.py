@@ -47,6 +47,9 @@ def check(config: Mapping[str, Any], *, with_schedule: bool) -> Iterator[Problem
         return
     if not with_schedule:
         return
+    if (problem := _rate_problem(config, optimizer)) is not None:
+        yield problem
+        return
     epochs = Duration.parse(config["trainer"]["duration"]).epochs(_STEPS_PER_EPOCH)
     context = Context(
         steps_per_epoch=_STEPS_PER_EPOCH,
@@ -69,6 +72,23 @@ def check(config: Mapping[str, Any], *, with_schedule: bool) -> Iterator[Problem
         yield Problem(
             "schedule.scheduler", description, "a schedule of the learning rate alone, or trainer.cuda_graph=false", fix
         )
+
+
+def _rate_problem(config: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> Problem | None:
+    """The problem of a lowest rate that is above the rate that the schedule lowers."""
+    scheduler = config["schedule"].get("scheduler") or {}
+    rates = [
+        *map(float, config["algorithm"].get("learning_rates") or []),
+        *(float(group["lr"]) for group in optimizer.param_groups),
+    ]
+    for name, highest in (("eta_min", max(rates)), ("min_lr", max(rates)), ("base_lr", scheduler.get("max_lr"))):
+        lowest = scheduler.get(name)
+        if isinstance(lowest, (int, float)) and isinstance(highest, (int, float)) and lowest > highest:
+            above = "schedule.scheduler.max_lr" if name == "base_lr" else "optimizer.lr"
+            description = f"{lowest} is above the highest rate, {highest:g} ({above})"
+            key = f"schedule.scheduler.{name}"
+            return Problem(key, description, f"at most {highest:g}", f"{key}={highest / 10:g}")
+    return None
 
 
 def _cycles_momentum(schedule: RunningSchedule, optimizer: torch.optim.Optimizer) -> bool:
