@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from altprop.files import NotRegular, read_bytes, remove_leftovers, temporary_path, write_json, write_text
+from altprop.files import read_bytes, remove_leftovers, temporary_path, write_json, write_text
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.tracking import status_file
 from altprop.training.checkpoint import CheckpointStore
@@ -145,7 +145,7 @@ class RunDirectory:
         """Start the run: write the resolved configuration unless the file already holds it."""
         try:
             same = read_bytes(self.config) == text.encode()
-        except (FileNotFoundError, NotRegular):
+        except OSError:  # there is no file, or something else in its place
             same = False
         if not same:
             write_text(self.config, text)
