@@ -118,19 +118,34 @@ def test_sign_concordant_feedback_has_the_sign_of_every_current_weight(mode: str
         assert torch.equal(feedback.sign(), weight.sign())
 
 
-def test_what_is_fixed_and_what_is_drawn_again() -> None:
-    for mode, is_fixed in (
-        ("random", True),
-        ("fixed_random_sign", True),
-        ("uniform_sign", True),
-        ("batchwise_random_sign", False),
-    ):
-        run = training(PLAIN, mode)
-        before = [value.clone() for value in run.algorithm.magnitudes]  # type: ignore[attr-defined]
-        run.run(3)
-        for old, new in zip(before, run.algorithm.magnitudes, strict=True):  # type: ignore[attr-defined]
-            assert torch.equal(old, new) == is_fixed
-            assert (new.numel() == 1) == (mode == "uniform_sign")
+@pytest.mark.parametrize(
+    ("mode", "is_fixed"),
+    [("random", True), ("fixed_random_sign", True), ("uniform_sign", True), ("batchwise_random_sign", False)],
+)
+def test_what_is_fixed_and_what_is_drawn_again(mode: str, is_fixed: bool, batch: tuple[Tensor, Tensor]) -> None:
+    algorithm = training(PLAIN, mode).algorithm
+    assert isinstance(algorithm, FeedbackAlignment)
+    ones, steps = [torch.ones_like(layer.weight) for layer in algorithm.layers], []
+    for _ in range(2):
+        algorithm.update(*batch)
+        steps.append([algorithm.feedback(number, one) for number, one in enumerate(ones)])
+        again = [algorithm.feedback(number, one) for number, one in enumerate(ones)]
+        assert all(torch.equal(one, other) for one, other in zip(steps[-1], again, strict=True))  # one draw in a mini-batch
+    for old, new in zip(*steps, strict=True):
+        assert torch.equal(old, new) == is_fixed
+        assert (len(new.unique()) == 1) == (mode == "uniform_sign")
+
+
+def test_a_step_draws_no_feedback_for_the_first_layer(batch: tuple[Tensor, Tensor]) -> None:
+    algorithm = training(PLAIN, "batchwise_random_sign").algorithm
+    assert isinstance(algorithm, FeedbackAlignment)
+    generator = torch.Generator()
+    generator.set_state(algorithm.context.generator("feedback").get_state())
+    algorithm.update(*batch)
+    for number, layer in list(enumerate(algorithm.layers))[1:]:
+        expected = torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64).mul_(algorithm.scales[number]).abs_()
+        assert torch.equal(algorithm.feedback(number, torch.ones_like(layer.weight)), expected)
+    assert torch.equal(generator.get_state(), algorithm.context.generator("feedback").get_state())
 
 
 def test_feedback_is_as_large_as_the_initial_weights() -> None:

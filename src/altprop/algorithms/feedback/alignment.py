@@ -25,6 +25,8 @@ from altprop.nn.weights.layers import weight_layers
 from altprop.problems import ConfigError, Problem
 
 Mode = Literal["random", "uniform_sign", "batchwise_random_sign", "fixed_random_sign"]
+DRAWN_ONCE = ("random", "fixed_random_sign")
+"""The modes whose random numbers are drawn at the start and are part of a checkpoint."""
 
 
 def layers_with_feedback(model: nn.Module) -> list[Layer]:
@@ -79,35 +81,39 @@ class FeedbackAlignment(Backprop):
         self.layers = layers_with_feedback(self.model)
         with torch.no_grad():
             self.scales = [layer.weight.square().mean().sqrt() for layer in self.layers]
-        self.magnitudes = self.scales if self.mode == "uniform_sign" else self._draw()
+        self.magnitudes = self.scales if self.mode == "uniform_sign" else []
+        if self.mode in DRAWN_ONCE:  # on the CPU, so that it is the same on every device
+            generator, cpu = self.context.generator("feedback"), torch.device("cpu")
+            self.magnitudes = [self._draw(number, generator, cpu) for number in range(len(self.layers))]
+        elif self.mode == "batchwise_random_sign":
+            self.context.device_generator("feedback")  # so that it exists before a checkpoint is restored
+        self._of_this_step: dict[int, Tensor] = {}
+        """The magnitudes that are drawn again in every step, of the layers that have asked for them."""
         return super().build(optimizer, schedule)
 
-    def _draw(self) -> list[Tensor]:
-        """Draw ``R`` of every layer, or ``|R|`` for sign-concordant feedback."""
-        # feedback that is drawn once is the same on every device; in every step it is drawn where it is used
-        in_every_step = self.mode == "batchwise_random_sign"
-        generator = self.context.device_generator("feedback") if in_every_step else self.context.generator("feedback")
-        device = self.context.device if in_every_step else torch.device("cpu")
-        shapes = [layer.weight.shape for layer in self.layers]
-        drawn = [
-            torch.randn(shape, generator=generator, device=device, dtype=scale.dtype).to(scale.device).mul_(scale)
-            for shape, scale in zip(shapes, self.scales, strict=True)
-        ]
-        return drawn if self.mode == "random" else [magnitude.abs_() for magnitude in drawn]
+    def _draw(self, number: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        """Draw ``R`` of layer ``number``, or ``|R|`` for sign-concordant feedback."""
+        shape, scale = self.layers[number].weight.shape, self.scales[number]
+        drawn = torch.randn(shape, generator=generator, device=device, dtype=scale.dtype).to(scale.device).mul_(scale)
+        return drawn if self.mode == "random" else drawn.abs_()
 
     def feedback(self, number: int, weight: Tensor) -> Tensor:
         """Return ``B`` of layer ``number``, in registration order, if its effective weight is ``weight``."""
+        if self.mode == "batchwise_random_sign":
+            if number not in self._of_this_step:  # the first layer never asks: in a perceptron it has most of the weights
+                drawn = self._draw(number, self.context.device_generator("feedback"), self.context.device)
+                self._of_this_step[number] = drawn
+            return sign_concordant(weight, self._of_this_step[number])
         magnitude = self.magnitudes[number]
         return magnitude if self.mode == "random" else sign_concordant(weight, magnitude)
 
     def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        if self.mode == "batchwise_random_sign":
-            self.magnitudes = self._draw()
+        self._of_this_step.clear()
         with feedback_paths(self.layers, self.feedback):
             return super().update(inputs, targets)
 
     def state_dict(self) -> dict[str, Any]:
-        feedback = {"scales": self.scales, "magnitudes": self.magnitudes if self.mode in ("random", "fixed_random_sign") else []}
+        feedback = {"scales": self.scales, "magnitudes": self.magnitudes if self.mode in DRAWN_ONCE else []}
         return {**super().state_dict(), "feedback": feedback}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
