@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ def slurm_is_up() -> None:
         os.environ["SLURM_CONF"] = str(SETTINGS)
     if subprocess.run(["scontrol", "ping"], capture_output=True, timeout=60).returncode:
         pytest.skip("SLURM does not answer: make slurm-up (as root)")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Cancel what a failed test has left in the queue, so that the tests after it find a free machine."""
+    report = yield
+    if report.failed and item.path.parent == Path(__file__).parent:
+        subprocess.run(["scancel", "--me"], capture_output=True, timeout=60)
+    return report
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist looks at groups in the same hook

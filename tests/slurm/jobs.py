@@ -44,6 +44,10 @@ QUEUED = ["cluster=slurm", "cluster.snapshot=false"]
 """Jobs that run the checkout, so that not each of them compiles a copy of it."""
 
 
+DIVERGING = ["optimizer=sgd", "algorithm/loss=squared_hinge"]
+"""With these, the loss becomes infinite within a few steps at a rate of 1000."""
+
+
 def command(outputs: Path, script: str, *arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "ALTPROP_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root / "src")}
     line = [sys.executable, str(root / script), *arguments]

@@ -7,14 +7,26 @@ from pathlib import Path
 
 from altprop.sweeping.outcome import outcome
 from altprop.sweeping.queue import ask
-from tests.slurm.jobs import LONG, PAUSING, command, interrupt, let_go, state, submit, wait_for, wait_for_end, wait_for_step
+from tests.slurm.jobs import (
+    DIVERGING,
+    LONG,
+    PAUSING,
+    command,
+    interrupt,
+    let_go,
+    state,
+    submit,
+    wait_for,
+    wait_for_end,
+    wait_for_step,
+)
 
 PACKED = ["resources=gpu", "resources.cores=1", "resources.memory=1", "trainer.device=cpu", "cluster.per_gpu=2"]
 
 
 def test_runs_of_one_job_share_its_gpu_and_fate(tmp_path: Path) -> None:
     """One run fails, the job is preempted and requeued, and the other run resumes; the table follows."""
-    sweep = submit(tmp_path, *LONG[1:], *PACKED, *PAUSING, "seed=0", "optimizer.lr=0.001,1e30,0.002")
+    sweep = submit(tmp_path, *LONG[1:], *PACKED, *PAUSING, *DIVERGING, "seed=0", "optimizer.lr=0.001,1000,0.002")
     fine, broken, other = sweep.runs
     assert (fine.job, broken.job, other.job) == (f"{sweep.job}_0", f"{sweep.job}_0", f"{sweep.job}_1")
     let_go(other)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from altprop.files import read_json
 from altprop.sweeping.jobs import Manifest, manifests
-from tests.slurm.jobs import QUEUED, SMALL, assert_same_weights, cancel, command, state, submit, wait_for, wait_for_end
+from tests.slurm.jobs import DIVERGING, QUEUED, SMALL, assert_same_weights, cancel, command, state, submit, wait_for, wait_for_end
 
 GRID = [*SMALL, "trainer.duration=2ep", "seed=0,1"]
 
@@ -63,14 +63,14 @@ def test_what_is_left_is_submitted(sweep: Manifest, outputs: Path) -> None:
 
 
 def test_staying_until_the_last_job_has_ended(tmp_path: Path) -> None:
-    overrides = [*QUEUED, "cluster.wait=true", *SMALL, "trainer.duration=1ep", "optimizer.lr=0.01,1e30"]
+    overrides = [*QUEUED, "cluster.wait=true", *SMALL, *DIVERGING, "trainer.duration=1ep", "optimizer.lr=0.01,1000"]
     done = command(tmp_path, "train.py", "-m", *overrides)
     runs = next(manifests(tmp_path)).runs
     assert [run.status["status"] for run in runs] == ["done", "failed"]
     assert [state(run) for run in runs] == ["COMPLETED", "FAILED"]
     assert done.returncode == 1
     [line] = [line for line in done.stderr.splitlines() if "failed: RunFailed" in line]
-    assert "optimizer.lr=1e" in line
+    assert "optimizer.lr=1000" in line
     assert "the loss became" in line
 
 

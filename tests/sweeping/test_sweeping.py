@@ -30,6 +30,7 @@ from altprop.sweeping.jobs import Manifest, SweepRun, manifests, sweep_runs, unl
 from altprop.sweeping.local import objective_of, worker_slots
 from altprop.sweeping.outcome import settle_killed
 from altprop.sweeping.queue import Queue, jobs_of
+from tests.slurm.jobs import DIVERGING
 
 TINY = ["trainer.duration=1ep", "trainer.limit_batches=2", "trainer.figures=false", "model.hidden=[8]", "trainer.device=cpu"]
 
@@ -84,18 +85,20 @@ def test_runs_are_distinguished_by_what_they_compute(tmp_path: Path) -> None:
 
 
 def test_a_local_sweep_continues_after_a_failure_and_skips_finished_runs(tmp_path: Path) -> None:
-    first = command(tmp_path, "seed=0", "optimizer.lr=0.01,1e30", "trainer.duration=4ep")
+    first = command(tmp_path, *DIVERGING, "seed=0", "optimizer.lr=0.01,1000", "trainer.duration=4ep")
     assert first.returncode == 1
     assert "failed: RunFailed: the loss became" in first.stderr
     manifest = next(manifests(tmp_path))
     assert [run.status["status"] for run in manifest.runs] == ["done", "failed"]
-    again = command(tmp_path, "seed=0", "optimizer.lr=0.01", "trainer.duration=4ep")
+    again = command(tmp_path, *DIVERGING, "seed=0", "optimizer.lr=0.01", "trainer.duration=4ep")
     assert again.returncode == 0, again.stderr
     assert "1 runs, 1 done already" in again.stdout
 
 
 def test_batches_share_one_list_of_runs_and_continue_after_a_failure(tmp_path: Path) -> None:
-    swept = command(tmp_path, "seed=0", "optimizer.lr=1e30,0.01", "trainer.duration=4ep", "hydra.sweeper.max_batch_size=1")
+    swept = command(
+        tmp_path, *DIVERGING, "seed=0", "optimizer.lr=1000,0.01", "trainer.duration=4ep", "hydra.sweeper.max_batch_size=1"
+    )
     assert swept.returncode == 1
     assert "failed: RunFailed: the loss became" in swept.stderr
     [manifest] = manifests(tmp_path)

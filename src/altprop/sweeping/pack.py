@@ -30,7 +30,7 @@ class PackJob(TrainJob):
         super().__init__([], *limits)
         self.runs = list(runs)
         self.codes: dict[int, int] = {}
-        """Number of a run -> exit code, if it was not told to stop."""
+        """Number of a run -> exit code, if it has ended by itself: a signal would have made it 128 or more, or negative."""
 
     def __call__(self) -> None:
         self.started = time.time()
@@ -62,10 +62,12 @@ class PackJob(TrainJob):
             raise RunFailed(f"{failed} of {len(self.runs)} runs failed; each has a log of its own")
 
     def _running(self, processes: Mapping[int, subprocess.Popen[bytes]], *, stopping: bool) -> bool:
-        """Whether a run is running. Notes those that have ended, unless they were told to stop."""
+        """Whether a run is running. Notes those that have ended by themselves, also while others are told to stop."""
         codes = {number: process.poll() for number, process in processes.items()}
         for number, code in codes.items():
-            if code is not None and not stopping and number not in self.codes:
+            if code is None or number in self.codes:
+                continue
+            if not stopping or 0 <= code < 128:
                 self.codes[number] = code
                 settle_killed(self.runs[number], code, self.started, "give it more with resources.memory=<GB>")
         return None in codes.values()

@@ -163,7 +163,7 @@ def test_a_node_without_a_target_is_reported_with_its_group() -> None:
 @pytest.mark.parametrize(
     ("overrides", "key", "message"),
     [
-        (["optimizer.lr=-1"], "optimizer.lr", "a number of at least 0"),
+        (["optimizer.lr=-1"], "optimizer.lr", "a number from 0 to 1000"),
         (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer", "Nesterov"),
         (["optimizer=other", "optimizer._target_=torch.optim.LBFGS"], "optimizer._target_", "several times"),
         (["schedule=piecewise", "~schedule.scheduler.values", "+schedule.scheduler.values={3:0.1}"], "schedule", "from 0 on"),
@@ -226,7 +226,7 @@ def test_a_logger_is_a_node_or_null(override: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("optimizer.lr='0.01'", "optimizer.lr: '0.01' does not fit; it must be a number of at least 0 and this is text"),
+        ("optimizer.lr='0.01'", "optimizer.lr: '0.01' does not fit; it must be a number from 0 to 1000 and this is text"),
         ("optimizer.lr='0.01'", "try: optimizer.lr=0.01, or 'optimizer.lr=\"${oc.decode:${oc.env:<variable>}}\"'"),
         ("optimizer.lr=${oc.env:LR}", "optimizer.lr: '0.5' does not fit"),
         ("optimizer.lr=${optimizer.bets}", "try: optimizer.lr=${optimizer.betas}"),
