@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def write_search(outputs: Path, *, finals: bool = True, failed: bool = False) ->
     def write(name: str, rate: float, seed: int, when: str, validation: list[float], status: str = "done") -> None:
         nonlocal number
         number += 1
-        config = {
+        config: dict[str, Any] = {
             "group": "field/digits",
             "paper": None,
             "optimizer": {"lr": rate},
@@ -32,6 +33,8 @@ def write_search(outputs: Path, *, finals: bool = True, failed: bool = False) ->
             "dataset": {"label": "digits"},
             "model": {"_target_": "m.MLP" if name == "field/a" else "m.EnergyMLP"},
         }
+        if when == "end":
+            config["model"] |= {"weights_from": None}  # an option that is younger than the trials
         run = write_run(outputs, name, f"{number:012d}", validation, seed=seed, config=config, status=status)
         records = read_records(run)
         for record, value in zip(records, validation, strict=True):

@@ -92,8 +92,9 @@ def _trials_of(row: Row, trials: Sequence[Row]) -> list[Row]:
 
 
 def _setting(row: Row) -> dict[str, Any]:
+    """What a row shares with its trials. Null counts as absent: the trials may be older than an option that is not used."""
     values = flatten(config_of(row))
-    return {key: value for key, value in values.items() if not key.startswith(SEARCHED)}
+    return {key: value for key, value in values.items() if not key.startswith(SEARCHED) and value is not None}
 
 
 def _mean(value: Statistic | None) -> float:
