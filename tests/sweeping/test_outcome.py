@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from altprop.sweeping import queue as queue_module
 from altprop.sweeping.command import TrainJob
 from altprop.sweeping.jobs import SweepRun
 from altprop.sweeping.outcome import outcome, settle
+from altprop.sweeping.pack import PackJob
 from altprop.sweeping.queue import Job, Queue, ask, ask_surely
 from altprop.training.locks import LOCK, SUBMISSION
 from altprop.training.rundir import RunDirectory
@@ -234,3 +236,21 @@ def test_a_full_disk_is_one_line() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/outputs/runs.json")
     with pytest.raises(OSError, match="broken"), disk_errors_explained():
         raise OSError(errno.EIO, "broken")
+
+
+@pytest.mark.parametrize(
+    ("word", "age", "code"),
+    [("done", 0, 0), ("failed", 0, 1), ("preempted", 0, None), ("failed", 100, None), ("running", 0, None)],
+)
+def test_a_run_of_a_shared_job_that_ended_as_the_signal_came_is_not_repeated(
+    tmp_path: Path, word: str, age: int, code: int | None
+) -> None:
+    """The signal kills a process that has written its status and is about to end."""
+    run = SweepRun(["seed=0"], [], str(tmp_path), 0)
+    job = PackJob([run])
+    job.started = time.time()
+    written = time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime(job.started - age))
+    write_json(tmp_path / "status.json", {"status": word, "updated_at": written})
+    process: Any = SimpleNamespace(poll=lambda: -signal.SIGUSR2)
+    assert not job._running({0: process}, stopping=True)
+    assert job.codes.get(0) == code

@@ -115,6 +115,13 @@ def settle_killed(run: SweepRun, code: int, started: float, remedy: str = "let f
     _write(Path(run.directory), "failed", reason)
 
 
+def ended_as(run: SweepRun, started: float) -> str | None:
+    """``done`` or ``failed``, if the run has written one of them since ``started`` (seconds since the epoch); None otherwise."""
+    status = run.status
+    word = status.get("status")
+    return word if word in ("done", "failed") and _written(status) >= int(started) else None
+
+
 def note_failure(run: SweepRun, reason: str) -> None:
     """Write into the ``status.json`` of ``run`` that it has failed."""
     if run.directory is not None:

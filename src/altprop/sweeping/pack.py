@@ -12,7 +12,7 @@ from typing import Any
 from altprop.problems import RunFailed
 from altprop.sweeping.command import PREEMPTION_SECONDS, TrainJob
 from altprop.sweeping.jobs import SweepRun
-from altprop.sweeping.outcome import note_failure, settle_killed
+from altprop.sweeping.outcome import ended_as, note_failure, settle_killed
 from altprop.training.locks import SUBMISSION
 
 POLL_SECONDS = 0.1
@@ -30,7 +30,7 @@ class PackJob(TrainJob):
         super().__init__([], *limits)
         self.runs = list(runs)
         self.codes: dict[int, int] = {}
-        """Number of a run -> exit code, if it has ended by itself: a signal would have made it 128 or more, or negative."""
+        """Number of a run -> exit code, if it has ended by itself."""
 
     def __call__(self) -> None:
         self.started = time.time()
@@ -67,9 +67,11 @@ class PackJob(TrainJob):
         for number, code in codes.items():
             if code is None or number in self.codes:
                 continue
-            if not stopping or 0 <= code < 128:
+            if not stopping:
                 self.codes[number] = code
                 settle_killed(self.runs[number], code, self.started, "give it more with resources.memory=<GB>")
+            elif word := ended_as(self.runs[number], self.started):  # the signal came while its process ended
+                self.codes[number] = int(word == "failed")
         return None in codes.values()
 
     def _hand_over(self, requeue: Callable[[int, object], object] | int | None) -> None:
