@@ -156,14 +156,22 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def require_encodable(value: Any) -> None:
+    """Raise UnicodeEncodeError if a text in the plain ``value`` holds half of a surrogate pair (``"\\ud800"``).
+
+    JSON and YAML can contain it, but no file and no terminal takes it.
+    """
+    json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+
+
 def read_json(path: Path) -> Any:
     """Return the JSON in ``path``, or None if the file is missing, damaged or not a regular file.
 
-    Text that cannot be written to any file, because it holds half a character (``"\\ud800"``), counts as damaged.
+    A file with text that could not be written again counts as damaged (:func:`require_encodable`).
     """
     try:
         value = json.loads(read_bytes(path))
-        json.dumps(value, ensure_ascii=False).encode()
+        require_encodable(value)
         return value
     except (NotRegular, RecursionError, ValueError):
         return None

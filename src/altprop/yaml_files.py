@@ -6,14 +6,13 @@ before any value is made of it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml  # type: ignore[import-untyped]
 
-from altprop.files import read_bytes
+from altprop.files import read_bytes, require_encodable
 from altprop.problems import message_of
 
 _Values = TypeVar("_Values")
@@ -47,11 +46,11 @@ def values_of(load: Callable[[], _Values], name: str) -> _Values:
     """What ``load`` returns for the file ``name``.
 
     Raises :class:`UnsafeYAML` for what YAML allows but Python cannot hold, such as the 30th of February or a number of 5,000
-    digits, and for half a character (``"\\ud800"``), which cannot be written anywhere.
+    digits, and for text that could not be written again.
     """
     try:
         values = load()
-        json.dumps(values, ensure_ascii=False, default=str, skipkeys=True).encode()
+        require_encodable(values)
     except (ValueError, OverflowError, TypeError, LookupError, AttributeError) as error:
         raise UnsafeYAML(problem=f"a value cannot be read: {message_of(error)}", problem_mark=_mark(name)) from error
     return values

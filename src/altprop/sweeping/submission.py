@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from altprop.config.quoting import quoted
-from altprop.problems import RunFailed
+from altprop.problems import RunFailed, message_of
 from altprop.sweeping.checks import importable
 from altprop.sweeping.command import TrainJob
 from altprop.sweeping.jobs import Manifest, SweepRun
@@ -45,11 +45,11 @@ UNCLEAR = r"[Tt]imed out|Unable to contact|Zero Bytes|[Cc]onnection|[Cc]ommunica
 
 
 class SubmissionRefused(RunFailed):
-    """SLURM accepted none of the jobs."""
+    """sbatch reported no job: SLURM accepted none, or :class:`SubmissionUnclear`."""
 
 
 class SubmissionUnclear(SubmissionRefused):
-    """SLURM did not say whether it accepted the jobs."""
+    """SLURM did not say whether it accepted the jobs, so some of them may be in the queue."""
 
 
 def packed(left: Sequence[SweepRun], per_gpu: int) -> list[list[SweepRun]]:
@@ -152,7 +152,7 @@ def refusals() -> Iterator[None]:
         lines = [line.partition("error: ")[2].strip() for line in str(error).splitlines() if "sbatch: error" in line]
         reason = "; ".join(dict.fromkeys(lines))
         if not reason or re.search(UNCLEAR, reason):
-            reason = reason or " ".join(str(error).split()) or "sbatch printed nothing"
+            reason = reason or message_of(error) or "sbatch printed nothing"
             remedy = "the same command finds the jobs that it took and submits the rest"
             raise SubmissionUnclear(f"SLURM did not say whether it took the jobs: {reason}; {remedy}") from None
         remedy = next((remedy for words, remedy in REMEDIES.items() if re.search(words, reason)), "")
