@@ -6,10 +6,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast, get_args, get_type_hints
 
+from annotated_types import Ge
 from omegaconf import DictConfig
 
 from altprop.config.project import home
+from altprop.config.schema import ClusterConfig, ResourcesConfig
+from altprop.keys import is_within
 from altprop.problems import Problem
 
 UNUSABLE = "\n\r%\\"
@@ -22,12 +26,23 @@ def check_whole_number(key: str, value: object, least: int) -> Iterator[Problem]
         yield Problem(key, str(value), f"a whole number from {least} on")
 
 
-def problems_of_resources(resources: DictConfig) -> Iterator[Problem]:
-    """Every problem of ``config.resources``."""
-    for key, least in (("nodes", 1), ("processes", 1), ("gpus", 0), ("cores", 1)):
-        yield from check_whole_number(f"resources.{key}", resources[key], least)
-    if resources.memory is not None:
-        yield from check_whole_number("resources.memory", resources.memory, 1)
+def problems_of_numbers(config: DictConfig, *keys: str) -> Iterator[Problem]:
+    """Every whole number below the range that its type has in the schema, without the checks of runs, which import torch.
+
+    ``keys`` are nodes of ``config`` or single values in them: ``resources``, ``cluster.workers``.
+    """
+    for group, declared in (("resources", ResourcesConfig), ("cluster", ClusterConfig)):
+        for name, hint in get_type_hints(declared, include_extras=True).items():
+            value, key = config[group].get(name), f"{group}.{name}"
+            if value is not None and is_within(key, keys) and (least := _least(hint)) is not None:
+                yield from check_whole_number(key, value, least)
+
+
+def _least(hint: Any) -> int | None:
+    """The lower bound of the whole numbers in the type ``hint``; None if it has none."""
+    members = [hint, *get_args(hint)]
+    bounds = [bound.ge for member in members for bound in getattr(member, "__metadata__", ()) if isinstance(bound, Ge)]
+    return cast("int", bounds[0]) if bounds else None
 
 
 def problems_of_cluster(config: DictConfig) -> Iterator[Problem]:
@@ -35,10 +50,7 @@ def problems_of_cluster(config: DictConfig) -> Iterator[Problem]:
     cluster = config.cluster
     if shutil.which("sbatch") is None:
         yield Problem("cluster", "slurm, but there is no sbatch here", "where SLURM is, or local", "cluster=local")
-    numbers = list(problems_of_resources(config.resources))
-    for key, least in (("time", 1), ("signal_delay", 0), ("max_timeouts", 0), ("at_once", 1), ("per_gpu", 1)):
-        numbers += check_whole_number(f"cluster.{key}", cluster[key], least)
-    yield from numbers or _conflicts(cluster, config.resources)
+    yield from list(problems_of_numbers(config, "resources", "cluster")) or _conflicts(cluster, config.resources)
     outputs = str(Path(config.paths.outputs).absolute())
     if found := sorted(set(UNUSABLE) & set(outputs)):
         description = f"{outputs!r} contains {', '.join(map(repr, found))}"

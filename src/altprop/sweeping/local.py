@@ -22,7 +22,7 @@ from altprop.config.compose import JobComposer, composer_of
 from altprop.config.environment import group_of
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.program import arguments
-from altprop.sweeping.checks import check_whole_number, problems_of_resources
+from altprop.sweeping.checks import problems_of_numbers
 from altprop.sweeping.fork_server import usable
 from altprop.sweeping.jobs import MANIFEST, Manifest, SweepRun, sweep_runs, to_be_run, unlisted
 from altprop.sweeping.notes import SweepNotes
@@ -75,10 +75,7 @@ def worker_slots(config: DictConfig) -> list[dict[str, str]]:
     """The environment variables of each process that may run at the same time."""
     resources, device = config.resources, config.trainer.device
     per_gpu, workers = config.cluster.per_gpu, config.cluster.workers
-    problems = [*problems_of_resources(resources), *check_whole_number("cluster.per_gpu", per_gpu, 1)]
-    if workers is not None:
-        problems += check_whole_number("cluster.workers", workers, 1)
-    if problems:
+    if problems := list(problems_of_numbers(config, "resources", "cluster.per_gpu", "cluster.workers")):
         raise ConfigError(problems)
     if (processes := resources.processes * resources.nodes) > 1:
         description = f"{processes} processes for each run"
