@@ -113,7 +113,7 @@ def watch(config: DictConfig, outputs: Path) -> None:
             if sys.stdout.isatty():
                 Console().clear()
             counts = show(config, find(outputs, folder) if Path(folder) != outputs else find(outputs))
-            if not any(counts[state] for state in steering.GOING_ON):
+            if not any(counts[state] for state in steering.UNFINISHED):
                 return
             sys.stdout.flush()
             time.sleep(max(float(config.every), 0.1))

@@ -30,8 +30,8 @@ from altprop.training.signals import Stopped
 POLL_SECONDS = 0.5
 STATE_SECONDS = 5.0
 """How often a command that follows a log looks whether the run has ended."""
-GOING_ON = ("running", "waiting", "preempted", "unknown")
-"""States of runs from which more may come."""
+UNFINISHED = ("running", "waiting", "preempted", "unknown")
+"""States of runs that may still write something."""
 DAY = 86_400.0
 ENDED_MEANWHILE = r"Invalid job id|already completing or completed"
 """What scancel says about jobs that have ended."""
@@ -158,18 +158,18 @@ def _explain_missing(path: Path, run: SweepRun, manifest: Manifest) -> None:
     found = outcome(run, ask([run.job]))
     if found.state == "waiting" and run.job is None and not is_locked(manifest.folder):
         raise RunFailed("the run has not started and is not in any queue: the sweep's command starts it")
-    if found.state in GOING_ON:
+    if found.state in UNFINISHED:
         print(f"{path} does not exist so far: the run is {found.state}; Ctrl-C ends this command", file=sys.stderr)
 
 
 def _followed(path: Path, run: SweepRun) -> Iterator[str]:
-    """What is in ``path``, and what is added to it until ``run`` ends. A file that becomes shorter was started anew."""
+    """What is in ``path``, and what is added to it until ``run`` ends. A file that has become shorter was started over."""
     place, asked, ended = 0, 0.0, False
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     while True:
         if time.monotonic() - asked > STATE_SECONDS or not asked:
             asked = time.monotonic()
-            ended = outcome(run, ask([run.job])).state not in GOING_ON
+            ended = outcome(run, ask([run.job])).state not in UNFINISHED
         with suppress(FileNotFoundError), path.open("rb") as stream:
             if place > os.fstat(stream.fileno()).st_size:
                 place = 0
@@ -210,7 +210,7 @@ def clean(outputs: Path, days: float, *, delete: bool) -> None:
     print(f"removed: {(total - rest) / 1e6:.1f} MB")
     if left:
         others = f" and {len(left) - 1} more" if len(left) > 1 else ""
-        raise RunFailed(f"{left[0]}{others} could not be removed; do you have the right to?")
+        raise RunFailed(f"{left[0]}{others} could not be removed; check the permissions of its folder")
 
 
 def _in_use(manifest: Manifest, queue: Queue) -> bool:

@@ -116,7 +116,7 @@ class View:
 def streaming_error(path: Path, facts: Facts, view: View, *, dali: bool) -> DataError | None:
     """The error of an image that can be decoded but not streamed; None if it can.
 
-    It is smaller than the crop of ``view``, or ``dali`` decodes it and would show it otherwise than altprop.
+    Either it is smaller than the crop of ``view``, or ``dali`` decodes it and cannot convert it as altprop does.
     """
     try:
         view.window(*facts.size, random.Random(0))
