@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -119,21 +118,10 @@ def check_metrics(metrics: Mapping[str, Metric], num_classes: int) -> None:
         try:
             check_on_example(metric, num_classes)
         except Exception as error:  # a user's function may raise anything
-            problems.append(_metric_problem(f"metrics.{name}", metric, error))
+            allowed = "a function of (scores [batch, classes], targets [batch]) or a class of torchmetrics"
+            problems.append(Problem(f"metrics.{name}", f"{type(error).__name__}: {message_of(error)}", allowed))
     if problems:
         raise ConfigError(problems)
-
-
-def _metric_problem(key: str, metric: Metric, error: Exception) -> Problem:
-    """The problem of a metric that raised ``error``, of one argument if the message begins with its name."""
-    message = message_of(error)
-    argument, _, rest = message.partition(" ")
-    if isinstance(error, ValueError) and argument in inspect.signature(metric.target).parameters:
-        value = getattr(metric.factory, "keywords", {}).get(argument)
-        description = "does not fit" if value is None else f"{value} does not fit"
-        return Problem(f"{key}.{argument}", description, f"it {rest}", f"~{key}")
-    allowed = "a function of (scores [batch, classes], targets [batch]) or a class of torchmetrics"
-    return Problem(key, f"{type(error).__name__}: {message}", allowed)
 
 
 def load_data(parts: Parts, device: torch.device, rank: int = 0, world_size: int = 1, data_set: DataSet | None = None) -> Data:

@@ -27,6 +27,7 @@ def test_metrics_are_choices_or_nodes_by_name() -> None:
     ("overrides", "key", "message"),
     [
         (["metrics=top5", "metrics.top5.k=x"], "metrics.top5.k", "a whole number"),
+        (["metrics=top5", "metrics.top5.k=100000"], "metrics.top5.k", "a whole number from 1 to 1000"),
         (["metrics=top5", "+metrics.top5.n=3"], "metrics.top5.n", "no such argument"),
         (["metrics=top5", "+metrics.top5.scores=3"], "metrics.top5.scores", "supplied by altprop"),
         ([f"+metrics.accuracy={{{TOP_K}}}"], "metrics.accuracy", "every run has"),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from annotated_types import Ge, Le
 from torch import Tensor
 
-from altprop.ranges import PositiveInt
 
-
-def top_k(scores: Tensor, targets: Tensor, *, k: PositiveInt = 5) -> Tensor:
+def top_k(scores: Tensor, targets: Tensor, *, k: Annotated[int, Ge(1), Le(1000)] = 5) -> Tensor:
     """100 for each sample whose target is among its ``k`` highest scores, and 0 for the others, ``[batch]``.
 
-    The mean is the top-k accuracy in percent. Raises ValueError if ``k`` is below 1 or above the number of classes.
+    The mean is the top-k accuracy in percent; with ``k`` or fewer classes, it is 100. Raises ValueError if ``k`` is below 1.
     """
-    if not 1 <= k <= scores.shape[1]:
-        raise ValueError(f"k must be from 1 to {scores.shape[1]}, the number of classes")
-    best = scores.topk(k, dim=1).indices
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    best = scores.topk(min(k, scores.shape[1]), dim=1).indices
     return 100.0 * (best == targets[:, None]).any(dim=1).float()
