@@ -121,6 +121,11 @@ def test_glob_finds_choices_in_folders(composer: Composer) -> None:
     ("override", "message"),
     [
         ("seed=range(3,1)", "seed: range(3,1) stands for no value; at least one value"),
+        ("seed=range(0,1e9)", "seed: range(0,1e9) has 1,000,000,000 values; at most 10,000; try: seed=range(0,10)"),
+        ("seed=range(0,inf)", "seed: range(0,inf) has endlessly many values; at most 10,000"),
+        ("seed=range(0,inf,-1)", "seed: range(0,inf,-1) stands for no value"),
+        ("seed=range(nan,3)", "seed: range(nan,3) has no values; numbers and a step other than 0"),
+        ("seed=int(range(0,1,0.3))", "seed: int(range(0,1,0.3)) has no values; numbers and a step other than 0"),
         ("experiment=glob(ftprop/nothing_*)", "experiment: glob(ftprop/nothing_*) stands for no value; choices: baseline/"),
         ("model=glob(x*)", "model: glob(x*) stands for no value; choices: "),
         (
@@ -136,6 +141,11 @@ def test_a_sweep_of_nothing_or_of_sweeps_is_refused(composer: Composer, override
         jobs(composer.loader, (), [override, "tags=[]"])
     [problem] = caught.value.problems
     assert message in str(problem)
+
+
+def test_too_many_runs_are_refused_before_they_are_listed(composer: Composer) -> None:
+    with pytest.raises(ConfigError, match=r"^seed, model: 18,000 runs \(9,000 x 2 values\); at most 10,000 runs in a sweep"):
+        jobs(composer.loader, (), ["seed=range(0,9000)", "model=mlp,convnet"])
 
 
 def test_a_grid_takes_no_ranges_of_real_numbers(composer: Composer) -> None:

@@ -65,7 +65,7 @@ class Validation:
             order = np.random.RandomState(self.seed).permutation(num_samples)
             mask[order[num_samples - held_out :]] = True
         else:
-            mask[_stratified(targets, held_out, self.seed)] = True
+            mask[stratified(targets, held_out, self.seed)] = True
         return np.flatnonzero(~mask), np.flatnonzero(mask)
 
     @classmethod
@@ -91,16 +91,21 @@ class Validation:
                 )
 
 
-def _stratified(targets: NDArray[Any], held_out: int, seed: int) -> Indices:
-    """Return ``held_out`` indices with an equal share of each class; what rounding leaves goes to the largest remainders."""
-    random = np.random.RandomState(seed)
+def stratified(targets: NDArray[Any], number: int, seed: int | None) -> Indices:
+    """Return ``number`` indices with an equal share of each class; what rounding leaves goes to the largest remainders.
+
+    The indices of each class are drawn with ``seed``, or are the first of the class if it is None.
+    """
+    random = None if seed is None else np.random.RandomState(seed)
     classes, counts = np.unique(targets, return_counts=True)
-    shares = counts * held_out / len(targets)
+    shares = counts * number / len(targets)
     quota = np.floor(shares).astype(int)
-    remainder = held_out - quota.sum()
+    remainder = number - quota.sum()
     quota[np.argsort(quota - shares, kind="stable")[:remainder]] += 1
-    indices = [random.permutation(np.flatnonzero(targets == name))[:number] for name, number in zip(classes, quota)]
-    return np.concatenate(indices)
+    members = [np.flatnonzero(targets == name) for name in classes]
+    if random is not None:
+        members = [random.permutation(indices) for indices in members]
+    return np.concatenate([indices[:share] for indices, share in zip(members, quota)])
 
 
 def read_indices(path: Path, num_samples: int) -> tuple[Indices, Indices]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, OverrideType
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -19,6 +20,9 @@ from altprop.program import command
 
 WHOLE = ("sweep", "cluster", "resources", "paths")
 """Groups that apply to a sweep as a whole. Its jobs cannot differ in them."""
+MAX_RUNS = 10_000
+"""Runs of one grid, and values of one range."""
+EXAMPLE = "seed=range(0,10)"
 
 
 def jobs(loader: ConfigLoader, params: Sequence[str], arguments: Sequence[str]) -> list[list[str]]:
@@ -32,6 +36,7 @@ def jobs(loader: ConfigLoader, params: Sequence[str], arguments: Sequence[str]) 
     check_repetitions(typed)
     overrides = effective(parser.parse_overrides(list(params)), typed)
     check(overrides, loader)
+    check_number_of_runs(overrides)
     return [list(job) for job in itertools.product(*(texts_of(override, loader) for override in overrides))]
 
 
@@ -65,8 +70,41 @@ def check_repetitions(typed: Sequence[Override]) -> None:
         raise ConfigError(problems)
 
 
+def check_ranges(overrides: Sequence[Override]) -> None:
+    """Raise ConfigError for each range that has no end, no step, or more than :data:`MAX_RUNS` values."""
+    problems = []
+    for override in overrides:
+        sweep = override.value()
+        if isinstance(sweep, RangeSweep):
+            number = _length(sweep)
+            if math.isnan(number):
+                description = f"{override.get_value_string()} has no values"
+                problems.append(Problem(override.key_or_group, description, "numbers and a step other than 0", EXAMPLE))
+            elif number > MAX_RUNS:
+                description = f"{override.get_value_string()} has {_counted(number)} values"
+                problems.append(Problem(override.key_or_group, description, f"at most {MAX_RUNS:,}", EXAMPLE))
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_number_of_runs(overrides: Sequence[Override]) -> None:
+    """Raise ConfigError if the lists of values stand for more than :data:`MAX_RUNS` runs."""
+    lengths = {}
+    for override in overrides:
+        sweep = override.value()
+        if isinstance(sweep, (ChoiceSweep, RangeSweep)):
+            lengths[override.key_or_group] = len(sweep.list) if isinstance(sweep, ChoiceSweep) else int(_length(sweep))
+    if (number := math.prod(lengths.values())) > MAX_RUNS:
+        description = f"{number:,} runs ({' x '.join(f'{length:,}' for length in lengths.values())} values)"
+        allowed = f"at most {MAX_RUNS:,} runs in a sweep; use several sweeps, or a search"
+        raise ConfigError([Problem(", ".join(lengths), description, allowed)])
+
+
 def check(overrides: Sequence[Override], loader: ConfigLoader) -> None:
-    """Raise ConfigError for each list without a value and each list of values of a key that applies to the whole sweep."""
+    """Raise ConfigError for each list without a value, each range that is none or too long, and each list of values of a key
+    that applies to the whole sweep.
+    """
+    check_ranges(overrides)
     problems = []
     for override in overrides:
         if not override.is_sweep_override():
@@ -122,3 +160,16 @@ def _matching(pattern: Glob, choices: Sequence[str]) -> list[str]:
         return any(choice.count("/") == each.count("/") and fnmatch.fnmatchcase(choice, each) for each in patterns)
 
     return [choice for choice in choices if matches(choice, pattern.include) and not matches(choice, pattern.exclude)]
+
+
+def _length(sweep: RangeSweep) -> float:
+    """The number of values of ``sweep``: infinite if it has no end, and NaN if its bounds or its step are no usable numbers."""
+    start, stop, step = float(sweep.start or 0), float(math.nan if sweep.stop is None else sweep.stop), float(sweep.step)
+    if step == 0 or math.isnan(stop) or not math.isfinite(start) or not math.isfinite(step):
+        return math.nan
+    number = max(0.0, (stop - start) / step)
+    return number if math.isinf(number) else math.ceil(number)
+
+
+def _counted(number: float) -> str:
+    return "endlessly many" if math.isinf(number) else f"{number:,.0f}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from altprop.problems import ConfigError, Problem
-from altprop.sweeping.grid import effective
+from altprop.sweeping.grid import check_ranges, effective
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -39,7 +39,9 @@ class Space:
         Raises ConfigError without a range to search.
         """
         space = cls()
-        for override in effective(params, overrides):
+        effective_overrides = effective(params, overrides)
+        check_ranges(effective_overrides)
+        for override in effective_overrides:
             key = override.get_key_element()
             if key == SEED and override.is_sweep_override():
                 space.seeds = _seeds(override)

@@ -103,6 +103,12 @@ def test_a_list_entry_that_cannot_be_resolved_is_one_problem() -> None:
     assert problem.description.startswith("'${name}' cannot be resolved")
 
 
+@pytest.mark.parametrize("value", ["maybe", "nan", "[abc]", "{a:1}"])
+def test_learning_rates_of_layers_that_are_no_numbers_are_one_problem(value: str) -> None:
+    (problem,) = problems("algorithm=equilibrium_propagation", "model=eqprop_cnn", f"algorithm.learning_rates={value}")
+    assert problem.key.startswith("algorithm.learning_rates")
+
+
 def test_missing_arguments_are_reported_with_their_type() -> None:
     problem = only_problem(with_dataset({"_target_": f"{HERE}.Derived"}))
     assert (problem.key, problem.fix) == ("dataset.widths", "+dataset.widths=…")

@@ -55,6 +55,16 @@ def test_other_images_are_streamed(context, sizes, limit):
     assert len(targets) == 4
 
 
+@pytest.mark.parametrize("limit", [0, 100])
+def test_limits_keep_equal_shares_of_each_class(context, limit):
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
+    limits = {"limit_train": 5, "limit_test": 2, "validation": Validation(size=2, how="stratified")}
+    data = ImageFolder(**SETTINGS, **limits, memory_limit=limit, crops=Crops(size=12, resize=14), workers=0).load(context)
+    splits = (data.train_plain, data.validation, data.test)
+    counts = [torch.bincount(torch.cat([targets for _, targets in split.batches()])).tolist() for split in splits]
+    assert counts == [[3, 2], [1, 1], [1, 1]]
+
+
 def test_validation_images_are_held_out_on_the_device_and_streamed(context):
     write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
     for limit in (0, 100):

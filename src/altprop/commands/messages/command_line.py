@@ -80,6 +80,8 @@ class CommandLine:
         typed = [override for override in parser.parse_overrides(self.overrides) if not override.is_hydra_override()]
         effective = grid.effective(parser.parse_overrides(params), typed)
         grid.check(effective, self.composer.loader)
+        if not searches:
+            grid.check_number_of_runs(effective)
         choices = []
         for override in effective:
             value = override.value()

@@ -77,10 +77,9 @@ def check(config: Mapping[str, Any], *, with_schedule: bool) -> Iterator[Problem
 def _rate_problem(config: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> Problem | None:
     """The problem of a lowest rate that is above the rate that the schedule lowers."""
     scheduler = config["schedule"].get("scheduler") or {}
-    rates = [
-        *map(float, config["algorithm"].get("learning_rates") or []),
-        *(float(group["lr"]) for group in optimizer.param_groups),
-    ]
+    layers = config["algorithm"].get("learning_rates")
+    rates = [float(rate) for rate in layers if isinstance(rate, (int, float))] if isinstance(layers, (list, tuple)) else []
+    rates += [float(group["lr"]) for group in optimizer.param_groups]
     for name, highest in (("eta_min", max(rates)), ("min_lr", max(rates)), ("base_lr", scheduler.get("max_lr"))):
         lowest = scheduler.get(name)
         if isinstance(lowest, (int, float)) and isinstance(highest, (int, float)) and lowest > highest:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from altprop.data.base import Data, LoadContext
 from altprop.data.checks import check_loading, check_validation_size
-from altprop.data.validation import Validation
+from altprop.data.validation import Validation, stratified
 from altprop.problems import ConfigError, Problem
 from altprop.ranges import FiniteFloat, PositiveFloat, PositiveInt
 
@@ -35,8 +35,9 @@ class ImageSet(ABC):
         std: Standard deviation of the pixels in units of [0, 1]; one value, or one per channel.
         drop_last: Whether to skip the last, smaller mini-batch of a training epoch.
         validation: Which training images are held out.
-        limit_train: Keep only the first so many training images, after validation images were taken out.
-        limit_test: Keep only the first so many test images.
+        limit_train: Keep only so many training images, after validation images were taken out: the first ones, or the first of
+            each class in equal shares if the files are in the order of their classes.
+        limit_test: Keep only so many test images, in the same way.
     """
 
     title: ClassVar[str]
@@ -44,6 +45,8 @@ class ImageSet(ABC):
     channels: ClassVar[int | None] = None
     num_train: ClassVar[int | None] = None
     """Number of training images, if known without reading them."""
+    class_by_class: ClassVar[bool] = False
+    """Whether the files are in the order of their classes, so that the first images would all be of one class."""
 
     batch_size: PositiveInt
     eval_batch_size: PositiveInt
@@ -74,12 +77,18 @@ class ImageSet(ABC):
         if self.validation.file is None:
             held_out = self.validation.count(len(labels))
             if held_out == 0:
-                return slice(0, self.limit_train), None
+                return self.limited(labels, self.limit_train), None
             if held_out >= len(labels):
                 allowed = f"fewer than the {len(labels):,} training images of {self.display_name}"
                 raise ConfigError([Problem("dataset.validation.size", f"{self.validation.size:g}", allowed)])
         train, validation = self.validation.split(labels, root)
-        return _consecutive(train[: self.limit_train]), _consecutive(validation)
+        return _consecutive(train[self.limited(labels[train], self.limit_train)]), _consecutive(validation)
+
+    def limited(self, labels: NDArray[np.int64], limit: int | None) -> Selection:
+        """Select at most ``limit`` of the images with ``labels`` ``[n]``, in file order."""
+        if limit is None or limit >= len(labels) or not self.class_by_class:
+            return slice(0, limit)
+        return np.sort(stratified(labels, limit, seed=None))
 
     def mismatches(self, num_samples: int, channels: int, context: LoadContext) -> Iterator[Problem]:
         """Yield problems that only show once the images are read. ``num_samples`` images are left to train on."""

@@ -67,7 +67,7 @@ class InMemory(ImageSet):
 def on_device(image_set: ImageSet, raw: RawData, augmentation: Augmentation, context: LoadContext) -> Data:
     """Return the splits of ``raw`` on the device. Raises ConfigError if settings do not fit the images."""
     training, validation = image_set.divide(raw.train.labels, context.root)
-    train, test = raw.train[training], raw.test[: image_set.limit_test]
+    train, test = raw.train[training], raw.test[image_set.limited(raw.test.labels, image_set.limit_test)]
     channels, height, width = train.pixels.shape[1:]
     problems = [*image_set.mismatches(len(train), channels, context), *_padding_mismatches(augmentation, min(height, width))]
     if problems:

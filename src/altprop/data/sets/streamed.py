@@ -27,6 +27,7 @@ class Streamed(ImageSet):
         loader: ``torch`` decodes in worker processes, ``dali`` on the GPU with NVIDIA DALI.
     """
 
+    class_by_class: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ()
     """The folders of the training and of the test images below ``folder``, for ``data.py action=check``; empty if unknown."""
 
@@ -42,7 +43,7 @@ class Streamed(ImageSet):
         if problems:
             raise ConfigError(problems)
         held_out = None if validation is None else train.take(validation)
-        test = test.take(slice(0, self.limit_test))
+        test = test.take(self.limited(test.labels, self.limit_test))
         labels = {"training": images.labels, "test": test.labels}
         if held_out is not None:
             labels["validation"] = held_out.labels
