@@ -17,6 +17,8 @@ LARGEST = 10**9
 """The largest count: more images, units or steps than one computer can hold or do."""
 LARGEST_FLOAT = 3.4e38
 """The largest number of fp32."""
+LARGEST_COEFFICIENT = 1e10
+"""The largest real number that an argument takes: more is a slip of the keyboard, not a coefficient."""
 
 
 def is_line(text: str) -> bool:
@@ -55,11 +57,16 @@ Padding = Annotated[int, Ge(0), Le(1024)]
 KernelSize = Annotated[int, Ge(1), Le(1023), Predicate(is_odd)]
 """The width and height of a convolution that keeps those of its input."""
 
-FiniteFloat = Annotated[float, Ge(-LARGEST_FLOAT), Le(LARGEST_FLOAT)]
-PositiveFloat = Annotated[float, Gt(0), Le(LARGEST_FLOAT)]
-NonNegativeFloat = Annotated[float, Ge(0), Le(LARGEST_FLOAT)]
+FiniteFloat = Annotated[float, Ge(-LARGEST_COEFFICIENT), Le(LARGEST_COEFFICIENT)]
+PositiveFloat = Annotated[float, Gt(0), Le(LARGEST_COEFFICIENT)]
+NonNegativeFloat = Annotated[float, Ge(0), Le(LARGEST_COEFFICIENT)]
 LearningRate = Annotated[float, Ge(0), Le(1000)]
 PositiveLearningRate = Annotated[float, Gt(0), Le(1000)]
+WeightDecay = Annotated[float, Ge(0), Le(1000)]
+Epsilon = Annotated[float, Ge(0), Le(1)]
+"""A number that keeps a division finite, or the smallest change that counts."""
+NudgeStrength = Annotated[float, Gt(0), Le(1000)]
+"""The strength of a nudge of equilibrium propagation."""
 Norm = Annotated[float, Gt(0), Le(10**6)]
 """A length of gradients."""
 Probability = Annotated[float, Ge(0), Le(1)]

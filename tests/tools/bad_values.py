@@ -367,8 +367,8 @@ def messages(case: Case, config: DictConfig, known: frozenset[str]) -> list[str]
         problems: list[Problem] = call_validate([*case.base, case.override])
         return [str(problem) for problem in problems if str(problem) not in known]
     lines = list(map(str, problems_of(config)))
-    if lines or known:
-        return [line for line in lines if line not in known]
+    if lines:
+        return [line for line in lines if line not in known] or lines
     parts, task = build(config)
     if getattr(task, "func", task) is train:
         train(parts)

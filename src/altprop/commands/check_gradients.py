@@ -14,7 +14,7 @@ from altprop.algorithms.equilibrium_propagation.base import EnergyAlgorithm
 from altprop.algorithms.equilibrium_propagation.theorem import GradientCheck
 from altprop.algorithms.equilibrium_propagation.theorem import check_gradients as compare
 from altprop.problems import ConfigError, Problem, RunFailed, first_line_of
-from altprop.ranges import FilePath, Iterations, PositiveFloat, PositiveInt
+from altprop.ranges import FilePath, Iterations, NudgeStrength, PositiveInt
 from altprop.reporting.figures.equilibrium_propagation import draw_bias_bars, draw_series
 from altprop.training.assembly import assemble
 from altprop.training.checkpoint import BadCheckpoint, CheckpointStore, read_checkpoint
@@ -31,7 +31,7 @@ def check_gradients(
     checkpoint: FilePath | None = None,
     samples: PositiveInt = 20,
     steps: Iterations | None = None,
-    beta: PositiveFloat | None = None,
+    beta: NudgeStrength | None = None,
     opposite: bool | None = None,
     continual: bool | None = None,
     figures: bool = True,

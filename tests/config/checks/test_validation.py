@@ -109,6 +109,23 @@ def test_learning_rates_of_layers_that_are_no_numbers_are_one_problem(value: str
     assert problem.key.startswith("algorithm.learning_rates")
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "dataset.mean=[127]",
+        "dataset.mean=[-1]",
+        "dataset.std=[58]",
+        "optimizer.eps=1e12",
+        "optimizer.weight_decay=1e12",
+        "model.init_scale=1e12 model=eqprop_mlp algorithm=equilibrium_propagation",
+        "algorithm.beta=1e12 model=eqprop_mlp algorithm=equilibrium_propagation",
+        "algorithm.label_scale=1e12 algorithm=forward_forward model.batch_norm=false",
+    ],
+)
+def test_numbers_that_no_run_means_are_refused(override: str) -> None:
+    assert keys(*reversed(override.split())) == [override.partition("=")[0]]
+
+
 def test_missing_arguments_are_reported_with_their_type() -> None:
     problem = only_problem(with_dataset({"_target_": f"{HERE}.Derived"}))
     assert (problem.key, problem.fix) == ("dataset.widths", "+dataset.widths=…")

@@ -27,7 +27,7 @@ from altprop.algorithms.schedule import Schedule
 from altprop.models.energy import EnergyModel, num_weight_layers
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import ConfigError, Problem
-from altprop.ranges import Iterations, LearningRate, NonNegativeFloat
+from altprop.ranges import Iterations, LearningRate, NonNegativeFloat, WeightDecay
 
 FreeStart = Literal["zeros", "previous"]
 
@@ -38,7 +38,7 @@ class EnergyOptions(TypedDict, total=False):
     loss: LossName
     free_steps: Iterations
     learning_rates: Sequence[LearningRate] | None
-    weight_decays: Sequence[NonNegativeFloat] | None
+    weight_decays: Sequence[WeightDecay] | None
     update_order: UpdateOrder
     tolerance: NonNegativeFloat | None
     free_start: FreeStart
@@ -72,7 +72,7 @@ class EnergyAlgorithm(Algorithm):
         loss: LossName = "mse",
         free_steps: Iterations = 20,
         learning_rates: Sequence[LearningRate] | None = None,
-        weight_decays: Sequence[NonNegativeFloat] | None = None,
+        weight_decays: Sequence[WeightDecay] | None = None,
         update_order: UpdateOrder = "synchronous",
         tolerance: NonNegativeFloat | None = None,
         free_start: FreeStart = "zeros",

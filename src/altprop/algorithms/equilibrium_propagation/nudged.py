@@ -13,7 +13,7 @@ from altprop.algorithms.equilibrium_propagation.dynamics import Nudge
 from altprop.algorithms.equilibrium_propagation.network import one_hot
 from altprop.algorithms.equilibrium_propagation.theorem import check_gradients
 from altprop.problems import Problem
-from altprop.ranges import Iterations, PositiveFloat, PositiveInt
+from altprop.ranges import Iterations, NudgeStrength, PositiveInt
 
 CHECKED_SAMPLES = 5
 """Number of images of a mini-batch in the theorem check during training."""
@@ -22,7 +22,7 @@ CHECKED_SAMPLES = 5
 class NudgedOptions(EnergyOptions, total=False):
     """The arguments of :class:`NudgedAlgorithm`, for the ``**options`` of its subclasses."""
 
-    beta: PositiveFloat
+    beta: NudgeStrength
     nudge_steps: Iterations
     check_every: PositiveInt | None
 
@@ -46,7 +46,7 @@ class NudgedAlgorithm(EnergyAlgorithm):
     def __init__(
         self,
         *,
-        beta: PositiveFloat = 0.01,
+        beta: NudgeStrength = 0.01,
         nudge_steps: Iterations = 4,
         check_every: PositiveInt | None = None,
         **options: Unpack[EnergyOptions],

@@ -6,9 +6,10 @@ Hinton (2022), *The Forward-Forward Algorithm: Some Preliminary Investigations*,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, Unpack, get_args
+from typing import Annotated, Any, ClassVar, Literal, Unpack, get_args
 
 import torch
+from annotated_types import Gt, Le
 from torch import Tensor
 from torch.nn import functional
 
@@ -66,7 +67,7 @@ class ForwardForward(Algorithm):
         threshold: PositiveFloat = 1.0,
         goodness: GoodnessOf = "mean",
         negatives: Negatives = "hard",
-        label_scale: PositiveFloat = 1.0,
+        label_scale: Annotated[float, Gt(0), Le(1000)] = 1.0,
         predict_by: PredictBy = "goodness",
         **options: Unpack[AlgorithmOptions],
     ) -> None:

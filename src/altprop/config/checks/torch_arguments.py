@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from altprop.ranges import (
+    Epsilon,
     FiniteFloat,
     LearningRate,
     NonNegativeFloat,
@@ -23,6 +24,7 @@ from altprop.ranges import (
     PositiveLearningRate,
     PositiveShare,
     Probability,
+    WeightDecay,
 )
 
 _Decay = Annotated[float, Ge(0), Lt(1)]
@@ -30,8 +32,8 @@ _Decay = Annotated[float, Ge(0), Lt(1)]
 OPTIMIZERS: Mapping[str, Any] = {
     "lr": LearningRate | Tensor,
     "betas": tuple[_Decay, _Decay],
-    "eps": NonNegativeFloat,
-    "weight_decay": NonNegativeFloat,
+    "eps": Epsilon,
+    "weight_decay": WeightDecay,
     "momentum": _Decay,
     "dampening": Probability,
     "alpha": Probability,
@@ -80,7 +82,7 @@ SCHEDULERS: Mapping[str, Any] = {
     "patience": NonNegativeInt,
     "cooldown": NonNegativeInt,
     "threshold": NonNegativeFloat,
-    "eps": NonNegativeFloat,
+    "eps": Epsilon,
 }
 """Argument of a class of ``torch.optim.lr_scheduler`` -> its type with a range."""
 

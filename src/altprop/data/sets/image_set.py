@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from annotated_types import MinLen
+from annotated_types import Gt, Le, MinLen
 from numpy.typing import NDArray
 
 from altprop.data.base import Data, LoadContext
 from altprop.data.checks import check_loading, check_validation_size
 from altprop.data.validation import Validation, stratified
 from altprop.problems import ConfigError, Problem
-from altprop.ranges import FiniteFloat, PositiveFloat, PositiveInt
+from altprop.ranges import PositiveInt, Probability
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ class ImageSet(ABC):
 
     batch_size: PositiveInt
     eval_batch_size: PositiveInt
-    mean: Annotated[Sequence[FiniteFloat], MinLen(1)]
-    std: Annotated[Sequence[PositiveFloat], MinLen(1)]
+    mean: Annotated[Sequence[Probability], MinLen(1)]
+    std: Annotated[Sequence[Annotated[float, Gt(0), Le(10)]], MinLen(1)]
     drop_last: bool = False
     validation: Validation = field(default_factory=Validation)
     limit_train: PositiveInt | None = None

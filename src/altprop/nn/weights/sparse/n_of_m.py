@@ -18,7 +18,7 @@ from altprop.nn.weights.base import KEY, SavedWeights, WeightsContext, WeightsRu
 from altprop.nn.weights.costs import WeightCosts
 from altprop.nn.weights.layers import WeightLayer, left_out, register_on_weight, select, weight_count
 from altprop.problems import ConfigError, Problem
-from altprop.ranges import NonNegativeFloat, PositiveInt, Text
+from altprop.ranges import PositiveInt, Text, WeightDecay
 
 
 def n_of_m_mask(weight: Tensor, n: int, m: int, transposed_groups: int = 0) -> Tensor:
@@ -84,7 +84,7 @@ class NOfM(WeightsRule):
         *,
         n: PositiveInt = 2,
         m: Annotated[int, Ge(2), Le(1024)] = 4,
-        decay: NonNegativeFloat = 2e-4,
+        decay: WeightDecay = 2e-4,
         layers: Sequence[Text] = ("conv", "linear"),
         dense: Sequence[Text] = ("stem", "classifier"),
     ) -> None:

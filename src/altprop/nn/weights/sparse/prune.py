@@ -16,7 +16,7 @@ from altprop.nn.weights.base import KEY
 from altprop.nn.weights.sparse.layout import Layout, few_true_indices, smallest, tensor_scores, true_indices
 from altprop.nn.weights.sparse.mask import MaskedWeights
 from altprop.problems import Problem
-from altprop.ranges import PositiveFloat, PositiveInt, Share
+from altprop.ranges import PositiveInt, Share
 
 _KEY = f"{KEY}.prune"
 
@@ -68,7 +68,7 @@ class ThresholdPrune(Prune):
         self,
         *,
         target: PositiveInt,
-        initial: PositiveFloat = 1e-3,
+        initial: Annotated[float, Gt(0), Le(1000)] = 1e-3,
         tolerance: Share = 0.1,
         gain: Annotated[float, Gt(1), Le(1e9)] = 2.0,
     ) -> None:
