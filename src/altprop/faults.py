@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """Errors of writing that libraries such as torch hide behind an error of their own."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk without room for another file."""
 HINTS = {
-    errno.ENOSPC: "free some space and repeat the command",
+    errno.ENOSPC: "free some space (or files: df -i) and repeat the command",
     errno.EDQUOT: "free some space and repeat the command",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f) and repeat the command",
     errno.EROFS: "choose a writable folder",

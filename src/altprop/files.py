@@ -44,15 +44,13 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except IsADirectoryError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise IsADirectoryError(error.errno, error.strerror, str(path)) from None  # not the name of the temporary file
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
         if raw is not None and raw.error is not None and isinstance(error, Exception):
             raise raw.error from None
+        if isinstance(error, OSError) and str(error.filename) == str(temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from None  # not the name of the temporary file
         raise
 
 
@@ -131,7 +129,33 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` to ``path`` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """``value`` as indented JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Write ``content`` over the existing file ``path``, not atomically. If that raises OSError, the file holds what it held."""
+    before = read_bytes(path)
+    with path.open("r+b", buffering=0) as stream:
+        try:
+            _write_all(stream, content)
+        except OSError:
+            stream.seek(0)
+            _write_all(stream, before)
+            raise
+
+
+def _write_all(stream: io.FileIO, content: bytes) -> None:
+    """Write ``content`` from the position of ``stream``, which becomes the end of the file, and flush it to the disk."""
+    end = stream.tell() + len(content)
+    while content:
+        content = content[stream.write(content) :]
+    stream.truncate(end)
+    os.fsync(stream.fileno())
 
 
 def require_regular(path: Path) -> None:

@@ -90,6 +90,20 @@ def test_mistakes_are_reported_in_one_line_and_nothing_is_written(
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.parametrize(("file", "content"), [("config.yaml", "a: ["), ("metrics.jsonl", "x\n")])
+def test_runs_that_are_all_damaged_are_named(
+    file: str, content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path, "bad", "00000000000b", [1.0])
+    (run / file).write_text(content)
+    monkeypatch.setattr(sys, "argv", ["report.py", f"paths.outputs={tmp_path}"])
+    with pytest.raises(SystemExit) as leaving:
+        main("report")
+    assert leaving.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"paths.outputs: {run} is no readable run ({'line' if file == 'config.yaml' else run}")
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Run]:
     for seed, key in enumerate(("00000000000a", "00000000000b")):

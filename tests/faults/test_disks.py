@@ -19,7 +19,7 @@ from torch import Tensor
 from altprop import files
 from altprop.algorithms.backprop import Backprop
 from altprop.faults import describe
-from altprop.files import remove_leftovers, temporary_path, write_atomically, write_bytes
+from altprop.files import overwrite, remove_leftovers, temporary_path, write_atomically, write_bytes
 from altprop.problems import ConfigError, RunFailed
 from altprop.training.checkpoint import CheckpointStore
 from altprop.training.run import train
@@ -97,6 +97,39 @@ def test_a_run_whose_directory_is_removed_says_so_and_does_not_come_back(tmp_pat
     with pytest.raises(RunFailed, match="was removed while the run was training"):
         train(parts)
     assert not parts.directory.exists()
+
+
+def test_a_disk_without_room_for_another_file_keeps_no_run_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tmpfs does with ``nr_inodes``: files that are there can be written, new ones cannot be created."""
+    system_open = os.open
+
+    def refuse(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & os.O_EXCL:
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        return system_open(path, flags, *arguments, **options)
+
+    parts = make_parts(tmp_path, algorithm=At(9, lambda: monkeypatch.setattr(os, "open", refuse)), checkpoint_every="1st")
+    with pytest.raises(RunFailed, match=r"^No space left on device: [^\n]*/(last-1.pt|last.pt|status.json); free some space"):
+        train(parts)
+    monkeypatch.undo()
+    assert status_of(tmp_path)["status"] == "failed"
+
+
+def test_overwriting_restores_what_the_file_held(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 10)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            overwrite(file, b"y" * 30)
+        assert file.read_bytes() == b"x" * 10
+        overwrite(file, b"z" * 5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert file.read_bytes() == b"z" * 5
 
 
 UNUSABLE: dict[str, Callable[[Path], Path]] = {

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from altprop.training.checkpoint import BEST, CheckpointStore, read_checkpoint
+from altprop.checkpoint_files import BEST, find_checkpoint
+from altprop.nn.weights.saved_run import checkpoint_file
+from altprop.training.checkpoint import CheckpointStore, read_checkpoint
 from altprop.training.run import train
 from altprop.training.rundir import RunDirectory
 from tests.algorithms.harness import STEPS_PER_EPOCH, assert_equal
@@ -63,10 +65,12 @@ def broken_promises(outputs: Path) -> list[str]:
     if RunDirectory(parts.directory, parts.name, parts.key).finished and step != 3 * STEPS_PER_EPOCH:
         problems.append(f"done at step {step}")
     if newest is not None and (best := newest.state["progress"]["best"]):
-        path = store.path_of(BEST)
+        path = find_checkpoint(store.folder, BEST)
         shown = None if path is None else read_checkpoint(path)["step"]
         if shown != best["step"]:
             problems.append(f"the best checkpoint is of step {shown}, not {best['step']}")
+        if checkpoint_file(str(parts.directory), "model.weights_from") != path:
+            problems.append("another run would start from other weights than the best ones")
     return problems
 
 

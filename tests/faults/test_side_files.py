@@ -189,10 +189,22 @@ def test_weights_from_a_bad_file_are_one_line(case: str, tmp_path: Path) -> None
         read_algorithm_state(str(tmp_path / "last.pt"), "algorithm.weights_from")
 
 
-BROKEN = {
+def _converted(dtype: torch.dtype) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The model's tensors in another ``dtype``, to which torch would convert them without a word."""
+    return lambda state: {
+        "algorithm": {
+            **state["algorithm"],
+            "model": {name: value.to(dtype) for name, value in state["algorithm"]["model"].items()},
+        }
+    }
+
+
+BROKEN: dict[str, Any] = {
     "random": {"random": {"torch": 3}},
     "progress": {"progress": {"epoch": "one"}},
     "algorithm": {"algorithm": {"model": [1, 2]}},
+    "integers": _converted(torch.int8),
+    "complex numbers": _converted(torch.complex64),
 }
 
 
@@ -202,7 +214,9 @@ def test_a_checkpoint_with_foreign_content_is_one_line(case: str, tmp_path: Path
         train(make_parts(tmp_path, algorithm=Interrupted(2, 2)))
     parts = make_parts(tmp_path)
     last = parts.directory / "checkpoints" / "last.pt"
-    torch.save({**read_checkpoint(last), **BROKEN[case]}, last)
+    state = read_checkpoint(last)
+    change = BROKEN[case]
+    torch.save({**state, **(change(state) if callable(change) else change)}, last)
     with pytest.raises(RunFailed, match=r"^[^\n]*does not fit this code[^\n]*$"):
         train(parts)
 
@@ -217,6 +231,42 @@ def test_a_bad_file_next_to_good_ones_does_not_stop_a_run(tmp_path: Path) -> Non
         BAD_FILES[case](parts.directory / "checkpoints" / f"{case}.pt".replace(" ", "-"))
     train(parts)
     assert_equal(final_state(straight.directory), final_state(parts.directory))
+
+
+IN_PLACE_OF_RECORDS = {case: BAD_FILES[case] for case in ("a pipe", "a device", "a folder", "a dangling link")}
+
+
+@pytest.mark.parametrize(("case", "others"), [(case, False) for case in BAD_FILES] + [("a pipe", True), ("empty", True)])
+def test_a_run_with_a_bad_checkpoint_is_made_longer_from_a_good_one(
+    case: str, others: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parent, longer = make_parts(tmp_path, duration="1ep"), make_parts(tmp_path, key="cdef0123456789", duration="2ep")
+    train(parent)
+    object.__setattr__(longer, "extends", parent.directory)
+    checkpoints = parent.directory / "checkpoints"
+    for path in list(checkpoints.glob("*.pt")):
+        if not others or path.name == "last.pt":
+            path.unlink()
+    BAD_FILES[case](checkpoints / "last.pt")
+    if others:
+        assert train(longer)["status"] == "done"
+        assert "skipped: " in caplog.text
+        assert [record["epoch"] for record in records(longer.directory)] == [1, 2]
+    else:
+        with pytest.raises(ConfigError, match=r"^run: [^\n]*last\.pt[^\n]*; try: run=.* resume=false$"):
+            train(longer)
+        assert not longer.directory.exists()
+
+
+@pytest.mark.parametrize("case", IN_PLACE_OF_RECORDS)
+def test_a_run_without_readable_records_is_made_longer(case: str, tmp_path: Path) -> None:
+    parent, longer = make_parts(tmp_path, duration="1ep"), make_parts(tmp_path, key="cdef0123456789", duration="2ep")
+    train(parent)
+    object.__setattr__(longer, "extends", parent.directory)
+    (parent.directory / "metrics.jsonl").unlink()
+    IN_PLACE_OF_RECORDS[case](parent.directory / "metrics.jsonl")
+    train(longer)
+    assert [record["epoch"] for record in records(longer.directory)] == [1, 2]  # the first one from metrics.csv
 
 
 def test_a_run_is_not_done_twice_by_an_unreadable_status(tmp_path: Path) -> None:

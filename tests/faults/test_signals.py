@@ -17,7 +17,7 @@ from altprop.data.base import Data, LoadContext
 from altprop.training import artifacts
 from altprop.training.run import train
 from altprop.training.rundir import RunDirectory
-from altprop.training.signals import Stopped, StopRequests
+from altprop.training.signals import Stopped, StopRequests, stopping_at_once
 from tests.algorithms.harness import STEPS_PER_EPOCH, assert_equal
 from tests.training.fixtures import TinyDataSet, make_parts
 from tests.training.test_run import Interrupted, final_state, records
@@ -37,6 +37,22 @@ class StoppedWhileLoading(TinyDataSet):
     def load(self, context: LoadContext) -> Data:
         kill(self.number)
         return super().load(context)
+
+
+class Importing(StoppedWhileLoading):
+    """Receives a signal in code that swallows it, or raises an error of its own instead, as interrupted imports do."""
+
+    def __init__(self, number: int, replaced: bool) -> None:
+        super().__init__(number)
+        self.replaced = replaced
+
+    def load(self, context: LoadContext) -> Data:
+        try:
+            super().load(context)
+        except BaseException as stop:
+            if self.replaced:
+                raise AttributeError("partially initialized module") from stop
+        return TinyDataSet.load(self, context)
 
 
 class StoppedWhileRestoring(Backprop):
@@ -91,6 +107,44 @@ def test_while_the_data_of_a_new_run_is_loaded(number: int, tmp_path: Path, capl
     assert leaving.value.code == 128 + number
     assert not (tmp_path / "outputs").exists()
     assert f"stopped by {signal.Signals(number).name} before training began" in caplog.text
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_while_code_runs_that_hides_the_request(replaced: bool, tmp_path: Path) -> None:
+    parts = make_parts(tmp_path / "outputs")
+    object.__setattr__(parts, "data_set", Importing(signal.SIGTERM, replaced))
+    with pytest.raises(SystemExit) as leaving:
+        train(parts)
+    assert leaving.value.code == 128 + signal.SIGTERM
+    assert (tmp_path / "outputs").exists() is not replaced
+    if not replaced:  # the loop reads the request before its first step
+        assert status_of(tmp_path / "outputs")["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_while_a_command_runs_code_that_hides_the_request(replaced: bool) -> None:
+    def command(*arguments: object) -> None:
+        try:
+            kill(signal.SIGINT)
+        except BaseException as stop:
+            if replaced:
+                raise AttributeError("partially initialized module") from stop
+        with StopRequests():
+            pytest.fail("the command goes on")
+
+    with pytest.raises(Stopped), StopRequests():
+        command()
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_while_modules_are_imported(number: int, capfd: pytest.CaptureFixture[str]) -> None:
+    if (pid := os.fork()) == 0:
+        signal.signal(number, signal.SIG_DFL)
+        with stopping_at_once():
+            kill(number)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + number
+    assert capfd.readouterr().err == f"stopped by {signal.Signals(number).name}\n"
 
 
 @pytest.mark.parametrize("number", STOPS)

@@ -33,7 +33,7 @@ from altprop.config.sources import measure_files
 from altprop.faults import describe
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.sweeping.notes import SweepNotes
-from altprop.training.signals import Stopped, StopRequests
+from altprop.training.signals import Stopped, StopRequests, swallowed_stop
 
 Run = Callable[[DictConfig], object]
 """What an entry point does with a composed configuration. It is called once per job of a sweep."""
@@ -200,6 +200,8 @@ class Job:
                 raise ConfigError(problems)
             self.run(config)
         except Exception as error:
+            if (stop := swallowed_stop()) is not None:
+                raise stop from error
             if self.in_another_process:
                 raise  # Hydra returns it to the parent process
             self.failures.append(error)

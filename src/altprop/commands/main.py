@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-from functools import partial
-from importlib import metadata
+from altprop.training.signals import stopping_at_once
 
-from omegaconf import DictConfig, OmegaConf
+with stopping_at_once():  # the imports take a third of a second
+    import importlib
+    import os
+    import sys
+    from functools import partial
+    from importlib import metadata
 
-import altprop
-from altprop.code_state import code_state
-from altprop.commands.entry import entry_point
-from altprop.commands.messages.help import ALTPROP
-from altprop.commands.train import check_task
-from altprop.problems import Problem, nearest
-from altprop.program import FORK_SERVER, PACKAGE
+    from omegaconf import DictConfig, OmegaConf
+
+    import altprop
+    from altprop.code_state import code_state
+    from altprop.commands.entry import entry_point
+    from altprop.commands.messages.help import ALTPROP
+    from altprop.commands.train import check_task
+    from altprop.problems import Problem, nearest
+    from altprop.program import FORK_SERVER, PACKAGE
 
 COMMANDS = {"train": "run_task", "evaluate": "evaluate", "report": "report", "status": "status", "data": "run"}
 """Command -> function of ``altprop.commands.<command>`` that is called with the composed configuration."""

@@ -33,6 +33,8 @@ FORMATS = {"markdown": "report.md", "csv": "report.csv", "latex": "report.tex", 
 """The file that each format is written to."""
 DEBUG = "debug/"
 """Start of the names of runs with ``debug=…``, which report nothing but that the code works."""
+READABLE = "a run's files as train.py wrote them; restore them, or move the run away"
+"""What the files of a run may be, for messages."""
 WIDTH = 180
 """Width of the printed tables, in characters, if the output is not a terminal."""
 
@@ -45,6 +47,10 @@ def report(config: DictConfig) -> None:
         raise ConfigError(problems)
     outputs, folder = Path(settings["paths"]["outputs"]).absolute(), Path(settings["to"]).absolute()
     all_runs, unreadable = read_runs(outputs)
+    if unreadable and not all_runs:
+        raise ConfigError(
+            [Problem("paths.outputs", f"{each.path} is no readable run ({each.reason})", READABLE) for each in unreadable]
+        )
     runs = select_runs(all_runs, settings["runs"], settings["group"], outputs)
     rows = collect_rows(runs, group_function(all_runs), settings["metric"], settings["compare"])
     _check_metric(settings["metric"], rows, runs)

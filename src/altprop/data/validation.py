@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
 from altprop.data.errors import DataError
+from altprop.files import read_bytes, require_regular
 from altprop.problems import Problem
 from altprop.ranges import FilePath, NonNegativeFloat
 
@@ -116,12 +118,13 @@ def read_indices(path: Path, num_samples: int) -> tuple[Indices, Indices]:
     expected = "two lists of indices, train and validation, that share no index"
     try:
         if path.suffix == ".npz":
+            require_regular(path)
             with np.load(path) as archive:
                 lists = [np.asarray(archive[key]) for key in ("train", "validation")]
         else:
-            content = json.loads(path.read_text())
+            content = json.loads(read_bytes(path))
             lists = [np.asarray(content[key]) for key in ("train", "validation")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, BadZipFile) as error:
         raise DataError(path, f"cannot be read as a split ({error!r})", expected) from error
     if any(indices.ndim != 1 or indices.size == 0 or not np.issubdtype(indices.dtype, np.integer) for indices in lists):
         raise DataError(path, "does not hold two lists of integers", expected)

@@ -6,7 +6,7 @@ and ``names`` (of the files that are links to this checkpoint, besides ``last.pt
 
 A save is one transaction, and it happens when ``last.pt`` is renamed into place. A process that is killed before leaves the
 checkpoints as they were. One that is killed after may leave links missing: ``names`` says which, :meth:`CheckpointStore.repair`
-makes them, and :meth:`CheckpointStore.path_of` finds the right file before they are made.
+makes them, and :func:`altprop.checkpoint_files.find_checkpoint` finds the right file before they are made.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import os
 import random
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,12 +24,11 @@ import numpy as np
 import torch
 
 from altprop.algorithms.context import Context
+from altprop.checkpoint_files import BEST, INITIAL, LAST, names_of
 from altprop.files import link_atomically, temporary_path, write_atomically
 from altprop.tensor_file import BadCheckpoint, read_tensor_file
 
 FORMAT = 1
-LAST, BEST, INITIAL = "last.pt", "best.pt", "initial.pt"
-
 
 PARTS: dict[str, type] = {"step": int, "algorithm": dict, "progress": dict, "random": dict}
 """What a checkpoint must contain besides its format and key."""
@@ -70,18 +68,6 @@ class CheckpointStore:
         """Complete the save of ``newest`` if it was cut off: its links, and ``last.pt`` if that file is older or damaged."""
         for name in (LAST, *names_of(newest.state)):
             link_atomically(newest.path, self.folder / name)
-
-    def path_of(self, name: str) -> Path | None:
-        """The file of the checkpoint ``name``, such as ``best.pt``, or None.
-
-        This is ``last.pt`` if the process that saved it was killed before it could make the link.
-        """
-        last = self.folder / LAST
-        if name != LAST and os.path.lexists(last):
-            with suppress(BadCheckpoint):
-                if name in names_of(read_tensor_file(last, verify=False)):
-                    return last
-        return self.folder / name if os.path.lexists(self.folder / name) else None
 
     def write(self, name: str, state: Mapping[str, Any]) -> None:
         """Write ``state`` to the file ``name``, atomically."""
@@ -136,12 +122,6 @@ def read_checkpoint(path: Path, key: str | None = None, device: torch.device | s
     if wrong := [name for name, kind in PARTS.items() if not isinstance(state.get(name), kind)]:
         raise BadCheckpoint(f"{path}: incomplete (it has no valid {', '.join(wrong)})")
     return state
-
-
-def names_of(state: Any) -> list[str]:
-    """The names of the files that are links to the checkpoint ``state``; none in checkpoints of earlier versions."""
-    names = state.get("names", []) if isinstance(state, dict) else []
-    return [name for name in names if isinstance(name, str) and Path(name).name == name]
 
 
 def random_state(context: Context) -> dict[str, Any]:

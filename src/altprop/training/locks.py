@@ -31,7 +31,7 @@ def is_locked(path: Path) -> bool:
     Another machine's lock is only visible if the file system shares locks; see :func:`last_sign`.
     """
     try:
-        descriptor = os.open(path / LOCK, os.O_RDONLY)
+        descriptor = os.open(path / LOCK, os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe
     except OSError:
         return False
     try:

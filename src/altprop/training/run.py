@@ -25,7 +25,7 @@ from altprop.training.ancestry import changed_sources, record_ancestry
 from altprop.training.assembly import Assembly, assemble, left_out_line, load_data
 from altprop.training.checkpoint import CheckpointStore
 from altprop.training.cost import watch_memory
-from altprop.training.extend import take_over
+from altprop.training.extend import check_parent, take_over
 from altprop.training.logs import log_to_file
 from altprop.training.loop import Loop
 from altprop.training.parts import Parts
@@ -74,11 +74,11 @@ def _train_or_explain(parts: Parts, directory: RunDirectory, processes: Processe
         return _train(parts, directory, processes, requests)
     except SystemExit:
         raise
-    except Stopped as stop:
-        if processes.first and (directory.read_status() or {}).get("pid") == os.getpid():
-            _write_end(parts, directory, "preempted" if requests.preempted else "interrupted")
-        _leave(stop, directory, requests, processes.rank)
     except BaseException as error:
+        if (stop := requests.stop_behind(error)) is not None:
+            if processes.first and (directory.read_status() or {}).get("pid") == os.getpid():
+                _write_end(parts, directory, "preempted" if requests.preempted else "interrupted")
+            _leave(stop, directory, requests, processes.rank)
         explained = _explain(error, directory)
         if processes.first and (directory.started or not isinstance(explained, ConfigError)):
             _write_end(
@@ -91,6 +91,8 @@ def _train_or_explain(parts: Parts, directory: RunDirectory, processes: Processe
 
 def _train(parts: Parts, directory: RunDirectory, processes: Processes, requests: StopRequests) -> Mapping[str, Any]:
     # First, because it finds mistakes that only show with the model or the data, before anything is written or cleared.
+    if parts.extends is not None and (not parts.resume or CheckpointStore(directory.checkpoints, directory.key).is_empty()):
+        check_parent(parts.extends)
     starts = bool(parts.sources) and _starts(parts, directory)
     run = assemble(parts, rank=processes.rank, world_size=processes.world_size, start=starts, to_train=True)
     if processes.first:
@@ -274,7 +276,7 @@ def _write_end(parts: Parts, directory: RunDirectory, status: Status, **fields: 
     try:
         directory.require()
         directory.write_config(parts.config_text)
-        directory.write_status(status, **progress, **fields)
+        directory.write_status(status, in_place_if_full=True, **progress, **fields)
     except OSError as second:  # most likely a full disk, which is the failure itself
         log.warning("status.json could not be written: %s", second.strerror)
     except RunFailed:  # the directory was removed, which is the failure itself

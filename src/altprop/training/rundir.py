@@ -17,7 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from altprop.files import read_bytes, remove_leftovers, temporary_path, write_json, write_text
+from altprop.faults import FULL
+from altprop.files import json_text, overwrite, read_bytes, remove_leftovers, temporary_path, write_json, write_text
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.tracking import status_file
 from altprop.training.checkpoint import CheckpointStore
@@ -120,26 +121,34 @@ class RunDirectory:
         """Whether training is complete."""
         return (self.read_status() or {}).get("status") == "done"
 
-    def write_status(self, status: str, **fields: Any) -> None:
-        """Replace ``status.json``: ``status`` (running, done, failed, preempted, interrupted), identity, times, ``fields``."""
+    def write_status(self, status: str, *, in_place_if_full: bool = False, **fields: Any) -> None:
+        """Replace ``status.json``: ``status`` (running, done, failed, preempted, interrupted), identity, times, ``fields``.
+
+        With ``in_place_if_full``, a disk without room for a second file is no reason to leave the old status: the file itself is
+        overwritten.
+        """
         self.require()
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         previous = self.read_status() or {}
         job = {name.lower(): os.environ[name] for name in JOB_VARIABLES if name in os.environ}
-        write_json(
-            self.path / status_file.NAME,
-            {
-                "status": status,
-                "name": self.name,
-                "key": self.key,
-                "started_at": previous.get("started_at", now),
-                "updated_at": now,
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                **({"job": job} if job else {}),
-                **fields,
-            },
-        )
+        content = {
+            "status": status,
+            "name": self.name,
+            "key": self.key,
+            "started_at": previous.get("started_at", now),
+            "updated_at": now,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            **({"job": job} if job else {}),
+            **fields,
+        }
+        file = self.path / status_file.NAME
+        try:
+            write_json(file, content)
+        except OSError as error:
+            if not in_place_if_full or error.errno not in FULL:
+                raise
+            overwrite(file, json_text(content).encode())
 
     def write_config(self, text: str) -> None:
         """Start the run: write the resolved configuration unless the file already holds it."""
@@ -155,7 +164,12 @@ class RunDirectory:
     def started_over(self) -> bool:
         """Whether the submission of this job has started the run over already, so that a requeued job resumes it."""
         submission = os.environ.get(SUBMISSION)
-        return submission is not None and (self.path / BEGUN).exists() and (self.path / BEGUN).read_text() == submission
+        if submission is None:
+            return False
+        try:
+            return read_bytes(self.path / BEGUN) == submission.encode()
+        except OSError:  # there is no file, or something else in its place
+            return False
 
     def clear(self) -> None:
         """Remove the files of an earlier attempt, for a run that starts over (``resume=false``), and store the submission.

@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor, nn
+
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
+from altprop.checkpoint_files import INITIAL
 from altprop.faults import is_out_of_memory
 from altprop.problems import RunFailed, first_line_of
-from altprop.training.checkpoint import FORMAT, INITIAL, Checkpoint, CheckpointStore, random_state, restore_random_state
+from altprop.training.checkpoint import FORMAT, Checkpoint, CheckpointStore, random_state, restore_random_state
 from altprop.training.cost import peak_memory
 from altprop.training.plan import Plan
 from altprop.training.processes import gathered
@@ -150,8 +153,21 @@ def load_state(algorithm: Algorithm, checkpoint: Checkpoint) -> Progress:
     """Load ``checkpoint`` into ``algorithm`` and return its progress. Raises :class:`RunFailed` if it does not fit the code."""
     with _explained(checkpoint):
         progress = Progress.from_state(checkpoint.state["progress"])
+        require_kinds(checkpoint.state["algorithm"].get("model"), algorithm.model)
         algorithm.load_state_dict(checkpoint.state["algorithm"])
     return progress
+
+
+def require_kinds(saved: Any, model: nn.Module) -> None:
+    """Raise TypeError if a tensor in ``saved`` is of another kind than that of ``model``, to which torch would convert it."""
+    for name, tensor in model.state_dict().items():
+        other = saved.get(name) if isinstance(saved, Mapping) else None
+        if isinstance(other, Tensor) and _kind(other) != _kind(tensor):
+            raise TypeError(f"{name} is {other.dtype} in the file and {tensor.dtype} in the model")
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -38,9 +39,12 @@ class StopRequests:
     def __init__(self) -> None:
         self.received: int | None = None
         self._deferred = False
+        self._raised: int | None = None
         self._previous: dict[int, Handler] = {}
 
     def __enter__(self) -> StopRequests:
+        if (stop := swallowed_stop()) is not None:
+            raise stop
         for number in (*INTERRUPTING, PREEMPTING):
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
@@ -53,6 +57,16 @@ class StopRequests:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        if error is not None and (stop := self.stop_behind(error)) is not None and stop is not error:
+            raise stop from error
+
+    def stop_behind(self, error: BaseException | None = None) -> Stopped | None:
+        """The request to stop that made ``error``, if one did: code that it interrupts, such as an import, may replace it."""
+        if isinstance(error, Stopped):
+            return error
+        if self._raised is None or not (error is None or isinstance(error, Exception)):
+            return None
+        return Stopped(self._raised)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         again = number == signal.SIGINT and self.received == signal.SIGINT
@@ -60,6 +74,7 @@ class StopRequests:
         if first or number == PREEMPTING:  # some clusters send SIGTERM first when they preempt
             self.received = number
         if again or (first and not self._deferred):
+            self._raised = number
             raise Stopped(number)
 
     @contextmanager
@@ -93,3 +108,31 @@ class StopRequests:
             outer.hand_over()
         elif callable(handler):
             handler(PREEMPTING, None)
+
+
+def swallowed_stop() -> Stopped | None:
+    """The request to stop that was raised and that other code has swallowed or replaced by an error of its own; else None."""
+    requests = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return requests.stop_behind() if isinstance(requests, StopRequests) else None
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Inside this context, a request to stop prints one line and ends the process, as is best while modules are imported."""
+    previous: dict[int, Handler] = {}
+    number: int
+    for number in (*INTERRUPTING, PREEMPTING):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            with suppress(ValueError):  # not in the main thread, where the caller handles signals
+                previous[number] = signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):
+        os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
+    os._exit(128 + number)

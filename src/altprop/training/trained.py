@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from altprop.checkpoint_files import BEST, LAST, find_checkpoint
 from altprop.nn.export.plain import without_parametrizations
 from altprop.nn.fused_attention import without_fused_attention
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.tensor_file import BadCheckpoint
 from altprop.training.assembly import Assembly, assemble
-from altprop.training.checkpoint import BEST, LAST, Checkpoint, CheckpointStore, read_checkpoint
+from altprop.training.checkpoint import Checkpoint, read_checkpoint
 from altprop.training.device import dtype_of, place_model
 from altprop.training.parts import Parts
 from altprop.training.saving import load_state
@@ -47,9 +48,8 @@ def load_trained(parts: Parts, checkpoint: str) -> Trained:
 
 def choose_checkpoint(folder: Path, name: str) -> Path:
     """The checkpoint file ``last`` or ``best``; ``auto`` is the best one if the run selected one, else the last."""
-    store = CheckpointStore(folder, "")
     for file in {"last": (LAST,), "best": (BEST,), "auto": (BEST, LAST)}[name]:
-        if (path := store.path_of(file)) is not None:
+        if (path := find_checkpoint(folder, file)) is not None:
             return path
     there = ", ".join(sorted(path.stem for path in folder.glob("*.pt"))) or "none"
     raise ConfigError([Problem("checkpoint", f"{name} is not in {folder}", f"available: {there}", "checkpoint=last")])

@@ -12,6 +12,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
+from altprop.checkpoint_files import BEST, LAST, find_checkpoint
 from altprop.names import announced_folders, class_of, public_name
 from altprop.nn.weights.base import Dense, SavedWeights, WeightsRule
 from altprop.nn.weights.layers import WeightLayer, weight_layers, weight_names
@@ -57,8 +58,8 @@ def checkpoint_file(path: str, key: str) -> Path:
     """
     folder = Path(path)
     if folder.is_dir():
-        for name in ("best.pt", "last.pt"):
-            if (file := folder / "checkpoints" / name).exists():
+        for name in (BEST, LAST):
+            if (file := find_checkpoint(folder / "checkpoints", name)) is not None:
                 return file
         raise ConfigError([Problem(key, f"{path} has no checkpoint", "the directory of a run that has begun")])
     if not folder.exists():

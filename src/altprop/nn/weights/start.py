@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from altprop.files import require_regular
 from altprop.nn.export import binary, sparse
 from altprop.nn.weights.saved_run import checkpoint_file, computed_weights, is_checkpoint, plain_name, saved_masks
 from altprop.problems import ConfigError, Problem, message_of
@@ -58,6 +59,7 @@ def read_start_weights(path: str, model: nn.Module, key: str, *, with_masks: boo
 
 def _safetensors(file: Path, key: str) -> StartWeights:
     try:
+        require_regular(file)
         with safe_open(file, framework="pt") as content:
             kind = (content.metadata() or {}).get("format")
             if kind == binary.FORMAT:
