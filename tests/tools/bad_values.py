@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--accepted", action="store_true", help="list the values that a run trained with")
     options = parser.parse_args(arguments)
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # relative paths are tried, too
         cases = list(all_cases(options.groups, folder))
         if len(cases) > options.limit:
             cases = sorted(random.Random(options.seed).sample(cases, options.limit), key=lambda case: (case.command, case.base))

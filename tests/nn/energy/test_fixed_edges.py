@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from altprop.nn.energy.edges import Edge, convolve, pool, transpose, unpool
 from altprop.nn.energy.fixed_edges import fixed_convolution, fixed_pool, fixed_transpose
+from altprop.nn.energy.small_maps import is_small_map
 from altprop.training.cost import FlopCounter
 
 EDGES = [
@@ -98,3 +99,37 @@ def test_pooling_with_reused_memory_is_the_pooling_of_the_edge(edge: Edge, layou
         spread = unpool(edge, above, routing)
         assert torch.equal(spread, unpool(edge, above, other))
         assert spread.is_contiguous(memory_format=layout) or spread.shape[1] == 1 or edge.pool != "max"
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        Edge((512, 4, 4), (512, 1, 1), 3, pool="max"),  # the paper's CIFAR-10 network
+        Edge((130, 4, 4), (300, 2, 2), 3),
+        Edge((64, 3, 3), (384, 2, 2), 2),
+        Edge((70, 6, 6), (257, 2, 2), 5),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_small_maps_are_as_exact_as_the_contiguous_kernels(edge: Edge, with_bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(edge.above[0], edge.below[0], edge.kernel, edge.kernel, generator=generator)
+    bias = torch.randn(edge.above[0], generator=generator) if with_bias else None
+    state, unpooled = torch.rand(4, *edge.below, generator=generator), torch.rand(4, *edge.unpooled, generator=generator)
+    assert is_small_map(edge, weight)
+    assert not is_small_map(edge, weight.double())
+    assert not is_small_map(edge, weight.contiguous(memory_format=torch.channels_last))
+    up, down = fixed_convolution(edge, weight, bias, 4), fixed_transpose(edge, weight, 4)
+    with FlopCounter() as counted:
+        results = up(state), down(unpooled)
+    with FlopCounter() as expected:
+        others = convolve(edge, state, weight, bias), transpose(edge, unpooled, weight)
+    assert counted.flops == expected.flops > 0
+    double = None if bias is None else bias.double()
+    exact = convolve(edge, state.double(), weight.double(), double), transpose(edge, unpooled.double(), weight.double())
+    for result, other, truth in zip(results, others, exact, strict=True):
+        assert result.shape == truth.shape
+        assert (result - truth).norm() < 1.06 * (other - truth).norm()
+        assert (result - truth).norm() < 4e-7 * truth.norm()
+    assert results[1].is_contiguous()

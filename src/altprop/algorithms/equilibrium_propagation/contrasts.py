@@ -31,6 +31,9 @@ Gradients = dict[str, Tensor]
 ``feedback.<i>.weight``."""
 
 
+Moves = tuple[Tensor | None, Tensor | None]
+
+
 class Side(NamedTuple):
     """One side of a contrast on an edge: the states ``[batch, *shape]`` below and above it."""
 
@@ -47,24 +50,27 @@ def edge_contrast(
     factor: float | Tensor = 1.0,
     routing: Routing | None = None,
     out: Tensor | None = None,
+    moves: Moves = (None, None),
 ) -> Tensor:
     """Return the derivative of ``<up(below), above>`` with respect to the weight at ``upper`` minus that at ``lower``.
 
     It is summed over the batch and multiplied by ``factor``, which is applied to the states because they have fewer entries than
     the weights. ``routing`` are the pooling positions, if both sides have the same lower state and the positions are known.
-    ``out`` is a tensor for the result, used by linear edges.
+    ``out`` is a tensor for the result, used by linear edges. ``moves`` are the differences of the sides below and above, if they
+    are known.
     """
+    above = upper.above - lower.above if moves[1] is None else moves[1]
     if upper.below is lower.below:
         if edge.pool == "max" and routing is None:
             _, routing = pool(edge, convolve(edge, upper.below, weight, bias))
-        return weight_gradient(edge, upper.below, unpool(edge, (upper.above - lower.above) * factor, routing), out)
+        return weight_gradient(edge, upper.below, unpool(edge, above * factor, routing), out)
+    moved = upper.below - lower.below if moves[0] is None else moves[0]
     if not edge.is_convolution:
-        moved = torch.mm(torch.mul(lower.above, factor).t(), flatten(upper.below - lower.below), out=out)
-        return moved.addmm_(((upper.above - lower.above) * factor).t(), flatten(upper.below))
+        total = torch.mm(torch.mul(lower.above, factor).t(), flatten(moved), out=out)
+        return total.addmm_((above * factor).t(), flatten(upper.below))
     below = torch.cat([upper.below, lower.below])
     routing = pool(edge, convolve(edge, below, weight, bias))[1] if edge.pool == "max" else None
     first, second = unpool(edge, torch.cat([upper.above, lower.above]), routing).chunk(2)
-    moved = upper.below - lower.below
     return weight_gradient(edge, torch.cat([upper.below, moved]), torch.cat([first - second, second]) * factor)
 
 
@@ -105,20 +111,22 @@ def state_contrast(
         raise ValueError("a vector-field network without same_update needs the fixed state of its contrasts")
     share = factor / inputs.shape[0]
     gradients: Gradients = {}
+    moves = [high - low for high, low in zip(upper, lower, strict=True)]
     for index in range(network.num_states):
         edge, weight, bias = network.edges[index], network.weights[index], network.biases[index]
+        below = None
         if index == 0:
             sides = Side(inputs, upper[0]), Side(inputs, lower[0])
         elif separate:
             assert fixed is not None
             sides = Side(fixed[index - 1], upper[index]), Side(fixed[index - 1], lower[index])
         else:
-            sides = Side(upper[index - 1], upper[index]), Side(lower[index - 1], lower[index])
+            sides, below = (Side(upper[index - 1], upper[index]), Side(lower[index - 1], lower[index])), moves[index - 1]
         routing = input_routing if index == 0 else None
         out = None if buffers is None else buffers[index]
-        total = edge_contrast(edge, weight, bias, *sides, share, routing=routing, out=out)
+        total = edge_contrast(edge, weight, bias, *sides, share, routing=routing, out=out, moves=(below, moves[index]))
         gradients[f"layers.{index}.weight"] = to_layer_layout(edge, total)
-        gradients[f"layers.{index}.bias"] = bias_gradient(edge, upper[index] - lower[index]) * share
+        gradients[f"layers.{index}.bias"] = bias_gradient(edge, moves[index]) * share
     if not network.vector_field:
         return gradients
     for index, feedback in enumerate(network.feedback):

@@ -1,8 +1,9 @@
 """Edges of energy-based networks with fixed weights: one weight applied to many states between two updates.
 
 On a CPU every call of a channels-last convolution repacks its weight for the kernel that computes it. If the mini-batch and the
-maps are small, that takes longer than the arithmetic, so it is done once here. Contiguous convolutions would gain nothing from
-this: they, other devices and types other than float32 are computed by :mod:`altprop.nn.energy.edges`. Results agree to round-off.
+maps are small, that takes longer than the arithmetic, so it is done once here. Contiguous convolutions with very small results
+are matrix products (:mod:`altprop.nn.energy.small_maps`). Other contiguous convolutions would gain nothing: they, other devices
+and types other than float32 are computed by :mod:`altprop.nn.energy.edges`. Results agree to round-off.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
 
 from altprop.nn.energy.edges import Edge, Routing, convolve, left_over, pool, transpose
+from altprop.nn.energy.small_maps import is_small_map, small_convolution, small_transpose
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -38,6 +40,8 @@ if ONEDNN and torch.ops.mkldnn._convolution_pointwise not in flop_registry:
 
 def fixed_convolution(edge: Edge, weight: Tensor, bias: Tensor | None, batch: int) -> Apply:
     """Return :func:`~altprop.nn.energy.edges.convolve` with one weight, for mini-batches of about ``batch`` samples."""
+    if is_small_map(edge, weight):
+        return small_convolution(edge, weight, bias)
     if not _packs(edge, weight):
         return partial(convolve, edge, weight=weight, bias=bias)
     around: tuple[list[int], list[int], list[int], int] = ([edge.padding] * 2, [edge.stride] * 2, [1, 1], 1)
@@ -52,6 +56,8 @@ def fixed_convolution(edge: Edge, weight: Tensor, bias: Tensor | None, batch: in
 
 def fixed_transpose(edge: Edge, weight: Tensor, batch: int) -> Apply:
     """Return :func:`~altprop.nn.energy.edges.transpose` with one weight, for mini-batches of about ``batch`` samples."""
+    if is_small_map(edge, weight):
+        return small_transpose(edge, weight)
     if not _packs(edge, weight):
         return partial(transpose, edge, weight=weight)
     around = ([edge.padding] * 2, list(left_over(edge)), [edge.stride] * 2, [1, 1], 1)
@@ -66,7 +72,7 @@ def fixed_transpose(edge: Edge, weight: Tensor, batch: int) -> Apply:
 
 def fixed_pool(edge: Edge) -> Callable[[Tensor], tuple[Tensor, Routing | None]]:
     """Return :func:`~altprop.nn.energy.edges.pool` for drives of one shape without a graph. Calls overwrite the last result."""
-    memory: tuple[Tensor, Tensor, Tensor] | None = None
+    memory: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     def apply(drive: Tensor) -> tuple[Tensor, Routing | None]:
         nonlocal memory
@@ -74,11 +80,12 @@ def fixed_pool(edge: Edge) -> Callable[[Tensor], tuple[Tensor, Routing | None]]:
             return pool(edge, drive)
         if memory is None:
             copy = torch.empty_like(drive, memory_format=torch.channels_last)
-            memory = (copy, *functional.max_pool2d(copy, 2, return_indices=True))
-        copy, pooled, indices = memory
+            pooled, indices = functional.max_pool2d(copy, 2, return_indices=True)
+            memory = (copy, pooled, indices, torch.empty_like(indices, memory_format=torch.contiguous_format))
+        copy, pooled, indices, positions = memory
         copy.copy_(drive)
         torch.ops.aten.max_pool2d_with_indices.out(copy, [2, 2], [2, 2], out=pooled, indices=indices)
-        return pooled, Routing(indices, drive)
+        return pooled, Routing(positions.copy_(indices), drive)  # unpool would copy them to new memory
 
     return apply
 
