@@ -48,7 +48,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         with suppress(OSError):
             temporary.unlink()
         if raw is not None and raw.error is not None and isinstance(error, Exception):
-            raise raw.error from None
+            raise OSError(raw.error.errno, raw.error.strerror, str(path)) from None
         if isinstance(error, OSError) and str(error.filename) == str(temporary):
             raise OSError(error.errno, error.strerror, str(path)) from None  # not the name of the temporary file
         raise

@@ -32,11 +32,11 @@ def disk_errors_explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+        if error.errno not in codes or error.filename is None:  # without a name it is standard output
             raise
-        place = f": {error.filename}" if error.filename else ""
         advice = "the same command submits or starts what is not in the queue yet"
-        raise RunFailed(f"the sweep cannot be written down ({error.strerror}{place}); {advice}") from error
+        raise RunFailed(f"the sweep cannot be written down ({error.strerror}: {error.filename}); {advice}") from error
 
 
 class OwnPackages(SearchPathPlugin):

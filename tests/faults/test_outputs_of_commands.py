@@ -86,6 +86,21 @@ def test_a_fault_of_the_machine_is_one_line(
     logging.getLogger("altprop").setLevel(logging.NOTSET)
 
 
+UNUSABLE = {
+    "standard output is full": ("train.py --help >/dev/full", 1, "standard output cannot be written: No space left on device\n"),
+    "standard error is full": ("train.py no=1 2>/dev/full", 2, ""),
+    "standard error is closed": ("train.py no=1 2>&-", 2, ""),
+    "all are closed": ("train.py no=1 <&- >&- 2>&-", 2, ""),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_the_exit_code_does_not_depend_on_the_standard_streams(case: str) -> None:
+    command, code, errors = UNUSABLE[case]
+    done = subprocess.run(f"{sys.executable} {command}", cwd=ROOT, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", errors)
+
+
 @pytest.mark.slow
 def test_a_pipe_that_closes_after_one_line_does_not_end_training(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), f"paths.outputs={tmp_path}", "model.hidden=[4]", "trainer.duration=2ep"]

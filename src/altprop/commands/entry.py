@@ -30,7 +30,7 @@ from altprop.commands.messages.hydra_errors import Check, problems_of
 from altprop.config.checks.unused import problems_of_command
 from altprop.config.project import CONF
 from altprop.config.sources import measure_files
-from altprop.faults import describe
+from altprop.faults import DISK, describe
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.sweeping.notes import SweepNotes
 from altprop.training.signals import Stopped, StopRequests, swallowed_stop
@@ -55,6 +55,7 @@ def entry_point(config_name: str, run: Run, check: Check | None = None, config: 
     bug and keeps its traceback, as all exceptions do with ``HYDRA_FULL_ERROR=1`` in the environment.
     """
     _standard_streams()
+    logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback per line
     with _output_may_close(fails=config_name != "train"):
         try:
             with StopRequests():
@@ -66,11 +67,15 @@ def entry_point(config_name: str, run: Run, check: Check | None = None, config: 
         except JobsFailed as failed:  # each job has already reported its failure
             sys.exit(_exit_code(failed.first))
         except Stopped as stop:
-            print(f"stopped by {stop}", file=sys.stderr)
+            _say(f"stopped by {stop}")
             sys.exit(128 + stop.number)
         except BrokenPipeError:  # nobody reads what this command prints any more
             pass
         except Exception as error:
+            unnamed = isinstance(error, OSError) and error.filename is None and error.errno in DISK
+            if unnamed and (problem := _output_error(probe=True)) is not None:
+                _say(f"standard output cannot be written: {problem.strerror}")
+                sys.exit(1)
             described = one_line_of(error)
             full_error = os.environ.get("HYDRA_FULL_ERROR") == "1" and not isinstance(error, ConfigError)
             if full_error or not isinstance(described, (ConfigError, RunFailed)):
@@ -106,30 +111,49 @@ def one_line_of(error: Exception) -> Exception:
 
 def _standard_streams() -> None:
     """Open /dev/null in place of standard streams that are closed, so that no file of a run takes their numbers."""
-    for number in range(3):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - it stays open
 
 
 @contextmanager
 def _output_may_close(fails: bool) -> Iterator[None]:
     """Ignore that standard output is a closed pipe. If it cannot be written otherwise, say so, and exit with 1 if ``fails``."""
-    problem: OSError | None = None
     try:
         yield
     finally:
-        try:
-            if sys.stdout is not None:
-                sys.stdout.flush()
-        except OSError as error:
-            problem = error
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        problem = _output_error()
     if problem is not None and not isinstance(problem, BrokenPipeError):
-        print(f"standard output cannot be written: {problem.strerror}", file=sys.stderr)
+        _say(f"standard output cannot be written: {problem.strerror}")
         if fails:
             sys.exit(1)
+
+
+def _output_error(*, probe: bool = False) -> OSError | None:
+    """Why standard output cannot be written, which is pointed to /dev/null in this case; None if it can be written.
+
+    With ``probe``, an empty line is written, because a failed write can leave nothing to flush.
+    """
+    try:
+        sys.stdout.flush()
+        if probe:
+            print(flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
+
+
+def _say(line: object) -> None:
+    """Print ``line`` on standard error. If that cannot be written, the exit code has to say it all."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def execute(config_name: str, run: Run, check: Check | None = None) -> None:
@@ -207,7 +231,7 @@ class Job:
             self.failures.append(error)
             if self.sweeping:
                 hydra_config = HydraConfig.get()
-                print(f"job {hydra_config.job.num} failed: {' '.join(hydra_config.overrides.task)}", file=sys.stderr)
+                _say(f"job {hydra_config.job.num} failed: {' '.join(hydra_config.overrides.task)}")
                 _print_error(one_line_of(error))
 
     def __getstate__(self) -> dict[str, object]:
@@ -232,7 +256,7 @@ def _print_error(error: Exception) -> None:
     if isinstance(error, ConfigError):
         print_problems(error.problems)
     elif isinstance(error, RunFailed):
-        print(error, file=sys.stderr)
+        _say(error)
     else:
         traceback.print_exception(error)
 
@@ -240,7 +264,7 @@ def _print_error(error: Exception) -> None:
 def print_problems(problems: list[Problem]) -> None:
     """Print each problem on one line of stderr."""
     for problem in problems:
-        print(problem, file=sys.stderr)
+        _say(problem)
 
 
 def _from_a_job(error: BaseException) -> bool:
