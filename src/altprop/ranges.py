@@ -62,6 +62,8 @@ PositiveFloat = Annotated[float, Gt(0), Le(LARGEST_COEFFICIENT)]
 NonNegativeFloat = Annotated[float, Ge(0), Le(LARGEST_COEFFICIENT)]
 LearningRate = Annotated[float, Ge(0), Le(1000)]
 PositiveLearningRate = Annotated[float, Gt(0), Le(1000)]
+WidthFactor = Annotated[float, Gt(0), Le(100)]
+"""A factor on the number of channels or units of all layers."""
 WeightDecay = Annotated[float, Ge(0), Le(1000)]
 Epsilon = Annotated[float, Ge(0), Le(1)]
 """A number that keeps a division finite, or the smallest change that counts."""

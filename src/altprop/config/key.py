@@ -51,6 +51,7 @@ ADDED_KEYS: Mapping[str, Any] = {
 }
 """Dotted keys that were added after the first runs -> the value that means the same as leaving the key out."""
 ADDED_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    "altprop.algorithms.ForwardForward": {"skip_first": True},
     "altprop.models.ResNet": {"stages": None},
     "altprop.models.VGG": {"width": 1.0},
     "altprop.weights.Binary": {"dense": []},

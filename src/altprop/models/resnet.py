@@ -20,7 +20,7 @@ from altprop.nn.initialization import (
 )
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
-from altprop.ranges import PositiveFloat, PositiveInt
+from altprop.ranges import PositiveInt, WidthFactor
 
 STAGES: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -55,7 +55,7 @@ class ResNet(FeedForward):
         self,
         *,
         depth: Literal[18, 34, 50, 101, 152] = 18,
-        width: PositiveFloat = 1.0,
+        width: WidthFactor = 1.0,
         stem: Literal["imagenet", "cifar"] = "imagenet",
         conv_init: ConvInit = "fan_out_normal",
         batch_norm_init: BatchNormInit = "ones",

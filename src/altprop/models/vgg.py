@@ -12,7 +12,7 @@ from altprop.models.checks import refuse, require_size
 from altprop.nn.pooling import AdaptiveAvgPool2d
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
-from altprop.ranges import PositiveFloat, Probability
+from altprop.ranges import Probability, WidthFactor
 
 CONVOLUTIONS: dict[int, tuple[int, int, int, int, int]] = {
     11: (1, 1, 2, 2, 2),
@@ -46,7 +46,7 @@ class VGG(FeedForward):
         depth: Literal[11, 13, 16, 19] = 11,
         batch_norm: bool = True,
         dropout: Probability = 0.5,
-        width: PositiveFloat = 1.0,
+        width: WidthFactor = 1.0,
         units: UnitsFactory,
         input_shape: InputShape,
         num_classes: int,

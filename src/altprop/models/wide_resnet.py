@@ -12,7 +12,7 @@ from altprop.models.checks import is_positive, refuse
 from altprop.nn.initialization import ConvInit, LinearBiasInit, init_convolutions, init_linear_biases
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import Problem
-from altprop.ranges import Depth, PositiveFloat
+from altprop.ranges import Depth, WidthFactor
 
 
 class PreActivationBlock(nn.Module):
@@ -58,7 +58,7 @@ class WideResNet(FeedForward):
         self,
         *,
         depth: Depth = 28,
-        width: PositiveFloat = 2.0,
+        width: WidthFactor = 2.0,
         conv_init: ConvInit = "fan_out_normal",
         linear_bias_init: LinearBiasInit = "zeros",
         units: UnitsFactory,

@@ -112,16 +112,19 @@ def test_both_predictions_are_evaluated(predict_by: Any) -> None:
     assert f"{other}/accuracy" in run.evaluate()
 
 
-def test_the_predicted_label_is_that_with_the_largest_goodness_of_the_later_blocks() -> None:
-    run = training()
+@pytest.mark.parametrize("skip_first", [True, False])
+def test_the_predicted_label_is_that_with_the_largest_sum_of_goodness(skip_first: bool) -> None:
+    run = training(skip_first=skip_first)
     inputs, _ = next(run.test_split.batches())
     first, second = run.algorithm.model.blocks  # type: ignore[union-attr, misc]
     with run.algorithm.inference():
         scores = run.algorithm.predict(inputs)
         for label in range(4):
             labels = functional.one_hot(torch.full((len(inputs),), label), 4)
-            outputs: Tensor = second(normalized(first(with_labels(inputs, labels, 1.0))))
-            assert torch.allclose(scores[:, label], outputs.square().mean(dim=1), rtol=1e-12, atol=0)
+            lower: Tensor = first(with_labels(inputs, labels, 1.0))
+            expected = second(normalized(lower)).square().mean(dim=1)
+            expected = expected if skip_first else expected + lower.square().mean(dim=1)
+            assert torch.allclose(scores[:, label], expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from altprop.algorithms.schedule import Schedule
 from altprop.models.energy import EnergyModel, num_weight_layers
 from altprop.nn.weights.base import WeightsRule
 from altprop.problems import ConfigError, Problem
-from altprop.ranges import Iterations, LearningRate, NonNegativeFloat, WeightDecay
+from altprop.ranges import Epsilon, Iterations, LearningRate, WeightDecay
 
 FreeStart = Literal["zeros", "previous"]
 
@@ -40,7 +40,7 @@ class EnergyOptions(TypedDict, total=False):
     learning_rates: Sequence[LearningRate] | None
     weight_decays: Sequence[WeightDecay] | None
     update_order: UpdateOrder
-    tolerance: NonNegativeFloat | None
+    tolerance: Epsilon | None
     free_start: FreeStart
     activate_output_in_evaluation: bool
     weights: WeightsRule | None
@@ -74,7 +74,7 @@ class EnergyAlgorithm(Algorithm):
         learning_rates: Sequence[LearningRate] | None = None,
         weight_decays: Sequence[WeightDecay] | None = None,
         update_order: UpdateOrder = "synchronous",
-        tolerance: NonNegativeFloat | None = None,
+        tolerance: Epsilon | None = None,
         free_start: FreeStart = "zeros",
         activate_output_in_evaluation: bool = False,
         weights: WeightsRule | None = None,

@@ -46,8 +46,8 @@ class ForwardForward(Algorithm):
     no gradient crosses a border. The model's classifier is a readout: it learns the class from the last block's output for the
     image with a neutral label, and does not change the blocks.
 
-    The network predicts in two ways, and both are evaluated: by ``goodness``, the label with the largest sum of goodness over all
-    blocks but the first, which takes one forward pass per class; and by the ``readout``, in one forward pass.
+    The network predicts in two ways, and both are evaluated: by ``goodness``, the label with the largest sum of goodness over the
+    blocks, which takes one forward pass per class; and by the ``readout``, in one forward pass.
 
     Args:
         threshold: Goodness at which a sample is as likely positive as negative. With ``goodness=sum``, per output value.
@@ -56,6 +56,7 @@ class ForwardForward(Algorithm):
             them.
         label_scale: Value of the pixel of the label. The pixels of the other classes are 0.
         predict_by: Which of the two is the network's prediction; the other is evaluated beside it.
+        skip_first: Whether the sum of goodness leaves out the first block, as in section 3.3. An only block always counts.
         options: Arguments of :class:`~altprop.algorithms.base.Algorithm`.
     """
 
@@ -69,6 +70,7 @@ class ForwardForward(Algorithm):
         negatives: Negatives = "hard",
         label_scale: Annotated[float, Gt(0), Le(1000)] = 1.0,
         predict_by: PredictBy = "goodness",
+        skip_first: bool = True,
         **options: Unpack[AlgorithmOptions],
     ) -> None:
         problems = list(_problems(threshold, goodness, negatives, label_scale, predict_by))
@@ -80,6 +82,7 @@ class ForwardForward(Algorithm):
         self.negatives = negatives
         self.label_scale = label_scale
         self.predict_by = predict_by
+        self.skip_first = skip_first
 
     def build(self, optimizer: OptimizerFactory, schedule: Schedule) -> Iterable[OptimizerStep]:
         _, height, width = self.context.input_shape
@@ -139,13 +142,16 @@ class ForwardForward(Algorithm):
     def predict(self, inputs: Tensor) -> Tensor:
         if self.predict_by == "readout":
             return self._head(self._features(inputs))
-        return class_goodness(self.blocks, inputs, self.classes, self.label_scale, self.goodness)
+        return self._class_goodness(inputs)
 
     def predictions(self, inputs: Tensor) -> dict[str, Tensor]:
         if self.predict_by == "readout":
-            by_goodness = class_goodness(self.blocks, inputs, self.classes, self.label_scale, self.goodness)
-            return {"": self.predict(inputs), "goodness": by_goodness}
+            return {"": self.predict(inputs), "goodness": self._class_goodness(inputs)}
         return {"": self.predict(inputs), "readout": self._head(self._features(inputs))}
+
+    def _class_goodness(self, inputs: Tensor) -> Tensor:
+        counted = slice(1 if self.skip_first and len(self.blocks) > 1 else 0, None)
+        return class_goodness(self.blocks, inputs, self.classes, self.label_scale, self.goodness, counted)
 
     @classmethod
     def check(cls, config: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Problem]:

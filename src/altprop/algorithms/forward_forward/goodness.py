@@ -72,14 +72,16 @@ def hard_negatives(targets: Tensor, scores: Tensor, noise: Tensor) -> Tensor:
     return (scores.log_softmax(dim=1) + gumbel.to(scores.dtype) + wrong).argmax(dim=1)
 
 
-def class_goodness(blocks: Sequence[nn.Module], images: Tensor, classes: int, scale: float, of: GoodnessOf) -> Tensor:
-    """Return ``[batch, classes]``: for each label put into ``images``, the goodness of all blocks but the first (section 3.3).
+def class_goodness(
+    blocks: Sequence[nn.Module], images: Tensor, classes: int, scale: float, of: GoodnessOf, counted: slice
+) -> Tensor:
+    """Return ``[batch, classes]``: for each label put into ``images``, the sum of the goodness of the ``counted`` blocks.
 
-    The only block of a network with one counts.
+    The paper counts all blocks but the first (section 3.3).
     """
     scores = []
     for one_hot in torch.eye(classes, device=images.device, dtype=images.dtype):
         labeled = with_labels(images, one_hot.expand(len(images), -1), scale)
         outputs = list(layer_outputs(blocks, labeled, local=True))
-        scores.append(torch.stack([goodness(output, of) for output in outputs[1:] or outputs]).sum(dim=0))
+        scores.append(torch.stack([goodness(output, of) for output in outputs[counted]]).sum(dim=0))
     return torch.stack(scores, dim=1)

@@ -24,10 +24,12 @@ from altprop.ranges import (
     PositiveLearningRate,
     PositiveShare,
     Probability,
+    Share,
     WeightDecay,
 )
 
 _Decay = Annotated[float, Ge(0), Lt(1)]
+_Divisor = Annotated[float, Ge(1), Le(10**10)]
 
 OPTIMIZERS: Mapping[str, Any] = {
     "lr": LearningRate | Tensor,
@@ -71,10 +73,10 @@ SCHEDULERS: Mapping[str, Any] = {
     "epochs": PositiveInt | None,
     "steps_per_epoch": PositiveInt | None,
     "pct_start": Probability,
-    "base_momentum": Probability | list[Probability],
-    "max_momentum": Probability | list[Probability],
-    "div_factor": PositiveFloat,
-    "final_div_factor": PositiveFloat,
+    "base_momentum": _Decay | list[_Decay],
+    "max_momentum": _Decay | list[_Decay],
+    "div_factor": _Divisor,
+    "final_div_factor": _Divisor,
     "factor": Annotated[float, Gt(0), Lt(1)],
     "start_factor": PositiveShare,
     "end_factor": Probability,
@@ -89,7 +91,7 @@ SCHEDULERS: Mapping[str, Any] = {
 LOSSES: Mapping[str, Any] = {
     "weight": Tensor | None,
     "ignore_index": Annotated[int, Ge(-(10**9)), Le(10**9)],
-    "label_smoothing": Probability,
+    "label_smoothing": Share,
     "margin": FiniteFloat,
     "reduction": Literal["mean", "sum"],
     "size_average": bool | None,

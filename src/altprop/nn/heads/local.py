@@ -18,7 +18,7 @@ from altprop.nn.initialization import BatchNormInit, init_batch_norm
 from altprop.nn.pooling import AdaptiveAvgPool2d
 from altprop.nn.units.base import UnitsFactory
 from altprop.problems import ConfigError, Problem
-from altprop.ranges import ImageSize, KernelSize, NonNegativeDepth, PositiveFloat, PositiveInt
+from altprop.ranges import ImageSize, KernelSize, NonNegativeDepth, PositiveInt, WidthFactor
 
 HeadInit = Literal["default", "vgg"]
 """``default``: torch's own. ``vgg``: convolutions N(0, 2 / fan_out), linear weights N(0, 0.01^2), biases 0."""
@@ -64,7 +64,7 @@ class LocalHead(nn.Module):
         mlp_layers: NonNegativeDepth,
         pooled_size: ImageSize | None = None,
         width: PositiveInt | None = None,
-        widen: PositiveFloat = 1.0,
+        widen: WidthFactor = 1.0,
         init: HeadInit = "default",
         batch_norm_init: BatchNormInit = "ones",
         units: UnitsFactory = nn.ReLU,
@@ -169,7 +169,7 @@ def cnn_head(
     conv_layers: NonNegativeDepth = 2,
     mlp_layers: NonNegativeDepth = 0,
     width: PositiveInt | None = None,
-    widen: PositiveFloat = 1.0,
+    widen: WidthFactor = 1.0,
     init: HeadInit = "default",
     batch_norm_init: BatchNormInit = "ones",
 ) -> LocalHead:
