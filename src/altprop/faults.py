@@ -22,7 +22,8 @@ HINTS = {
     errno.EISDIR: "altprop writes a file of this name: move the folder away",
     errno.ELOOP: "altprop writes a file of this name: remove the link",
 }
-MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "cannot allocate memory")
+MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "cannot allocate memory", "failed to map segment")
+"""What errors say that mean a lack of memory, those of torch and of the dynamic linker among them."""
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -40,7 +41,10 @@ def is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, MemoryError)
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or type(error).__name__ == "OutOfMemoryError"  # of torch, which is not imported here
-        or (isinstance(error, RuntimeError) and any(text in str(error).lower() for text in MEMORY_MESSAGES))
+        or (
+            isinstance(error, (RuntimeError, ImportError, OSError))
+            and any(text in str(error).lower() for text in MEMORY_MESSAGES)
+        )
     )
 
 
@@ -58,8 +62,9 @@ def describe(error: BaseException, path: object = None) -> str | None:
         error: The exception to describe.
         path: The folder that was in use, named if the exception names no file.
     """
-    if is_out_of_memory(error):
-        if type(error).__name__ == "OutOfMemoryError" or isinstance(error, RuntimeError):
+    shortage = next(filter(is_out_of_memory, chain(error)), None)
+    if shortage is not None:
+        if type(shortage).__name__ == "OutOfMemoryError" or isinstance(shortage, RuntimeError):
             return "out of memory; lower dataset.batch_size, or split each mini-batch with trainer.accumulate=2"
         return "out of host memory; lower dataset.batch_size or dataset.workers"
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):

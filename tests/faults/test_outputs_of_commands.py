@@ -56,10 +56,23 @@ def raising(error: BaseException) -> Callable[[DictConfig], None]:
     return run
 
 
+def hiding(error: Exception) -> Exception:
+    other = AttributeError("partially initialized module")
+    other.__context__ = error
+    return other
+
+
 FAULTS: dict[str, tuple[BaseException, int, str]] = {
     "a full disk": (OSError(errno.ENOSPC, "No space left on device", "report.md"), 1, "No space left on device: report.md; free"),
     "a file of somebody else": (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "Permission denied: x; choose"),
     "too many files": (OSError(errno.EMFILE, "Too many open files"), 1, "Too many open files; raise the limit"),
+    "no memory": (MemoryError(), 1, "out of host memory"),
+    "no memory for a library": (
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        1,
+        "out of host memory",
+    ),
+    "no memory, hidden": (hiding(MemoryError()), 1, "out of host memory"),
     "a closed pipe": (BrokenPipeError(errno.EPIPE, "Broken pipe"), 0, ""),
     "Ctrl-C": (Stopped(2), 130, "stopped by SIGINT"),
     "a cluster's signal": (Stopped(15), 143, "stopped by SIGTERM"),

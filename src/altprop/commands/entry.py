@@ -104,8 +104,10 @@ def _run(config_name: str, run: Run, check: Check | None) -> None:
 
 
 def one_line_of(error: Exception) -> Exception:
-    """``error``, as :class:`RunFailed` if it is an error of the operating system that one line describes."""
-    line = describe(error) if isinstance(error, OSError) else None
+    """``error``, as :class:`RunFailed` if it is a fault of the machine that one line describes."""
+    if isinstance(error, (ConfigError, RunFailed)):
+        return error
+    line = describe(error)
     return error if line is None else RunFailed(line)
 
 

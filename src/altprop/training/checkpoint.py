@@ -106,7 +106,7 @@ class CheckpointStore:
         elif self.folder.exists():
             discarded = temporary_path(self.folder)
             os.replace(self.folder, discarded)
-            shutil.rmtree(discarded)
+            shutil.rmtree(discarded, ignore_errors=True)  # the next start removes what is left
 
 
 def read_checkpoint(path: Path, key: str | None = None, device: torch.device | str = "cpu") -> dict[str, Any]:
