@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from altprop.files import NotRegular, append_line
 from altprop.nn.weights.saved_run import read_algorithm_state
 from altprop.problems import ConfigError, RunFailed
 from altprop.reporting.runs import read_runs
@@ -256,6 +257,13 @@ def test_a_run_with_a_bad_checkpoint_is_made_longer_from_a_good_one(
         with pytest.raises(ConfigError, match=r"^run: [^\n]*last\.pt[^\n]*; try: run=.* resume=false$"):
             train(longer)
         assert not longer.directory.exists()
+
+
+@pytest.mark.parametrize("case", ["a pipe", "a device", "a folder"])
+def test_a_line_is_appended_to_a_regular_file_only(case: str, tmp_path: Path) -> None:
+    IN_PLACE_OF_RECORDS[case](tmp_path / "evaluations.jsonl")
+    with pytest.raises(NotRegular, match=f"evaluations.jsonl is {case}, not a file"):
+        append_line(tmp_path / "evaluations.jsonl", "{}")
 
 
 @pytest.mark.parametrize("case", IN_PLACE_OF_RECORDS)

@@ -278,6 +278,7 @@ def _write_end(parts: Parts, directory: RunDirectory, status: Status, **fields: 
         directory.write_config(parts.config_text)
         directory.write_status(status, in_place_if_full=True, **progress, **fields)
     except OSError as second:  # most likely a full disk, which is the failure itself
-        log.warning("status.json could not be written: %s", second.strerror)
+        if str(second.filename) not in fields.get("error", ""):  # else that line says it already
+            log.warning("status.json could not be written: %s", second.strerror)
     except RunFailed:  # the directory was removed, which is the failure itself
         pass
