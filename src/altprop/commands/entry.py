@@ -100,6 +100,7 @@ def _run(config_name: str, run: Run, check: Check | None) -> None:
             raise ConfigError([Problem(key, f"{folder} is not a folder", "a folder with configuration files")])
     # Hydra says so of packages without __init__.py, whose files it reads. Folders that do not exist were refused above.
     warnings.filterwarnings("ignore", message=r"provider=hydra\.searchpath.*is not available")
+    warnings.filterwarnings("ignore", module="PIL")  # of two lines; what an image needs is checked where it is decoded
     execute(config_name, run, check)
 
 

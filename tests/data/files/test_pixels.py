@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from altprop.data.errors import DataError
 from altprop.data.files.folder import open_image
@@ -35,6 +35,20 @@ def _rotated(path: Path) -> None:
     image.save(path, exif=exif)
 
 
+def _tiff(levels: object, **tags: int) -> Writer:
+    """A gray TIFF with ``tags`` such as ``t274=6``."""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        info[int(tag[1:])] = value
+    return lambda path: Image.fromarray(np.asarray(levels)).save(path, tiffinfo=info)
+
+
+def _tiff_of_12_bits(path: Path) -> None:
+    _tiff(np.array([[0, 0]], np.uint16))(path)
+    content = path.read_bytes().replace(b"\x02\x01\x03\0\x01\0\0\0\x10\0", b"\x02\x01\x03\0\x01\0\0\0\x0c\0")
+    path.write_bytes(content[:-4] + bytes([0xFF, 0xF8, 0, 0]))
+
+
 def _transparent(path: Path) -> None:
     image = Image.new("RGBA", (2, 1))
     image.putdata([(10, 20, 30, 255), (10, 20, 30, 0)])
@@ -49,6 +63,18 @@ CASES: dict[str, tuple[str, Writer, list[list[int]]]] = {
     "gray": ("a.png", _save(np.array([[7, 200]], np.uint8)), [[7] * 3, [200] * 3]),
     "palette with transparency": ("a.png", _palette, [[10, 20, 30], [255] * 3]),
     "transparent": ("a.png", _transparent, [[10, 20, 30], [255] * 3]),
+    "12-bit TIFF": ("a.tif", _tiff_of_12_bits, [[255] * 3, [128] * 3]),
+    "16-bit TIFF with black as its highest level": (
+        "a.tif",
+        _tiff(np.array([[0, 65535]], np.uint16), t262=0),
+        [[255] * 3, [0] * 3],
+    ),
+    "16-bit gray with a transparent level": (
+        "a.png",
+        _save(np.array([[0, 20000]], np.uint16), transparency=0),
+        [[255] * 3, [78] * 3],
+    ),
+    "gray TIFF rotated by EXIF": ("a.tif", _tiff(np.array([[1, 2, 3], [4, 5, 6]], np.uint8), t274=6), [[4] * 3, [1] * 3]),
     "rotated by EXIF": ("a.png", _rotated, [[0, 0, 255], [255, 0, 0]]),
 }
 
@@ -65,6 +91,9 @@ def test_pixels_are_those_that_a_viewer_shows(case: str, tmp_path: Path) -> None
 REFUSED: dict[str, Writer] = {
     "floating-point values above 1": _save(np.array([[0.0, 200.0]], np.float32)),
     "not a number": _save(np.array([[0.0, np.nan]], np.float32)),
+    "levels of 8 bits in 32": _save(np.array([[0, 200]], np.int32)),
+    "too many pixels": lambda path: path.write_bytes(b"P5 8193 8192 255\n") and None,
+    "an EPS file": lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n") and None,
     "negative levels": _save(np.array([[-1, 5]], np.int32)),
     "a pipe": os.mkfifo,
     "a dangling link": lambda path: path.symlink_to("nowhere"),

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded, whatever the file's name. Pillow reads more: for an EPS file, it would run Ghostscript."""
+MAX_PIXELS = 2**26
+"""Largest image. A file of a kilobyte can stand for gigabytes of pixels."""
 
 
 @dataclass(frozen=True)
@@ -212,20 +216,27 @@ def _decoded(path: Path) -> tuple[Image.Image, str, str]:
         require_regular(path)
         if path.stat().st_size == 0:
             raise DataError(path, "is empty", "a complete image file")
-        with Image.open(path) as image:
-            if 0 in image.size:
-                raise ValueError(f"it has {image.size[0]}x{image.size[1]} pixels")
-            return to_rgb(image), image.mode, conversion_of(image)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:  # Pillow raises all of them for broken files
+        # From the name of a file, Pillow 13 maps it into memory, which mixes up the rows of gray TIFFs that are rotated.
+        with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
+            width, height = image.size
+            if not 0 < width * height <= MAX_PIXELS:
+                raise ValueError(f"it has {width}x{height} pixels, but 1 to {MAX_PIXELS:,} can be decoded")
+            conversion = conversion_of(image)  # first, because loading a TIFF rotates it
+            return to_rgb(image), image.mode, conversion
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # broken files make Pillow raise nearly anything
         if isinstance(error, FileNotFoundError) and path.is_symlink():
             raise DataError(path, f"is a broken link to {os.readlink(path)}", "an image file") from error
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
-        raise DataError(path, f"cannot be decoded ({' '.join(reason.split())})", "a complete image file") from error
+        raise DataError(path, f"cannot be decoded ({_reason(error)})", "a complete image file") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"it cannot be read as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+    if isinstance(error, OSError):
+        return error.strerror or " ".join(str(error).split())
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def look_at_images(

@@ -22,7 +22,7 @@ CACHE = ".altprop"
 """Folder below ``paths.data``."""
 CHECKED = ".checked"
 """Ending of the empty files that say that images were checked."""
-DECODING = b"2"
+DECODING = b"3"
 """Changes when images are decoded to other pixels than before, so that caches written before are not used."""
 log = logging.getLogger(__name__)
 
