@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from altprop.tensor_file import BadCheckpoint, read_tensor_file
 
 LAST, BEST, INITIAL = "last.pt", "best.pt", "initial.pt"
+_NAME = re.compile(r"\w[\w.-]{0,99}\.pt")
 
 
 def find_checkpoint(folder: Path, name: str) -> Path | None:
@@ -28,4 +30,4 @@ def find_checkpoint(folder: Path, name: str) -> Path | None:
 def names_of(state: Any) -> list[str]:
     """The names of the files that are links to the checkpoint ``state``; none in checkpoints of earlier versions."""
     names = state.get("names", []) if isinstance(state, dict) else []
-    return [name for name in names if isinstance(name, str) and Path(name).name == name] if isinstance(names, list) else []
+    return [name for name in names if isinstance(name, str) and _NAME.fullmatch(name)] if isinstance(names, list) else []

@@ -110,7 +110,11 @@ def link_atomically(source: Path, target: Path) -> None:
     except OSError:
         write_bytes(target, source.read_bytes())
         return
-    os.replace(temporary, target)
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        temporary.unlink()
+        raise OSError(error.errno, error.strerror, str(target)) from None  # not the name of the temporary file
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from altprop.files import NotRegular, append_line
+from altprop.checkpoint_files import names_of
+from altprop.files import NotRegular, append_line, link_atomically
 from altprop.nn.weights.saved_run import read_algorithm_state
 from altprop.problems import ConfigError, RunFailed
 from altprop.reporting.runs import read_runs
@@ -168,6 +169,7 @@ BAD_FILES: dict[str, Callable[[Path], object]] = {
     "no algorithm": _without("algorithm"),
     "a step that is text": _with("step", "3"),
     "another format": _with("format", 2),
+    "two different steps": _with("progress", {"step": 10**9}),
 }
 
 
@@ -180,7 +182,11 @@ def test_a_bad_checkpoint_is_named_and_skipped(case: str, tmp_path: Path) -> Non
     assert (newest, len(complaints)) == (None, 1)
 
 
-NO_WEIGHTS = [case for case in BAD_FILES if case not in ("no step", "no random state", "no progress", "a step that is text")]
+NO_WEIGHTS = [
+    case
+    for case in BAD_FILES
+    if case not in ("no step", "no random state", "no progress", "a step that is text", "two different steps")
+]
 
 
 @pytest.mark.parametrize("case", NO_WEIGHTS)
@@ -257,6 +263,20 @@ def test_a_run_with_a_bad_checkpoint_is_made_longer_from_a_good_one(
         with pytest.raises(ConfigError, match=r"^run: [^\n]*last\.pt[^\n]*; try: run=.* resume=false$"):
             train(longer)
         assert not longer.directory.exists()
+
+
+def test_a_folder_in_the_place_of_a_link_is_named_and_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"")
+    (tmp_path / "best.pt").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"best\.pt"):
+        link_atomically(tmp_path / "last.pt", tmp_path / "best.pt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
+
+
+def test_only_names_of_checkpoints_are_linked() -> None:
+    foreign = ["../x.pt", ".", "..", "a" * 300 + ".pt", "\0.pt", ".x.pt", "config.yaml", 3]
+    assert names_of({"names": [*foreign, "best.pt", "epoch-3.pt"]}) == ["best.pt", "epoch-3.pt"]
+    assert names_of({"names": 3}) == []
 
 
 @pytest.mark.parametrize("case", ["a pipe", "a device", "a folder"])

@@ -121,6 +121,8 @@ def read_checkpoint(path: Path, key: str | None = None, device: torch.device | s
         raise BadCheckpoint(f"{path}: belongs to run {state.get('key')}, not to {key}")
     if wrong := [name for name, kind in PARTS.items() if not isinstance(state.get(name), kind)]:
         raise BadCheckpoint(f"{path}: incomplete (it has no valid {', '.join(wrong)})")
+    if state["progress"].get("step", state["step"]) != state["step"]:
+        raise BadCheckpoint(f"{path}: of step {state['step']}, but its progress is of step {state['progress']['step']}")
     return state
 
 
