@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from altprop.data.base import Data, Split
+from altprop.problems import message_of
 from altprop.reporting.figures import run_figures
 from altprop.reporting.figures.standard import draw_confusion, draw_curves, draw_mistakes
 from altprop.tracking.base import Tracker
@@ -38,7 +39,7 @@ def draw_figures(run: Assembly, directory: RunDirectory, settings: TrainerSettin
             drawn += draw_answers(run, run.data.test, directory.figures, "test", settings.limit_batches)
         drawn += run.algorithm.figures(directory.figures)
     except Exception as error:  # a figure must not cost a trained network
-        log.warning("figures: %s: %s", type(error).__name__, error)
+        log.warning("figures: %s: %s", type(error).__name__, message_of(error))
     for path in drawn:
         tracker.figure(path.stem, path)
 

@@ -240,6 +240,16 @@ def test_gray_and_transparent_images_are_converted_to_color(context):
 
 
 @pytest.mark.parametrize("limit", [0, 100])
+def test_a_class_folder_whose_name_is_not_unicode_has_a_name_that_figures_take(context, limit):
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
+    for split in ("train", "test"):
+        folder = os.fsencode(context.root / "pets" / split)
+        os.rename(folder + b"/cat", folder + b"/\xff\xfe")
+    data = ImageFolder(**SETTINGS, memory_limit=limit, crops=Crops(size=12, resize=14)).load(context)
+    assert "\\xff\\xfe" in data.class_names
+
+
+@pytest.mark.parametrize("limit", [0, 100])
 def test_a_split_that_lacks_a_class_says_so_once(context, limit, caplog):
     write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
     validation = Validation(size=0.25, how="tail")

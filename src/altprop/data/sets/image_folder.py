@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -56,7 +57,7 @@ class ImageFolder(Streamed):
         """
         folder = context.root / self.folder
         classes = class_folders(folder / SPLITS[0])
-        names = tuple(classes)
+        names = tuple(os.fsencode(name).decode(errors="backslashreplace") for name in classes)  # figures take no other bytes
         train, test = list_splits(folder, SPLITS, classes)
         pixels = decode_or_read((train, test), context.root, self.folder, self.memory_limit * MIB)
         if pixels is None:
