@@ -240,6 +240,14 @@ def test_gray_and_transparent_images_are_converted_to_color(context):
 
 
 @pytest.mark.parametrize("limit", [0, 100])
+def test_a_share_for_validation_that_is_no_image_is_refused(context, limit):
+    write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
+    images = ImageFolder(**SETTINGS, memory_limit=limit, crops=Crops(size=12, resize=14), validation=Validation(size=1e-5))
+    with pytest.raises(ConfigError, match=r"^dataset.validation.size: 1e-05; [^\n]* that is one image or more$"):
+        images.load(context)
+
+
+@pytest.mark.parametrize("limit", [0, 100])
 def test_a_class_folder_whose_name_is_not_unicode_has_a_name_that_figures_take(context, limit):
     write_image_folder(context.root / "pets", IMAGES, [(20, 16)])
     for split in ("train", "test"):

@@ -76,6 +76,9 @@ class ImageSet(ABC):
         """
         if self.validation.file is None:
             held_out = self.validation.count(len(labels))
+            if held_out == 0 and self.validation.size > 0:
+                allowed = f"a share of the {len(labels):,} training images of {self.display_name} that is one image or more"
+                raise ConfigError([Problem("dataset.validation.size", f"{self.validation.size:g}", allowed)])
             if held_out == 0:
                 return self.limited(labels, self.limit_train), None
             if held_out >= len(labels):
