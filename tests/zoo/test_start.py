@@ -12,7 +12,8 @@ from torch import nn
 
 from altprop.nn.fused_attention import without_fused_attention
 from altprop.nn.weights.base import Dense
-from altprop.nn.weights.saved_run import own_tensors
+from altprop.nn.weights.saved_run import load_weights, own_tensors
+from altprop.problems import ConfigError
 from altprop.testing import WEIGHTS_RULES, Training
 from altprop.testing.problem import STEPS_PER_EPOCH
 from altprop.training.assembly import start_from
@@ -50,3 +51,13 @@ def test_a_buffer_called_mask_in_a_module_of_the_model_belongs_to_the_model() ->
     masked = nn.Module()
     masked.register_buffer("mask", torch.ones(2))
     assert set(own_tensors(nn.ModuleDict({"blocks": nn.Sequential(masked)}))) == {"blocks.0.mask"}
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
+def test_weights_of_another_kind_of_numbers_are_refused(dtype: torch.dtype) -> None:
+    own = {"layer.weight": torch.zeros(2)}
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(ConfigError, match=f"^model.weights_from: layer.weight is {name} instead of float32; the same model"):
+        load_weights(own, {"layer.weight": torch.ones(2, dtype=dtype)}, "model.weights_from")
+    load_weights(own, {"layer.weight": torch.ones(2, dtype=torch.float64)}, "model.weights_from")
+    assert own["layer.weight"].tolist() == [1.0, 1.0]

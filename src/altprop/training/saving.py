@@ -13,6 +13,7 @@ from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
 from altprop.checkpoint_files import INITIAL
 from altprop.faults import is_out_of_memory
+from altprop.nn.weights.saved_run import kind_of_numbers
 from altprop.problems import RunFailed, first_line_of
 from altprop.training.checkpoint import FORMAT, Checkpoint, CheckpointStore, random_state, restore_random_state
 from altprop.training.cost import peak_memory
@@ -162,12 +163,8 @@ def require_kinds(saved: Any, model: nn.Module) -> None:
     """Raise TypeError if a tensor in ``saved`` is of another kind than that of ``model``, to which torch would convert it."""
     for name, tensor in model.state_dict().items():
         other = saved.get(name) if isinstance(saved, Mapping) else None
-        if isinstance(other, Tensor) and _kind(other) != _kind(tensor):
+        if isinstance(other, Tensor) and kind_of_numbers(other) != kind_of_numbers(tensor):
             raise TypeError(f"{name} is {other.dtype} in the file and {tensor.dtype} in the model")
-
-
-def _kind(tensor: Tensor) -> tuple[bool, bool]:
-    return tensor.is_floating_point(), tensor.is_complex()
 
 
 @contextmanager

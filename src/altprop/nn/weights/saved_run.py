@@ -189,7 +189,8 @@ def _rule_class(options: Mapping[str, Any]) -> type[WeightsRule] | None:
 def load_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], key: str) -> None:
     """Copy ``weights`` into the tensors ``own`` of the same names.
 
-    Raises ``ConfigError`` about configuration key ``key``, in one line, if names are missing or unexpected or shapes differ.
+    Raises ``ConfigError`` about configuration key ``key``, in one line, if names are missing or unexpected, or shapes or kinds of
+    numbers differ.
     Files from before batch norm counted its batches need not have ``num_batches_tracked``.
     """
     if description := differences(own, weights):
@@ -200,19 +201,30 @@ def load_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], key: 
                 value.copy_(weights[name])
 
 
+def kind_of_numbers(tensor: Tensor) -> tuple[bool, bool]:
+    """Return whether ``tensor`` is of real and whether of complex numbers. Copying to another kind would lose what it holds."""
+    return tensor.is_floating_point(), tensor.is_complex()
+
+
 def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
-    """Return in words how ``weights`` differ in names and shapes from ``own``; empty if they do not."""
+    """Return in words how ``weights`` differ in names, shapes and kinds of numbers from ``own``; empty if they do not."""
     missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
     shapes = [
         f"{name} has shape {list(weights[name].shape)} instead of {list(value.shape)}"
         for name, value in own.items()
         if name in weights and weights[name].shape != value.shape
     ]
+    kinds = [
+        f"{name} is {str(weights[name].dtype).removeprefix('torch.')} instead of {str(value.dtype).removeprefix('torch.')}"
+        for name, value in own.items()
+        if name in weights and kind_of_numbers(weights[name]) != kind_of_numbers(value)
+    ]
     unexpected = [name for name in weights if name not in own]
     parts = [
         _listed(missing, "{} is missing", "{} are missing"),
         _listed(unexpected, "{} is unexpected", "{} are unexpected"),
         _listed(shapes, "{}", "{}"),
+        _listed(kinds, "{}", "{}"),
     ]
     return "; ".join(filter(None, parts))
 
