@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from textwrap import shorten
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from altprop.algorithms.context import Context
 from altprop.checkpoint_files import INITIAL
 from altprop.faults import is_out_of_memory
 from altprop.nn.weights.saved_run import kind_of_numbers
-from altprop.problems import RunFailed, first_line_of
+from altprop.problems import RunFailed
 from altprop.training.checkpoint import FORMAT, Checkpoint, CheckpointStore, random_state, restore_random_state
 from altprop.training.cost import peak_memory
 from altprop.training.plan import Plan
@@ -175,7 +176,7 @@ def _explained(checkpoint: Checkpoint) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        reason = first_line_of(error)
+        reason = shorten(str(error), 300, placeholder=" …")  # torch names the tensors from its second line on
         raise RunFailed(
             f"{checkpoint.path} does not fit this code ({type(error).__name__}: {reason}); resume it with the version that "
             "meta.json in the run's directory names, or start over with resume=false"
