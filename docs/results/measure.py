@@ -106,7 +106,11 @@ def field_table(name: str) -> str:
     epochs, seconds, flops = (float(rows[0][f"equal_{cost}"]) for cost in ("epochs", "seconds", "flops"))
     head = [
         *("signal", "rate", "tried: validation", "test accuracy", "95 % interval"),
-        *(f"validation, {epochs:g} epoch{'s' * (epochs != 1)}", f"validation, {seconds:.1f} s", f"validation, {1e-9 * flops:.0f} GFLOPs"),
+        *(
+            f"validation, {epochs:g} epoch{'s' * (epochs != 1)}",
+            f"validation, {seconds:.1f} s",
+            f"validation, {1e-9 * flops:.0f} GFLOPs",
+        ),
         *("time", "GFLOPs", "peak memory", "angle of each layer"),
     ]
     lines = [head, ["---"] * len(head), *map(_field_cells, rows)]
