@@ -37,7 +37,8 @@ from altprop.algorithms.equilibrium_propagation.algorithm import EquilibriumProp
 from altprop.algorithms.graphs import WARM_UP
 from altprop.algorithms.recorder import CudaRecorder
 from altprop.models.energy import EnergyConvNet, EnergyMLP, EnergyModel
-from altprop.nn.energy.fixed_edges import Apply, fixed_convolution, fixed_transpose
+from altprop.nn.energy.edges import Apply
+from altprop.nn.energy.fixed_edges import fixed_convolution, fixed_transpose
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from textwrap import shorten
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
 from altprop.checkpoint_files import INITIAL
 from altprop.faults import is_out_of_memory
-from altprop.nn.weights.saved_run import kind_of_numbers
+from altprop.nn.weights.saved_run import different_kinds
 from altprop.problems import RunFailed
 from altprop.training.checkpoint import FORMAT, Checkpoint, CheckpointStore, random_state, restore_random_state
 from altprop.training.cost import peak_memory
@@ -162,10 +162,8 @@ def load_state(algorithm: Algorithm, checkpoint: Checkpoint) -> Progress:
 
 def require_kinds(saved: Any, model: nn.Module) -> None:
     """Raise TypeError if a tensor in ``saved`` is of another kind than that of ``model``, to which torch would convert it."""
-    for name, tensor in model.state_dict().items():
-        other = saved.get(name) if isinstance(saved, Mapping) else None
-        if isinstance(other, Tensor) and kind_of_numbers(other) != kind_of_numbers(tensor):
-            raise TypeError(f"{name} is {other.dtype} in the file and {tensor.dtype} in the model")
+    if isinstance(saved, Mapping) and (different := different_kinds(model.state_dict(), saved)):
+        raise TypeError(different[0])
 
 
 @contextmanager

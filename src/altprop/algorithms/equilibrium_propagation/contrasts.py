@@ -29,9 +29,8 @@ from altprop.nn.energy.edges import (
 Gradients = dict[str, Tensor]
 """Gradients of effective weights in the layout of the layers, named ``layers.<i>.weight``, ``layers.<i>.bias`` and
 ``feedback.<i>.weight``."""
-
-
 Moves = tuple[Tensor | None, Tensor | None]
+"""How far the states below and above an edge moved from one side of a contrast to the other; None if that is not computed yet."""
 
 
 class Side(NamedTuple):
@@ -56,8 +55,7 @@ def edge_contrast(
 
     It is summed over the batch and multiplied by ``factor``, which is applied to the states because they have fewer entries than
     the weights. ``routing`` are the pooling positions, if both sides have the same lower state and the positions are known.
-    ``out`` is a tensor for the result, used by linear edges. ``moves`` are the differences of the sides below and above, if they
-    are known.
+    ``out`` is a tensor for the result, used by linear edges. ``moves`` are ``upper`` minus ``lower`` if they are known.
     """
     above = upper.above - lower.above if moves[1] is None else moves[1]
     if upper.below is lower.below:

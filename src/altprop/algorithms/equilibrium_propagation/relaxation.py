@@ -17,8 +17,8 @@ from torch import Tensor
 
 from altprop.algorithms.equilibrium_propagation.dynamics import Masks, Nudge, input_drive, pull, step
 from altprop.algorithms.equilibrium_propagation.network import Network, States
-from altprop.nn.energy.edges import Routing, convolve, down, flatten, pool, unpool, up
-from altprop.nn.energy.fixed_edges import Apply, fixed_convolution, fixed_pool, fixed_transpose
+from altprop.nn.energy.edges import Apply, Routing, convolve, down, flatten, pool, unpool, up
+from altprop.nn.energy.fixed_edges import fixed_convolution, fixed_pool, fixed_transpose
 
 UpdateOrder = Literal["synchronous", "red_black"]
 RESIDUAL_INTERVAL = 5

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from altprop.ranges import (
+    LARGEST_COEFFICIENT,
     Epsilon,
     FiniteFloat,
     LearningRate,
@@ -28,15 +29,14 @@ from altprop.ranges import (
     WeightDecay,
 )
 
-_Decay = Annotated[float, Ge(0), Lt(1)]
-_Divisor = Annotated[float, Ge(1), Le(10**10)]
+_Divisor = Annotated[float, Ge(1), Le(LARGEST_COEFFICIENT)]
 
 OPTIMIZERS: Mapping[str, Any] = {
     "lr": LearningRate | Tensor,
-    "betas": tuple[_Decay, _Decay],
+    "betas": tuple[Share, Share],
     "eps": Epsilon,
     "weight_decay": WeightDecay,
-    "momentum": _Decay,
+    "momentum": Share,
     "dampening": Probability,
     "alpha": Probability,
     "lambd": NonNegativeFloat,
@@ -73,8 +73,8 @@ SCHEDULERS: Mapping[str, Any] = {
     "epochs": PositiveInt | None,
     "steps_per_epoch": PositiveInt | None,
     "pct_start": Probability,
-    "base_momentum": _Decay | list[_Decay],
-    "max_momentum": _Decay | list[_Decay],
+    "base_momentum": Share | list[Share],
+    "max_momentum": Share | list[Share],
     "div_factor": _Divisor,
     "final_div_factor": _Divisor,
     "factor": Annotated[float, Gt(0), Lt(1)],

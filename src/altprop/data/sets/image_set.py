@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from annotated_types import Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 from numpy.typing import NDArray
 
 from altprop.data.base import Data, LoadContext
 from altprop.data.checks import check_loading, check_validation_size
 from altprop.data.validation import Validation, stratified
 from altprop.problems import ConfigError, Problem
-from altprop.ranges import PositiveInt, Probability
+from altprop.ranges import PositiveInt
 
 log = logging.getLogger(__name__)
+
+PixelMean = Annotated[float, Ge(0), Le(1)]
+"""A mean of pixels in units of [0, 1]; in units of [0, 255] it would be above 1."""
+PixelDeviation = Annotated[float, Gt(0), Le(10)]
+"""A standard deviation in the same units; some papers divide by several of them."""
 
 Selection = slice | NDArray[np.int64]
 
@@ -50,8 +55,8 @@ class ImageSet(ABC):
 
     batch_size: PositiveInt
     eval_batch_size: PositiveInt
-    mean: Annotated[Sequence[Probability], MinLen(1)]
-    std: Annotated[Sequence[Annotated[float, Gt(0), Le(10)]], MinLen(1)]
+    mean: Annotated[Sequence[PixelMean], MinLen(1)]
+    std: Annotated[Sequence[PixelDeviation], MinLen(1)]
     drop_last: bool = False
     validation: Validation = field(default_factory=Validation)
     limit_train: PositiveInt | None = None

@@ -7,7 +7,7 @@ function is differentiable in its tensors; the positions that a max pooling sele
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -19,6 +19,8 @@ from torch.nn import grad as convolution_gradients
 
 Pool = Literal["max", "average", "none"]
 Shape = tuple[int, ...]
+Apply = Callable[[Tensor], Tensor]
+"""A function of an edge with one weight: :func:`convolve` or :func:`transpose` of many states."""
 
 
 class Routing(NamedTuple):

@@ -16,10 +16,8 @@ import torch.nn.functional as functional
 from torch import Tensor
 from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
 
-from altprop.nn.energy.edges import Edge, Routing, convolve, left_over, pool, transpose
+from altprop.nn.energy.edges import Apply, Edge, Routing, convolve, left_over, pool, transpose
 from altprop.nn.energy.small_maps import is_small_map, small_convolution, small_transpose
-
-Apply = Callable[[Tensor], Tensor]
 
 _UNCHANGED: tuple[str, list[float], None] = ("none", [], None)
 """Arguments of torch's oneDNN operators for a result that no further function is applied to."""

@@ -7,14 +7,10 @@ would have twice the rounding error. Only shapes that round as well as with the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from altprop.nn.energy.edges import Edge
-
-Apply = Callable[[Tensor], Tensor]
+from altprop.nn.energy.edges import Apply, Edge
 
 FEWEST_CHANNELS = 256
 """Output channels of a convolution that is computed here, at least."""

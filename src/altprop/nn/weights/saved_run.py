@@ -189,9 +189,8 @@ def _rule_class(options: Mapping[str, Any]) -> type[WeightsRule] | None:
 def load_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], key: str) -> None:
     """Copy ``weights`` into the tensors ``own`` of the same names.
 
-    Raises ``ConfigError`` about configuration key ``key``, in one line, if names are missing or unexpected, or shapes or kinds of
-    numbers differ.
-    Files from before batch norm counted its batches need not have ``num_batches_tracked``.
+    Raises ``ConfigError`` about configuration key ``key``, in one line, if names are missing or unexpected, or if shapes or kinds
+    of numbers differ. Files from before batch norm counted its batches need not have ``num_batches_tracked``.
     """
     if description := differences(own, weights):
         raise ConfigError([Problem(key, description, "the same model")])
@@ -199,11 +198,6 @@ def load_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], key: 
         for name, value in own.items():
             if name in weights:
                 value.copy_(weights[name])
-
-
-def kind_of_numbers(tensor: Tensor) -> tuple[bool, bool]:
-    """Return whether ``tensor`` is of real and whether of complex numbers. Copying to another kind would lose what it holds."""
-    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
@@ -214,19 +208,30 @@ def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str
         for name, value in own.items()
         if name in weights and weights[name].shape != value.shape
     ]
-    kinds = [
-        f"{name} is {str(weights[name].dtype).removeprefix('torch.')} instead of {str(value.dtype).removeprefix('torch.')}"
-        for name, value in own.items()
-        if name in weights and kind_of_numbers(weights[name]) != kind_of_numbers(value)
-    ]
     unexpected = [name for name in weights if name not in own]
     parts = [
         _listed(missing, "{} is missing", "{} are missing"),
         _listed(unexpected, "{} is unexpected", "{} are unexpected"),
         _listed(shapes, "{}", "{}"),
-        _listed(kinds, "{}", "{}"),
+        _listed(different_kinds(own, weights), "{}", "{}"),
     ]
     return "; ".join(filter(None, parts))
+
+
+def different_kinds(own: Mapping[str, Tensor], saved: Mapping[str, Any]) -> list[str]:
+    """Return in words which tensors of ``saved`` are integers, real or complex numbers where those of ``own`` are others.
+
+    Copying would convert them without an error, and lose what they hold.
+    """
+
+    def kind(tensor: Tensor) -> tuple[bool, bool]:
+        return tensor.is_floating_point(), tensor.is_complex()
+
+    return [
+        f"{name} is {str(other.dtype).removeprefix('torch.')} instead of {str(value.dtype).removeprefix('torch.')}"
+        for name, value in own.items()
+        if isinstance(other := saved.get(name), Tensor) and kind(other) != kind(value)
+    ]
 
 
 def _listed(names: Sequence[str], one: str, many: str) -> str:
