@@ -25,6 +25,7 @@ from altprop.nn.energy.edges import (
     unpool,
     weight_gradient,
 )
+from altprop.nn.energy.products import outer_products
 
 Gradients = dict[str, Tensor]
 """Gradients of effective weights in the layout of the layers, named ``layers.<i>.weight``, ``layers.<i>.bias`` and
@@ -64,8 +65,8 @@ def edge_contrast(
         return weight_gradient(edge, upper.below, unpool(edge, above * factor, routing), out)
     moved = upper.below - lower.below if moves[0] is None else moves[0]
     if not edge.is_convolution:
-        total = torch.mm(torch.mul(lower.above, factor).t(), flatten(moved), out=out)
-        return total.addmm_((above * factor).t(), flatten(upper.below))
+        total = outer_products(torch.mul(lower.above, factor), flatten(moved), out=out)
+        return outer_products(above * factor, flatten(upper.below), total)
     below = torch.cat([upper.below, lower.below])
     routing = pool(edge, convolve(edge, below, weight, bias))[1] if edge.pool == "max" else None
     first, second = unpool(edge, torch.cat([upper.above, lower.above]), routing).chunk(2)

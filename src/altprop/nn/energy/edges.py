@@ -17,6 +17,8 @@ import torch.nn.functional as functional
 from torch import Tensor
 from torch.nn import grad as convolution_gradients
 
+from altprop.nn.energy.products import outer_products, product
+
 Pool = Literal["max", "average", "none"]
 Shape = tuple[int, ...]
 Apply = Callable[[Tensor], Tensor]
@@ -79,7 +81,7 @@ def convolve(edge: Edge, below: Tensor, weight: Tensor, bias: Tensor | None) -> 
     A convolution is computed in the type and memory format of ``weight``; its result has the type of ``below``.
     """
     if not edge.is_convolution:
-        return functional.linear(flatten(below), weight, bias)
+        return product(flatten(below), weight, bias)
     below = _like(weight, below)
     if weight.dtype == below.dtype:
         return functional.conv2d(below, weight, bias, stride=edge.stride, padding=edge.padding)
@@ -158,10 +160,10 @@ def down(edge: Edge, above: Tensor, weight: Tensor, routing: Routing | None) -> 
 def weight_gradient(edge: Edge, below: Tensor, unpooled: Tensor, out: Tensor | None = None) -> Tensor:
     """Compute the derivative of ``sum <convolve(below), unpooled>`` with respect to the weight, summed over the batch.
 
-    The derivative for a linear edge is written to ``out`` if that is given.
+    The derivative for a linear edge is written to ``out`` if that is given and torch computes it.
     """
     if not edge.is_convolution:
-        return torch.mm(unpooled.t(), flatten(below), out=out)
+        return outer_products(unpooled, flatten(below), out=out)
     shape = (edge.above[0], edge.below[0], edge.kernel, edge.kernel)
     return convolution_gradients.conv2d_weight(below, shape, unpooled, stride=edge.stride, padding=edge.padding)
 

@@ -17,12 +17,11 @@ from torch import Tensor
 from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
 
 from altprop.nn.energy.edges import Apply, Edge, Routing, convolve, left_over, pool, transpose
+from altprop.nn.energy.products import ONEDNN, onednn_computes
 from altprop.nn.energy.small_maps import is_small_map, small_convolution, small_transpose
 
 _UNCHANGED: tuple[str, list[float], None] = ("none", [], None)
 """Arguments of torch's oneDNN operators for a result that no further function is applied to."""
-
-ONEDNN = torch.backends.mkldnn.is_available()
 
 if ONEDNN and torch.ops.mkldnn._convolution_pointwise not in flop_registry:
     # torch's table has convolutions, but not under these names: FLOP counters would ignore them.
@@ -39,7 +38,7 @@ if ONEDNN and torch.ops.mkldnn._convolution_pointwise not in flop_registry:
 def fixed_convolution(edge: Edge, weight: Tensor, bias: Tensor | None, batch: int) -> Apply:
     """Return :func:`~altprop.nn.energy.edges.convolve` with one weight, for mini-batches of about ``batch`` samples."""
     if is_small_map(edge, weight):
-        return small_convolution(edge, weight, bias)
+        return small_convolution(edge, weight, bias, batch)
     if not _packs(edge, weight):
         return partial(convolve, edge, weight=weight, bias=bias)
     around: tuple[list[int], list[int], list[int], int] = ([edge.padding] * 2, [edge.stride] * 2, [1, 1], 1)
@@ -55,7 +54,7 @@ def fixed_convolution(edge: Edge, weight: Tensor, bias: Tensor | None, batch: in
 def fixed_transpose(edge: Edge, weight: Tensor, batch: int) -> Apply:
     """Return :func:`~altprop.nn.energy.edges.transpose` with one weight, for mini-batches of about ``batch`` samples."""
     if is_small_map(edge, weight):
-        return small_transpose(edge, weight)
+        return small_transpose(edge, weight, batch)
     if not _packs(edge, weight):
         return partial(transpose, edge, weight=weight)
     around = ([edge.padding] * 2, list(left_over(edge)), [edge.stride] * 2, [1, 1], 1)
@@ -90,11 +89,4 @@ def fixed_pool(edge: Edge) -> Callable[[Tensor], tuple[Tensor, Routing | None]]:
 
 def _packs(edge: Edge, weight: Tensor) -> bool:
     """Whether oneDNN can compute this edge on this machine, and repacks its weight in every call otherwise."""
-    return (
-        ONEDNN
-        and bool(torch.backends.mkldnn.enabled)
-        and edge.is_convolution
-        and weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and not weight.is_contiguous()
-    )
+    return edge.is_convolution and onednn_computes(weight) and not weight.is_contiguous()

@@ -1,8 +1,8 @@
 """Convolutions with many output channels and results of 2 x 2, computed as matrix products.
 
-The convolution kernels of a CPU are made for many positions per weight. For results of 2 x 2 they take up to twice as long as a
-matrix product over all windows, whose entries :func:`windows_of` copies. Sums are split into chunks, because one long float32 sum
-would have twice the rounding error. Only shapes that round as well as with the convolution kernels are computed here.
+The convolution kernels of a CPU are made for many positions per weight. For results of 2 x 2 they take longer than a matrix
+product over all windows, whose entries :func:`windows_of` copies. Only shapes that round as well as with the convolution kernels
+are computed here.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from altprop.nn.energy.edges import Apply, Edge
+from altprop.nn.energy.products import fixed_product, onednn_computes
 
 FEWEST_CHANNELS = 256
 """Output channels of a convolution that is computed here, at least."""
-LONG_SUM = 512
-"""Products in a sum that has chunks of 64; shorter ones have chunks of 32."""
 
 
 def is_small_map(edge: Edge, weight: Tensor) -> bool:
@@ -26,32 +25,33 @@ def is_small_map(edge: Edge, weight: Tensor) -> bool:
         and edge.padding == 0
         and edge.unpooled[0] >= FEWEST_CHANNELS
         and edge.unpooled[1:] == (2, 2)
-        and weight.device.type == "cpu"
-        and weight.dtype == torch.float32
+        and onednn_computes(weight)
         and weight.is_contiguous()
     )
 
 
-def small_convolution(edge: Edge, weight: Tensor, bias: Tensor | None) -> Apply:
+def small_convolution(edge: Edge, weight: Tensor, bias: Tensor | None, batch: int) -> Apply:
     """Return :func:`~altprop.nn.energy.edges.convolve` with one weight; its results are channels-last."""
     out_channels, height, width = edge.unpooled
-    matrix = weight.permute(2, 3, 1, 0).reshape(-1, out_channels)
+    matrix = weight.permute(0, 2, 3, 1).reshape(out_channels, -1)
+    multiply = fixed_product(matrix, bias, batch * height * width, longest_sum(matrix.shape[1]))
 
     def apply(below: Tensor) -> Tensor:
-        drive = chunked_product(windows_of(below, edge.kernel), matrix, bias)
+        drive = multiply(windows_of(below, edge.kernel))
         return drive.view(-1, height, width, out_channels).permute(0, 3, 1, 2)
 
     return apply
 
 
-def small_transpose(edge: Edge, weight: Tensor) -> Apply:
+def small_transpose(edge: Edge, weight: Tensor, batch: int) -> Apply:
     """Return :func:`~altprop.nn.energy.edges.transpose` with one weight; its results are contiguous."""
     (in_channels, *size), (out_channels, height, width), kernel = edge.below, edge.unpooled, edge.kernel
-    matrix = weight.permute(0, 2, 3, 1).reshape(out_channels, -1)
+    matrix = weight.permute(2, 3, 1, 0).reshape(-1, out_channels)
+    multiply = fixed_product(matrix, None, batch * height * width, longest_sum(out_channels))
 
     def apply(unpooled: Tensor) -> Tensor:
         rows = unpooled.permute(0, 2, 3, 1).reshape(-1, out_channels)
-        windows = chunked_product(rows, matrix, None).view(-1, height, width, kernel, kernel, in_channels)
+        windows = multiply(rows).view(-1, height, width, kernel, kernel, in_channels)
         drive = windows.new_zeros(windows.shape[0], *size, in_channels)
         for row in range(height):
             for column in range(width):
@@ -61,17 +61,14 @@ def small_transpose(edge: Edge, weight: Tensor) -> Apply:
     return apply
 
 
+def longest_sum(terms: int) -> int:
+    """Return how many of all ``terms`` are added up in one go. With these lengths, sums round as well as in the kernels."""
+    if terms >= 1024:
+        return 96
+    return 64 if terms >= 512 else 48
+
+
 def windows_of(below: Tensor, kernel: int) -> Tensor:
     """Return all windows of ``[batch, channels, height, width]``, ``[batch * positions, kernel * kernel * channels]``."""
     windows = below.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).unfold(1, kernel, 1).unfold(2, kernel, 1)
     return windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, kernel * kernel * below.shape[1])
-
-
-def chunked_product(rows: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    """Return ``rows @ matrix + bias``, summed in chunks of 64 or 32 products."""
-    size = 64 if rows.shape[1] >= LONG_SUM else 32
-    (first, *others), (first_part, *other_parts) = rows.split(size, dim=1), matrix.split(size)
-    total = torch.mm(first, first_part)
-    for chunk, part in zip(others, other_parts, strict=True):
-        torch.addmm(total, chunk, part, out=total)
-    return total if bias is None else total.add_(bias)
