@@ -11,6 +11,8 @@ import torch
 from measuring import CLOCKS, Row
 from reporting import Section, aligned, line, machine, write_json
 
+from altprop.allocator import keep_freed_memory
+
 
 def standard_parser(doc: str | None, rounds: int, clock: str = "process") -> argparse.ArgumentParser:
     """Return a parser with ``--rounds``, ``--clock``, ``--device`` and ``--json``."""
@@ -26,6 +28,7 @@ def main(parser: argparse.ArgumentParser, rows: Callable[[argparse.Namespace], I
     """Measure ``rows``, print each as soon as it is there and the table at the end, and write ``--json``."""
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     results = []
     for row in rows(args):
         print(line(row), file=sys.stderr, flush=True)

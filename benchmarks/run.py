@@ -24,6 +24,7 @@ import torch
 from measuring import CLOCKS
 from reporting import Section, aligned, line, machine, markdown, verdict, write_document, write_json
 
+from altprop.allocator import keep_freed_memory
 from altprop.files import write_bytes
 
 NAMES = (
@@ -47,6 +48,7 @@ NAMES = (
     "observation",
     "sparse_inference",
     "warm_workers",
+    "freed_memory",
 )
 """The most informative first."""
 
@@ -113,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = parser().parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     failed: list[str] = []
     results: list[Section] = []
     for section in sections(args.only, args.quick, args.clock, args.device, failed):

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "altprop"
 ROOMS = [
     {
         *("problems", "faults", "files", "keys", "tensor_file", "yaml_files", "seeding", "names", "program", "fonts", "ranges"),
-        *("code_state", "code_identity", "_torchvision", "checkpoint_files"),
+        *("code_state", "code_identity", "_torchvision", "checkpoint_files", "allocator"),
     },
     {"nn", "data", "models", "tracking", "estimators", "heads", "losses", "units", "weights"},
     {"reporting"},

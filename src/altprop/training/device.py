@@ -8,6 +8,7 @@ from torch import nn
 from altprop.algorithms.graphs import KEY, OFF
 from altprop.algorithms.numerics import configure_numerics
 from altprop.algorithms.recorder import CudaRecorder, Recorder
+from altprop.allocator import keep_freed_memory
 from altprop.nn.units.base import hard_units
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.training.settings import TrainerSettings
@@ -32,7 +33,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def configure_torch(settings: TrainerSettings) -> None:
-    """Set threads, TF32, kernel selection and determinism for this process."""
+    """Set threads, the allocation of memory, TF32, kernel selection and determinism for this process."""
+    keep_freed_memory()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     configure_numerics(settings.precision, deterministic=settings.deterministic)

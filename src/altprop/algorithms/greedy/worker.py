@@ -25,6 +25,7 @@ from altprop.algorithms.master_weights import block_optimizer
 from altprop.algorithms.numerics import configure_numerics
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
 from altprop.algorithms.schedule import Schedule
+from altprop.allocator import keep_freed_memory
 from altprop.nn.weights.base import Dense
 from altprop.seeding import derive_seed
 
@@ -218,8 +219,9 @@ def unpickled(content: bytes) -> WorkerPlan:
 
 
 def configure_process(plan: WorkerPlan) -> None:
-    """Set threads, numerics and the random stream of a worker's process as the first process has set its own."""
+    """Set threads, memory, numerics and the random stream of a worker's process as the first process has set its own."""
     torch.set_num_threads(plan.threads)
+    keep_freed_memory()
     configure_numerics(plan.context.precision, deterministic=plan.context.deterministic)
     if plan.context.device.type == "cuda":
         torch.cuda.set_device(plan.context.device)
