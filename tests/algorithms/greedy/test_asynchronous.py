@@ -244,6 +244,23 @@ def test_an_evaluation_is_due_when_all_workers_have_finished_a_round() -> None:
     assert rounds[0]["train/block2/learning_rate"] == 0.1
 
 
+def test_the_recorded_rate_is_that_of_the_last_step_of_the_first_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rate falls within a step, and has none to fall to once it is frozen."""
+    algorithm = set_up(AsynchronousGreedy(slow_block=3, slowdown=3.0), epochs=3, milestones=(1, 2, 3))
+    first = algorithm.optimizers[0]
+    used: list[float] = []
+    step = first.step
+    monkeypatch.setattr(first, "step", lambda **kwargs: (used.append(first.learning_rate), step(**kwargs)))
+    for index in range(200):
+        algorithm.train_step(*batch(index))
+        if used:
+            assert algorithm.progress_metrics()["train/learning_rate"] == used[-1]
+        if algorithm.finished:
+            break
+    assert algorithm.finished
+    assert used[-1] > first.learning_rate  # the decay after its last step was not used
+
+
 def test_a_run_in_steps_that_is_too_short_for_a_pass_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     algorithm = set_up(AsynchronousGreedy())
     algorithm.context = dataclasses.replace(algorithm.context, total_epochs=2)

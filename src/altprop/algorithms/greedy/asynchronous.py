@@ -141,7 +141,8 @@ class AsynchronousGreedy(LocalLosses):
         return self.clock.round_ended
 
     def progress_metrics(self) -> dict[str, float]:
-        metrics = {"train/rounds": float(min(self.clock.done))}
+        # Block 1's rate changes where its own pass begins, which is within a step, and it has none to report once it is frozen.
+        metrics = {"train/rounds": float(min(self.clock.done)), "train/learning_rate": self.rates[0]}
         for index, (passes, rate) in enumerate(zip(self.clock.done, self.rates, strict=True)):
             metrics[f"train/block{index + 1}/passes"] = float(passes)
             metrics[f"train/block{index + 1}/learning_rate"] = rate
