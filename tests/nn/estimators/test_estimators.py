@@ -66,6 +66,25 @@ def test_the_backward_pass_is_the_derivative_of_the_layer_loss(name: str, unit: 
     torch.testing.assert_close(gradient[~kinks], (factor * slope)[~kinks], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("name", "unit", "low", "high"),
+    [
+        ("saturated_ste", "sign", -1.0, 1.0),
+        ("saturated_ste", "binary", 0.0, 1.0),
+        ("saturated_ste", "staircase3", 0.0, 1.0),
+        ("saturated_ste_v2", "sign", -(3**0.5), 3**0.5),
+        ("saturated_ste_v2", "binary", 0.0, 3**0.5),
+    ],
+)
+def test_a_saturated_zone_ends_exactly_at_its_ends(name: str, unit: str, low: float, high: float, dtype: torch.dtype) -> None:
+    ends = torch.tensor([low, high], dtype=dtype)
+    outward = ends.new_tensor([-torch.inf, torch.inf])
+    inputs = torch.cat((ends, torch.nextafter(ends, outward), torch.nextafter(ends, -outward)))
+    gradient = backward(RULES[name](), LEVELS[unit], inputs, torch.full_like(inputs, 3.0))
+    assert gradient.tolist() == [3, 3, 0, 0, 3, 3]
+
+
 def near_a_kink(name: str, inputs: Tensor, levels: Levels) -> Tensor:
     """Whether ``inputs`` are at a kink off the grid that :func:`draw` avoids."""
     if name == "saturated_ste_v2":

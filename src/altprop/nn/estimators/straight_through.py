@@ -55,9 +55,10 @@ class SaturatedStraightThrough(Estimator):
         return self._zone(position, binary=True).to(position.dtype)
 
     def _zone(self, inputs: Tensor, binary: bool) -> Tensor:
-        # Comparing in place, in floating point, is vectorized on a CPU; comparisons that return booleans are not.
-        centered = (inputs - self.bound / 2).abs_().le_(self.bound / 2) if binary else inputs.abs().le_(self.bound)
-        return centered.to(torch.bool)
+        # Comparing in place, in floating point, is vectorized on a CPU; comparisons that return booleans are not. A distance from
+        # the center of the zone would round, and inputs just below 0 would be at 0.
+        zone = inputs.clamp(0.0, self.bound).eq_(inputs) if binary else inputs.abs().le_(self.bound)
+        return zone.to(torch.bool)
 
     def remember(self, inputs: Tensor, levels: Levels) -> Tensor | None:
         """A mask of one byte per unit; for a summed staircase the number of thresholds whose zone contains the input."""
