@@ -1,39 +1,47 @@
 """Train what the documents report, store the accuracies in ``measured.json``, and write them into the documents.
 
-    python docs/results/measure.py                              every short run that a document names; about half an hour
-    python docs/results/measure.py "dgl/quick_delayed_gradients"       this one; an id is an experiment and further overrides
+    python docs/results/measure.py                              every short run that a document names; about an hour
+    python docs/results/measure.py "dgl/quick_delayed_gradients"       this one; an id is an experiment, if any, and overrides
     python docs/results/measure.py --write                      train nothing, write the documents from measured.json
 
 A document marks a number with ``<!-- measured: <id> -->…<!-- end -->``: the mean ± standard deviation over seeds. After the id,
-``; values`` shows one number per seed, ``; counted`` the number of seeds in parentheses, and ``; mean <metric>`` another metric,
-such as ``test/readout/accuracy``. The table of quick experiments is between ``<!-- table of quick experiments -->`` and
-``<!-- end of table -->``. Seeds are 0, 1, 2, with one torch thread. The table after
-``<!-- table of sweep=field/<name> -->`` comes from ``field_<name>.csv``, which report.py wrote as ``searches.csv``.
+``; values`` shows one number per seed, ``; range`` the lowest and highest, ``; counted`` the number of seeds in parentheses, and
+``; mean <metric>`` another metric, such as ``test/readout/accuracy``, or ``test/accuracy@3`` after the third epoch. Numbers
+that were not measured here, as those of papers, are in ``<!-- not ours -->…<!-- end -->`` or in a column or row named published.
+
+The tables in ``TABLES`` are between ``<!-- table of <name> -->`` and ``<!-- end of table -->``. Seeds are 0, 1, 2, with one torch
+thread. The table after ``<!-- table of sweep=field/<name> -->`` comes from ``field_<name>.csv``, which report.py wrote as
+``searches.csv``.
 
 The runs are in ``outputs/measured/<commit>``, so a command that was interrupted resumes. Entries with ``long: true`` take
-hours; they are only measured if their id is given.
+hours; they are only measured if their id is given. Entries without ``cpu`` were copied from the documents in which the numbers of
+these runs had been recorded when the store was made; their commits are those of the runs.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 STORE = Path(__file__).with_name("measured.json")
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "algorithms").glob("*.md")))
 MARKER = re.compile(
-    r"<!-- measured: (?P<id>[^;]+?)(?:; (?P<style>mean|counted|values)(?: (?P<metric>[\w/]+))?)? -->(?P<text>.*?)<!-- end -->",
+    r"<!-- measured: (?P<id>[^;]+?)(?:; (?P<style>mean|counted|values|range)(?: (?P<metric>[\w/@]+))?)? -->"
+    r"(?P<text>.*?)<!-- end -->",
     re.S,
 )
-TABLE = re.compile(r"(<!-- table of quick experiments -->\n).*?(<!-- end of table -->)", re.S)
+TABLE = re.compile(r"(<!-- table of ([a-z ]+) -->\n).*?(<!-- end of table -->)", re.S)
 FIELD = re.compile(r"(<!-- table of sweep=field/(\w+) -->\n).*?(<!-- end of table -->)", re.S)
 SEEDS = (0, 1, 2)
 ACCURACY = "test/accuracy"
@@ -56,7 +64,18 @@ QUICK = (
     *("field/quick_predictive_coding", "field/quick_forward_forward", "field/quick_n_of_m"),
     "field/quick_structured_rigl",
 )
-"""The rows of the table of quick experiments. ``dsr/quick_prune`` starts from the runs of ``dsr/quick_dense``."""
+"""The rows of the table of quick experiments."""
+STARTS_FROM = {"dsr/quick_prune": "dsr/quick_dense"}
+"""Experiments whose runs start from those of another one, with the same seeds."""
+SPARSITIES = (0.8, 0.9, 0.95, 0.98)
+SPARSE = {"dynamic": "dynamic", "set": "SET", "deepr": "DeepR", "static": "static", "tied": "tied", "prune": "pruned"}
+SIGNALS = {
+    "backprop": "backprop",
+    "target_propagation": "target propagation",
+    "decoupled_greedy": "decoupled greedy",
+    "delayed_gradients": "delayed gradients",
+}
+WEIGHTS = {"dense": "dense", "dynamic_sparse": "dynamic sparse, 0.9", "iterative_binary": "binary, a layer per epoch"}
 
 Entry = Mapping[str, Any]
 Store = dict[str, Entry]
@@ -81,13 +100,18 @@ def marked(text: str) -> Iterator[re.Match[str]]:
 def shown(entry: Entry, style: str, metric: str | None = None) -> str:
     """What a document shows for ``entry``."""
     values = (entry.get("values") or {}).get(metric or ACCURACY)
-    if values is None:  # of runs whose single values were not kept
-        digits = entry.get("digits", 2)
-        spread = "" if entry["count"] == 1 else f" ± {entry['std']:.{digits}f}"
-        return f"{entry['mean']:.{digits}f}{spread}" + (f" ({entry['count']})" if style == "counted" else "")
-    if style == "values":
-        return ", ".join(f"{value:.1f}" for value in values)
-    return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+    digits = entry.get("digits", 1 if values else 2)
+    if style == "range":
+        low, high = (min(values), max(values)) if values else entry["ranges"][metric or ACCURACY]
+        return f"{low:.{digits}f} to {high:.{digits}f}"
+    if style == "values" and values:
+        return ", ".join(f"{value:.{digits}f}" for value in values)
+    if values:
+        mean, deviation, count = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
+    else:  # of runs whose single values were not kept
+        mean, deviation, count = entry["mean"], entry["std"], entry["count"]
+    spread = "" if count == 1 else f" ± {deviation:.{digits}f}"
+    return f"{mean:.{digits}f}{spread}" + (f" ({count})" if style == "counted" else "")
 
 
 def quick_table(store: Store) -> str:
@@ -97,6 +121,51 @@ def quick_table(store: Store) -> str:
     pairs = zip(cells[:half], [*cells[half:], *["| | |"] * (2 * half - len(cells))])
     head = "| experiment | test accuracy | | experiment | test accuracy |\n|---|---|---|---|---|\n"
     return head + "".join(f"{left} {right}\n" for left, right in pairs)
+
+
+def sweep_ids(sweep: str) -> Iterator[tuple[dict[str, str], str]]:
+    """The overrides of every run of ``sweep=<sweep>`` without its seed, as a mapping and as an id."""
+    params = yaml.safe_load((ROOT / "conf" / "sweep" / f"{sweep}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    choices = [str(value).replace(" ", "").split(",") for key, value in params.items() if key != "seed"]
+    for values in itertools.product(*choices):
+        overrides = dict(zip((key for key in params if key != "seed"), values, strict=True))
+        yield overrides, " ".join(f"{key}={value}" for key, value in overrides.items())
+
+
+def pairs_table(store: Store) -> str:
+    """The table of ``sweep=quick/graded_units`` and ``sweep=quick/hard_units``, a signal and its units per row."""
+    lines = [["signal", "units", *WEIGHTS.values()], ["---"] * (2 + len(WEIGHTS))]
+    for sweep, units, rule in (("quick/graded_units", "ReLU", ""), ("quick/hard_units", "sign", ", soft hinge")):
+        cells: dict[str, dict[str, str]] = {}
+        for overrides, name in sweep_ids(sweep):
+            cells.setdefault(overrides["algorithm"], {})[overrides["algorithm/weights"]] = shown(store[name], "mean")
+        lines += [[SIGNALS[signal] + rule, units, *(row[weights] for weights in WEIGHTS)] for signal, row in cells.items()]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def sparse_id(method: str, sparsity: float) -> str:
+    """The id of a quick experiment of a sparse rule at ``sparsity``."""
+    return f"dsr/quick_{method} algorithm.weights.sparsity={sparsity}"
+
+
+def sparsities_table(store: Store) -> str:
+    """The table of the accuracy of every sparse rule at every sparsity on the digits."""
+    lines = [["sparsity", *SPARSE.values()], ["---"] * (1 + len(SPARSE))]
+    lines += [
+        [str(sparsity), *(shown(store[sparse_id(method, sparsity)], "mean") for method in SPARSE)] for sparsity in SPARSITIES
+    ]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+TABLES: dict[str, tuple[Callable[[Store], str], tuple[str, ...]]] = {
+    "quick experiments": (quick_table, QUICK),
+    "signals and weights": (
+        pairs_table,
+        tuple(name for sweep in ("graded", "hard") for _, name in sweep_ids(f"quick/{sweep}_units")),
+    ),
+    "sparsities": (sparsities_table, tuple(sparse_id(method, sparsity) for method in SPARSE for sparsity in SPARSITIES)),
+}
+"""What draws each table and the ids that it shows, in the order in which they are trained."""
 
 
 def field_table(name: str) -> str:
@@ -144,13 +213,14 @@ def documented(text: str, store: Store) -> str:
 
     text = MARKER.sub(number, text)
     text = FIELD.sub(lambda match: match[1] + field_table(match[2]) + match[3], text)
-    return TABLE.sub(lambda match: match[1] + quick_table(store) + match[2], text)
+    return TABLE.sub(lambda match: match[1] + TABLES[match[2]][0](store) + match[3], text)
 
 
 def short_runs(store: Store) -> list[str]:
-    """The ids in the table and in every marker, without those that take hours."""
+    """The ids in the tables and in every marker, without those that take hours."""
+    shown_in_tables = [name for _, names in TABLES.values() for name in names]
     named = [match["id"] for document in DOCUMENTS for match in marked(document.read_text())]
-    return [name for name in dict.fromkeys((*QUICK, *named)) if not store.get(name, {}).get("long")]
+    return [name for name in dict.fromkeys((*shown_in_tables, *named)) if not store.get(name, {}).get("long")]
 
 
 def measure(name: str) -> Entry:
@@ -160,7 +230,12 @@ def measure(name: str) -> Entry:
     commit = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     outputs = ROOT / "outputs" / "measured" / commit
     fixed = ("trainer.threads=1", "trainer.device=cpu", "trainer.figures=false", "~logger", f"paths.outputs={outputs}")
-    words = [*(f"experiment={word}" if index == 0 else word for index, word in enumerate(name.split())), *fixed]
+    words = [word if "=" in word else f"experiment={word}" for word in name.split()]
+    keys = {word.partition("=")[0] for word in words}
+    words += [word for word in fixed if word.partition("=")[0] not in keys]
+    if first := STARTS_FROM.get(name.split()[0]):
+        for seed in SEEDS:
+            altprop.train(f"experiment={first}", *fixed, f"seed={seed}")  # nothing is trained if it is there
     runs = [altprop.train(*words, f"seed={seed}") for seed in SEEDS]
     metrics = [key for key in runs[0].last if key.startswith("test/") and key.endswith("accuracy")]
     meta = json.loads((runs[0].directory / "meta.json").read_text())
@@ -172,7 +247,8 @@ def measure(name: str) -> Entry:
         "cpu": meta["cpu"]["model"],
         "torch": meta["versions"]["torch"],
         "commit": commit + ("+" if meta["code"]["altprop"]["dirty"] else ""),
-        "command": f"python train.py -m {' '.join(words[: len(name.split())])} seed=0,1,2 trainer.threads=1",
+        "command": f"python train.py -m {' '.join(words[: len(name.split())])} seed=0,1,2"
+        + ("" if "trainer.threads" in keys else " trainer.threads=1"),
     }
 
 
