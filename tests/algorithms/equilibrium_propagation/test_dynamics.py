@@ -92,10 +92,14 @@ def test_relaxation_is_many_steps(kind: Kind, activation: str, vector_field: boo
     drive, _ = input_drive(network, inputs)
     relaxation = Relaxation(network, inputs)
     free = relaxation.run(network.zeros(4), 6)
+    assert relaxation.steps_taken == 6
     states = network.zeros(4)
     for _ in range(6):
         states = step(network, drive, states)
     assert_close(free, states, 1e-10)
+    for steps in (0, 1, 6):
+        assert_close(relaxation.run_from_zeros(steps), relaxation.run(network.zeros(4), steps), 1e-13)
+        assert relaxation.steps_taken == steps
     nudge = nudge_of(targets, 0.3, network.scores(free))
     before = [state.clone() for state in free]
     nudged = relaxation.run(free, 4, nudge)
@@ -128,7 +132,7 @@ def test_first_step_from_zeros(kind: Kind) -> None:
     model = network_of(name, readout=readout)
     inputs, _ = mini_batch()
     network = snapshot(model, loss)
-    states = Relaxation(network, inputs).run(network.zeros(4), 1)
+    states = Relaxation(network, inputs).run_from_zeros(1)
     below = inputs
     for index, state in enumerate(states):
         drive, _ = up(network.edges[index], below, network.weights[index], network.biases[index])
@@ -232,6 +236,9 @@ def test_a_phase_ends_early_once_nothing_moves(order: str) -> None:
     early = Relaxation(network, inputs, update_order=order, tolerance=1e-9)  # type: ignore[arg-type]
     assert_close(early.run(network.zeros(4), 300), whole, 1e-7)
     assert early.steps_taken < 150
+    taken = early.steps_taken
+    assert_close(early.run_from_zeros(300), whole, 1e-7)
+    assert early.steps_taken == taken
     assert early.run(network.zeros(4), 7) is not None
     assert early.steps_taken == 7
     residuals = Relaxation(network, inputs, update_order=order).residuals(network.zeros(4), 60)  # type: ignore[arg-type]

@@ -165,13 +165,13 @@ class EnergyAlgorithm(Algorithm):
 
     def free_phase(self, relaxation: Relaxation, steps: int) -> States:
         """Return the states after ``steps`` steps without a nudge, from zeros or from where the last mini-batch ended."""
-        return relaxation.run(self.start(relaxation.network, relaxation.batch), steps)
+        start = self.start(relaxation.batch)
+        return relaxation.run_from_zeros(steps) if start is None else relaxation.run(start, steps)
 
-    def start(self, network: Network, batch: int) -> States:
-        """Return the states from which a free phase of ``batch`` images starts."""
-        if self.free_start == "zeros" or self.previous is None or self.previous[0].shape[0] != batch:
-            return network.zeros(batch)
-        return self.previous
+    def start(self, batch: int) -> States | None:
+        """Return the states from which a free phase of ``batch`` images starts; None if they are zero."""
+        known = self.free_start == "previous" and self.previous is not None and self.previous[0].shape[0] == batch
+        return self.previous if known else None
 
     def remember(self, states: States) -> None:
         """Keep ``states`` for the next free phase if ``free_start`` is ``previous``."""
@@ -185,7 +185,7 @@ class EnergyAlgorithm(Algorithm):
     def reference_gradient(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Backpropagate through all steps of the free phase, with the positions of max poolings held constant."""
         masks, network = self.draw_masks(inputs), self.network()
-        start = self.start(network, inputs.shape[0])
+        start = self.start(inputs.shape[0]) or network.zeros(inputs.shape[0])
         states = unrolled(network, inputs, start, self.free_steps, masks=masks, update_order=self.update_order)
         return gradient_of(self.loss(network.scores(masked(states, masks)), targets), self.model)
 
@@ -223,7 +223,7 @@ class EnergyAlgorithm(Algorithm):
         assert self.probe is not None
         network = self.network()
         relaxation = self.relaxation(network, self.probe[0])
-        return network, relaxation.run(network.zeros(relaxation.batch), self.free_steps)
+        return network, relaxation.run_from_zeros(self.free_steps)
 
     def figures(self, directory: Path) -> Iterable[Path]:
         """Draw activity of every layer, convergence of every phase, and angles of feedback weights over the epochs."""
@@ -244,7 +244,7 @@ class EnergyAlgorithm(Algorithm):
         """Return the class scores ``[batch, classes]`` after a free phase from zeros."""
         network = self.network(evaluation=True)
         relaxation = self.relaxation(network, inputs)
-        return network.scores(relaxation.run(network.zeros(inputs.shape[0]), self.free_steps))
+        return network.scores(relaxation.run_from_zeros(self.free_steps))
 
     # -- state -----------------------------------------------------------------------------------------------------------------
 

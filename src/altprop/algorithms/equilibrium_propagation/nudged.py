@@ -102,7 +102,7 @@ class NudgedAlgorithm(EnergyAlgorithm):
             inputs, targets = self.probe
             network = self.network()
             relaxation = self.relaxation(network, inputs)
-            free = relaxation.run(network.zeros(len(inputs)), self.free_steps)
+            free = relaxation.run_from_zeros(self.free_steps)
             hot = one_hot(targets, inputs.new_empty(len(inputs), self.model.num_classes))
             nudge = Nudge(hot, hot.new_full((len(inputs), 1), self.beta))
             phases["nudged"] = relaxation.residuals(free, self.nudge_steps, nudge)

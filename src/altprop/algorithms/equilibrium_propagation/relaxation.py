@@ -84,8 +84,31 @@ class Relaxation:
         ``start`` may hold several copies of the mini-batch, concatenated along the batch, so that phases run in parallel.
         """
         advance, states = self._start(start, nudge)
-        self.steps_taken = steps
-        for count in range(1, steps + 1):
+        return self._advanced(advance, states, range(1, steps + 1))
+
+    @torch.no_grad()
+    def run_from_zeros(self, steps: int) -> States:
+        """Return the states after at most ``steps`` steps from zeros without a nudge.
+
+        Weights multiply only zeros in the first step, so it is computed from the input and the biases.
+        """
+        if not self.folds or self.update_order != "synchronous" or not steps:
+            return self.run(self.network.zeros(self.batch), steps)
+        advance, states = self._start(self._first_states(), None)
+        return self._advanced(advance, states, range(2, steps + 1))
+
+    def _first_states(self) -> States:
+        """Return the states after one step from zeros."""
+        network, states = self.network, [self.network.activations[0](self.drive)]
+        for index in range(1, network.num_states):
+            bias = network.biases[index].view(-1, *(1,) * (len(network.edges[index].above) - 1))
+            states.append(network.activations[index](bias).expand(self.batch, *network.edges[index].above))
+        return states
+
+    def _advanced(self, advance: Callable[[States], None], states: States, counts: range) -> States:
+        """Take the steps with the numbers ``counts`` in place, until one of them moves no state by more than the tolerance."""
+        self.steps_taken = counts.stop - 1
+        for count in counts:
             if self.tolerance is None or count % RESIDUAL_INTERVAL:
                 advance(states)
                 continue

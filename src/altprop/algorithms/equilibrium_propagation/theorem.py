@@ -114,7 +114,7 @@ def check_gradients(
         raise ValueError(f"steps must be between 1 and free_steps ({free_steps}), not {steps}")
     network = detached(network)
     with torch.no_grad():
-        start = Relaxation(network, inputs).run(network.zeros(len(inputs)), free_steps - steps)
+        start = Relaxation(network, inputs).run_from_zeros(free_steps - steps)
     backward, final = backward_series(network, inputs, targets, start, steps)
     options = {"same_update": same_update, "continual": continual}
     forward = forward_series(network, inputs, targets, final, steps, beta, **options)
