@@ -15,6 +15,10 @@ from altprop.nn.energy.products import fixed_product, onednn_computes
 
 FEWEST_CHANNELS = 256
 """Output channels of a convolution that is computed here, at least."""
+KERNEL_CHANNELS = 16
+"""Input channels of which the kernels add up all products before they go on; sums of this length round as theirs."""
+MANY_CHANNELS = 512
+"""Output channels from which on transposed kernels round worse: sums of 64 products are as exact then, of 48 otherwise."""
 
 
 def is_small_map(edge: Edge, weight: Tensor) -> bool:
@@ -34,7 +38,7 @@ def small_convolution(edge: Edge, weight: Tensor, bias: Tensor | None, batch: in
     """Return :func:`~altprop.nn.energy.edges.convolve` with one weight; its results are channels-last."""
     out_channels, height, width = edge.unpooled
     matrix = weight.permute(0, 2, 3, 1).reshape(out_channels, -1)
-    multiply = fixed_product(matrix, bias, batch * height * width, longest_sum(matrix.shape[1]))
+    multiply = fixed_product(matrix, bias, batch * height * width, KERNEL_CHANNELS * edge.kernel**2)
 
     def apply(below: Tensor) -> Tensor:
         drive = multiply(windows_of(below, edge.kernel))
@@ -47,7 +51,7 @@ def small_transpose(edge: Edge, weight: Tensor, batch: int) -> Apply:
     """Return :func:`~altprop.nn.energy.edges.transpose` with one weight; its results are contiguous."""
     (in_channels, *size), (out_channels, height, width), kernel = edge.below, edge.unpooled, edge.kernel
     matrix = weight.permute(2, 3, 1, 0).reshape(-1, out_channels)
-    multiply = fixed_product(matrix, None, batch * height * width, longest_sum(out_channels))
+    multiply = fixed_product(matrix, None, batch * height * width, 64 if out_channels >= MANY_CHANNELS else 48)
 
     def apply(unpooled: Tensor) -> Tensor:
         rows = unpooled.permute(0, 2, 3, 1).reshape(-1, out_channels)
@@ -59,13 +63,6 @@ def small_transpose(edge: Edge, weight: Tensor, batch: int) -> Apply:
         return drive.permute(0, 3, 1, 2).contiguous()
 
     return apply
-
-
-def longest_sum(terms: int) -> int:
-    """Return how many of all ``terms`` are added up in one go. With these lengths, sums round as well as in the kernels."""
-    if terms >= 1024:
-        return 96
-    return 64 if terms >= 512 else 48
 
 
 def windows_of(below: Tensor, kernel: int) -> Tensor:
