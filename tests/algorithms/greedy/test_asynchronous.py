@@ -261,6 +261,48 @@ def test_the_recorded_rate_is_that_of_the_last_step_of_the_first_block(monkeypat
     assert used[-1] > first.learning_rate  # the decay after its last step was not used
 
 
+def test_a_round_has_the_means_of_each_block_since_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm = set_up(AsynchronousGreedy(buffer_size=3, slow_block=2, slowdown=2.0), epochs=3)
+    steps: list[list[tuple[float, float]]] = [[], [], []]
+    expected: list[list[list[tuple[float, float]]]] = []
+    work, begin = algorithm._work, algorithm.clock.begin
+
+    def spied_work(worker: int, sample: Any) -> Any:
+        result = work(worker, sample)
+        if result is not None:
+            steps[worker].append((float(result[0]), float(result[1])))
+        return result
+
+    def spied_begin(worker: int, decays: Any) -> bool:
+        before = algorithm.clock.round_ended
+        skip = begin(worker, decays)
+        if algorithm.finished or (algorithm.clock.round_ended and not before):
+            expected.append([list(values) for values in steps])
+            for values in steps:
+                values.clear()
+        return skip
+
+    monkeypatch.setattr(algorithm, "_work", spied_work)
+    monkeypatch.setattr(algorithm.clock, "begin", spied_begin)
+    records = []
+    for index in range(200):
+        algorithm.train_step(*batch(index))
+        metrics = algorithm.progress_metrics()
+        if algorithm.evaluation_due or algorithm.finished:
+            records.append(metrics)
+        else:
+            assert not any("round_" in name for name in metrics)
+        if algorithm.finished:
+            break
+    assert len(records) == len(expected) >= 3
+    for record, blocks in zip(records, expected, strict=True):
+        for block, values in enumerate(blocks, start=1):
+            for position, name in enumerate(("loss", "accuracy")):
+                found = record.get(f"train/block{block}/round_{name}")
+                mean = sum(value[position] for value in values) / len(values) if values else None
+                assert found == (None if mean is None else pytest.approx(mean))
+
+
 def test_a_run_in_steps_that_is_too_short_for_a_pass_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     algorithm = set_up(AsynchronousGreedy())
     algorithm.context = dataclasses.replace(algorithm.context, total_epochs=2)

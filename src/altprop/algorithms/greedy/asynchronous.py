@@ -16,6 +16,7 @@ from altprop.algorithms.blocks import BlockOptions
 from altprop.algorithms.context import Capabilities, Context
 from altprop.algorithms.greedy.local_losses import HeadFactory, LocalLosses
 from altprop.algorithms.greedy.replay_buffer import ReplayBuffer, Sample, max_uses_problems
+from altprop.algorithms.greedy.round_means import RoundMeans
 from altprop.algorithms.greedy.worker_choice import WorkerChoice, WorkerClock, WorkerOrder, expected_passes, worker_probabilities
 from altprop.algorithms.loss_scaling import LossScaling
 from altprop.algorithms.optimization import OptimizerFactory, OptimizerStep
@@ -125,6 +126,7 @@ class AsynchronousGreedy(LocalLosses):
         self.choice = WorkerChoice(probabilities, self.order, self.context.generator("workers"))
         self.clock = WorkerClock(workers, self.context.steps_per_epoch, self.passes, self.legacy_termination)
         self.buffers = [ReplayBuffer(self.buffer_size, self.strict_lifo) for _ in range(workers - 1)]
+        self.round_means = RoundMeans(workers, self.context.device)
         self.upcoming: int | None = None
         self.deepest = -1
         self.rates = [optimization.learning_rate for optimization in optimizers]
@@ -146,6 +148,8 @@ class AsynchronousGreedy(LocalLosses):
         for index, (passes, rate) in enumerate(zip(self.clock.done, self.rates, strict=True)):
             metrics[f"train/block{index + 1}/passes"] = float(passes)
             metrics[f"train/block{index + 1}/learning_rate"] = rate
+        if self.clock.round_ended or self.finished:
+            metrics |= {f"train/{name}": float(value) for name, value in self.round_means.means.items()}
         return metrics
 
     def update(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -158,7 +162,11 @@ class AsynchronousGreedy(LocalLosses):
             if worker == 0 and batch is None:
                 self.upcoming = 0
                 break
-            if self.clock.begin(worker, self._end_pass) or self.finished:
+            ended = self.clock.round_ended
+            skip = self.clock.begin(worker, self._end_pass)
+            if self.finished or (self.clock.round_ended and not ended):
+                self.round_means.end_round()
+            if skip or self.finished:
                 continue
             if worker == 0:
                 sample, batch = batch, None
@@ -190,6 +198,7 @@ class AsynchronousGreedy(LocalLosses):
                 self.rates[worker] = self.optimizers[worker].learning_rate
                 outputs, loss, measured = self.train_block(worker, features, targets)
                 result = (loss, measured["accuracy"])
+                self.round_means.add(worker, *result, targets.shape[0])
         if worker < self.num_blocks - 1 and targets.shape[0] == self.context.batch_size:
             self.buffers[worker].add(outputs, targets)
         return result
@@ -244,6 +253,7 @@ class AsynchronousGreedy(LocalLosses):
             "upcoming": self.upcoming,
             "deepest": self.deepest,
             "rates": list(self.rates),
+            "round_sums": self.round_means.state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -254,6 +264,7 @@ class AsynchronousGreedy(LocalLosses):
             buffer.load_state_dict(saved, self.context.device)
         self.upcoming, self.deepest = state["upcoming"], state["deepest"]
         self.rates = list(state.get("rates", self.rates))  # older checkpoints have none
+        self.round_means.load_state(state.get("round_sums", ()))
 
     # -- configuration ---------------------------------------------------------------------------------------------------------
 
