@@ -104,6 +104,23 @@ def test_gives_the_weights_of_one_process(workers: int, to_close: list[Distribut
 
 
 @pytest.mark.slow
+def test_a_record_within_an_epoch_has_the_means_of_every_block(to_close: list[DistributedGreedy]) -> None:
+    """``train/loss`` is that of the last block in every record, not that of the first process."""
+    alone, together = set_up(DecoupledGreedy()), set_up(DistributedGreedy(workers=2))
+    to_close.append(together)
+    train(alone, STEPS)
+    train(together, STEPS)
+    assert together.progress_metrics() == {}  # epoch_end has returned them
+    alone.epoch_start(1)
+    seen = [alone.train_step(*batch(STEPS + step)) for step in range(2)]
+    train(together, 2, first=STEPS)
+    record = together.progress_metrics()
+    assert len(record) == 2 * 4 + 2
+    for name, value in record.items():
+        assert value == pytest.approx(sum(float(step[name.removeprefix("train/")]) for step in seen) / 2, rel=1e-6)
+
+
+@pytest.mark.slow
 def test_fp16_parameters_and_their_masters_are_fetched(to_close: list[DistributedGreedy]) -> None:
     options: dict[str, Any] = {"loss_scaling": LossScaling(init_scale=2.0**18), "master_weights": True}
     alone = set_up(DecoupledGreedy(**options), precision="fp16")

@@ -152,7 +152,7 @@ class DistributedGreedy(LocalLosses):
         for index, old in zip(self.shares[0], before, strict=True):
             loss, accuracy, _ = (self.sums[index] - old) / targets.shape[0]
             metrics |= {f"block{index + 1}/loss": loss, f"block{index + 1}/accuracy": accuracy}
-        # the deepest block of this process stands in for the last one, whose metrics arrive at the end of the epoch
+        # the deepest block of this process stands in for the last one on the console; records have those of the last one
         return {"loss": loss, "accuracy": accuracy, **metrics}
 
     def epoch_end(self, epoch: int) -> dict[str, Tensor]:
@@ -160,6 +160,18 @@ class DistributedGreedy(LocalLosses):
             self.optimizers[index].schedule.epoch_end()
         if pipeline := self._running():
             self._fetch(pipeline, EPOCH_END)
+        metrics = self._means()
+        for sums in self.sums:
+            sums.zero_()
+        return {**metrics, **self.weights_epoch_end(epoch)}
+
+    def progress_metrics(self) -> dict[str, float]:
+        """The means of every block over the epoch so far; none at its end, where :meth:`epoch_end` has returned them."""
+        self.synchronize()
+        return {name: float(value) for name, value in self._means().items()}
+
+    def _means(self) -> dict[str, Tensor]:
+        """Loss and accuracy of every block over the epoch so far, as last fetched; ``train/loss`` is that of the last block."""
         metrics: dict[str, Tensor] = {}
         for number, sums in enumerate(self.sums, start=1):
             if sums[2] > 0:
@@ -167,8 +179,7 @@ class DistributedGreedy(LocalLosses):
                 metrics |= {f"train/block{number}/loss": loss, f"train/block{number}/accuracy": accuracy}
                 if number == self.num_blocks:
                     metrics |= {"train/loss": loss, "train/accuracy": accuracy}
-            sums.zero_()
-        return {**metrics, **self.weights_epoch_end(epoch)}
+        return metrics
 
     # -- the other processes -----------------------------------------------------------------------------------------------------
 
