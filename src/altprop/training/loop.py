@@ -199,13 +199,17 @@ class Loop:
         """Read the running means and show them: the only regular host sync. Update ``status.json`` from time to time."""
         self._guard(self.meter.flush())
         metrics = {f"train/{name}": value for name, value in self.meter.means().items()}
-        metrics["time/images_per_second"] = self.progress.step * self.plan.batch_size / max(self.clock.seconds, 1e-9)
+        metrics["time/images_per_second"] = self._images() / max(self.clock.seconds, 1e-9)
         self.tracker.progress(self.progress.epoch, self.progress.step, metrics)
         now = time.perf_counter()
         if now - self.status_written > STATUS_EVERY:
             self.status_written = now
             self.progress.seconds = now - self.started
             self.saver.status("running", self.progress)
+
+    def _images(self) -> int:
+        """The number of images trained on so far."""
+        return self.plan.images(self.progress.step, self.data.train.num_samples)
 
     def _stamp(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """``metrics`` as a record: with the epoch and step they belong to."""
@@ -233,7 +237,7 @@ class Loop:
         metrics["time/train_seconds"] = progress.train_seconds
         metrics["time/evaluation_seconds"] = time.perf_counter() - started
         metrics["time/elapsed"] = progress.seconds
-        metrics["time/images_per_second"] = progress.step * self.plan.batch_size / max(progress.train_seconds, 1e-9)
+        metrics["time/images_per_second"] = self._images() / max(progress.train_seconds, 1e-9)
         if progress.flops is not None:
             metrics["cost/flops"] = float(progress.flops)
         record = self._stamp(metrics)

@@ -27,6 +27,12 @@ class Plan:
         """Number of epochs, the last of which may be incomplete."""
         return -(-self.total_steps // self.steps_per_epoch)
 
+    def images(self, step: int, num_samples: int) -> int:
+        """The number of images in ``step`` mini-batches of ``num_samples`` images; the last one of an epoch may be smaller."""
+        in_epoch = min(self.steps_per_epoch * self.batch_size, num_samples)
+        epochs, rest = divmod(step, self.steps_per_epoch)
+        return epochs * in_epoch + min(rest * self.batch_size, in_epoch)
+
     def evaluate_at(self, step: int) -> bool:
         """Whether an evaluation is due after ``step`` steps."""
         return self.evaluate_every is not None and step % self.evaluate_every == 0
