@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import pickle
 from pathlib import Path
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -13,8 +13,11 @@ from hydra.plugins.config_source import ConfigResult
 from altprop.files import read_bytes
 from altprop.yaml_files import MAX_BYTES, UnsafeYAML, measure
 
-_loaded: dict[tuple[str, int, int, int], ConfigResult] = {}
-"""What was read, by path, inode, size and time of change: a sweep composes the same files for each job."""
+_loaded: dict[tuple[str, int, int, int], bytes] = {}
+"""What was read, by path, inode, size and time of change: a sweep composes the same files for each job.
+
+It is kept pickled, because unpickling makes a separate copy several times as fast as ``copy.deepcopy``.
+"""
 
 
 def measure_files() -> None:
@@ -37,5 +40,6 @@ class MeasuredFiles(FileConfigSource):
             if state.st_size > MAX_BYTES:
                 raise UnsafeYAML(problem=f"{file} is larger than {MAX_BYTES // 2**20} MB")
             measure(read_bytes(file).decode(errors="replace"), str(file))
-            _loaded[key] = super().load_config(config_path)
-        return copy.deepcopy(_loaded[key])
+            _loaded[key] = pickle.dumps(super().load_config(config_path), pickle.HIGHEST_PROTOCOL)
+        result: ConfigResult = pickle.loads(_loaded[key])
+        return result
