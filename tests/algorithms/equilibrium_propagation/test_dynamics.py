@@ -110,9 +110,10 @@ def test_relaxation_is_many_steps(kind: Kind, activation: str, vector_field: boo
 
 
 @every_kind
-def test_parallel_phases_equal_sequential_phases(kind: Kind) -> None:
+@pytest.mark.parametrize("vector_field", [False, True])
+def test_parallel_phases_equal_sequential_phases(kind: Kind, vector_field: bool) -> None:
     name, loss, readout = kind
-    model = network_of(name, readout=readout)
+    model = network_of(name, readout=readout, vector_field=vector_field)
     inputs, targets = mini_batch()
     network = snapshot(model, loss)
     relaxation = Relaxation(network, inputs)
@@ -123,6 +124,10 @@ def test_parallel_phases_equal_sequential_phases(kind: Kind) -> None:
     together = relaxation.run([torch.cat([state, state]) for state in free], 3, both)
     for index in range(2):
         assert_close(one_by_one[index], [state.chunk(2)[index] for state in together])
+    for steps in (0, 1, 3, 8):
+        start = [torch.cat([state, state]) for state in free]
+        assert_close(relaxation.run_nudged(free, steps, both), relaxation.run(start, steps, both))
+        assert relaxation.steps_taken == steps
 
 
 @every_kind

@@ -104,8 +104,7 @@ class EquilibriumPropagation(NudgedAlgorithm):
             return [relaxation.run(free, self.nudge_steps, nudge)]
         unit = torch.cat([targets.new_full((relaxation.batch, 1), strength) for strength in strengths])
         nudge = Nudge(torch.cat([targets] * len(strengths)), unit * beta)
-        start = [torch.cat([state] * len(strengths)) for state in free]
-        states = relaxation.run(start, self.nudge_steps, nudge)
+        states = relaxation.run_nudged(free, self.nudge_steps, nudge)
         return [list(phase) for phase in zip(*(state.chunk(len(strengths)) for state in states), strict=True)]
 
     @classmethod

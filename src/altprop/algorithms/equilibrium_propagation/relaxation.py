@@ -97,6 +97,27 @@ class Relaxation:
         advance, states = self._start(self._first_states(), None)
         return self._advanced(advance, states, range(2, steps + 1))
 
+    @torch.no_grad()
+    def run_nudged(self, start: Sequence[Tensor], steps: int, nudge: Nudge) -> States:
+        """Return the states of all phases of ``nudge`` after at most ``steps`` steps, concatenated along the batch.
+
+        All phases start at ``start`` ``[batch, *shape]``. In the first step the nudge moves the last state alone, so the other states
+        are computed once for all phases.
+        """
+        copies = nudge.strength.shape[0] // self.batch
+        if copies == 1 or not self.folds or self.update_order != "synchronous" or not steps:
+            return self.run([torch.cat([state] * copies) for state in start], steps, nudge)
+        network, index = self.network, len(start) - 1
+        drive = (
+            up(network.edges[index], start[index - 1], network.weights[index], network.biases[index])[0] if index else self.drive
+        )
+        last = [torch.cat([start[index]] * copies)]
+        potential = torch.cat([drive] * copies) - pull(network, last, nudge)
+        hidden = self.run(start, 1)[:-1]
+        states = [*(torch.cat([state] * copies) for state in hidden), network.activations[index](potential)]
+        advance, states = self._start(states, nudge)
+        return self._advanced(advance, states, range(2, steps + 1))
+
     def _first_states(self) -> States:
         """Return the states after one step from zeros."""
         network, states = self.network, [self.network.activations[0](self.drive)]
