@@ -101,8 +101,8 @@ class Relaxation:
     def run_nudged(self, start: Sequence[Tensor], steps: int, nudge: Nudge) -> States:
         """Return the states of all phases of ``nudge`` after at most ``steps`` steps, concatenated along the batch.
 
-        All phases start at ``start`` ``[batch, *shape]``. In the first step the nudge moves the last state alone, so the other states
-        are computed once for all phases.
+        All phases start at ``start`` ``[batch, *shape]``. In the first step the nudge moves the last state alone, so the other
+        states are computed once for all phases.
         """
         copies = nudge.strength.shape[0] // self.batch
         if copies == 1 or not self.folds or self.update_order != "synchronous" or not steps:
