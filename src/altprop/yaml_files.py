@@ -20,8 +20,8 @@ MAX_BYTES = 8 * 2**20
 """Largest file that is read. The largest configuration of altprop has 10 kB."""
 MAX_SIZE = 2**20
 """Largest number of values and characters that a file may stand for, with its aliases expanded."""
-MAX_DEPTH = 100
-"""Deepest nesting."""
+MAX_DEPTH = 50
+"""Deepest nesting. OmegaConf needs Python's whole stack for 80 levels."""
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

@@ -12,7 +12,7 @@ import altprop
 from altprop.config.restore import read_config
 from altprop.problems import ConfigError
 from altprop.reporting.runs import read_runs
-from altprop.yaml_files import MAX_BYTES, UnsafeYAML, measure, read_yaml
+from altprop.yaml_files import MAX_BYTES, MAX_DEPTH, UnsafeYAML, measure, read_yaml
 from tests.reporting.fixtures import write_run
 
 
@@ -88,6 +88,22 @@ def test_as_a_configuration_file_of_somebody_else_it_is_one_line(case: str, plac
     [problem] = refusal.value.problems
     assert str(file) in str(problem)
     assert "\n" not in str(problem)
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 400])
+def test_a_value_that_is_nested_too_deeply_is_one_line(levels: int, tmp_path: Path) -> None:
+    """OmegaConf would need more of the stack than Python has."""
+    value = "[" * levels + "]" * levels
+    with pytest.raises(ConfigError, match=r"^trainer\.keep_epochs: ") as refusal:
+        altprop.train(f"trainer.keep_epochs={value}", f"paths.outputs={tmp_path}/outputs")
+    assert "\n" not in str(refusal.value)
+    file = tmp_path / "model" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("_target_: " + "{a: " * levels + "1" + "}" * levels)
+    with pytest.raises(ConfigError, match=f"{file}.*nested more than {MAX_DEPTH} deep") as refusal:
+        altprop.train("model=mine", f"hydra.searchpath=['file://{tmp_path}']", f"paths.outputs={tmp_path}/outputs")
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_ordinary_files_are_read(tmp_path: Path) -> None:
