@@ -180,6 +180,14 @@ class FrozenNet(Zoo):
         return blocks, nn.Linear(16, self.num_classes)
 
 
+class Lazy(Zoo):
+    """A layer that learns the number of its inputs from its first mini-batch."""
+
+    def layers(self, units: Units) -> tuple[list[nn.Module], nn.Module]:
+        blocks: list[nn.Module] = [nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.LazyBatchNorm1d(affine=False), units())]
+        return blocks, nn.Linear(8, self.num_classes)
+
+
 class TwiceUsed(Zoo):
     """One layer in two blocks."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import altprop
+from altprop.problems import ConfigError
 from altprop.reporting.rows import collect_rows
 from altprop.reporting.runs import read_runs
 from altprop.reporting.tables.notes import messages_about_runs
@@ -37,6 +38,13 @@ def test_left_out_weights_are_named_and_exports_agree(
 
     altprop.train(f"run={run.directory}", "trust_run=true", "task=export_sparse")
     assert sorted(file.name for file in (run.directory / "export").iterdir()) == ["float.safetensors", "sparse.safetensors"]
+
+
+def test_layers_without_shapes_are_refused(tmp_path: Path) -> None:
+    line = r"^model: stages\.0\.1\.1, stages\.0\.1\.2 get their shapes only from the first mini-batch; [^\n]*$"
+    with pytest.raises(ConfigError, match=line):
+        altprop.train(*TINY, "algorithm=backprop", "model._target_=tests.zoo.models.Lazy", f"paths.outputs={tmp_path}")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

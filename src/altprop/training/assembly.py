@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from altprop.algorithms.base import Algorithm
 from altprop.algorithms.context import Context
@@ -59,6 +60,7 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1, start: bool = 
     torch.manual_seed(derive_seed(parts.seed, parts.algorithm.weights.initial_stream))
     with parameters_must_fit(device):
         model = parts.model_factory(input_shape=data.input_shape, num_classes=data.num_classes)
+    refuse_lazy_layers(model)
     if start and START in parts.sources:
         start_from(parts.sources[START], model, parts.algorithm.weights)
     channels_last = uses_channels_last(settings.channels_last, model, device)
@@ -95,6 +97,15 @@ def assemble(parts: Parts, *, rank: int = 0, world_size: int = 1, start: bool = 
         parts.algorithm.setup(model, parts.optimizer_factory, parts.schedule, context)
     seed_globals(parts.seed)
     return Assembly(parts.algorithm, data, context, plan, costs)
+
+
+def refuse_lazy_layers(model: nn.Module) -> None:
+    """Raise ConfigError if a layer of ``model`` gets its shapes only from its first mini-batch, as ``nn.LazyLinear`` does."""
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    names = dict.fromkeys(name.rpartition(".")[0] for name, tensor in tensors if is_lazy(tensor))
+    if names:
+        description = f"{', '.join(names)} get their shapes only from the first mini-batch"
+        raise ConfigError([Problem("model", description, "layers with all sizes, such as nn.Linear in place of nn.LazyLinear")])
 
 
 def left_out_line(rule: WeightsRule) -> str:

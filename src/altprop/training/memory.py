@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 
 from altprop.faults import is_out_of_memory
 from altprop.problems import ConfigError, Problem
@@ -43,7 +44,8 @@ def parameters_must_fit(device: torch.device, memory: int | None = None) -> Iter
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal total
-        total += 0 if parameter is None or parameter.is_meta else parameter.numel() * parameter.element_size()
+        if parameter is not None and not parameter.is_meta and not is_lazy(parameter):
+            total += parameter.numel() * parameter.element_size()
         if COPIES * total > limit:
             raise ConfigError([_too_large(f"and their gradients need more than the {limit / 2**30:.1f} GiB of")])
 
