@@ -76,8 +76,8 @@ def require_same_scores(parts: Parts, run: Assembly, exported: Mapping[str, Tens
 def _constant(model: nn.Module) -> Iterator[None]:
     """Make no parameter of ``model`` require a gradient.
 
-    torch multiplies some inputs with such a weight in another way, which rounds differently on some processors. Weights that a rule
-    computes never require one here.
+    torch multiplies some inputs with such a weight in another way, which rounds differently on some processors. Weights that a
+    rule computes never require one here.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
