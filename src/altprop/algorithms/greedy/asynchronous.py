@@ -264,7 +264,7 @@ class AsynchronousGreedy(LocalLosses):
             buffer.load_state_dict(saved, self.context.device)
         self.upcoming, self.deepest = state["upcoming"], state["deepest"]
         self.rates = list(state.get("rates", self.rates))  # older checkpoints have none
-        self.round_means.load_state(state.get("round_sums", ()))
+        self.round_means.load_state(state.get("round_sums", {}))
 
     # -- configuration ---------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,30 +14,35 @@ class RoundMeans:
 
     def __init__(self, workers: int, device: torch.device) -> None:
         exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
-        self.sums = [torch.zeros(3, dtype=exact, device=device) for _ in range(workers)]
-        """Loss times samples, accuracy times samples, and samples."""
+        self.sums = [torch.zeros(2, dtype=exact, device=device) for _ in range(workers)]
+        """Loss times samples and accuracy times samples."""
+        self.samples = [0] * workers
         self.means: dict[str, Tensor] = {}
         """``block<n>/round_loss`` and ``block<n>/round_accuracy`` of the round that ended last, for blocks that trained in it."""
 
     def add(self, worker: int, loss: Tensor, accuracy: Tensor, samples: int) -> None:
         """Count a training step of ``worker``."""
-        sums = self.sums[worker]
-        sums += torch.stack([loss.detach().to(sums), accuracy.to(sums), sums.new_ones(())]) * samples
+        self.sums[worker] += torch.stack([loss.detach(), accuracy.to(loss)]).to(self.sums[worker]) * samples
+        self.samples[worker] += samples
 
     def end_round(self) -> None:
         """Compute the means of the round that ends now, and start the next one."""
         self.means = {}
-        for worker, sums in enumerate(self.sums):
-            if sums[2] > 0:
-                self.means[f"block{worker + 1}/round_loss"] = sums[0] / sums[2]
-                self.means[f"block{worker + 1}/round_accuracy"] = sums[1] / sums[2]
+        for worker, (sums, samples) in enumerate(zip(self.sums, self.samples, strict=True)):
+            if samples:
+                loss, accuracy = (sums / samples).unbind()
+                self.means |= {f"block{worker + 1}/round_loss": loss, f"block{worker + 1}/round_accuracy": accuracy}
             sums.zero_()
+        self.samples = [0] * len(self.samples)
 
-    def state(self) -> list[Tensor]:
+    def state(self) -> dict[str, Any]:
         """The sums, for an exact resume."""
-        return [sums.clone() for sums in self.sums]
+        return {"sums": [sums.clone() for sums in self.sums], "samples": list(self.samples)}
 
-    def load_state(self, state: Sequence[Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state` returned; nothing from an older checkpoint, which has no sums."""
-        for sums, saved in zip(self.sums, state, strict=False):
+        if not state:
+            return
+        for sums, saved in zip(self.sums, state["sums"], strict=True):
             sums.copy_(saved)
+        self.samples = list(state["samples"])
