@@ -126,6 +126,12 @@ class EnergyAlgorithm(Algorithm):
             settings["weight_decay"] = float(self.weight_decays[index])
         return settings
 
+    @property
+    def step_kind(self) -> str | None:
+        """The kind of the next step, with the number of states it may start from: a free phase from zeros costs less."""
+        kind = super().step_kind
+        return kind if kind is None or self.previous is None else f"{kind} from {self.previous[0].shape[0]} states"
+
     # -- phases ----------------------------------------------------------------------------------------------------------------
 
     def network(self, *, evaluation: bool = False) -> Network:
