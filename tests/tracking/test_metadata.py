@@ -101,21 +101,21 @@ def test_a_truncated_file_of_an_earlier_start_is_replaced(tmp_path, monkeypatch)
 
 
 def test_nothing_identifies_user_or_machine(tmp_path, monkeypatch, repository):
-    monkeypatch.setenv("HOME", "/users/ada")
-    monkeypatch.setenv("LOGNAME", "ada")
+    monkeypatch.setenv("HOME", "/users/lada")
+    monkeypatch.setenv("LOGNAME", "lada")
     monkeypatch.setattr(platform, "node", lambda: "analytical-engine")
-    arguments = ["paths.data=/users/ada/data", "paths.outputs=/scratch/ada/out", "+x=/net/analytical-engine/ada", "name=ada"]
-    monkeypatch.setattr(sys, "argv", ["/users/ada/altprop/train.py", *arguments])
+    arguments = ["paths.data=/users/lada/data", "paths.outputs=/scratch/lada/out", "+x=/net/analytical-engine/lada", "name=lada"]
+    monkeypatch.setattr(sys, "argv", ["/users/lada/altprop/train.py", *arguments])
     meta = write(monkeypatch, tmp_path / "run", repository / "package")
     assert meta["command"] == [
         "train.py",
         "paths.data=~/data",
         "paths.outputs=/scratch/$USER/out",
         "+x=/net/$HOST/$USER",
-        "name=ada",
+        "name=lada",
     ]
     text = json.dumps({key: value for key, value in meta.items() if key != "command"})
-    for private in ("ada", "analytical-engine", "secret.example.org", os.fspath(tmp_path)):
+    for private in ("lada", "analytical-engine", "secret.example.org", os.fspath(tmp_path)):
         assert private not in text
 
 
