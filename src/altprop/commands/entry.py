@@ -34,7 +34,6 @@ from altprop.faults import DISK, describe
 from altprop.problems import ConfigError, Problem, RunFailed
 from altprop.sweeping.notes import SweepNotes
 from altprop.training.signals import Stopped, StopRequests, swallowed_stop
-from altprop.yaml_files import MAX_DEPTH
 
 Run = Callable[[DictConfig], object]
 """What an entry point does with a composed configuration. It is called once per job of a sweep."""
@@ -182,13 +181,6 @@ def execute(config_name: str, run: Run, check: Check | None = None) -> None:
         except ConfigError:  # of a job that ran in another process
             SweepNotes.discard()
             raise
-        except RecursionError as error:
-            if _from_a_job(error) or full_error:
-                raise
-            SweepNotes.discard()
-            deepest = max(sys.argv[1:], key=lambda word: word.count("[") + word.count("{"), default="command line")
-            key = deepest.partition("=")[0]
-            raise ConfigError([Problem(key, "values are nested too deeply", f"at most {MAX_DEPTH} levels")]) from error
         except CompositionError as error:
             if _from_a_job(error) or full_error:
                 raise

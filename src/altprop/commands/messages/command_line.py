@@ -18,7 +18,10 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from altprop.config.compose import Composer, JobComposer
 from altprop.sweeping import grid
 
-CompositionError = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, AssertionError, AttributeError)
+CompositionError = (
+    *(HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, AssertionError, AttributeError),
+    RecursionError,  # a value is nested more deeply than OmegaConf can go
+)
 """What Hydra raises while it composes: its own exceptions and a few built-in ones."""
 MAX_JOBS = 1000
 """Jobs of a sweep that are composed to find a mistake."""

@@ -36,6 +36,7 @@ from altprop.config.typed import as_typed
 from altprop.problems import ConfigError, Problem, nearest
 from altprop.program import command
 from altprop.sweeping import grid
+from altprop.yaml_files import MAX_DEPTH
 
 _TYPES = {
     "Integer": "a whole number",
@@ -175,6 +176,8 @@ def _in_a_file(error: Exception, rest: CommandLine) -> Problem:
 def _bad_override(error: Exception, override: Override, rest: CommandLine) -> Problem:
     key, value = override.key_or_group, _value(override)
     message = str(error)
+    if isinstance(error, RecursionError):
+        return Problem(key, "is nested too deeply", f"at most {MAX_DEPTH} levels")
     config = compose_leniently(rest)
     if isinstance(error, TypeError) and choices_of(rest, key):
         return Problem(key, f"{value} is not a choice", f"its choices: {', '.join(choices_of(rest, key))}")
