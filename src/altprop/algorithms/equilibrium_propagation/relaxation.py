@@ -64,8 +64,8 @@ class Relaxation:
         if network.skips and update_order == "red_black":
             raise ValueError("update_order 'red_black' needs layers whose only neighbors are the layers below and above")
         # With dropout, masks multiply the potentials, so nothing can be folded. A compiler fuses what is not folded.
-        plain = masks is None and not network.skips
-        self.folds = plain and not compiled and all(factor == 1.0 for factor in network.factors)
+        plain = masks is None and not network.skips and all(factor == 1.0 for factor in network.factors)
+        self.folds = plain and not compiled and update_order == "synchronous"
         self._folded: dict[int, Tensor] = {}
         self._edges: list[_Between] = []
         with torch.no_grad():
@@ -74,7 +74,7 @@ class Relaxation:
             convolve_inputs = fixed_convolution(first, network.weights[0], network.biases[0], self.batch)
             drive, self.routing = pool(first, convolve_inputs(self.inputs))
             self.drive = network.arranged(drive, 0)
-            if self.folds and update_order == "synchronous":
+            if self.folds:
                 self._edges = [_Between(network, index, self.batch) for index in range(network.num_states - 1)]
 
     @torch.no_grad()
@@ -92,7 +92,7 @@ class Relaxation:
 
         Weights multiply only zeros in the first step, so it is computed from the input and the biases.
         """
-        if not self.folds or self.update_order != "synchronous" or not steps:
+        if not self.folds or not steps:
             return self.run(self.network.zeros(self.batch), steps)
         advance, states = self._start(self._first_states(), None)
         return self._advanced(advance, states, range(2, steps + 1))
@@ -105,12 +105,10 @@ class Relaxation:
         states are computed once for all phases.
         """
         copies = nudge.strength.shape[0] // self.batch
-        if copies == 1 or not self.folds or self.update_order != "synchronous" or not steps:
-            return self.run([torch.cat([state] * copies) for state in start], steps, nudge)
         network, index = self.network, len(start) - 1
-        drive = (
-            up(network.edges[index], start[index - 1], network.weights[index], network.biases[index])[0] if index else self.drive
-        )
+        if not self.folds or not steps or index == 0:
+            return self.run([torch.cat([state] * copies) for state in start], steps, nudge)
+        drive, _ = up(network.edges[index], start[index - 1], network.weights[index], network.biases[index])
         last = [torch.cat([start[index]] * copies)]
         potential = torch.cat([drive] * copies) - pull(network, last, nudge)
         hidden = self.run(start, 1)[:-1]
