@@ -8,9 +8,9 @@ import os
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """The parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's ``mallopt``."""
 FREE_AT_END = 2**31 - 1
-"""Bytes free at the end of the heap, from which on glibc returns them to the system."""
+"""glibc returns the end of its heap to the system once this many bytes of it are free."""
 OWN_MAPPING = 2**30
-"""Bytes of an allocation, from which on glibc asks the system for it and returns it when it is freed."""
+"""glibc takes blocks of at least this many bytes from the system and returns each when it is freed."""
 
 
 def keep_freed_memory() -> bool:

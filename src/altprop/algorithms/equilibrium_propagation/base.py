@@ -128,7 +128,7 @@ class EnergyAlgorithm(Algorithm):
 
     @property
     def step_kind(self) -> str | None:
-        """The kind of the next step, with the number of states it may start from: a free phase from zeros costs less."""
+        """The kind of the next step. One that may start from the last states is a kind of its own, because it costs more."""
         kind = super().step_kind
         return kind if kind is None or self.previous is None else f"{kind} from {self.previous[0].shape[0]} states"
 

@@ -1,8 +1,8 @@
 """Matrix products on a CPU in float32, computed by oneDNN in short sums.
 
 torch's own products take up to twice as long. oneDNN adds up a whole sum in one go, which rounds worse than torch's products do;
-in chunks of at most :data:`LONGEST_SUM` terms it rounds better. Small products, those of other devices and types, and those with
-a graph are computed by torch.
+in chunks of at most :data:`LONGEST_SUM` terms it rounds better. Small products, those on other devices or of other types, and
+those that autograd records are computed by torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 LONGEST_SUM = 200
 """Terms in one sum of oneDNN, at most."""
 FEWEST_TERMS = 2**20
-"""Multiplications of a matrix product from which on a call of oneDNN pays off."""
+"""A call of oneDNN pays off for products with at least this many multiplications."""
 ONEDNN = torch.backends.mkldnn.is_available()
 
 if ONEDNN and torch.ops.mkldnn._linear_pointwise not in flop_registry:
@@ -39,7 +39,7 @@ def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def outer_products(above: Tensor, below: Tensor, total: Tensor | None = None, out: Tensor | None = None) -> Tensor:
     """Return ``above.T @ below``, a sum over the batch: ``[batch, outputs]``, ``[batch, inputs]`` -> ``[outputs, inputs]``.
 
-    It is added to ``total``, in place, if that is given. torch's products are written to ``out`` if that is given.
+    If ``total`` is given, the result is added to it, and it may be overwritten. ``out`` receives the result if torch computes it.
     """
     if _uses_onednn(above.t(), below.t()):
         return _summed(_parts(above.t(), LONGEST_SUM), _parts(below.t(), LONGEST_SUM), total=total)

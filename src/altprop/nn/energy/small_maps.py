@@ -18,7 +18,7 @@ FEWEST_CHANNELS = 256
 KERNEL_CHANNELS = 16
 """Input channels of which the kernels add up all products before they go on; sums of this length round as theirs."""
 MANY_CHANNELS = 512
-"""Output channels from which on transposed kernels round worse: sums of 64 products are as exact then, of 48 otherwise."""
+"""With this many output channels transposed kernels round worse: sums of 64 products are as exact; with fewer, sums of 48."""
 
 
 def is_small_map(edge: Edge, weight: Tensor) -> bool:
